@@ -1,0 +1,226 @@
+"""Activations: how pre-activations become codes. Values, not subclasses of the dictionary.
+
+Each knows three things: which (row, latent) pairs may be active (`select`, from chunks of pre-activations, never the whole
+batch x d_sae), the value of such a pair (`gate`), and the same in one dense expression (`dense`, the oracle).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unbraid.codes import Support, starts
+
+Latents = Float[Tensor, "batch d_sae"]
+
+# Above this share of active latents four dense products beat the sparse kernels (measured on CPU, d_in 512: break-even 11 %
+# at 4k latents, above 3 % at 16k; docs/performance.md).
+DENSE_ABOVE = 0.05
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Pre-activations of a batch, computed a few rows at a time into one buffer: use a chunk before taking the next."""
+
+    batch: int
+    d_sae: int
+    rows: int
+    """Rows in a chunk."""
+    compute: Callable[[slice], Float[Tensor, "rows d_sae"]]
+
+    def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
+        for start in range(0, self.batch, self.rows):
+            yield start, self.compute(slice(start, min(start + self.rows, self.batch)))
+
+
+Selection = tuple[Float[Tensor, " nnz"], Support]
+
+
+class Activation(ABC):
+    initial_threshold: float = 0.0
+    """Where the per-latent thresholds start."""
+    learns_threshold: bool = False
+
+    @abstractmethod
+    def select(self, chunks: Chunks, threshold: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
+        """Pre-activations and support of the pairs that may be active or get gradient; None when too many are."""
+
+    @abstractmethod
+    def gate(self, pre: Float[Tensor, " *entry"], threshold: Float[Tensor, " *entry"]) -> Float[Tensor, " *entry"]:
+        """Value of each selected pair."""
+
+    @abstractmethod
+    def dense(self, pre: Latents, threshold: Float[Tensor, " d_sae"]) -> Latents:
+        """All values at once."""
+
+
+@dataclass(frozen=True)
+class ReLU(Activation):
+    """max(pre, 0)."""
+
+    def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
+        return above(chunks, torch.zeros_like(threshold), dense_above)
+
+    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return pre.relu()
+
+    def dense(self, pre: Latents, threshold: Tensor) -> Latents:
+        return pre.relu()
+
+
+@dataclass(frozen=True)
+class TopK(Activation):
+    """The k largest latents of every row, rectified (Gao et al. 2024)."""
+
+    k: int = 32
+
+    def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
+        if self.k / chunks.d_sae > dense_above:
+            return None
+        values, latents = [], []
+        for _, pre in chunks:
+            index = top_k(pre, self.k)[1].sort(dim=1).values
+            values.append(pre.gather(1, index).view(-1))
+            latents.append(index.view(-1))
+        offsets = torch.arange(0, chunks.batch * self.k + 1, self.k, device=threshold.device)
+        return torch.cat(values), Support(torch.cat(latents), offsets, chunks.d_sae)
+
+    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return pre.relu()
+
+    def dense(self, pre: Latents, threshold: Tensor) -> Latents:
+        values, latents = pre.topk(self.k, dim=1, sorted=False)
+        return torch.zeros_like(pre).scatter(1, latents, values.relu())
+
+
+@dataclass(frozen=True)
+class BatchTopK(Activation):
+    """The k * batch largest latents of the whole batch, rectified (Bussmann et al. 2024).
+
+    Rows then share a budget, so a trained dictionary is given one threshold that keeps k a row on average (`calibrate`)
+    and is used, and saved, as JumpReLU.
+    """
+
+    k: int = 32
+
+    def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
+        if self.k / chunks.d_sae > dense_above:
+            return None
+        wanted = self.k * chunks.batch
+        bound = self._lower_bound(chunks)
+        while True:
+            pre, rows, latents = pairs_above(chunks, bound)
+            if pre.numel() >= wanted or bound <= 0:
+                break
+            bound = bound * 0.5 if bound > 1e-6 else 0.0
+        if pre.numel() > wanted:
+            kept = pre.topk(wanted, sorted=False).indices.sort().values
+            pre, rows, latents = pre[kept], rows[kept], latents[kept]
+        return pre, support_of(rows, latents, chunks)
+
+    def _lower_bound(self, chunks: Chunks) -> float:
+        """A value that more than k * batch entries exceed, from the first rows; exactness never depends on it."""
+        _, pre = next(iter(chunks))
+        rows = pre[: max(1, pre.shape[0] // 16)]
+        smallest_kept = rows.reshape(-1).topk(self.k * rows.shape[0], sorted=False).values.min()
+        return max(0.0, float(smallest_kept) * 0.8)
+
+    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return pre.relu()
+
+    def dense(self, pre: Latents, threshold: Tensor) -> Latents:
+        flat = pre.relu().view(-1)
+        values, index = flat.topk(min(self.k * pre.shape[0], flat.numel()), sorted=False)
+        return torch.zeros_like(flat).scatter(0, index, values).view_as(pre)
+
+
+@dataclass(frozen=True)
+class JumpReLU(Activation):
+    """pre where pre > threshold, else 0, with the straight-through threshold gradient of Rajamanoharan et al. 2024, eq. 11."""
+
+    bandwidth: float = 0.05
+    """Width of the window around a threshold in which it gets gradient, in units of normalised activations. 0: inference."""
+    initial_threshold: float = 0.01
+    learns_threshold: bool = True
+
+    def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
+        return above(chunks, threshold.detach() - self.bandwidth / 2, dense_above)
+
+    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return _JumpReLU.apply(pre, threshold, self.bandwidth)
+
+    def dense(self, pre: Latents, threshold: Tensor) -> Latents:
+        return _JumpReLU.apply(pre, threshold.expand_as(pre), self.bandwidth)
+
+
+def window(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    """The rectangle kernel: 1 / bandwidth within half a bandwidth of the threshold, else 0."""
+    if bandwidth == 0:
+        return torch.zeros_like(pre)
+    return ((pre - threshold).abs() < bandwidth / 2).to(pre.dtype) / bandwidth
+
+
+class _JumpReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return pre * (pre > threshold)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pre, threshold = ctx.saved_tensors
+        d_threshold = -threshold * window(pre, threshold, ctx.bandwidth) * grads[0]
+        return grads[0] * (pre > threshold), d_threshold, None
+
+
+def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 16) -> tuple[Tensor, Tensor]:
+    """Exact top-k of each row, in two stages: a row's k largest lie in the k groups with the largest maxima."""
+    rows, d_sae = pre.shape
+    groups = d_sae // group
+    if d_sae % group or groups < k:
+        values, latents = pre.topk(k, dim=1, sorted=False)
+        return values, latents
+    strided = pre.view(rows, group, groups)
+    best = strided.amax(1).topk(k, dim=1, sorted=False).indices
+    candidates = strided.gather(2, best.unsqueeze(1).expand(rows, group, k)).view(rows, group * k)
+    values, place = candidates.topk(k, dim=1, sorted=False)
+    return values, place.div(k, rounding_mode="floor") * groups + best.gather(1, place % k)
+
+
+def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
+    """All pairs above a per-latent bound; None as soon as the first chunk shows more than `dense_above` of them."""
+    limit = dense_above * chunks.d_sae
+    pre, rows, latents = pairs_above(chunks, bound, limit)
+    return None if pre is None else (pre, support_of(rows, latents, chunks))
+
+
+def pairs_above(chunks: Chunks, bound: Tensor | float, per_row: float = float("inf")) -> tuple[Any, Any, Any]:
+    """(pre, rows, latents) above the bound, row by row; three Nones when the first chunk holds more than `per_row` a row."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start, pre in chunks:
+        flat = (pre > bound).view(-1).nonzero().squeeze(1)
+        if not parts and flat.numel() > per_row * pre.shape[0]:
+            return None, None, None
+        row = flat.div(chunks.d_sae, rounding_mode="floor")
+        parts.append((pre.view(-1)[flat], row + start, flat - row * chunks.d_sae))
+    pre, rows, latents = (torch.cat(column) for column in zip(*parts, strict=True))
+    return pre, rows, latents
+
+
+def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> Support:
+    counts = torch.bincount(rows, minlength=chunks.batch)
+    offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
+    return Support(latents, offsets, chunks.d_sae)
+
+
+def calibrate(k: int, chunks: Chunks) -> float:
+    """The threshold that keeps k latents a row on average over these rows: how BatchTopK becomes JumpReLU."""
+    selected = BatchTopK(k).select(chunks, torch.zeros(()), dense_above=1.0)
+    assert selected is not None
+    positive = selected[0][selected[0] > 0]
+    return float(positive.min()) if positive.numel() else 0.0

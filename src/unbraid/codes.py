@@ -1,0 +1,252 @@
+"""Codes: the active latents of a batch, sparse or dense, and how atoms are summed.
+
+Only active latents carry gradient, so a sparse code costs one dense product (the encoder) a step instead of six. The active
+(row, latent) pairs are grouped by latent once; both weight gradients are then sums over bags of rows, written once per
+latent, and nothing of size batch x d_sae or nnz x d_in is ever kept. The dense form is the oracle the sparse one is tested
+against, and the faster form when more than a few percent of latents are active.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+Atoms = Float[Tensor, "d_sae d_in"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Which latents are active in which row: compressed rows, latents ascending within a row."""
+
+    latents: Int[Tensor, " nnz"]
+    offsets: Int[Tensor, " batch+1"]
+    """Row b holds entries offsets[b] to offsets[b + 1]."""
+    d_sae: int
+
+    @property
+    def batch(self) -> int:
+        return self.offsets.shape[0] - 1
+
+    @cached_property
+    def rows(self) -> Int[Tensor, " nnz"]:
+        counts = self.offsets.diff()
+        row = torch.arange(self.batch, device=counts.device)
+        return torch.repeat_interleave(row, counts, output_size=self.latents.shape[0])
+
+    @cached_property
+    def counts(self) -> Int[Tensor, " d_sae"]:
+        """Entries of each latent."""
+        return torch.bincount(self.latents, minlength=self.d_sae)
+
+    @cached_property
+    def by_latent(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae"]]:
+        """The order that groups entries by latent, and where each latent's group starts."""
+        return torch.argsort(self.latents, stable=True), starts(self.counts)
+
+
+def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
+    """Where each bag begins when bags of these sizes stand in a row."""
+    return counts.cumsum(0) - counts
+
+
+class Codes(ABC):
+    """Latents of a batch. Both forms give the same numbers; elementwise terms need not care which they got."""
+
+    pre: Float[Tensor, " *entry"]
+    """Pre-activations of the entries, differentiable."""
+    values: Float[Tensor, " *entry"]
+    """Latents of the entries, differentiable; an entry may be zero (inactive, inside a threshold's window)."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def d_sae(self) -> int: ...
+
+    @abstractmethod
+    def along(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " *entry"]:
+        """A per-latent quantity beside every entry, differentiable."""
+
+    @abstractmethod
+    def dense(self) -> Float[Tensor, "batch d_sae"]:
+        """One column a latent. Allocates batch x d_sae when the code is sparse."""
+
+    @abstractmethod
+    def entries(self) -> tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
+        """(values, rows, latents) of the non-zero pairs, row by row."""
+
+    @abstractmethod
+    def decode(self, atoms: Atoms) -> Float[Tensor, "batch d_in"]:
+        """Sum of atoms weighted by values, without the bias."""
+
+    @abstractmethod
+    def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
+        """`decode` of the first widths[l] latents alone, for every level l. `widths` ascend and end at d_sae."""
+
+    @abstractmethod
+    def firings(self) -> Int[Tensor, " d_sae"]:
+        """Rows in which each latent is non-zero."""
+
+    def l0(self) -> Float[Tensor, ""]:
+        """Mean number of non-zero latents a row (a measurement: no gradient)."""
+        return (self.values.detach() != 0).sum(dtype=self.values.dtype) / self.batch
+
+
+@dataclass(frozen=True)
+class SparseCodes(Codes):
+    pre: Float[Tensor, " nnz"]
+    values: Float[Tensor, " nnz"]
+    support: Support
+
+    @property
+    def batch(self) -> int:
+        return self.support.batch
+
+    @property
+    def d_sae(self) -> int:
+        return self.support.d_sae
+
+    def along(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " nnz"]:
+        return per_latent.index_select(0, self.support.latents)
+
+    def dense(self) -> Float[Tensor, "batch d_sae"]:
+        zeros = self.values.new_zeros(self.batch, self.d_sae)
+        return zeros.index_put((self.support.rows, self.support.latents), self.values)
+
+    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        active = (self.values.detach() != 0).nonzero().squeeze(1)
+        return self.values[active], self.support.rows[active], self.support.latents[active]
+
+    def decode(self, atoms: Atoms) -> Float[Tensor, "batch d_in"]:
+        return _SumOfAtoms.apply(self.values, atoms, self.support, self.support.rows, self.support.offsets[:-1])
+
+    def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
+        # One bag per (row, level) touches each entry once whatever the number of levels; levels then add up.
+        levels = len(widths)
+        bounds = torch.tensor(list(widths[:-1]), device=self.support.latents.device, dtype=torch.long)
+        level = torch.bucketize(self.support.latents, bounds, right=True)
+        bags = self.support.rows * levels + level
+        bag_starts = starts(torch.bincount(bags, minlength=self.batch * levels))
+        parts = _SumOfAtoms.apply(self.values, atoms, self.support, bags, bag_starts)
+        return parts.view(self.batch, levels, -1).cumsum(1)
+
+    def firings(self) -> Int[Tensor, " d_sae"]:
+        return torch.bincount(self.support.latents[self.values.detach() != 0], minlength=self.d_sae)
+
+
+@dataclass(frozen=True)
+class DenseCodes(Codes):
+    pre: Float[Tensor, "batch d_sae"]
+    values: Float[Tensor, "batch d_sae"]
+
+    @property
+    def batch(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        return self.values.shape[1]
+
+    def along(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        return per_latent.expand_as(self.values)
+
+    def dense(self) -> Float[Tensor, "batch d_sae"]:
+        return self.values
+
+    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        rows, latents = self.values.detach().nonzero(as_tuple=True)
+        return self.values[rows, latents], rows, latents
+
+    def decode(self, atoms: Atoms) -> Float[Tensor, "batch d_in"]:
+        return self.values @ atoms
+
+    def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
+        lows = [0, *widths[:-1]]
+        parts = [self.values[:, a:b] @ atoms[a:b] for a, b in zip(lows, widths, strict=True)]
+        return torch.stack(parts, 1).cumsum(1)
+
+    def firings(self) -> Int[Tensor, " d_sae"]:
+        return (self.values.detach() != 0).sum(0)
+
+
+def encoded(
+    x: Float[Tensor, "batch d_in"],
+    b_dec: Float[Tensor, " d_in"],
+    W_enc: Float[Tensor, "d_in d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    pre: Float[Tensor, " nnz"],
+    support: Support,
+) -> Float[Tensor, " nnz"]:
+    """`pre` = ((x - b_dec) @ W_enc + b_enc) at the support, given the gradient of having computed it there alone."""
+    return _EncodedPairs.apply(x, b_dec, W_enc, b_enc, pre, support)
+
+
+def pair_products(
+    left: Float[Tensor, "bag d_in"], right: Atoms, latents: Int[Tensor, " nnz"], bags: Tensor, bag_starts: Tensor
+) -> Float[Tensor, " nnz"]:
+    """left[bag] . right[latent] for every (bag, latent) pair, never gathering nnz x d_in."""
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, latents, bag_starts, bags, 0, -1)
+
+
+class _SumOfAtoms(torch.autograd.Function):
+    """out[bag] = sum over the bag's entries of value * atom."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, atoms: Tensor, support: Support, bags: Tensor, bag_starts: Tensor) -> Tensor:
+        ctx.save_for_backward(values, atoms, bags, bag_starts)
+        ctx.support = support
+        return embedding_bag(support.latents, atoms, bag_starts, per_sample_weights=values, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        values, atoms, bags, bag_starts = ctx.saved_tensors
+        grad, support = grads[0].contiguous(), ctx.support
+        d_values = d_atoms = None
+        if ctx.needs_input_grad[0]:
+            d_values = pair_products(grad, atoms, support.latents, bags, bag_starts)
+        if ctx.needs_input_grad[1]:
+            order, latent_starts = support.by_latent
+            d_atoms = embedding_bag(bags[order], grad, latent_starts, per_sample_weights=values[order], mode="sum")
+        return d_values, d_atoms, None, None, None
+
+
+class _EncodedPairs(torch.autograd.Function):
+    """The identity on `pre`, with the encoder's gradient restricted to the support."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, support: Support
+    ) -> Tensor:
+        ctx.save_for_backward(x, b_dec, W_enc)
+        ctx.support = support
+        return pre.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, b_dec, W_enc = ctx.saved_tensors
+        d_pre, support = grads[0].contiguous(), ctx.support
+        d_x = d_b_dec = d_W = d_b = None
+        d_bias = torch.zeros(support.d_sae, dtype=d_pre.dtype, device=d_pre.device)
+        d_bias.index_add_(0, support.latents, d_pre)
+        if ctx.needs_input_grad[0]:
+            rows_of_W = W_enc.t().contiguous()
+            d_x = embedding_bag(support.latents, rows_of_W, support.offsets[:-1], per_sample_weights=d_pre, mode="sum")
+        if ctx.needs_input_grad[1]:
+            d_b_dec = -(W_enc @ d_bias)  # the sum over rows of -d_x, without forming d_x (Gao et al. 2024, released code)
+        if ctx.needs_input_grad[2]:
+            order, latent_starts = support.by_latent
+            centred = x - b_dec
+            d_W = embedding_bag(
+                support.rows[order], centred, latent_starts, per_sample_weights=d_pre[order], mode="sum"
+            ).t()
+        if ctx.needs_input_grad[3]:
+            d_b = d_bias
+        return d_x, d_b_dec, d_W, d_b, None, None

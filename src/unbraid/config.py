@@ -1,0 +1,72 @@
+"""Frozen dataclasses to JSON and back, and their fingerprint.
+
+Every dataclass is written with its class path, `"type": "unbraid.terms.l1:L1"`, and read back by importing it.
+Only the packages the caller names are ever imported, and nothing but dataclasses is ever built.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+OWN_PACKAGES = ("unbraid",)
+
+
+def to_json(value: Any) -> Any:
+    """`value` as plain JSON data. Raises TypeError for anything that is not configuration."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"type": f"{cls.__module__}:{cls.__qualname__}", **fields}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{value!r} is not configuration: use dataclasses, mappings, tuples, numbers and text")
+
+
+def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> Any:
+    """The inverse of `to_json`. Raises ValueError for a class outside `packages`, and for unknown or missing fields."""
+    if isinstance(data, list):
+        return tuple(from_json(item, packages=packages) for item in data)
+    if not isinstance(data, dict):
+        return data
+    if "type" not in data:
+        return {key: from_json(item, packages=packages) for key, item in data.items()}
+    cls = resolve(data["type"], packages=packages)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    given = {key: from_json(item, packages=packages) for key, item in data.items() if key != "type"}
+    unknown = sorted(set(given) - set(fields))
+    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    missing = sorted(required - set(given))
+    if unknown or missing:
+        raise ValueError(
+            f"{data['type']} does not match this version of its class: unknown fields {unknown}, missing {missing}. "
+            "It was written by another version; use the one named in provenance.json, or train again."
+        )
+    return cls(**given)
+
+
+def resolve(path: str, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
+    """The dataclass at `package.module:Class`. Raises ValueError when it cannot be had, or may not be imported."""
+    module, _, name = path.partition(":")
+    root = module.partition(".")[0]
+    if root not in packages:
+        raise ValueError(f"{path} lives outside {list(packages)}; if you trust it, name it: --package {root}")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"cannot import {path} ({error}); is its package installed and on the path?") from error
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(f"{path} is not a dataclass, so it cannot be configuration")
+    return cls
+
+
+def fingerprint(value: Any) -> str:
+    """The first 12 hex digits of the SHA-256 of the canonical JSON: same configuration in, same name out."""
+    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,181 @@
+"""The dictionary: a linear encoder, an activation, and unit-norm atoms.
+
+    pre = (x - b_dec) @ W_enc + b_enc,   z = activation(pre),   x_hat = z @ W_dec + b_dec,   |W_dec[i]| = 1
+
+Parameter names and shapes are SAELens's, so a state dict is already an export. W_enc is stored with its d_sae rows contiguous
+(a transposed view), because the sparse kernels read and write it a latent at a time.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unbraid import seeding
+from unbraid.activation import DENSE_ABOVE, Activation, Chunks, TopK
+from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded, pair_products
+
+Acts = Float[Tensor, "batch d_in"]
+Latents = Float[Tensor, "batch d_sae"]
+Path = Literal["auto", "sparse", "dense"]
+
+# Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
+CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
+
+
+class Dictionary(nn.Module):
+    """Linear encoder, activation, unit-norm atoms. Initialised by `DictionaryConfig.build` or filled by a loader."""
+
+    def __init__(self, d_in: int, d_sae: int, activation: Activation, *, bfloat16: bool = False):
+        super().__init__()
+        self.activation = activation
+        self.bfloat16 = bfloat16
+        """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored exactly."""
+        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.threshold = nn.Parameter(
+            torch.full((d_sae,), activation.initial_threshold), requires_grad=activation.learns_threshold
+        )
+
+    @property
+    def d_in(self) -> int:
+        return self.W_dec.shape[1]
+
+    @property
+    def d_sae(self) -> int:
+        return self.W_dec.shape[0]
+
+    def pre_activations(self, x: Acts) -> Latents:
+        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+
+    def chunks(self, x: Acts) -> Chunks:
+        """Pre-activations of x a few rows at a time, without gradient."""
+        rows = max(1, CHUNK_ENTRIES.get(x.device.type, 2**22) // self.d_sae)
+        dtype = torch.bfloat16 if self.bfloat16 else x.dtype
+        centred = (x - self.b_dec).detach().to(dtype)
+        weight, bias = self.W_enc.detach().to(dtype), self.b_enc.detach().to(dtype)
+        buffer = torch.empty(min(rows, len(x)), self.d_sae, dtype=dtype, device=x.device)
+
+        def compute(part: slice) -> Tensor:
+            out = buffer[: part.stop - part.start]
+            return torch.addmm(bias, centred[part], weight, out=out)
+
+        return Chunks(len(x), self.d_sae, rows, compute)
+
+    def encode(self, x: Acts, path: Path = "auto") -> Codes:
+        """Codes of x. "auto" takes the sparse path while few latents are active, else the dense one. Raises ValueError
+        when x is not [batch, d_in]."""
+        if x.ndim != 2 or x.shape[1] != self.d_in:
+            raise ValueError(f"expected activations [batch, {self.d_in}], got {list(x.shape)}")
+        selected = None
+        if path != "dense":
+            with torch.no_grad():
+                limit = DENSE_ABOVE if path == "auto" else float("inf")
+                selected = self.activation.select(self.chunks(x), self.threshold, limit)
+        if selected is None:
+            pre = self._dense_pre(x)
+            return DenseCodes(pre, self.activation.dense(pre, self.threshold))
+        pre, support = selected
+        if self.bfloat16:
+            centred, rows = (x - self.b_dec).detach(), self.W_enc.detach().t()
+            pre = pair_products(centred, rows, support.latents, support.rows, support.offsets[:-1])
+            pre = pre + self.b_enc.detach()[support.latents]
+        pre = encoded(x, self.b_dec, self.W_enc, self.b_enc, pre, support)
+        threshold = self.threshold.index_select(0, support.latents)
+        return SparseCodes(pre, self.activation.gate(pre, threshold), support)
+
+    def _dense_pre(self, x: Acts) -> Latents:
+        if not self.bfloat16:
+            return self.pre_activations(x)
+        product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
+        return product.to(x.dtype) + self.b_enc
+
+    def decode(self, z: Codes) -> Acts:
+        return z.decode(self.W_dec) + self.b_dec
+
+    def forward(self, x: Acts) -> Acts:
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def project_gradient(self) -> None:
+        """Remove the part of each atom's gradient along the atom, which unit norm would undo (Bricken et al. 2023)."""
+        if self.W_dec.grad is not None:
+            along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
+            self.W_dec.grad.addcmul_(self.W_dec, along, value=-1)
+
+    @torch.no_grad()
+    def renormalise(self) -> None:
+        """Atoms back to unit norm, thresholds back to non-negative."""
+        if self.W_dec.requires_grad:
+            self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
+        if self.threshold.requires_grad:
+            self.threshold.clamp_(min=0)
+
+
+class Initialisation(ABC):
+    @abstractmethod
+    def __call__(self, dictionary: Dictionary, sample: Acts, rng: torch.Generator) -> None:
+        """Fill the parameters. `sample`: normalised activations; atoms must come out with unit norm."""
+
+
+@dataclass(frozen=True)
+class RandomAtoms(Initialisation):
+    """Random unit atoms, the encoder their transpose, b_dec the mean of the data."""
+
+    def __call__(self, dictionary: Dictionary, sample: Acts, rng: torch.Generator) -> None:
+        atoms = torch.randn(dictionary.d_sae, dictionary.d_in, generator=rng)
+        set_tied(dictionary, atoms, sample)
+
+
+@dataclass(frozen=True)
+class PrincipalComponents(Initialisation):
+    """Principal directions and their negatives, most variance first: the linear control. At most 2 * d_in atoms."""
+
+    def __call__(self, dictionary: Dictionary, sample: Acts, rng: torch.Generator) -> None:
+        if dictionary.d_sae > 2 * dictionary.d_in:
+            raise ValueError(
+                f"PCA has only {2 * dictionary.d_in} signed directions in {dictionary.d_in} dimensions; "
+                f"asked for {dictionary.d_sae} latents: set --dictionary.d-sae {2 * dictionary.d_in}"
+            )
+        centred = sample - sample.mean(0)
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        components = vectors.flip(1).T
+        set_tied(dictionary, torch.stack([components, -components], 1).flatten(0, 1)[: dictionary.d_sae], sample)
+
+
+@torch.no_grad()
+def set_tied(dictionary: Dictionary, atoms: Float[Tensor, "d_sae d_in"], sample: Acts) -> None:
+    """Unit atoms, the encoder their transpose, b_dec the mean of the sample."""
+    dictionary.W_dec.copy_(atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+    dictionary.W_enc.copy_(dictionary.W_dec.T)
+    dictionary.b_dec.copy_(sample.mean(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionaryConfig:
+    d_sae: int = 4096
+    """Number of latents."""
+    activation: Activation = TopK(32)
+    """Which latents stay active, and how many."""
+    init: Initialisation = RandomAtoms()
+    """How atoms start."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
+
+    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False) -> Dictionary:
+        """An initialised dictionary on the CPU. Raises ValueError for widths and k that cannot be."""
+        k = getattr(self.activation, "k", 1)
+        if not 0 < k <= self.d_sae:
+            raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
+        dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
+        self.init(dictionary, sample, seeding.stream(seed, "init"))
+        for name in self.frozen:
+            if name not in dict(dictionary.named_parameters()):
+                raise ValueError(f"no parameter {name!r} to freeze; there are W_enc, b_enc, W_dec, b_dec, threshold")
+            getattr(dictionary, name).requires_grad_(False)
+        return dictionary

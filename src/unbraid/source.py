@@ -1,0 +1,170 @@
+"""What activations are: rows of a batch, blocks of rows, and whole sequences with the layers after them.
+
+A source is a random-access sequence of *blocks*. Block i depends on (source, split, seed, i) alone, so a stream can
+be resumed, cached or shared by many dictionaries without keeping any state but a position.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unbraid import seeding
+
+Split = Literal["train", "eval"]
+Downstream = Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos d_out"]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Activations, one row a token, and where each came from."""
+
+    x: Float[Tensor, "batch d_in"]
+    tokens: Int[Tensor, " batch"]
+    """Vocabulary ids; -1 where there is no text (worlds)."""
+    documents: Int[Tensor, " batch"]
+    """Index of the document in its corpus: the unit of the train/eval split."""
+    positions: Int[Tensor, " batch"]
+    """Position in the context window, counting BOS."""
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> "Batch":
+        return Batch(self.x[rows], self.tokens[rows], self.documents[rows], self.positions[rows])
+
+    def to(self, device: str | torch.device) -> "Batch":
+        return Batch(*(t.to(device) for t in (self.x, self.tokens, self.documents, self.positions)))
+
+    @staticmethod
+    def join(parts: list["Batch"]) -> "Batch":
+        columns = zip(*((p.x, p.tokens, p.documents, p.positions) for p in parts), strict=True)
+        return Batch(*(torch.cat(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of rows in corpus order, and how many the token policy left out."""
+
+    rows: Batch
+    filtered: int = 0
+    """Rows dropped for their norm (attention sinks and the like)."""
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """A few whole sequences, for terms that must run the rest of the network.
+
+    `downstream(acts)` equals `base`; it accepts leading dimensions, so k perturbed copies cost one batched forward.
+    """
+
+    acts: Float[Tensor, "seq pos d_in"]
+    """Raw (un-normalised) activations at the source's site."""
+    mask: Bool[Tensor, "seq pos"]
+    """True where the token policy keeps the token: no padding, no special tokens."""
+    base: Float[Tensor, "seq pos d_out"]
+    downstream: Downstream
+
+
+class Source(ABC):
+    """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
+
+    @property
+    @abstractmethod
+    def d_in(self) -> int:
+        """Width of the activations."""
+
+    @abstractmethod
+    def block(self, index: int, *, split: Split, seed: int) -> Block | None:
+        """Block `index` of `split` in the order of `seed`; None past the end of the data."""
+
+    @abstractmethod
+    def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        """`count` whole sequences chosen by `seed`. Raises ValueError when nothing comes after these activations."""
+
+    @abstractmethod
+    def available(self, split: Split) -> float:
+        """Tokens in `split`, counting epochs; `inf` when there is no end, or none known beforehand."""
+
+    @abstractmethod
+    def metadata(self) -> Mapping[str, str | int | bool]:
+        """What SAELens stores about the site: model_name, hook_name, context_size, …"""
+
+    @abstractmethod
+    def sample_text(self, count: int) -> list[str]:
+        """What the model will read, decoded; for `unbraid plan`. Empty when there is no text."""
+
+
+def no_downstream(what: str) -> ValueError:
+    """The error for a slice term on a source with no model after it."""
+    return ValueError(f"{what} has no downstream map; use a source that has one: LanguageModel or World")
+
+
+@dataclass
+class Position:
+    """Where a stream stands. `carry` is what was left of the blocks before `block`, fewer rows than a batch."""
+
+    block: int = 0
+    taken: int = 0
+    filtered: int = 0
+    carry: list[Batch] = field(default_factory=list)
+
+
+class Stream(Iterator[Batch]):
+    """Token-shuffled batches of one split: rows are permuted within each block (the shuffle buffer).
+
+    The last rows of a block that do not fill a batch are carried into the next. Raises ValueError when the data ends.
+    """
+
+    def __init__(self, source: Source, batch_size: int, *, seed: int, split: Split = "train"):
+        self.source, self.batch_size, self.seed, self.split = source, batch_size, seed, split
+        self.position = Position()
+        self._pool: Batch | None = None
+
+    def __next__(self) -> Batch:
+        pool = self._pool if self._pool is not None else self._fill()
+        while len(pool) - self.position.taken < self.batch_size:
+            rest = pool[self.position.taken :]
+            self.position = Position(self.position.block + 1, 0, self.position.filtered, [rest] if len(rest) else [])
+            pool = self._fill()
+        rows = pool[self.position.taken : self.position.taken + self.batch_size]
+        self.position.taken += self.batch_size
+        return rows
+
+    def restore(self, position: Position) -> None:
+        """Continue from a saved position: the next batch equals the one an uninterrupted stream would give."""
+        self.position = Position(position.block, 0, position.filtered, list(position.carry))
+        self._pool = None
+        if position.block or position.taken or position.carry:
+            self._fill(count=False)
+            self.position.taken = position.taken
+
+    def _fill(self, *, count: bool = True) -> Batch:
+        index = self.position.block
+        block = self.source.block(index, split=self.split, seed=self.seed)
+        if block is None:
+            raise ValueError(
+                f"the {self.split} data ended after {index} blocks ({self.source.available(self.split):,.0f} tokens); "
+                "give more text, ask for fewer tokens (--training.tokens), or allow more passes (--source.epochs)"
+            )
+        check_finite(block.rows.x, f"block {index} of the {self.split} split")
+        rows = Batch.join([*self.position.carry, block.rows])
+        order = torch.randperm(len(rows), generator=seeding.stream(self.seed, f"shuffle/{self.split}/{index}"))
+        self._pool = rows[order]
+        if count:
+            self.position.filtered += block.filtered
+        return self._pool
+
+
+def check_finite(x: Tensor, where: str) -> None:
+    """Raise ValueError when activations hold NaN or infinity: training on them would be lost silently."""
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).any(-1).sum())
+        raise ValueError(
+            f"{bad} of {x.shape[0]} activations hold NaN or infinity ({where}); "
+            "load the model in float32, or another layer"
+        )

@@ -1,0 +1,24 @@
+"""Matryoshka: the mean error of nested prefixes of the dictionary (Bussmann et al. 2025, eq. 2).
+
+    1/L sum_l |x - b_dec - z[:w_l] @ W_dec[:w_l]|^2,   w_1 < ... < w_L = d_sae
+"""
+
+from dataclasses import dataclass
+
+from unbraid.objective import Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class NestedReconstruction(Term):
+    shares: tuple[float, ...] = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
+    """Prefix widths as shares of d_sae, ascending to 1 (the fractions of dictionary_learning's README, cumulated)."""
+
+    def __call__(self, step: Step) -> TermOutput:
+        d_sae = step.dictionary.d_sae
+        widths = sorted({max(1, round(share * d_sae)) for share in self.shares})
+        if widths[-1] != d_sae:
+            raise ValueError(f"the last prefix must be the whole dictionary: shares {self.shares} must end at 1")
+        prefixes = step.z.decode_nested(step.dictionary.W_dec, widths) + step.dictionary.b_dec
+        errors = (prefixes - step.x.unsqueeze(1)).square().sum((0, 2))
+        variance = (step.x - step.x.mean(0)).square().sum()
+        return TermOutput(errors.mean() / len(step.x), {"fvu": errors[-1] / variance})

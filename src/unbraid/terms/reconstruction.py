@@ -1,0 +1,13 @@
+"""Squared reconstruction error, summed over coordinates, averaged over tokens: mean |x - x_hat|^2."""
+
+from dataclasses import dataclass
+
+from unbraid.objective import Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction(Term):
+    def __call__(self, step: Step) -> TermOutput:
+        error = (step.x_hat - step.x).square().sum()
+        variance = (step.x - step.x.mean(0)).square().sum()
+        return TermOutput(error / len(step.x), {"fvu": error / variance})
