@@ -1,0 +1,141 @@
+"""A run on disk: an SAELens folder with our configuration, logs, scores and provenance beside it.
+
+    cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm
+    experiment.json                     the resolved configuration
+    normaliser.safetensors              mean and scale that were folded in
+    metrics.jsonl                       one row a logged step
+    results/<eval>.json                 scores
+    provenance.json                     versions, machine, seconds; written last, so it marks completion
+"""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import unbraid
+from unbraid.activation import BatchTopK, JumpReLU, calibrate
+from unbraid.config import OWN_PACKAGES, from_json, to_json
+from unbraid.dictionary import Dictionary
+from unbraid.experiment import Experiment
+from unbraid.files import read_json, write_json, write_tensors
+from unbraid.formats import saelens
+from unbraid.normaliser import Normaliser
+from unbraid.source import Source
+
+_sources: dict[Source, Source] = {}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder alone."""
+
+    path: Path
+    packages: tuple[str, ...] = OWN_PACKAGES
+    """Packages whose classes experiment.json may name."""
+
+    @classmethod
+    def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> "Run":
+        """Raises ValueError when there is no finished run at `path`."""
+        if not (path / "experiment.json").is_file():
+            raise ValueError(f"{path} is not a run folder (no experiment.json)")
+        if not finished(path):
+            raise ValueError(f"{path} is not finished: train it to the end with --resume")
+        return cls(path, packages)
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        experiment = from_json(read_json(self.path / "experiment.json"), packages=self.packages)
+        if not isinstance(experiment, Experiment):
+            raise ValueError(f"{self.path}/experiment.json does not hold an Experiment")
+        return experiment
+
+    @property
+    def source(self) -> Source:
+        """The source trained on; one object for all runs that share it, so that a model is loaded once."""
+        return _sources.setdefault(self.experiment.source, self.experiment.source)
+
+    def dictionary(self) -> Dictionary:
+        """The dictionary for raw activations, as SAELens would load it."""
+        return saelens.read(self.path)
+
+
+def finished(path: Path) -> bool:
+    return (path / "provenance.json").is_file()
+
+
+@torch.no_grad()
+def inference_form(dictionary: Dictionary, sample: torch.Tensor) -> Dictionary:
+    """The dictionary as it is used after training: BatchTopK becomes JumpReLU with one calibrated threshold.
+
+    `sample`: normalised activations [batch, d_in] to calibrate on.
+    """
+    if not isinstance(dictionary.activation, BatchTopK):
+        return dictionary
+    threshold = calibrate(dictionary.activation.k, dictionary.chunks(sample))
+    thresholded = Dictionary(dictionary.d_in, dictionary.d_sae, JumpReLU(bandwidth=0.0)).to(sample.device)
+    thresholded.load_state_dict(dictionary.state_dict())
+    # JumpReLU keeps what is strictly above its threshold, and the calibrated value is the smallest kept.
+    thresholded.threshold.fill_(torch.nextafter(torch.tensor(threshold), torch.tensor(0.0)))
+    return thresholded
+
+
+def save_run(
+    path: Path, experiment: Experiment, dictionary: Dictionary, normaliser: Normaliser, sample: torch.Tensor,
+    provenance: Mapping[str, Any],
+) -> Run:
+    """Write a finished run. `sample`: raw activations on which folding is checked and BatchTopK calibrated.
+
+    Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
+    """
+    dictionary = inference_form(dictionary, normaliser(sample))
+    folded = normaliser.fold(dictionary)
+    normaliser.check(dictionary, folded, sample[:2048])
+    details = {"experiment": experiment.folder, "objective": to_json(experiment.objective), "seed": experiment.seed}
+    site = {"training_architecture": type(experiment.dictionary.activation).__name__.lower(), **experiment.source.metadata()}
+    saelens.write(folded, path, {**site, "training_architecture_details": details})
+    write_tensors(path / "normaliser.safetensors", {"mean": normaliser.mean, "scale": normaliser.scale})
+    write_json(path / "experiment.json", to_json(experiment))
+    write_json(path / "provenance.json", {**machine(), **provenance})
+    return Run(path)
+
+
+def machine() -> dict[str, Any]:
+    """Who made this, with what: versions, code state, hardware."""
+    packages = ("torch", "transformers", "safetensors", "numpy")
+    return {
+        "unbraid": unbraid.__version__,
+        "git": git_state(),
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def git_state() -> str:
+    """The commit this package's source is at, "+dirty" when changed since; "none" when it is not in a checkout of ours."""
+    here = Path(__file__)
+
+    def ask(*args: str) -> str:
+        return subprocess.run(["git", *args], cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        ask("ls-files", "--error-unmatch", here.name)  # else an installed copy would name the user's own repository
+        return ask("rev-parse", "HEAD") + ("+dirty" if ask("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"

@@ -1,0 +1,337 @@
+"""The loop; there is one. It trains a cohort of dictionaries on one stream of activations.
+
+Members share the source, the batch size and the order of data, so the language model runs once for all of them; nothing
+else is shared, and each result equals training that member alone, bit for bit on the CPU. Everything random is a function
+of (seed, name, step), so a checkpoint needs parameters, moments, counters and a position, and no generator's state.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, save_checkpoint, trim_log
+from unbraid.experiment import Experiment, Training
+from unbraid.files import write_json
+from unbraid.config import to_json
+from unbraid.normaliser import Normaliser
+from unbraid.objective import Step, evaluate
+from unbraid.run import finished, save_run
+from unbraid.source import Batch, Contexts, Position, Source, Split, Stream
+
+SAMPLE_ROWS = 32_768
+"""Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
+LOGGED_STEPS = 200
+CONTEXTS = 4
+"""Whole sequences a slice term sees in one step."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved where it stands."""
+
+
+class Learner:
+    """One member of a cohort: dictionary, optimiser, counters. Its state is what a checkpoint holds."""
+
+    def __init__(self, experiment: Experiment, sample: Tensor):
+        """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation."""
+        training = experiment.training
+        experiment.objective.check()
+        self.experiment = experiment
+        self.normaliser = Normaliser.fit(sample, training.normalise).to(training.device)
+        start = Normaliser.fit(sample, training.normalise)(sample)
+        bfloat16 = training.matmul == "bfloat16"
+        self.dictionary = experiment.dictionary.build(start, seed=experiment.seed, bfloat16=bfloat16).to(training.device)
+        self.parameters = {n: p for n, p in self.dictionary.named_parameters() if p.requires_grad}
+        self.optimiser = torch.optim.AdamW(
+            self.parameters.values(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+        )
+        self.since_fired = torch.zeros(self.dictionary.d_sae, dtype=torch.long, device=training.device)
+        self.memory: dict[str, dict[str, Tensor]] = {name: {} for name in experiment.objective.terms()}
+        self.control = torch.zeros(2, dtype=torch.float64)
+        """Of the L0 controller: log of the weight's factor, and the moving average of L0."""
+        self.steps = steps(training)
+
+    def step(self, batch: Batch, index: int, contexts: Callable[[], Contexts]) -> dict[str, Tensor]:
+        """One update on a batch of raw activations; what to log. Raises ValueError, naming the term, for a loss that is
+        not finite; the parameters are then as before the step."""
+        objective, seed = self.experiment.objective, self.experiment.seed
+        x = self.normaliser(batch.x)
+        z = self.dictionary.encode(x)
+        step = Step(
+            x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=contexts, progress=index / self.steps,
+            dead=self.since_fired >= self.experiment.training.dead_after, rng=torch.Generator(),
+        )  # fmt: skip
+        streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")  # noqa: E731
+        scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
+        loss, metrics = evaluate(objective, step, index, scale=scale, streams=streams, memory=self.memory)
+        loss.backward()
+        self._update(index)
+        fired = z.firings() > 0
+        self.since_fired.add_(len(x)).masked_fill_(fired, 0)
+        l0 = z.l0()
+        self._move_control(l0)
+        return metrics | {"metrics/l0": l0, "sparsity/dead": step.dead.sum()} | {f"weights/{n}": torch.tensor(s) for n, s in scale.items()}
+
+    def _update(self, index: int) -> None:
+        training = self.experiment.training
+        self.dictionary.project_gradient()
+        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+        # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
+        self.optimiser.grad_scale = (norm / training.clip).clamp_min(1.0)  # pyright: ignore[reportAttributeAccessIssue]
+        for group in self.optimiser.param_groups:
+            group["lr"] = training.lr * schedule(index, self.steps, training)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.dictionary.renormalise()
+
+    def _move_control(self, l0: Tensor) -> None:
+        target = self.experiment.objective.target_l0
+        if target is None:
+            return
+        average = float(self.control[1])
+        average = float(l0) if average == 0 else 0.9 * average + 0.1 * float(l0)
+        error = math.log(max(average, 1e-3) / target.l0)
+        self.control[0] = min(max(float(self.control[0]) + target.rate * max(-1.0, min(1.0, error)), -12.0), 12.0)
+        self.control[1] = average
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor a checkpoint needs, by name."""
+        tensors: dict[str, Tensor] = {f"dictionary/{n}": t for n, t in self.dictionary.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            tensors |= {f"adam/{name}/{key}": value for key, value in self.optimiser.state.get(parameter, {}).items()}
+        for name, memory in self.memory.items():
+            tensors |= {f"memory/{name}/{key}": value for key, value in memory.items()}
+        return tensors | {
+            "since_fired": self.since_fired, "control": self.control,
+            "normaliser/mean": self.normaliser.mean, "normaliser/scale": self.normaliser.scale,
+        }  # fmt: skip
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`. Raises KeyError when a tensor is missing."""
+        device = self.experiment.training.device
+        own = {n: tensors[f"dictionary/{n}"] for n in self.dictionary.state_dict()}
+        self.dictionary.load_state_dict(own)
+        for name, parameter in self.parameters.items():
+            prefix = f"adam/{name}/"
+            saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            # Moments take the parameter's own memory layout, which a file does not keep.
+            self.optimiser.state[parameter] = {
+                key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+                for key, value in saved.items()
+            }
+        for name, memory in self.memory.items():
+            prefix = f"memory/{name}/"
+            memory |= {k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
+        self.since_fired.copy_(tensors["since_fired"])
+        self.control.copy_(tensors["control"])
+        self.normaliser = Normaliser(tensors["normaliser/mean"].to(device), tensors["normaliser/scale"].to(device))
+
+
+def steps(training: Training) -> int:
+    return math.ceil(training.tokens / training.batch_size)
+
+
+def schedule(index: int, total: int, training: Training) -> float:
+    """The learning rate of step `index` as a share of its peak: linear warm-up, plateau, linear decay to 0."""
+    rise = (index + 1) / max(1.0, training.warmup * total)
+    fall = (total - index) / max(1.0, training.decay * total)
+    return min(1.0, rise, fall)
+
+
+def fitting_sample(source: Source, seed: int) -> Tensor:
+    """Raw activations from the first training block, in random order: what everything data-dependent starts from."""
+    block = source.block(0, split="train", seed=seed)
+    if block is None or len(block.rows) < 2:
+        raise ValueError("the source has no training data: give it more text")
+    order = torch.randperm(len(block.rows), generator=seeding.stream(seed, "sample"))
+    sample = block.rows.x[order[:SAMPLE_ROWS]]
+    if not bool(torch.isfinite(sample).all()):
+        raise ValueError("the first activations hold NaN or infinity; load the model in float32, or another layer")
+    return sample
+
+
+def context_supply(source: Source, seed: int, index: int) -> Callable[[], Contexts]:
+    """The whole sequences of step `index`: drawn when first asked for, the same for every member."""
+    draw = lru_cache(maxsize=1)(source.contexts)
+    split: Split = "train"
+    return partial(draw, CONTEXTS, split=split, seed=seeding.integer(seed, f"contexts/{index}"))
+
+
+class Watch(Protocol):
+    """Told how training goes: the command line shows a progress bar."""
+
+    def __call__(self, tokens: int, total: int, metrics: Mapping[str, float]) -> None: ...
+
+
+def train(
+    cohort: Sequence[Experiment], root: Path, *, resume: bool = False, overwrite: bool = False,
+    checkpoint_seconds: float = 120.0, checkpoint_steps: int = 0, watch: Watch | None = None,
+) -> list[Path]:
+    """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
+
+    Members must share source, batch_size and data_seed (ValueError otherwise). An unfinished folder is an error unless
+    `resume` (continue it) or `overwrite` (start anew). A checkpoint is written every `checkpoint_seconds`, or every
+    `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`.
+    """
+    folders = [root / experiment.folder for experiment in cohort]
+    todo = {folder: e for folder, e in zip(folders, cohort, strict=True) if not finished(folder)}
+    if not todo:
+        return folders
+    members = list(todo.values())
+    check_shared(members)
+    for folder, experiment in todo.items():
+        claim(folder, experiment, resume=resume, overwrite=overwrite)
+    source, training = members[0].source, members[0].training
+    check_needs(members)
+    sample = fitting_sample(source, training.data_seed)
+    learners = {folder: Learner(e, sample) for folder, e in todo.items()}
+    stream = Stream(source, training.batch_size, seed=training.data_seed)
+    start, spent = restore(learners, stream)
+    started = time.monotonic() - spent
+    _loop(learners, stream, start, root, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
+    for folder, learner in learners.items():
+        provenance = {"seconds": round(time.monotonic() - started, 1), "tokens": learner.steps * training.batch_size}
+        provenance |= {"device": training.device, "filtered": stream.position.filtered, "cohort": len(learners)}
+        save_run(folder, learner.experiment, learner.dictionary, learner.normaliser, sample, provenance)
+        drop_checkpoints(folder)
+    return folders
+
+
+def _loop(
+    learners: Mapping[Path, Learner], stream: Stream, start: int, root: Path, watch: Watch | None, due: "_Due", started: float
+) -> None:
+    last = max(learner.steps for learner in learners.values())
+    training = next(iter(learners.values())).experiment.training
+    with stopping() as stop_asked:
+        for index in range(start, last):
+            batch = next(stream).to(training.device)
+            contexts = context_supply(stream.source, training.data_seed, index)
+            for folder, learner in learners.items():
+                if index < learner.steps:
+                    metrics = learner.step(batch, index, contexts)
+                    if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
+                        log(folder, index, training.batch_size, learner, metrics, stream.position)
+            if watch is not None:
+                done = (index + 1) * training.batch_size
+                watch(done, last * training.batch_size, {"members": len(learners)})
+            if index + 1 < last and (due.now(index + 1) or stop_asked()):
+                for folder, learner in learners.items():
+                    save_checkpoint(folder, index + 1, learner.state(), stream.position, time.monotonic() - started)
+                if stop_asked():
+                    raise Interrupted(f"stopped at step {index + 1} of {last}; continue with --resume")
+
+
+@dataclass
+class _Due:
+    """Whether a checkpoint is due."""
+
+    seconds: float
+    steps: int
+    last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.last = time.monotonic()
+
+    def now(self, index: int) -> bool:
+        if self.steps:
+            return index % self.steps == 0
+        if time.monotonic() - self.last < self.seconds:
+            return False
+        self.last = time.monotonic()
+        return True
+
+
+def log(folder: Path, index: int, batch_size: int, learner: Learner, metrics: Mapping[str, Tensor], position: Position) -> None:
+    """Append one row to metrics.jsonl."""
+    row: dict[str, float] = {"step": index, "tokens": (index + 1) * batch_size, "filtered": position.filtered}
+    row["lr"] = learner.optimiser.param_groups[0]["lr"]
+    row |= {name: float(value) for name, value in metrics.items()}
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def check_shared(members: Sequence[Experiment]) -> None:
+    first = members[0]
+    for member in members[1:]:
+        same = {
+            "source": member.source == first.source,
+            "training.batch_size": member.training.batch_size == first.training.batch_size,
+            "training.data_seed": member.training.data_seed == first.training.data_seed,
+            "training.device": member.training.device == first.training.device,
+        }
+        differing = [name for name, equal in same.items() if not equal]
+        if differing:
+            raise ValueError(
+                f"{member.name} and {first.name} differ in {differing}; a cohort shares one stream: train them apart"
+            )
+
+
+def check_needs(members: Sequence[Experiment]) -> None:
+    """Raise ValueError, before any work, when a term reads what the source cannot give."""
+    for member in members:
+        for name, term in member.objective.terms().items():
+            if "contexts" in term.reads and term.weight:
+                try:
+                    member.source.contexts(1, split="train", seed=0)
+                except ValueError as error:
+                    raise ValueError(f"{member.name}: term {name!r} reads whole contexts, but {error}") from error
+
+
+def claim(folder: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder ours. Raises ValueError when it holds unfinished work and neither flag says what to do."""
+    if (folder / "experiment.json").is_file() and not resume:
+        if not overwrite:
+            raise ValueError(f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite")
+        drop_checkpoints(folder)
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+    write_json(folder / "experiment.json", to_json(experiment))
+
+
+def restore(learners: Mapping[Path, Learner], stream: Stream) -> tuple[int, float]:
+    """Bring all members to the newest step that all have a checkpoint of; that step, and the seconds spent before."""
+    step = common_step(list(learners))
+    spent = 0.0
+    for folder, learner in learners.items():
+        if step:
+            tensors, position, spent = load_checkpoint(folder, step)
+            learner.restore(tensors)
+            if folder == next(iter(learners)):
+                stream.restore(position)
+        trim_log(folder, step)
+    return step, spent
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM and SIGINT only set a flag; the loop saves and stops at the next step."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt  # asked twice: stop at once
+        asked.append(number)
+
+    previous: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, ask)
+    except ValueError:
+        pass  # signals can be handled in the main thread only
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
