@@ -1,8 +1,18 @@
-"""Scores and how they are made: an eval is a function from a run to scores; the harness loops, skips, times and writes."""
+"""Scores and how they are made: an eval is a function from a run to scores; the harness loops, skips, times and writes.
 
-from collections.abc import Mapping
+An eval is a module `evals/<name>.py` with a function `<name>(run) -> list[Score]`, a `VERSION` to raise whenever its
+numbers change, and a `DEFINITIONS` text per metric, which the report prints.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+from unbraid.files import read_json, write_json
+from unbraid.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,3 +29,64 @@ class Score:
 
 class NotApplicable(ValueError):
     """This eval says nothing about this run, for the stated reason: a hole with a reason, not a failure."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    name: str
+    version: int
+    definitions: Mapping[str, str]
+    """One sentence per metric."""
+    score: Callable[[Run], list[Score]]
+
+
+def evaluate(
+    runs: Sequence[Run], evals: Sequence[Eval], *, force: bool = False, watch: Callable[[Run, Eval, str], None] | None = None
+) -> int:
+    """Score every run by every eval into `<run>/results/<eval>.json`; the number of evals that failed.
+
+    A result of the same version is kept unless `force`. A failure is written with its message and the others go on.
+    """
+    failures = 0
+    for run in runs:
+        for item in evals:
+            path = run.path / "results" / f"{item.name}.json"
+            if not force and up_to_date(path, item):
+                status = "kept"
+            else:
+                result = score(run, item)
+                failures += "error" in result
+                write_json(path, result)
+                status = result.get("error") or result.get("not_applicable") or f"{result['seconds']:.1f} s"
+            if watch is not None:
+                watch(run, item, status)
+    return failures
+
+
+def up_to_date(path: Path, item: Eval) -> bool:
+    if not path.is_file():
+        return False
+    result = read_json(path)
+    return result.get("version") == item.version and "error" not in result
+
+
+def score(run: Run, item: Eval) -> dict[str, Any]:
+    """The JSON of one result: scores, or why there are none."""
+    head: dict[str, Any] = {"eval": item.name, "version": item.version, "definitions": dict(item.definitions)}
+    started = time.monotonic()
+    try:
+        scores = item.score(run)
+    except NotApplicable as reason:
+        return {**head, "not_applicable": str(reason)}
+    except (ValueError, RuntimeError, OSError) as error:
+        return {**head, "error": f"{type(error).__name__}: {error}"}
+    rows = [
+        {
+            "metric": s.metric,
+            "value": s.value if math.isfinite(s.value) else None,
+            "better": s.better,
+            "params": dict(s.params),
+        }
+        for s in scores
+    ]
+    return {**head, "seconds": round(time.monotonic() - started, 3), "scores": rows}

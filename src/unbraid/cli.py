@@ -1,0 +1,361 @@
+"""unbraid demo | plan | train | sweep | eval | report | export | cache | list"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from unbraid.experiment import Experiment
+    from unbraid.run import Run
+    from unbraid.sweep import Study
+
+EPILOG = """\
+first steps
+  unbraid demo                                   the whole line on a synthetic world, in minutes, offline
+  unbraid list                                   experiments, terms and evals, one line each
+  unbraid plan lm --source.model EleutherAI/pythia-70m-deduped --source.layer 3 --source.text corpus.jsonl
+  unbraid sweep lm --source.model ... --out runs/pythia   train a cohort on one stream of activations
+  unbraid eval runs/pythia/* && unbraid report runs/pythia/*
+
+every field of an experiment is a flag: unbraid train world --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. 0: done; 1: some evals failed; 2: cannot be done as asked; 130: stopped, and saved."""
+    parser = arguments()
+    options, rest = parser.parse_known_args(argv)
+    if rest and not getattr(options, "overridable", False):
+        parser.error(f"unknown arguments {rest}; see `unbraid {options.command} --help`")
+    try:
+        return options.run(options, rest)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="unbraid", description="Should we optimise sparse autoencoders for disentanglement instead of sparsity?",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.set_defaults(run=lambda options, rest: version_or_help(parser, options), command="")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], text: str, *, overridable: bool = False) -> argparse.ArgumentParser:
+        # Overridable commands pass what they do not know, --help included, on to the experiment's own flags.
+        sub = commands.add_parser(name, help=text, description=text, add_help=not overridable, allow_abbrev=False)
+        sub.set_defaults(run=run, command=name, overridable=overridable)
+        if overridable:
+            sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
+            sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+            sub.add_argument("--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality")
+        sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
+        return sub
+
+    def trains(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
+        sub.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
+        sub.add_argument("--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)")
+
+    demo = command("demo", run_demo, "train, score and report a small study on a synthetic world")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where (default: runs/demo)")
+    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0)
+    command("plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True)
+    trains(command("train", run_train, "train one named experiment, or every member of a study", overridable=True))
+    sweep = command("sweep", run_sweep, "train a study, or an experiment crossed with values", overridable=True)
+    sweep.add_argument("--cross", action="append", default=[], metavar="FIELD=V1,V2", help="values to cross, e.g. seed=0,1,2")
+    trains(sweep)
+    scored = command("eval", run_eval, "score finished runs")
+    scored.add_argument("runs", nargs="+", type=Path, help="run folders")
+    scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
+    scored.add_argument("--force", action="store_true", help="score again what is already scored")
+    report = command("report", run_report, "write one HTML file from scored runs")
+    report.add_argument("runs", nargs="+", type=Path, help="run folders")
+    report.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
+    export = command("export", run_export, "copy a run's dictionary into a folder for another library")
+    export.add_argument("run_folder", type=Path, help="a run folder")
+    export.add_argument("--out", type=Path, required=True, help="the new folder; an existing one is never overwritten")
+    export.add_argument("--to", default="saelens", choices=["saelens"], help="format (default: saelens)")
+    cache = command("cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True)
+    cache.add_argument("--to", type=Path, required=True, help="folder of the cache; continued when it is unfinished")
+    command("list", run_list, "show experiments, terms and evals")
+    return parser
+
+
+def version_or_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.version:
+        from unbraid import __version__
+
+        print(f"unbraid {__version__}")
+    else:
+        parser.print_help()
+    return 0
+
+
+def packages(options: argparse.Namespace) -> tuple[str, ...]:
+    from unbraid.config import OWN_PACKAGES
+
+    sys.path.insert(0, os.getcwd())  # a user's own package, beside which the command is run
+    return (*OWN_PACKAGES, *options.package)
+
+
+def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Study":
+    """The named experiment with added terms and overridden fields."""
+    import tyro
+
+    from unbraid import catalog
+
+    if options.name is None:
+        print_command_help(options)
+    named = catalog.pick(options.name, catalog.experiments(packages(options)), "experiment")()
+    for term in options.add:
+        named = with_term(named, term, packages(options))
+    prog = f"unbraid {options.command} {options.name}"
+    description = f"{catalog.headline(catalog.experiments(packages(options))[options.name.replace('-', '_')])}"
+    return tyro.cli(type(named), default=named, args=rest, prog=prog, description=description)
+
+
+def print_command_help(options: argparse.Namespace) -> NoReturn:
+    print(f"usage: unbraid {options.command} NAME [--out DIR] [--add TERM] [--field value ...]", file=sys.stderr)
+    print("which NAME? `unbraid list` shows them; `unbraid train NAME --help` its fields", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) -> "Experiment | Study":
+    """`named` with a term's default added to its objective, or to that of every trained member."""
+    from dataclasses import replace
+
+    from unbraid import catalog
+    from unbraid.experiment import Experiment
+
+    cls = catalog.pick(term, catalog.terms(allowed), "term")
+    name = term.replace("-", "_")
+    add = lambda o: replace(o, penalties={**o.penalties, name: cls()})  # noqa: E731
+    if isinstance(named, Experiment):
+        return replace(named, objective=add(named.objective), name=f"{named.name}-{term}")
+    members = {k: replace(m, objective=add(m.objective)) if m.trained else m for k, m in named.members.items()}
+    return replace(named, members=members)
+
+
+def experiments_of(named: "Experiment | Study") -> "list[Experiment]":
+    from unbraid.experiment import Experiment
+
+    return [named] if isinstance(named, Experiment) else named.experiments()
+
+
+def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
+    from rich.console import Console
+
+    from unbraid.plan import plan
+    from unbraid.sweep import cohorts
+
+    named = resolved(options, rest)
+    console, possible = Console(), True
+    for cohort in cohorts(experiments_of(named)):
+        with console.status("measuring a few steps"):
+            found = plan(cohort, options.out)
+        for line in described(found):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+        for problem in found.problems():
+            possible = False
+            print(f"error: {problem}", file=sys.stderr)
+    return 0 if possible else 2
+
+
+def described(found: Any) -> list[str]:
+    gigabytes = lambda n: f"{n / 1e9:.2f} GB"  # noqa: E731
+    available = f"{found.available:,.0f}" if found.available != float("inf") else "no end known"
+    lines = [
+        f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
+        f"tokens        {found.tokens:,} needed, {available} available",
+        f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
+        f"memory        {gigabytes(found.memory)} besides the model, {gigabytes(found.memory_free)} free",
+        f"time          {duration(found.seconds)} from measured steps",
+    ]
+    for text in found.sample:
+        lines.append(f"reads         {text[:300]!r}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def run_train(options: argparse.Namespace, rest: list[str]) -> int:
+    return train_all(options, experiments_of(resolved(options, rest)))
+
+
+def run_sweep(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.experiment import Experiment
+    from unbraid.sweep import cross
+
+    named = resolved(options, rest)
+    if options.cross:
+        if not isinstance(named, Experiment):
+            raise ValueError("--cross works on a single experiment; a study already names its members and seeds")
+        return train_all(options, cross(named, dict(axis(text) for text in options.cross)))
+    return train_all(options, experiments_of(named))
+
+
+def axis(text: str) -> tuple[str, list[Any]]:
+    """ "training.lr=1e-4,3e-4" as a field and its values."""
+    import ast
+
+    field, equals, values = text.partition("=")
+    if not equals or not values:
+        raise ValueError(f"--cross {text!r}: write FIELD=VALUE,VALUE, such as training.lr=1e-4,3e-4")
+
+    def value(word: str) -> Any:
+        try:
+            return ast.literal_eval(word)
+        except (ValueError, SyntaxError):
+            return word
+
+    return field, [value(word) for word in values.split(",")]
+
+
+def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> int:
+    from unbraid.run import finished
+    from unbraid.sweep import cohorts
+    from unbraid.train import Interrupted, train
+
+    for cohort in cohorts(experiments):
+        done = sum(finished(options.out / e.folder) for e in cohort)
+        print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
+        try:
+            with bar(f"training {len(cohort) - done}") as watch:
+                train(
+                    cohort, options.out, resume=options.resume, overwrite=options.overwrite,
+                    checkpoint_seconds=options.checkpoint_seconds, watch=watch,
+                )  # fmt: skip
+        except Interrupted as where:
+            print(where, file=sys.stderr)
+            return 130
+    print(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
+    return 0
+
+
+class bar:
+    """A progress bar in tokens, with rate and time left; plain silence when the output is not a terminal."""
+
+    def __init__(self, text: str):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[rate]}"))
+        self.progress = Progress(TextColumn(text), *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.task = self.progress.add_task("", total=None, rate="")
+
+    def __enter__(self) -> Callable[..., None]:
+        import time
+
+        self.progress.start()
+        began: list[tuple[float, int]] = []
+
+        def watch(tokens: int, total: int, metrics: Any) -> None:
+            began.append((time.monotonic(), tokens)) if not began else None
+            seconds = time.monotonic() - began[0][0]
+            rate = f"{(tokens - began[0][1]) / seconds:,.0f} tokens/s" if seconds > 0 else ""
+            self.progress.update(self.task, completed=tokens, total=total, rate=rate)
+
+        return watch
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+
+def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.run import Run
+
+    names = options.evals
+    return score_all([Run.open(path, packages(options)) for path in run_folders(options.runs)], options, names)
+
+
+def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+    from unbraid import catalog
+    from unbraid.evaluation import evaluate
+
+    known = catalog.evals(packages(options))
+    chosen = [catalog.pick(name, known, "eval") for name in names] or list(known.values())
+    total, done = len(runs) * len(chosen), []
+
+    def watch(run: "Run", item: Any, status: str) -> None:
+        done.append(status)
+        print(f"[{len(done)}/{total}] {item.name:<16} {run.path.name:<60} {status}", flush=True)
+
+    failures = evaluate(runs, chosen, force=getattr(options, "force", False), watch=watch)
+    if failures:
+        print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def run_folders(paths: Sequence[Path]) -> list[Path]:
+    """The run folders among `paths`; a shell's runs/* may name reports and the like, which are passed over.
+
+    Raises ValueError when there is none.
+    """
+    folders = [path for path in paths if (path / "experiment.json").is_file()]
+    if not folders:
+        raise ValueError(f"no run folder among {[str(p) for p in paths][:5]}: a run folder holds experiment.json")
+    return folders
+
+
+def run_report(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.report import write_report
+
+    write_report(run_folders(options.runs), options.out)
+    print(f"report: {options.out}")
+    return 0
+
+
+def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.experiments.demo import demo
+    from unbraid.report import scores_json, write_report
+    from unbraid.run import Run
+
+    experiments = demo().experiments()
+    trained = train_all(options, experiments)
+    if trained:
+        return trained
+    runs = [Run.open(options.out / e.folder) for e in experiments]
+    failed = score_all(runs, options, [])
+    rows = write_report([run.path for run in runs], options.out / "report.html")
+    scores_json(rows, options.out / "scores.json")
+    print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
+    return failed
+
+
+def run_export(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.formats.export import export
+
+    export(options.run_folder, options.out)
+    print(f'written: {options.out}   load it with sae_lens.SAE.load_from_disk("{options.out}")')
+    return 0
+
+
+def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
+    raise NotImplementedError
+
+
+def run_list(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid import catalog
+
+    allowed = packages(options)
+    groups = {"experiments": catalog.experiments, "terms": catalog.terms}
+    for title, find in groups.items():
+        print(title)
+        for name, thing in sorted(find(allowed).items()):
+            print(f"  {name:<24} {catalog.headline(thing)}")
+    print("evals")
+    for name, item in sorted(catalog.evals(allowed).items()):
+        print(f"  {name:<24} {catalog.headline(item.score)}")
+    return 0
