@@ -7,6 +7,7 @@ be resumed, cached or shared by many dictionaries without keeping any state but 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -168,3 +169,19 @@ def check_finite(x: Tensor, where: str) -> None:
             f"{bad} of {x.shape[0]} activations hold NaN or infinity ({where}); "
             "load the model in float32, or another layer"
         )
+
+
+@lru_cache(maxsize=2)
+def held_out(source: Source, rows: int) -> Batch:
+    """The first `rows` activations of the eval split, the same for every eval and run of a source; fewer when it ends."""
+    parts: list[Batch] = []
+    while sum(map(len, parts)) < rows:
+        block = source.block(len(parts), split="eval", seed=0)
+        if block is None:
+            break
+        parts.append(block.rows)
+    if not parts or not sum(map(len, parts)):
+        raise ValueError("the source has no eval data: give more text, or a larger --source.eval-share")
+    batch = Batch.join(parts)[:rows]
+    check_finite(batch.x, "the eval split")
+    return batch
