@@ -1,0 +1,95 @@
+"""The radius at which random directions leave the linear regime (Mack and Turner 2024, "Calibrating R").
+
+    sqrt( mean_v |Delta°(R v) - R J v|^2 / |R J v|^2 ) = ratio,   v random unit vectors,   J the Jacobian of Delta° at 0
+
+The post states an unnormalised sum; this is the relative ratio of its released code, but without the skip path,
+which is linear at every radius and would hide how far the rest has left the linear regime.
+"""
+
+import math
+import warnings
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import brentq
+from torch import Tensor
+from torch.func import jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from unbraid.causal.effect import pooled_effect
+from unbraid.source import Contexts
+
+RATIO = 0.5  # lambda in Mack and Turner's experiments
+DIRECTIONS = 30  # their code
+BRACKET = (1e-3, 10.0)
+"""Where to look, in units of the median norm of the kept activations."""
+LARGEST = 1e6
+"""Stands for a ratio that overflowed."""
+
+
+@torch.no_grad()
+def calibrate_radius(
+    contexts: Contexts, *, rng: torch.Generator, ratio: float = RATIO, bracket: tuple[float, float] = BRACKET
+) -> float:
+    """The radius, in raw units, at which the nonlinear part of random effects is `ratio` of the linear one.
+
+    Raises ValueError when there is no first-order effect to compare with, or no such radius inside `bracket`.
+    """
+    acts = contexts.acts
+    exact = torch.promote_types(acts.dtype, torch.float32)
+    units = random_units(DIRECTIONS, acts.shape[-1], rng).to(acts.device, exact)
+    linear = first_order(contexts, units)
+    scale = float(acts[contexts.mask].float().norm(dim=-1).median())
+    low, high = (end * scale for end in bracket)
+
+    def excess(log_radius: float) -> float:
+        return math.log(nonlinearity(contexts, units, linear, math.exp(log_radius)) / ratio)
+
+    at_low, at_high = excess(math.log(low)), excess(math.log(high))
+    if not at_low < 0 < at_high:
+        raise ValueError(
+            f"no radius in [{low:.3g}, {high:.3g}] gives a nonlinear share of {ratio}: it is "
+            f"{ratio * math.exp(at_low):.2g} at the lower end and {ratio * math.exp(at_high):.2g} at the upper. "
+            f"{remedy(at_low)}"
+        )
+    root = brentq(excess, math.log(low), math.log(high), xtol=1e-6)
+    return math.exp(float(root))  # pyright: ignore[reportArgumentType]
+
+
+def first_order(contexts: Contexts, units: Float[Tensor, "k d_in"]) -> Float[Tensor, "k d_out"]:
+    """J v of the pooled effect. Raises ValueError when it vanishes.
+
+    Forward-mode derivatives are exact and cost one pass; finite differences would need a step that suits both a norm of
+    1000 and half precision. Fused attention has no forward mode, hence the plain backend.
+    """
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch's own forward mode loads TorchScript, which torch deprecates.
+        warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+        linear = jvp(lambda theta: pooled_effect(contexts, theta), (torch.zeros_like(units),), (units,))[1]
+    if not float(linear.square().sum(1).min()) > 1e-10:
+        raise ValueError(
+            "the layers after have no first-order effect on what they are given, so no radius can be calibrated; "
+            "choose a later target layer, or set the radius by hand"
+        )
+    return linear
+
+
+def nonlinearity(
+    contexts: Contexts, units: Float[Tensor, "k d_in"], linear: Float[Tensor, "k d_out"], radius: float
+) -> float:
+    """The nonlinear part of the effects at `radius`, relative to the linear one."""
+    rest = pooled_effect(contexts, radius * units) - radius * linear
+    share = (rest.square().sum(1) / (radius * linear).square().sum(1)).mean().sqrt()
+    return min(max(float(share), 1e-12), LARGEST) if bool(torch.isfinite(share)) else LARGEST
+
+
+def remedy(at_low: float) -> str:
+    if at_low >= 0:
+        return "Lower the bracket, or load the model in float32: rounding looks nonlinear too."
+    return "The layers after are nearly linear: choose a later target layer, raise the bracket, or set the radius."
+
+
+def random_units(count: int, d_in: int, rng: torch.Generator) -> Float[Tensor, "count d_in"]:
+    """Random unit vectors, on the CPU."""
+    vectors = torch.randn(count, d_in, generator=rng, device=rng.device)
+    return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)

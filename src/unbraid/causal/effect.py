@@ -1,0 +1,34 @@
+"""The pooled effect of directions on the layers after: what MELBO, DCT and the effect terms all measure.
+
+    Delta(theta) = mean over contexts and kept tokens of G(X + theta) - Y,   theta added at every kept token
+
+Where the slice G keeps the width, theta also travels straight along the residual stream, and the skip path is removed:
+Delta°(theta) = Delta(theta) - theta. Unlike in the released DCT code, padding is neither perturbed nor averaged over.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.source import Contexts
+
+COPIES = 16
+"""Perturbed copies of the contexts run in one forward pass."""
+
+
+def pooled_effect(
+    contexts: Contexts, directions: Float[Tensor, "k d_in"], copies: int = COPIES
+) -> Float[Tensor, "k d_out"]:
+    """Delta° of each direction, differentiable. Copies of the contexts are folded into the batch, `copies` at a time.
+
+    Raises ValueError when the contexts keep no token.
+    """
+    tokens = int(contexts.mask.sum())
+    if not tokens:
+        raise ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
+    acts, kept = contexts.acts, contexts.mask.unsqueeze(-1)
+    shifts = directions.to(acts.device, acts.dtype)[:, None, None, :]
+    parts = [contexts.downstream(acts + kept * part) for part in shifts.split(copies)]
+    moved = (torch.cat(parts) - contexts.base).to(directions)
+    pooled = (moved * kept.to(directions)).sum((1, 2)) / tokens
+    return pooled - directions if pooled.shape[1] == directions.shape[1] else pooled
