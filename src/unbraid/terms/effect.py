@@ -1,0 +1,76 @@
+"""Atoms should move the layers after, each differently: exponential DCT in kernel form (after Mack and Turner 2024).
+
+    -tr( E (Gamma + ridge I)^-1 E' ) / (|S| e),   E = [Delta°(R d_j)]_(j in S),   Gamma = expm1(D_S D_S')
+
+S are sampled living latents, e the moving average of |Delta°(R r)|^2 over random unit r. This is DCT's functional loss
+with the output vectors eliminated: for orthonormal atoms it is MELBO's reward over exp(1) - 1, and Gamma^-1 relaxes
+orthogonality. Contexts are raw activations; atoms are directions, so the radius R alone is in raw units.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.causal.calibration import calibrate_radius, random_units
+from unbraid.causal.effect import pooled_effect
+from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.source import Contexts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect(Term):
+    every: int = 8
+    columns: int = 16
+    """Latents sampled each time."""
+    radius: float = 0.0
+    """Size of the perturbation, in raw units; 0 calibrates it at the first use."""
+    ridge: float = 1e-2
+    """Added to the diagonal of Gamma: duplicates among the sampled atoms must not be singular."""
+    probes: int = 4
+    """Random directions measured each time, to know what an effect is worth."""
+    decay: float = 0.9
+    """Of the moving average of random directions' effects."""
+    reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
+
+    def __call__(self, step: Step) -> TermOutput:
+        living = (~step.dead).nonzero().squeeze(1)
+        order = torch.randperm(len(living), generator=step.rng)[: self.columns]
+        if not len(order):
+            return TermOutput(step.x.new_zeros(()))
+        contexts = step.contexts()
+        radius = self._radius(step, contexts)
+        usual = self._usual_effect(step, contexts, radius)
+        atoms = step.dictionary.W_dec.index_select(0, living[order.to(living.device)])
+        effects = pooled_effect(contexts, radius * atoms)
+        loss = -explained(effects, atoms, self.ridge) / (len(atoms) * usual)
+        relative = effects.detach().square().sum(1).mean() / usual
+        return TermOutput(loss, {"effect_over_random": relative, "radius": torch.tensor(radius)})
+
+    def _radius(self, step: Step, contexts: Contexts) -> float:
+        if self.radius > 0:
+            return self.radius
+        if "radius" not in step.memory:
+            step.memory["radius"] = torch.tensor(calibrate_radius(contexts, rng=step.rng), dtype=torch.float64)
+        return float(step.memory["radius"])
+
+    @torch.no_grad()
+    def _usual_effect(self, step: Step, contexts: Contexts, radius: float) -> Float[Tensor, ""]:
+        """Moving average of the squared effect of random directions."""
+        count = self.probes if "usual_effect" in step.memory else 8 * self.probes
+        directions = random_units(count, step.dictionary.d_in, step.rng).to(step.dictionary.W_dec)
+        now = pooled_effect(contexts, radius * directions).square().sum(1).mean()
+        # Effects this far below the perturbation are rounding; a slice that does nothing would be noise over noise.
+        now = now.clamp_min(1e-8 * radius**2)
+        average = step.memory.get("usual_effect", now)
+        step.memory["usual_effect"] = self.decay * average + (1 - self.decay) * now
+        return step.memory["usual_effect"]
+
+
+def explained(effects: Float[Tensor, "k d_out"], atoms: Float[Tensor, "k d_in"], ridge: float) -> Float[Tensor, ""]:
+    """tr(E (Gamma + ridge I)^-1 E'): how much of the slice, as a function, these atoms account for."""
+    gamma = torch.expm1(atoms @ atoms.T) + ridge * torch.eye(len(atoms)).to(atoms)
+    factor = torch.linalg.cholesky(gamma)
+    return torch.linalg.solve_triangular(factor, effects, upper=False).square().sum()
