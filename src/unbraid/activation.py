@@ -1,24 +1,25 @@
 """Activations: how pre-activations become codes. Values, not subclasses of the dictionary.
 
-Each knows three things: which (row, latent) pairs may be active (`select`, from chunks of pre-activations, never the whole
-batch x d_sae), the value of such a pair (`gate`), and the same in one dense expression (`dense`, the oracle).
+Each knows three things: which (row, latent) pairs may be active (`select`, from chunks of pre-activations, never the
+whole batch x d_sae), the value of such a pair (`gate`), and the same in one dense expression (`dense`, the oracle).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.codes import Support, starts
 
 Latents = Float[Tensor, "batch d_sae"]
 
-# Above this share of active latents four dense products beat the sparse kernels (measured on CPU, d_in 512: break-even 11 %
-# at 4k latents, above 3 % at 16k; docs/performance.md).
+# Above this share of active latents four dense products beat the sparse kernels (measured on CPU, d_in 512: break-even
+# 11 % at 4k latents, above 3 % at 16k; docs/performance.md).
 DENSE_ABOVE = 0.05
 
 
@@ -111,23 +112,23 @@ class BatchTopK(Activation):
         if self.k / chunks.d_sae > dense_above:
             return None
         wanted = self.k * chunks.batch
-        bound = self._lower_bound(chunks)
-        while True:
-            pre, rows, latents = pairs_above(chunks, bound)
-            if pre.numel() >= wanted or bound <= 0:
+        # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
+        for share in (0.8, 0.4, 0.0):
+            selected = pairs_above(chunks, partial(self._bound, share))
+            assert selected is not None
+            pre, rows, latents = selected
+            if pre.numel() >= wanted:
                 break
-            bound = bound * 0.5 if bound > 1e-6 else 0.0
         if pre.numel() > wanted:
             kept = pre.topk(wanted, sorted=False).indices.sort().values
             pre, rows, latents = pre[kept], rows[kept], latents[kept]
         return pre, support_of(rows, latents, chunks)
 
-    def _lower_bound(self, chunks: Chunks) -> float:
-        """A value that more than k * batch entries exceed, from the first rows; exactness never depends on it."""
-        _, pre = next(iter(chunks))
-        rows = pre[: max(1, pre.shape[0] // 16)]
-        smallest_kept = rows.reshape(-1).topk(self.k * rows.shape[0], sorted=False).values.min()
-        return max(0.0, float(smallest_kept) * 0.8)
+    def _bound(self, share: float, first: Latents) -> float:
+        """A share of the smallest entry that a sixteenth of these rows would keep. Exactness does not depend on it."""
+        sample = first[::16]
+        smallest_kept = sample.reshape(-1).topk(self.k * sample.shape[0], sorted=False).values.min()
+        return max(0.0, share * float(smallest_kept))
 
     def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()
@@ -140,10 +141,10 @@ class BatchTopK(Activation):
 
 @dataclass(frozen=True)
 class JumpReLU(Activation):
-    """pre where pre > threshold, else 0, with the straight-through threshold gradient of Rajamanoharan et al. 2024, eq. 11."""
+    """pre where pre > threshold, else 0; thresholds learn straight through (Rajamanoharan et al. 2024, eq. 11)."""
 
     bandwidth: float = 0.05
-    """Width of the window around a threshold in which it gets gradient, in units of normalised activations. 0: inference."""
+    """Width of the window around a threshold in which it gets gradient, in normalised activations. 0: inference."""
     initial_threshold: float = 0.01
     learns_threshold: bool = True
 
@@ -194,22 +195,42 @@ def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 16) -> tuple[Te
 
 def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
     """All pairs above a per-latent bound; None as soon as the first chunk shows more than `dense_above` of them."""
-    limit = dense_above * chunks.d_sae
-    pre, rows, latents = pairs_above(chunks, bound, limit)
-    return None if pre is None else (pre, support_of(rows, latents, chunks))
+    selected = pairs_above(chunks, lambda first: bound, dense_above)
+    if selected is None:
+        return None
+    pre, rows, latents = selected
+    return pre, support_of(rows, latents, chunks)
 
 
-def pairs_above(chunks: Chunks, bound: Tensor | float, per_row: float = float("inf")) -> tuple[Any, Any, Any]:
-    """(pre, rows, latents) above the bound, row by row; three Nones when the first chunk holds more than `per_row` a row."""
+def pairs_above(
+    chunks: Chunks, bound_from: Callable[[Latents], Tensor | float], dense_above: float = float("inf")
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """(pre, rows, latents) above a bound that may depend on the first chunk, row by row.
+
+    None when in that chunk a larger share than `dense_above` is.
+    """
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    bound: Tensor | float = 0.0
     for start, pre in chunks:
-        flat = (pre > bound).view(-1).nonzero().squeeze(1)
-        if not parts and flat.numel() > per_row * pre.shape[0]:
-            return None, None, None
-        row = flat.div(chunks.d_sae, rounding_mode="floor")
-        parts.append((pre.view(-1)[flat], row + start, flat - row * chunks.d_sae))
+        if not parts:
+            bound = bound_from(pre)
+        hits = nonzero(pre > bound)
+        if not parts and hits.numel() > dense_above * pre.numel():
+            return None
+        row = hits.div(chunks.d_sae, rounding_mode="floor")
+        parts.append((pre.view(-1)[hits], row + start, hits - row * chunks.d_sae))
     pre, rows, latents = (torch.cat(column) for column in zip(*parts, strict=True))
     return pre, rows, latents
+
+
+def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
+    """Flat positions of the true entries, ascending. Eight entries, one integer, are searched at a time."""
+    if mask.numel() % 8:
+        return mask.view(-1).nonzero().squeeze(1)
+    words = mask.view(-1, 8)
+    word = words.view(torch.int64).view(-1).nonzero().squeeze(1)
+    place = words.index_select(0, word).view(-1).nonzero().squeeze(1)
+    return word[place.div(8, rounding_mode="floor")] * 8 + place % 8
 
 
 def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> Support:

@@ -1,9 +1,9 @@
 """Codes: the active latents of a batch, sparse or dense, and how atoms are summed.
 
-Only active latents carry gradient, so a sparse code costs one dense product (the encoder) a step instead of six. The active
-(row, latent) pairs are grouped by latent once; both weight gradients are then sums over bags of rows, written once per
-latent, and nothing of size batch x d_sae or nnz x d_in is ever kept. The dense form is the oracle the sparse one is tested
-against, and the faster form when more than a few percent of latents are active.
+Only active latents carry gradient, so a sparse code costs one dense product (the encoder) a step instead of six. The
+active (row, latent) pairs are grouped by latent once; both weight gradients are then sums over bags of rows, written
+once per latent, and nothing of size batch x d_sae or nnz x d_in is ever kept. The dense form is the oracle the sparse
+one is tested against, and the faster form when more than a few percent of latents are active.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Support:
     """Which latents are active in which row: compressed rows, latents ascending within a row."""
 
     latents: Int[Tensor, " nnz"]
-    offsets: Int[Tensor, " batch+1"]
+    offsets: Int[Tensor, " starts"]
     """Row b holds entries offsets[b] to offsets[b + 1]."""
     d_sae: int
 
@@ -48,6 +48,23 @@ class Support:
     def by_latent(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae"]]:
         """The order that groups entries by latent, and where each latent's group starts."""
         return torch.argsort(self.latents, stable=True), starts(self.counts)
+
+    def sum_by_latent(
+        self, weights: Float[Tensor, " nnz"], vectors: Float[Tensor, "bag d_in"], bags: Int[Tensor, " nnz"]
+    ) -> Atoms:
+        """For each latent, the sum over its entries of weight * vectors[bag]: what a weight gradient is."""
+        order, latent_starts = self.by_latent
+        return embedding_bag(bags[order], vectors, latent_starts, per_sample_weights=weights[order], mode="sum")
+
+    def products(
+        self, vectors: Float[Tensor, "bag d_in"], atoms: Atoms, bags: Int[Tensor, " nnz"]
+    ) -> Float[Tensor, " nnz"]:
+        """vectors[bag] . atoms[latent] for every entry."""
+        # Latent by latent an atom stays in cache and the few vectors are gathered: over three times faster than row by
+        # row once the atoms outgrow the cache (16k latents), equal before.
+        order, latent_starts = self.by_latent
+        ordered = pair_products(atoms, vectors, bags[order], self.latents[order], latent_starts)
+        return torch.empty_like(ordered).index_copy_(0, order, ordered)
 
 
 def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
@@ -190,10 +207,10 @@ def encoded(
 
 
 def pair_products(
-    left: Float[Tensor, "bag d_in"], right: Atoms, latents: Int[Tensor, " nnz"], bags: Tensor, bag_starts: Tensor
+    left: Float[Tensor, "bag d_in"], right: Float[Tensor, "item d_in"], items: Tensor, bags: Tensor, bag_starts: Tensor
 ) -> Float[Tensor, " nnz"]:
-    """left[bag] . right[latent] for every (bag, latent) pair, never gathering nnz x d_in."""
-    return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, latents, bag_starts, bags, 0, -1)
+    """left[bag] . right[item] for every (bag, item) pair, bags ascending; never gathers nnz x d_in."""
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, items, bag_starts, bags, 0, -1)
 
 
 class _SumOfAtoms(torch.autograd.Function):
@@ -201,20 +218,19 @@ class _SumOfAtoms(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, atoms: Tensor, support: Support, bags: Tensor, bag_starts: Tensor) -> Tensor:
-        ctx.save_for_backward(values, atoms, bags, bag_starts)
+        ctx.save_for_backward(values, atoms, bags)
         ctx.support = support
         return embedding_bag(support.latents, atoms, bag_starts, per_sample_weights=values, mode="sum")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        values, atoms, bags, bag_starts = ctx.saved_tensors
+        values, atoms, bags = ctx.saved_tensors
         grad, support = grads[0].contiguous(), ctx.support
         d_values = d_atoms = None
         if ctx.needs_input_grad[0]:
-            d_values = pair_products(grad, atoms, support.latents, bags, bag_starts)
+            d_values = support.products(grad, atoms, bags)
         if ctx.needs_input_grad[1]:
-            order, latent_starts = support.by_latent
-            d_atoms = embedding_bag(bags[order], grad, latent_starts, per_sample_weights=values[order], mode="sum")
+            d_atoms = support.sum_by_latent(values, grad, bags)
         return d_values, d_atoms, None, None, None
 
 
@@ -240,13 +256,11 @@ class _EncodedPairs(torch.autograd.Function):
             rows_of_W = W_enc.t().contiguous()
             d_x = embedding_bag(support.latents, rows_of_W, support.offsets[:-1], per_sample_weights=d_pre, mode="sum")
         if ctx.needs_input_grad[1]:
-            d_b_dec = -(W_enc @ d_bias)  # the sum over rows of -d_x, without forming d_x (Gao et al. 2024, released code)
+            d_b_dec = -(
+                W_enc @ d_bias
+            )  # the sum over rows of -d_x, without forming d_x (Gao et al. 2024, released code)
         if ctx.needs_input_grad[2]:
-            order, latent_starts = support.by_latent
-            centred = x - b_dec
-            d_W = embedding_bag(
-                support.rows[order], centred, latent_starts, per_sample_weights=d_pre[order], mode="sum"
-            ).t()
+            d_W = support.sum_by_latent(d_pre, x - b_dec, support.rows).t()
         if ctx.needs_input_grad[3]:
             d_b = d_bias
         return d_x, d_b_dec, d_W, d_b, None, None

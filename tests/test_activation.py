@@ -1,0 +1,164 @@
+import importlib
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
+from unbraid.activation import BatchTopK, Chunks, JumpReLU, ReLU, TopK, above, calibrate, nonzero, top_k, window
+from unbraid.codes import DenseCodes, SparseCodes
+from unbraid.dictionary import Dictionary
+
+
+def chunked(pre: Tensor, rows: int = 5) -> Chunks:
+    """Chunks of given pre-activations, all in one buffer, as the dictionary makes them."""
+    buffer = torch.empty(rows, pre.shape[1], dtype=pre.dtype)
+
+    def compute(part: slice) -> Tensor:
+        return buffer[: part.stop - part.start].copy_(pre[part])
+
+    return Chunks(pre.shape[0], pre.shape[1], rows, compute)
+
+
+@pytest.mark.parametrize(("d_sae", "k"), [(512, 1), (512, 32), (512, 33), (100, 5), (16, 16), (17, 3)])
+def test_two_stage_top_k_equals_torch_topk(d_sae, k):
+    pre = normal(9, d_sae, seed=d_sae + k)
+    values, latents = top_k(pre, k)
+    wanted, wanted_latents = pre.topk(k, dim=1)
+    order = values.argsort(dim=1, descending=True)
+    assert torch.equal(values.gather(1, order), wanted)
+    assert torch.equal(latents.gather(1, order), wanted_latents)
+
+
+def test_the_largest_latents_may_all_stand_in_one_group():
+    pre = torch.zeros(2, 512)
+    pre[:, 7::32] = torch.arange(1.0, 17.0)  # members of one group of sixteen, 32 apart
+    assert torch.equal(top_k(pre, 16)[1].sort(dim=1).values, torch.arange(7, 512, 32).expand(2, 16))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_selected_latents_ascend_within_a_row(activation):
+    selected = activation.select(chunked(normal(BATCH, D_SAE, seed=0)), torch.zeros(D_SAE), 1.0)
+    assert selected is not None
+    support = selected[1]
+    flat = support.rows * D_SAE + support.latents
+    assert (flat.diff() > 0).all()
+    assert torch.equal(support.counts, torch.bincount(support.latents, minlength=D_SAE))
+    assert torch.equal(support.offsets.diff(), torch.bincount(support.rows, minlength=BATCH))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_batch_top_k_keeps_exactly_k_a_row_on_average_when_that_many_are_positive(scale):
+    pre = normal(BATCH, D_SAE, seed=1) * scale
+    selected = BatchTopK(4).select(chunked(pre), torch.zeros(()), 1.0)
+    assert selected is not None
+    assert selected[0].numel() == 4 * BATCH
+    assert torch.equal(selected[0].sort().values, pre.view(-1).topk(4 * BATCH).values.sort().values)
+
+
+def test_batch_top_k_is_exact_when_the_first_chunk_misleads():
+    pre = normal(BATCH, D_SAE, seed=1)
+    for factor in (100.0, 1e-6):
+        first = pre.clone()
+        first[:5] *= factor
+        selected = BatchTopK(4).select(chunked(first), torch.zeros(()), 1.0)
+        assert selected is not None
+        assert torch.equal(selected[0].sort().values, first.view(-1).topk(4 * BATCH).values.sort().values)
+
+
+def test_batch_top_k_keeps_the_positive_latents_when_there_are_fewer():
+    pre = normal(BATCH, D_SAE, seed=2) - 2.0
+    selected = BatchTopK(4).select(chunked(pre), torch.zeros(()), 1.0)
+    assert selected is not None
+    assert 0 < selected[0].numel() == int((pre > 0).sum()) < 4 * BATCH
+
+
+def test_the_calibrated_threshold_keeps_k_latents_a_row():
+    for k in (1, 4, 9):
+        pre = normal(BATCH, D_SAE, seed=k)
+        threshold = calibrate(k, chunked(pre))
+        assert int((pre >= threshold).sum()) == k * BATCH
+
+
+def test_the_calibrated_threshold_is_zero_when_nothing_is_active():
+    assert calibrate(4, chunked(-normal(BATCH, D_SAE, seed=0).abs())) == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (5, 24), (3, 7), (1, 64)])
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.5, 1.0])
+def test_true_entries_are_found_in_order(shape, density):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < density
+    assert torch.equal(nonzero(mask), mask.view(-1).nonzero().squeeze(1))
+
+
+def test_threshold_scans_give_up_above_the_limit():
+    pre = normal(BATCH, D_SAE, seed=0)
+    share = float((pre[:5] > 0.5).double().mean())
+    bound = torch.full((D_SAE,), 0.5)
+    assert above(chunked(pre), bound, share - 0.01) is None
+    assert above(chunked(pre), bound, share + 0.01) is not None
+
+
+@pytest.mark.parametrize(
+    ("activation", "density"),
+    [(TopK(2), 0.02), (TopK(6), 0.06), (BatchTopK(2), 0.02), (BatchTopK(6), 0.06)]
+    + [(activation, density) for activation in (ReLU(), JumpReLU()) for density in (0.02, 0.1)],
+    ids=str,
+)
+def test_the_dense_path_is_taken_above_five_percent(activation, density):
+    made, x = Dictionary(D_IN, 100, activation), normal(200, D_IN, seed=1).float()
+    with torch.no_grad():
+        made.W_enc.copy_(normal(D_IN, 100, seed=0))
+        if isinstance(activation, ReLU | JumpReLU):
+            made.b_enc.fill_(-float(made.pre_activations(x).view(-1).quantile(1 - density)))
+    codes = made.encode(x)
+    assert isinstance(codes, SparseCodes if density < 0.05 else DenseCodes)
+    assert float(codes.l0()) == pytest.approx(100 * density, rel=0.1)
+
+
+def test_jump_relu_is_the_identity_above_its_threshold_and_zero_below():
+    pre, threshold = torch.tensor([-1.0, 0.4, 0.5, 0.6]), torch.tensor(0.5).expand(4)
+    assert torch.equal(JumpReLU().gate(pre, threshold), torch.tensor([0.0, 0.0, 0.0, 0.6]))
+
+
+def test_jump_relu_moves_thresholds_by_the_rectangle_kernel():
+    pre, threshold = torch.tensor([0.1, 0.46, 0.53, 0.9]), torch.full((4,), 0.5, requires_grad=True)
+    JumpReLU(bandwidth=0.1).gate(pre, threshold).sum().backward()
+    # -threshold / bandwidth inside the window of width 0.1, else 0 (Rajamanoharan et al. 2024, eq. 11).
+    assert threshold.grad is not None
+    torch.testing.assert_close(threshold.grad, torch.tensor([0.0, -5.0, -5.0, 0.0]))
+
+
+def test_a_window_of_zero_width_holds_nothing():
+    assert window(torch.ones(3), torch.ones(3), 0.0).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "activation", "settings"),
+    [
+        ("topk_sae", "TopKSAE", TopK(4), {"k": 4}),
+        ("jumprelu_sae", "JumpReLUSAE", JumpReLU(), {}),
+        ("standard_sae", "StandardSAE", ReLU(), {}),
+    ],
+)
+def test_encodings_and_reconstructions_equal_the_oracle(module, name, activation, settings):
+    """The oracle: an SAE of SAELens with the same weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its imports warn of deprecations in its own dependencies
+        classes = importlib.import_module(f"sae_lens.saes.{module}")
+    config = getattr(classes, f"{name}Config")(d_in=D_IN, d_sae=D_SAE, **settings)
+    check_against(dictionary(activation).float(), getattr(classes, name)(config))
+
+
+@torch.no_grad()
+def check_against(ours: Dictionary, theirs: Any) -> None:
+    weights = {name: p for name, p in ours.state_dict().items() if name in dict(theirs.named_parameters())}
+    theirs.load_state_dict(weights)
+    x = batch().float()
+    codes = theirs.encode(x)
+    assert (codes != 0).any()
+    for path in ("sparse", "dense"):
+        torch.testing.assert_close(ours.encode(x, path).dense(), codes)
+    torch.testing.assert_close(ours(x), theirs.decode(codes))
