@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -42,9 +42,7 @@ Selection = tuple[Float[Tensor, " nnz"], Support]
 
 
 class Activation(ABC):
-    initial_threshold: float = 0.0
-    """Where the per-latent thresholds start."""
-    learns_threshold: bool = False
+    learns_threshold: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, chunks: Chunks, threshold: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
@@ -143,10 +141,12 @@ class BatchTopK(Activation):
 class JumpReLU(Activation):
     """pre where pre > threshold, else 0; thresholds learn straight through (Rajamanoharan et al. 2024, eq. 11)."""
 
-    bandwidth: float = 0.05
-    """Width of the window around a threshold in which it gets gradient, in normalised activations. 0: inference."""
-    initial_threshold: float = 0.01
-    learns_threshold: bool = True
+    bandwidth: float = 0.5
+    """Width of the window around a threshold in which it gets gradient, in normalised activations. 0: inference.
+    Thresholds settle at 0.5 to 2 there, so narrower windows leave most of them without gradient (docs/log.md)."""
+    initial_l0: int = 128
+    """Thresholds start at one value, the one that leaves this many latents active a token (at most a quarter of them)."""
+    learns_threshold: ClassVar[bool] = True
 
     def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
         return above(chunks, threshold.detach() - self.bandwidth / 2, dense_above)

@@ -261,7 +261,7 @@ class bar:
         self.progress.start()
         began: list[tuple[float, int]] = []
 
-        def watch(tokens: int, total: int, metrics: Any) -> None:
+        def watch(tokens: int, total: int) -> None:
             began.append((time.monotonic(), tokens)) if not began else None
             seconds = time.monotonic() - began[0][0]
             rate = f"{(tokens - began[0][1]) / seconds:,.0f} tokens/s" if seconds > 0 else ""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unbraid import seeding
-from unbraid.activation import DENSE_ABOVE, Activation, Chunks, TopK
+from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
 from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded, pair_products
 
 Acts = Float[Tensor, "batch d_in"]
@@ -38,9 +38,7 @@ class Dictionary(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.threshold = nn.Parameter(
-            torch.full((d_sae,), activation.initial_threshold), requires_grad=activation.learns_threshold
-        )
+        self.threshold = nn.Parameter(torch.zeros(d_sae), requires_grad=activation.learns_threshold)
 
     @property
     def d_in(self) -> int:
@@ -174,6 +172,9 @@ class DictionaryConfig:
             raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
         dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
         self.init(dictionary, sample, seeding.stream(seed, "init"))
+        if isinstance(self.activation, JumpReLU):
+            start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
+            dictionary.threshold.data.fill_(start)
         for name in self.frozen:
             if name not in dict(dictionary.named_parameters()):
                 raise ValueError(f"no parameter {name!r} to freeze; there are W_enc, b_enc, W_dec, b_dec, threshold")

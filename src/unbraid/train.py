@@ -11,11 +11,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,8 +54,11 @@ class Learner:
         bfloat16 = training.matmul == "bfloat16"
         self.dictionary = experiment.dictionary.build(start, seed=experiment.seed, bfloat16=bfloat16).to(training.device)
         self.parameters = {n: p for n, p in self.dictionary.named_parameters() if p.requires_grad}
+        thresholds = [p for name, p in self.parameters.items() if name == "threshold"]
+        others = [p for name, p in self.parameters.items() if name != "threshold"]
+        groups = [{"params": others, "peak": training.lr}, {"params": thresholds, "peak": training.lr * training.threshold_lr}]
         self.optimiser = torch.optim.AdamW(
-            self.parameters.values(), lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+            groups, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
         )
         self.since_fired = torch.zeros(self.dictionary.d_sae, dtype=torch.long, device=training.device)
         self.memory: dict[str, dict[str, Tensor]] = {name: {} for name in experiment.objective.terms()}
@@ -92,7 +95,7 @@ class Learner:
         # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
         self.optimiser.grad_scale = (norm / training.clip).clamp_min(1.0)  # pyright: ignore[reportAttributeAccessIssue]
         for group in self.optimiser.param_groups:
-            group["lr"] = training.lr * schedule(index, self.steps, training)
+            group["lr"] = group["peak"] * schedule(index, self.steps, training)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.dictionary.renormalise()
@@ -170,10 +173,8 @@ def context_supply(source: Source, seed: int, index: int) -> Callable[[], Contex
     return partial(draw, CONTEXTS, split=split, seed=seeding.integer(seed, f"contexts/{index}"))
 
 
-class Watch(Protocol):
-    """Told how training goes: the command line shows a progress bar."""
-
-    def __call__(self, tokens: int, total: int, metrics: Mapping[str, float]) -> None: ...
+Watch = Callable[[int, int], None]
+"""Told (tokens done, tokens in all) after every step: the command line shows a progress bar."""
 
 
 def train(
@@ -225,8 +226,7 @@ def _loop(
                     if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
                         log(folder, index, training.batch_size, learner, metrics, stream.position)
             if watch is not None:
-                done = (index + 1) * training.batch_size
-                watch(done, last * training.batch_size, {"members": len(learners)})
+                watch((index + 1) * training.batch_size, last * training.batch_size)
             if index + 1 < last and (due.now(index + 1) or stop_asked()):
                 for folder, learner in learners.items():
                     save_checkpoint(folder, index + 1, learner.state(), stream.position, time.monotonic() - started)

@@ -1,0 +1,274 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.small import WORLD, experiment, seeded
+
+from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.checkpoint import steps_saved
+from unbraid.dictionary import DictionaryConfig, PrincipalComponents
+from unbraid.objective import Objective, TargetL0
+from unbraid.run import Run
+from unbraid.terms.effect import Effect
+from unbraid.terms.l0 import L0
+from unbraid.terms.l1 import L1
+from unbraid.terms.nested_reconstruction import NestedReconstruction
+from unbraid.terms.orthogonality import Orthogonality
+from unbraid.terms.reconstruction import Reconstruction
+from unbraid.train import Learner, fitting_sample, schedule, train
+
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "sae_weights.safetensors")
+
+
+def assert_equal_runs(left: Path, right: Path) -> None:
+    ours, theirs = weights(left), weights(right)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def mixed_cohort() -> list:
+    """One member of every kind: each must be unmoved by its neighbours, and survive a kill."""
+    matryoshka = replace(experiment("nested").objective, reconstruction=NestedReconstruction())
+    controlled = Objective(
+        reconstruction=Reconstruction(), penalties={"sparsity": L0()}, target_l0=TargetL0(l0=3.0, penalty="sparsity")
+    )
+    return [
+        experiment("plain"),
+        experiment("relu", activation=ReLU(), sparsity=L1(weight=0.05)),
+        experiment("topk", activation=TopK(3), orthogonality=Orthogonality(every=3)),
+        replace(experiment("jumprelu", activation=JumpReLU()), objective=controlled),
+        replace(experiment("nested"), objective=matryoshka),
+        experiment("effect", effect=Effect(every=4, columns=4)),
+        seeded(experiment("plain"), 1),
+    ]
+
+
+def test_training_lowers_the_loss(tmp_path):
+    (folder,) = train([experiment(tokens=32_000)], tmp_path)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["metrics/reconstruction/fvu"] < 0.5 * rows[0]["metrics/reconstruction/fvu"]
+    assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
+    assert rows[-1]["step"] == 199 and rows[-1]["tokens"] == 32_000
+
+
+def test_every_member_of_a_cohort_equals_training_it_alone_bit_for_bit(tmp_path):
+    cohort = mixed_cohort()
+    together = train(cohort, tmp_path / "together")
+    for experiment_, folder in zip(cohort, together, strict=True):
+        (alone,) = train([experiment_], tmp_path / "alone")
+        assert_equal_runs(folder, alone)
+
+
+def test_seeds_change_the_result(tmp_path):
+    first, second = train([experiment(), seeded(experiment(), 1)], tmp_path)
+    assert not torch.equal(weights(first)["W_dec"], weights(second)["W_dec"])
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    (folder,) = train([experiment()], tmp_path)
+    before = (folder / "sae_weights.safetensors").stat().st_mtime_ns
+    assert train([experiment()], tmp_path) == [folder]
+    assert (folder / "sae_weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_an_unfinished_run_needs_a_word_from_the_user(tmp_path):
+    folder = tmp_path / experiment().folder
+    folder.mkdir()
+    (folder / "experiment.json").write_text("{}")
+    with pytest.raises(ValueError, match="--resume, or start anew with --overwrite"):
+        train([experiment()], tmp_path)
+    train([experiment()], tmp_path, overwrite=True)
+    assert (folder / "provenance.json").is_file()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.test_train import mixed_cohort
+from unbraid.train import train
+
+def watch(tokens, total):
+    if tokens >= 160 * 23:
+        os.kill(os.getpid(), signal.{how})
+
+train(mixed_cohort(), Path(sys.argv[1]), checkpoint_steps=10, watch=watch)
+"""
+
+
+def run_until(how: str, root: Path) -> int:
+    here = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(here)}
+    return subprocess.run([sys.executable, "-c", KILLED.format(how=how), str(root)], env=environment, cwd=here, capture_output=True).returncode
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
+    whole = train(mixed_cohort(), tmp_path / "whole")
+    assert run_until("SIGKILL", tmp_path / "killed") == -signal.SIGKILL
+    resumed = train(mixed_cohort(), tmp_path / "killed", resume=True)
+    for left, right in zip(whole, resumed, strict=True):
+        assert_equal_runs(left, right)
+        steps = [json.loads(line)["step"] for line in (right / "metrics.jsonl").read_text().splitlines()]
+        assert steps == list(range(40)), "the log holds every step once"
+        assert not (right / "checkpoints").exists()
+
+
+def test_a_kill_between_two_members_checkpoints_goes_back_to_the_step_all_have(tmp_path):
+    whole = train(mixed_cohort(), tmp_path / "whole")
+    assert run_until("SIGKILL", tmp_path / "killed") == -signal.SIGKILL
+    first = tmp_path / "killed" / mixed_cohort()[0].folder
+    last = tmp_path / "killed" / mixed_cohort()[-1].folder
+    assert sorted(steps_saved(first)) == sorted(steps_saved(last)) == [10, 20]
+    (last / "checkpoints" / "20.safetensors").unlink()
+    for left, right in zip(whole, train(mixed_cohort(), tmp_path / "killed", resume=True), strict=True):
+        assert_equal_runs(left, right)
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    run_until("SIGKILL", tmp_path)
+    path = tmp_path / mixed_cohort()[0].folder / "checkpoints" / "20.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="20.safetensors is damaged.*delete it to resume"):
+        train(mixed_cohort(), tmp_path, resume=True)
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+    assert run_until("SIGTERM", tmp_path / "stopped") == 1
+    folder = tmp_path / "stopped" / mixed_cohort()[0].folder
+    assert 23 in steps_saved(folder)
+    whole = train(mixed_cohort(), tmp_path / "whole")
+    for left, right in zip(whole, train(mixed_cohort(), tmp_path / "stopped", resume=True), strict=True):
+        assert_equal_runs(left, right)
+
+
+def test_members_that_cannot_share_a_stream_are_refused(tmp_path):
+    other = replace(experiment("other"), training=replace(experiment().training, batch_size=80))
+    with pytest.raises(ValueError, match="other and small differ in \\['training.batch_size'\\]"):
+        train([experiment(), other], tmp_path)
+
+
+def test_a_term_that_is_not_finite_names_itself_and_keeps_the_last_checkpoint(tmp_path):
+    bad = experiment(sparsity=L1(weight=1.0))
+    cohort = [replace(bad, training=replace(bad.training, lr=1e30, clip=1e30))]
+    with pytest.raises(ValueError, match="term '(reconstruction|sparsity)' gave (nan|inf) at step \\d+"):
+        train(cohort, tmp_path, checkpoint_steps=1)
+    saved = tmp_path / cohort[0].folder / "checkpoints"
+    assert list(saved.glob("*.safetensors"))
+
+
+def test_a_slice_term_on_a_source_without_a_model_stops_before_training(tmp_path):
+    from unbraid.sources.cached import Cached, write_cache
+
+    write_cache(WORLD, tmp_path / "cache", blocks=1, seed=0)
+    slice_term = replace(experiment(effect=Effect()), source=Cached(folder=str(tmp_path / "cache")))
+    with pytest.raises(ValueError, match="term 'effect' reads whole contexts, but .*LanguageModel or World"):
+        train([slice_term], tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))
+
+
+def test_the_controller_brings_l0_to_its_target(tmp_path):
+    controlled = Objective(
+        reconstruction=Reconstruction(), penalties={"sparsity": L1(weight=0.05)}, target_l0=TargetL0(l0=4.0, rate=0.05)
+    )
+    base = replace(experiment(activation=ReLU(), tokens=160_000), objective=controlled)
+    (folder,) = train([base], tmp_path)
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["metrics/l0"] == pytest.approx(4.0, rel=0.15)
+
+
+def test_a_controller_without_its_penalty_is_refused():
+    lonely = Objective(reconstruction=Reconstruction(), target_l0=TargetL0(penalty="sparsity"))
+    with pytest.raises(ValueError, match="penalty 'sparsity', but there are \\[\\]"):
+        Learner(replace(experiment(), objective=lonely), torch.randn(50, 16))
+
+
+def test_dead_latents_are_counted_in_tokens():
+    learner = Learner(experiment(activation=TopK(1)), fitting_sample(WORLD, 0))
+    with torch.no_grad():
+        learner.dictionary.b_enc[:60] = -1e3
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    dead = [int(learner.step(block.rows[:160], index, lambda: None)["sparsity/dead"]) for index in range(12)]
+    assert dead[9] == 0 and dead[10] >= 60, "1,600 tokens are 10 steps of 160"
+
+
+def test_atoms_have_unit_norm_after_every_step():
+    learner = Learner(experiment(), fitting_sample(WORLD, 0))
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    for index in range(5):
+        learner.step(block.rows[:160], index, lambda: None)
+        assert torch.allclose(learner.dictionary.W_dec.norm(dim=1), torch.ones(64), atol=1e-6)
+
+
+def test_clipping_and_the_fused_optimiser_equal_plain_torch():
+    torch.manual_seed(0)
+    learner = Learner(experiment(activation=TopK(3)), fitting_sample(WORLD, 0))
+    reference = DictionaryConfig(d_sae=64, activation=TopK(3)).build(
+        learner.normaliser(fitting_sample(WORLD, 0)), seed=0
+    )
+    optimiser = torch.optim.Adam([p for p in reference.parameters() if p.requires_grad], lr=1e-3)
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    for index in range(6):
+        rows = block.rows[160 * index : 160 * (index + 1)]
+        learner.step(rows, index, lambda: None)
+        x = learner.normaliser(rows.x)
+        loss = (reference.decode(reference.encode(x, "dense")) - x).square().sum() / 160
+        loss.backward()
+        reference.project_gradient()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        optimiser.param_groups[0]["lr"] = 1e-3 * schedule(index, 40, learner.experiment.training)
+        optimiser.step()
+        optimiser.zero_grad()
+        reference.renormalise()
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(learner.dictionary.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_schedule_rises_holds_and_falls():
+    training = replace(experiment().training, warmup=0.1, decay=0.2)
+    rates = [schedule(index, 100, training) for index in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and rates[50] == 1.0
+    assert rates[90] == pytest.approx(0.5) and rates[99] == pytest.approx(0.05)
+
+
+def test_untrained_controls_keep_their_initial_atoms(tmp_path):
+    base = experiment("pca", activation=TopK(3))
+    pca = replace(
+        base, dictionary=replace(base.dictionary, d_sae=32, init=PrincipalComponents()), training=replace(base.training, tokens=0)
+    )
+    (folder,) = train([pca], tmp_path)
+    atoms = Run.open(folder).dictionary().W_dec
+    gram = atoms[::2] @ atoms[::2].T
+    assert torch.allclose(gram, torch.eye(16), atol=1e-5) and torch.allclose(atoms[::2], -atoms[1::2])
+
+
+def test_a_frozen_decoder_does_not_move(tmp_path):
+    base = experiment("frozen")
+    frozen = replace(base, dictionary=replace(base.dictionary, frozen=("W_dec",)))
+    untrained = replace(base, name="untrained", training=replace(base.training, tokens=0))
+    left, right = train([frozen, untrained], tmp_path)
+    assert torch.equal(weights(left)["W_dec"], weights(right)["W_dec"])
+    assert not torch.equal(weights(left)["W_enc"], weights(right)["W_enc"])
+
+
+def test_bfloat16_products_train_nearly_as_float32_does(tmp_path):
+    base = experiment(tokens=32_000)
+    low = replace(base, name="low", training=replace(base.training, matmul="bfloat16"))
+    losses = []
+    for folder in train([base, low], tmp_path):
+        assert all(t.dtype == torch.float32 for t in weights(folder).values())
+        losses.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["losses/reconstruction"])
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
