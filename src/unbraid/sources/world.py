@@ -54,7 +54,7 @@ class World(Source):
     """Width of the activations."""
     l0: float = 8.0
     """Expected number of active factors a sample; sets the scale of the root probabilities."""
-    roots: int = 32
+    roots: int = 16
     """Factors at the top of the forest that have children."""
     branching: int = 2
     """Children of every factor above the last level."""
