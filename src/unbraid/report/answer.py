@@ -1,0 +1,225 @@
+"""Comparisons in, plain sentences out: one per headline metric, and a verdict that claims no more than they do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unbraid.report.compare import AXES, Comparison, Point, Quantity, Scores, against, best_at, compare, points, primary
+from unbraid.report.intervals import FEWEST_SEEDS
+from unbraid.report.text import change, listed, number, plural, seeds
+
+SYMBOLS = {"better": "▲", "worse": "▼", "no difference shown": "≈", "no interval": "?", "not comparable": "–"}
+
+
+@dataclass(frozen=True)
+class MetricAnswer:
+    metric: Quantity
+    word: str
+    sentence: str
+    elsewhere: str
+    """How the named method does at the other points."""
+    control: str
+    control_warns: bool
+    comparisons: list[Comparison]
+    """All methods at the primary L0."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Every compared method by every headline metric, at one point."""
+
+    point: Point
+    metrics: list[Quantity]
+    rows: list[tuple[str, list[Comparison]]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one width."""
+
+    d_sae: int
+    tone: str
+    """yes, no, mixed, same or unknown."""
+    verdict: str
+    profiles: list[str]
+    """One sentence per method that is better or worse anywhere."""
+    metrics: list[MetricAnswer]
+    matrices: list[Matrix]
+    all: list[Comparison]
+    baselines: list[str]
+    compared: list[str]
+
+
+def answer(scores: Scores, d_sae: int) -> Answer:
+    candidates = {axis: points(scores, axis, d_sae) for axis, _ in AXES}
+    chosen = {axis: point for axis, found in candidates.items() if (point := primary(scores, found, d_sae)) is not None}
+    metrics = [q for q in scores.headline if q.sign]
+    everything = [
+        comparison
+        for found in candidates.values()
+        for point in found
+        for metric in metrics
+        if metric != point.quantity
+        for comparison in compare(scores, point, metric, d_sae)
+    ]
+    matrices = [matrix(everything, point, metrics) for point in chosen.values()]
+    start = chosen.get("L0")
+    baselines, compared = ([m.name for m in scores.having(role, d_sae)] for role in ("plain", "compared"))
+    answers = []
+    if start is not None and compared:
+        answers = [metric_answer(scores, metric, everything, start, d_sae) for metric in metrics]
+    shown = [c for m in matrices for _, row in m.rows for c in row]
+    tone, verdict = conclude(baselines, compared, shown, start)
+    return Answer(d_sae, tone, verdict, profiles(matrices), answers, matrices, everything, baselines, compared)
+
+
+def matrix(everything: Sequence[Comparison], point: Point, metrics: Sequence[Quantity]) -> Matrix:
+    here = [c for c in everything if c.point == point]
+    columns = [m for m in metrics if m != point.quantity]
+    names = sorted({c.method for c in here})
+    rows = [(name, [c for m in columns for c in here if c.metric == m and c.method == name]) for name in names]
+    return Matrix(point, columns, rows)
+
+
+def metric_answer(
+    scores: Scores, metric: Quantity, everything: Sequence[Comparison], point: Point, d_sae: int
+) -> MetricAnswer:
+    here = [c for c in everything if c.metric == metric and c.point == point]
+    order = ("not comparable", "no interval", "worse", "no difference shown", "better")
+    best = max(here, key=lambda c: (order.index(c.word), c.gain if math.isfinite(c.gain) else -math.inf))
+    control, warns = control_check(scores, metric, point, d_sae)
+    return MetricAnswer(metric, best.word, sentence(best, here), elsewhere(best, everything), control, warns, here)
+
+
+def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
+    if best.word == "not comparable":
+        reasons = dict.fromkeys(c.note for c in here)
+        return f"Not comparable: {best.method}: {best.note}." if len(reasons) == 1 else (
+            f"Not comparable, for any of {plural(len(here), 'method')}; {best.method}, for one: {best.note}."
+        )  # fmt: skip
+    where = f"at {best.point.axis} {number(best.point.at)}"
+    values = f"{number(best.value)} against {number(best.baseline_value)}"
+    tail = f" ({best.note})" if best.note and best.word != "no interval" else ""
+    evidence = f"{values}, difference {change(best.difference)}, {seeds(best.difference)}{tail}"
+    baseline = f"{best.baseline}, the best plain-sparsity baseline"
+    count = sum(c.word != "not comparable" for c in here)
+    among = f"{best.method}, the best of {count} compared methods" if count > 1 else best.method
+    if best.word == "better":
+        return f"{best.method} is better than {baseline}, {where}: {evidence}."
+    if best.word == "worse":
+        return f"Worse: even {among}, is behind {baseline}, {where}: {evidence}."
+    if best.word == "no interval":
+        values = f"has {number(best.value)} {where}, and {baseline}, {number(best.baseline_value)}"
+        return f"{best.note}, so no claim: {among}, {values}."
+    return f"No difference shown between {among}, and {baseline}, {where}: {evidence}."
+
+
+def elsewhere(best: Comparison, everything: Sequence[Comparison]) -> str:
+    others = [c for c in everything if c.metric == best.metric and c.method == best.method and c.point != best.point]
+    order = ("better", "no difference shown", "worse", "no interval", "not comparable")
+    parts = []
+    for word in order:
+        said = [at_points(word, axis, [c for c in others if c.point.axis == axis]) for axis, _ in AXES]
+        if any(said):
+            parts.append(f"{word} at {listed([s for s in said if s])}")
+    return f"Same method elsewhere: {'; '.join(parts)}." if parts else ""
+
+
+def at_points(word: str, axis: str, among: Sequence[Comparison]) -> str:
+    """L0 16 and 64; where there are many, 5 of 6 matched L0."""
+    found = [number(c.point.at) for c in among if c.word == word]
+    if len(found) > 3:
+        return f"{len(found)} of {len(among)} matched {axis}"
+    return f"{axis} {listed(found)}" if found else ""
+
+
+def control_check(scores: Scores, metric: Quantity, point: Point, d_sae: int) -> tuple[str, bool]:
+    """What the best control reaches, and whether the best method fails to beat it."""
+    control = best_at(scores, scores.having("control"), point, metric)
+    methods = [*scores.having("plain", d_sae), *scores.having("compared", d_sae)]
+    best = best_at(scores, methods, point, metric)
+    if control is None or best is None:
+        return f"No control was measured at this {point.axis}.", False
+    found = against(scores, best, control, point, metric)
+    if found.word == "better" or (found.word == "no interval" and found.gain > 0):
+        return f"Best control: {control.name}, {number(found.baseline_value)}.", False
+    if not math.isfinite(found.gain):
+        return f"Best control: {control.name}; {found.note}.", False
+    if found.word == "no interval":
+        ahead = f"{number(found.baseline_value)}, ahead of every method ({found.note})"
+        return f"Best control: {control.name}, {ahead}.", True
+    better = "is better than" if found.word == "worse" else "is not shown to be worse than"
+    return (
+        f"The control {control.name} ({number(found.baseline_value)}) {better} the best method here, {best.name} "
+        f"({number(found.value)}): this score says little about the methods at this {point.axis}."
+    ), True
+
+
+def profiles(matrices: Sequence[Matrix]) -> list[str]:
+    names = dict.fromkeys(name for m in matrices for name, _ in m.rows)
+    found = []
+    for name in names:
+        parts = []
+        for m in matrices:
+            row = dict(m.rows).get(name, [])
+            gains, losses = (listed([c.metric.label for c in row if c.word == word]) for word in ("better", "worse"))
+            if gains or losses:
+                said = ", ".join(filter(None, (gains and f"better on {gains}", losses and f"worse on {losses}")))
+                parts.append(f"at {m.point.axis} {number(m.point.at)} {said}")
+        if parts:
+            found.append(f"{name}: {'; '.join(parts)}.")
+    return found
+
+
+def conclude(
+    baselines: Sequence[str], compared: Sequence[str], found: Sequence[Comparison], start: Point | None
+) -> tuple[str, str]:
+    """Tone and sentence. Only methods that are better somewhere and worse nowhere make a yes."""
+    if why := nothing_to_say(baselines, compared, found, start):
+        return "unknown", f"No answer yet: {why}."
+    where = listed([f"{axis} {number(at)}" for axis, at in dict.fromkeys((c.point.axis, c.point.at) for c in found)])
+    words = {name: {c.word for c in found if c.method == name} for name in compared}
+    winners = [name for name, said in words.items() if "better" in said and "worse" not in said]
+    mixed = [name for name, said in words.items() if {"better", "worse"} <= said]
+    losers = [name for name, said in words.items() if "worse" in said and "better" not in said]
+    matched = f"at matched {where}"
+    if winners:
+        verb = "is" if len(winners) == 1 else "are each"
+        return "yes", (
+            f"Yes, on what was measured here: {matched}, {listed(winners)} {verb} better than the best plain-sparsity "
+            "baseline on some headline score and worse on none."
+        )
+    if mixed:
+        verb = "is" if len(mixed) == 1 else "are"
+        said = f"{matched}, {listed(mixed)} {verb} better on some and worse on others"
+        return "mixed", f"It depends on the score: {said}."
+    if losers:
+        verb = "is" if len(losers) == 1 else "are"
+        return "no", (
+            f"No: {matched}, no compared method is better than the best plain-sparsity baseline on any headline score, "
+            f"and {listed(losers)} {verb} worse on some."
+        )
+    return "same", (
+        f"No difference shown: {matched}, no compared method is better or worse than the best plain-sparsity baseline "
+        "on any headline score. That is no proof of equality; the intervals say what is still possible."
+    )
+
+
+def nothing_to_say(
+    baselines: Sequence[str], compared: Sequence[str], found: Sequence[Comparison], start: Point | None
+) -> str:
+    """Why there is no answer; empty when there is one."""
+    if not baselines:
+        return "no plain-sparsity baseline was run, so there is nothing to compare with"
+    if not compared:
+        return "only plain-sparsity methods were run, so there is nothing to compare with them"
+    if start is None:
+        return "no plain-sparsity baseline has an L0 score, so nothing can be matched"
+    if not found:
+        return "no headline score was measured"
+    if all(c.word == "not comparable" for c in found):
+        return "no compared method could be matched with a baseline"
+    if all(c.word in ("not comparable", "no interval") for c in found):
+        most = max(c.difference.n for c in found)
+        return f"too little data: {plural(most, 'seed')}, and fewer than {FEWEST_SEEDS} give no interval"
+    return ""

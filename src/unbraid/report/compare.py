@@ -1,0 +1,302 @@
+"""Each method against the best plain-sparsity baseline, at matched L0, FVU or bits.
+
+The points of comparison are the baselines' own. Both sides are read off their curves at the same x, moved by at most
+10 % so that it lies inside the measured range of every seed. Where curves do not overlap, measured points within 10 % are
+compared; where there are none, nothing is.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+from unbraid.report.curves import TOLERANCE, Curve, clusters, interpolate, nearest
+from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
+from unbraid.report.rows import StoredRun, Study, records
+
+Role = Literal["plain", "compared", "control"]
+Word = Literal["better", "no difference shown", "worse", "no interval", "not comparable"]
+
+HEADLINE = (
+    ("fvu",),
+    ("ce_loss_score", "ce_score", "loss_recovered"),
+    ("mcc",),
+    ("f1", "mean_f1"),
+    ("alive", "alive_share", "share_alive"),
+    ("max_decoder_cosine", "decoder_max_cosine", "max_cosine", "mean_max_cosine"),
+)
+"""What is answered first: the first name of each line that has scores."""
+AXES = (
+    ("L0", ("l0",)),
+    ("FVU", ("fvu",)),
+    ("bits", ("bits_per_token", "bits", "description_length", "total_bits")),
+)
+"""What can be held equal."""
+
+
+@dataclass(frozen=True, order=True)
+class Quantity:
+    """What one figure or column shows."""
+
+    eval: str
+    metric: str
+    params: str = ""
+    better: str = "neither"
+
+    @property
+    def label(self) -> str:
+        shown = self.params.removeprefix("kind measured").removeprefix(", ")
+        return f"{self.metric} ({shown})" if shown else self.metric
+
+    @property
+    def chance(self) -> bool:
+        """Whether this is a chance level of the metric, not a score of the run."""
+        return "kind chance" in self.params
+
+    @property
+    def sign(self) -> int:
+        """Turns a difference into a gain; 0 where there is no better."""
+        return {"higher": 1, "lower": -1}.get(self.better, 0)
+
+
+@dataclass(frozen=True)
+class Method:
+    name: str
+    role: Role
+    d_sae: int
+    runs: tuple[StoredRun, ...]
+
+    @cached_property
+    def settings(self) -> dict[str, list[StoredRun]]:
+        """Its runs by experiment name, that is by sparsity setting, least L0 first."""
+        found: dict[str, list[StoredRun]] = {}
+        for run in sorted(self.runs, key=lambda r: (math.isnan(r.requested_l0), r.requested_l0, r.name, r.seed)):
+            found.setdefault(run.name, []).append(run)
+        return found
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The study of one source, arranged for comparison."""
+
+    methods: tuple[Method, ...]
+    quantities: tuple[Quantity, ...]
+    values: Mapping[tuple[str, Quantity], float]
+
+    def value(self, run: StoredRun, quantity: Quantity) -> float:
+        return self.values.get((run.run, quantity), math.nan)
+
+    def curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
+        """By seed. Runs that measured the same x are averaged."""
+        found: dict[int, dict[float, list[float]]] = {}
+        for run in method.runs:
+            at = self.value(run, x)
+            if math.isfinite(at) and at > 0:
+                found.setdefault(run.seed, {}).setdefault(at, []).append(self.value(run, y))
+        return {
+            seed: [(at, math.fsum(ys) / len(ys)) for at, ys in sorted(points.items())]
+            for seed, points in sorted(found.items())
+        }
+
+    def named(self, names: Sequence[str]) -> Quantity | None:
+        """The quantity that goes by the first of `names` there is; without params if possible."""
+        for name in names:
+            found = [q for q in self.quantities if q.metric == name and not q.chance]
+            if found:
+                return min(found, key=lambda q: (q.eval != "fidelity", bool(q.params), q))
+        return None
+
+    def chance(self, quantity: Quantity) -> float:
+        """What the same score gives by chance, averaged over the methods' runs; NaN where no eval says."""
+        chances = [q for q in self.quantities if q.chance and (q.eval, q.metric) == (quantity.eval, quantity.metric)]
+        runs = [run for method in self.methods if method.role != "control" for run in method.runs]
+        return t_interval([self.value(run, q) for q in chances for run in runs]).mean
+
+    @property
+    def l0(self) -> Quantity | None:
+        return self.named(AXES[0][1])
+
+    @property
+    def headline(self) -> list[Quantity]:
+        return [q for names in HEADLINE if (q := self.named(names)) is not None]
+
+    @property
+    def widths(self) -> list[int]:
+        """Widths of the methods that are compared; controls may have others."""
+        return sorted({m.d_sae for m in self.methods if m.role != "control"})
+
+    def having(self, role: Role, d_sae: int | None = None) -> list[Method]:
+        return [m for m in self.methods if m.role == role and d_sae in (None, m.d_sae)]
+
+
+def arrange(study: Study) -> Scores:
+    values: dict[tuple[str, Quantity], list[float]] = {}
+    for row in records(study.rows):
+        quantity = Quantity(row["eval"], row["metric"], params_text(row["params"]), row["better"])
+        values.setdefault((row["run"], quantity), []).append(row["value"])
+    means = {key: math.fsum(found) / len(found) for key, found in values.items()}
+    return Scores(tuple(methods(study.runs)), tuple(sorted({q for _, q in means})), means)
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
+
+
+def methods(runs: Iterable[StoredRun]) -> list[Method]:
+    """Baselines, then what is compared with them, then controls. One name at two widths is two methods."""
+    groups: dict[tuple[str, Role, int], list[StoredRun]] = {}
+    for run in runs:
+        role: Role = "control" if run.control else "plain" if run.plain else "compared"
+        groups.setdefault((run.method, role, run.d_sae), []).append(run)
+    seen = [name for name, _, _ in groups]
+    found = [
+        Method(name if seen.count(name) == 1 else f"{name} ({role}, {d_sae} latents)", role, d_sae, tuple(members))
+        for (name, role, d_sae), members in groups.items()
+    ]
+    return sorted(found, key=lambda m: (("plain", "compared", "control").index(m.role), m.name))
+
+
+class Point(NamedTuple):
+    """Where two methods are compared."""
+
+    axis: str
+    quantity: Quantity
+    at: float
+
+
+class Matched(NamedTuple):
+    """Values by seed of two methods at a common x."""
+
+    x: float
+    a: dict[int, float]
+    b: dict[int, float]
+    note: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    metric: Quantity
+    point: Point
+    method: str
+    baseline: str
+    word: Word
+    value: float = math.nan
+    baseline_value: float = math.nan
+    difference: Difference = Difference(math.nan, math.nan, math.nan, 0, False)
+    note: str = ""
+
+    @property
+    def gain(self) -> float:
+        """The difference, positive where the method is better."""
+        return self.metric.sign * self.difference.mean
+
+
+def points(scores: Scores, axis: str, d_sae: int) -> list[Point]:
+    """Where the plain baselines of a width were measured on an axis."""
+    quantity = scores.named(dict(AXES)[axis])
+    if quantity is None:
+        return []
+    settings = [runs for method in scores.having("plain", d_sae) for runs in method.settings.values()]
+    means = [t_interval([scores.value(run, quantity) for run in runs]).mean for runs in settings]
+    return [Point(axis, quantity, at) for at in clusters(means)]
+
+
+def compare(scores: Scores, point: Point, metric: Quantity, d_sae: int) -> list[Comparison]:
+    """Every compared method of a width against the best plain baseline there."""
+    compared = scores.having("compared", d_sae)
+    baseline = best_at(scores, scores.having("plain", d_sae), point, metric)
+    if baseline is None:
+        reason = f"no plain-sparsity baseline has {metric.label} at this {point.axis}"
+        return [Comparison(metric, point, m.name, "none", "not comparable", note=reason) for m in compared]
+    return corrected([against(scores, method, baseline, point, metric) for method in compared])
+
+
+def best_at(scores: Scores, among: Sequence[Method], point: Point, metric: Quantity) -> Method | None:
+    """The method with the best mean at a point, however few its seeds: to beat the second best would be too easy."""
+    found = []
+    for method in among:
+        curves = scores.curves(method, point.quantity, metric)
+        matched = match(curves, curves, point)
+        values = finite_only(matched.a) if matched is not None else {}
+        if values:
+            found.append((metric.sign * t_interval(list(values.values())).mean, method))
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def against(scores: Scores, method: Method, baseline: Method, point: Point, metric: Quantity) -> Comparison:
+    a = scores.curves(method, point.quantity, metric)
+    b = scores.curves(baseline, point.quantity, metric)
+    matched = match(a, b, point)
+    if matched is None:
+        note = f"{reach(a, point.axis)}; {baseline.name} is matched at {point.at:.3g}, and nothing is extrapolated"
+        return Comparison(metric, point, method.name, baseline.name, "not comparable", note=note)
+    found = difference(matched.a, matched.b)
+    value, other = (t_interval(list(side.values())).mean for side in (matched.a, matched.b))
+    if found.n == 0:
+        word, note = "not comparable", f"no finite {metric.label} on one side"
+    elif found.n < FEWEST_SEEDS:
+        word, note = "no interval", f"{found.n} {'seed' if found.n == 1 else 'seeds'}: no interval"
+    else:
+        word, note = "no difference shown", matched.note
+        if found.p < 1 and abs(found.mean) > found.half:
+            word = "better" if metric.sign * found.mean > 0 else "worse"
+    return Comparison(metric, point, method.name, baseline.name, word, value, other, found, note)
+
+
+def match(a: Mapping[int, Curve], b: Mapping[int, Curve], point: Point) -> Matched | None:
+    """Both sides at one x within TOLERANCE of the point, or at measured points within TOLERANCE of it; else None."""
+    curves = [*a.values(), *b.values()]
+    if not a or not b:
+        return None
+    low, high = max(c[0][0] for c in curves), min(c[-1][0] for c in curves)
+    x = min(max(point.at, low), high)
+    if low <= high and abs(x / point.at - 1) <= TOLERANCE:
+        read_a, read_b = ({seed: interpolate(curve, x) for seed, curve in side.items()} for side in (a, b))
+        return Matched(x, read_a, read_b, "")
+    near_a, near_b = near(a, point.at), near(b, point.at)
+    if not near_a or not near_b:
+        return None
+    xa, xb = (t_interval([x for x, _ in side.values()]).mean for side in (near_a, near_b))
+    note = f"measured at {point.axis} {xa:.3g} and {xb:.3g}, not interpolated" if abs(xa / xb - 1) > 0.005 else ""
+    return Matched(point.at, {s: y for s, (_, y) in near_a.items()}, {s: y for s, (_, y) in near_b.items()}, note)
+
+
+def near(side: Mapping[int, Curve], at: float) -> dict[int, tuple[float, float]]:
+    return {seed: found for seed, curve in side.items() if (found := nearest(curve, at)) is not None}
+
+
+def reach(curves: Mapping[int, Curve], axis: str) -> str:
+    """The range of x a method covers, in words."""
+    xs = [x for curve in curves.values() for x, _ in curve]
+    if not xs:
+        return f"it has no {axis} scores"
+    low, high = min(xs), max(xs)
+    return f"its {axis} is {low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"its {axis} covers {low:.3g} to {high:.3g}"
+
+
+def corrected(comparisons: list[Comparison]) -> list[Comparison]:
+    """The same, with claims taken back that do not survive Holm's correction over the methods tried at this point."""
+    claims = [c for c in comparisons if math.isfinite(c.difference.p)]
+    kept = dict(zip((c.method for c in claims), holm([c.difference.p for c in claims]), strict=True))
+    note = f"the interval excludes 0, but not after correcting for the {len(claims)} methods tried (Holm)"
+    return [
+        replace(c, word="no difference shown", note="; ".join(filter(None, (c.note, note))))
+        if c.word in ("better", "worse") and not kept[c.method]
+        else c
+        for c in comparisons
+    ]
+
+
+def primary(scores: Scores, candidates: Sequence[Point], d_sae: int) -> Point | None:
+    """The point most methods can be compared at with enough seeds, and of those the middle one: chosen by coverage,
+    never by outcome."""
+    if not candidates:
+        return None
+    middle = math.exp(math.fsum(math.log(p.at) for p in candidates) / len(candidates))
+
+    def coverage(point: Point) -> int:
+        found = [c for q in scores.headline if q.sign and q != point.quantity for c in compare(scores, point, q, d_sae)]
+        return sum(2 if c.difference.n >= FEWEST_SEEDS else c.difference.n > 0 for c in found)
+
+    return max(candidates, key=lambda p: (coverage(p), -abs(math.log(p.at / middle)), -p.at))

@@ -1,0 +1,201 @@
+"""Figures as Plotly's own JSON: scores along L0, and training curves. The browser sets colours of text and grid."""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unbraid.report.compare import Method, Quantity, Scores
+from unbraid.report.intervals import t_interval
+from unbraid.report.rows import StoredRun
+from unbraid.report.text import number
+
+# Okabe and Ito's colours without yellow and black, which vanish on white or on dark.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREYS = ("#7a7f87", "#9aa0a8", "#63686f")
+SYMBOLS = ("square", "circle", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
+CONTROL_SYMBOLS = ("x-thin-open", "cross-thin-open", "square-open", "diamond-open")
+SYMBOL_PATHS = {
+    "square": "M11 2h8v8h-8z",
+    "circle": "M15 1.5a4.5 4.5 0 1 0 .01 0z",
+    "diamond": "M15 0l6 6-6 6-6-6z",
+    "triangle-up": "M15 0l6 11H9z",
+    "triangle-down": "M15 12L9 1h12z",
+    "pentagon": "M15 1l5 4-2 6h-6l-2-6z",
+    "star": "M15 0l1.6 4h4.2l-3.3 2.6 1.2 4.4-3.7-2.6-3.7 2.6 1.2-4.4L9.2 4h4.2z",
+    "x-thin-open": "M11 2l8 8M19 2l-8 8",
+    "cross-thin-open": "M15 1v10M10 6h10",
+    "square-open": "M11.5 2.5h7v7h-7z",
+    "diamond-open": "M15 1l5 5-5 5-5-5z",
+}
+"""The same marks for the legend, around (15, 6)."""
+LOG_POINTS = 120
+"""Points of a training curve that are drawn."""
+
+Figure = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method looks in every figure and in the legend."""
+
+    index: int
+    name: str
+    role: str
+    colour: str
+    symbol: str
+    dash: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    title: str
+    caption: str
+    figure: Figure
+
+
+def looks(methods: Sequence[Method]) -> dict[str, Look]:
+    found: dict[str, Look] = {}
+    shown = controls = 0
+    for index, method in enumerate(methods):
+        if method.role == "control":
+            look = (GREYS[controls % len(GREYS)], CONTROL_SYMBOLS[controls % len(CONTROL_SYMBOLS)], "dash")
+            controls += 1
+        else:
+            dash = "solid" if shown < len(COLOURS) else "dot"
+            look = (COLOURS[shown % len(COLOURS)], SYMBOLS[shown % len(SYMBOLS)], dash)
+            shown += 1
+        found[method.name] = Look(index, method.name, method.role, *look)
+    return found
+
+
+def score_plot(scores: Scores, quantity: Quantity, definition: str) -> Plot | None:
+    """A score against L0: seeds as points, means with intervals as lines. None when nothing can be drawn."""
+    if scores.l0 is None:
+        return None
+    traces, at = [], []
+    for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
+        points = [(scores.value(run, scores.l0), scores.value(run, quantity), run) for run in method.runs]
+        drawn = [p for p in points if p[0] > 0 and math.isfinite(p[0]) and math.isfinite(p[1])]
+        if drawn:
+            traces += [seed_points(drawn, look), mean_line(scores, method, quantity, look)]
+            at += [x for x, _, _ in drawn]
+    if not traces:
+        return None
+    chance = scores.chance(quantity)
+    if math.isfinite(chance):
+        traces.append(chance_line(min(at), max(at), chance))
+    direction = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(quantity.better, "")
+    layout = frame("L0 (latents active a token)", quantity.label)
+    layout["xaxis"] |= log_axis(min(at), max(at))
+    return Plot(quantity.label, " · ".join(filter(None, (direction, definition))), {"data": traces, "layout": layout})
+
+
+def seed_points(points: Sequence[tuple[float, float, StoredRun]], look: Look) -> Figure:
+    return {
+        "type": "scatter", "mode": "markers", "meta": look.index, "showlegend": False,
+        "x": [x for x, _, _ in points], "y": [y for _, y, _ in points],
+        "text": [f"{escape(run.name)}, seed {run.seed}<br>{escape(run.run)}" for _, _, run in points],
+        "hovertemplate": "%{text}<br>L0 %{x:.3~g}, %{y:.4~g}<extra></extra>",
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 5, "opacity": 0.5},
+    }  # fmt: skip
+
+
+def mean_line(scores: Scores, method: Method, quantity: Quantity, look: Look) -> Figure:
+    assert scores.l0 is not None
+    means = []
+    for name, runs in method.settings.items():
+        x = t_interval([scores.value(run, scores.l0) for run in runs]).mean
+        y = t_interval([scores.value(run, quantity) for run in runs])
+        if x > 0 and y.n:
+            means.append((x, y, name))
+    means.sort(key=lambda entry: entry[0])
+    outline = {"width": 1.5 if look.role == "control" else 0}  # the thin marks of controls are nothing but outline
+    half = [0.0 if math.isnan(y.half) else y.half for _, y, _ in means]
+    texts = [f"{escape(name)}, mean of {y.n} seed{'' if y.n == 1 else 's'}{hover_half(y.half)}" for _, y, name in means]
+    return {
+        "type": "scatter", "mode": "lines+markers", "meta": look.index, "showlegend": False,
+        "x": [x for x, _, _ in means], "y": [y.mean for _, y, _ in means], "text": texts,
+        "hovertemplate": "<b>%{text}</b><br>L0 %{x:.3~g}, %{y:.4~g}<extra></extra>",
+        "line": {"color": look.colour, "width": 1.5 if look.role == "control" else 2, "dash": look.dash},
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 8, "line": outline},
+        "error_y": {"type": "data", "array": half, "thickness": 1.2, "width": 3, "color": look.colour},
+    }  # fmt: skip
+
+
+def hover_half(half: float) -> str:
+    return ", no interval" if math.isnan(half) else f" ± {number(half)} (95 %)"
+
+
+def chance_line(low: float, high: float, chance: float) -> Figure:
+    return {
+        "type": "scatter", "mode": "lines", "x": [low, high], "y": [chance, chance], "showlegend": False,
+        "line": {"color": GREYS[0], "width": 1, "dash": "dot"}, "hovertemplate": "chance %{y:.3~g}<extra></extra>",
+    }  # fmt: skip
+
+
+def training_plots(scores: Scores) -> list[Plot]:
+    """Loss terms, FVU, L0 and dead latents over tokens, a line a run."""
+    logs = {run.run: run.log() for method in scores.methods for run in method.runs}
+    known = dict.fromkeys(key for rows in logs.values() for row in rows[:1] + rows[-1:] for key in row)
+    wanted = [key for key in known if key.startswith("losses/") or key in ("metrics/l0", "sparsity/dead")]
+    wanted += [key for key in known if key in ("metrics/fvu", "metrics/reconstruction/fvu")]
+    wanted.sort(key=lambda key: (not key.endswith("fvu"), key != "metrics/l0", key != "sparsity/dead", key))
+    return [plot for key in wanted if (plot := training_plot(scores, key, logs)) is not None]
+
+
+def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]]) -> Plot | None:
+    traces = []
+    for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
+        for run in method.runs:
+            rows = thin([row for row in logs[run.run] if key in row and "tokens" in row])
+            if rows:
+                traces.append(
+                    {
+                        "type": "scatter", "mode": "lines", "meta": look.index, "showlegend": False,
+                        "x": [row["tokens"] for row in rows], "y": [rounded(row[key]) for row in rows],
+                        "line": {"color": look.colour, "width": 1, "dash": look.dash}, "opacity": 0.7,
+                        "hovertemplate": f"{escape(run.run)}<br>%{{x:.3s}} tokens, %{{y:.4~g}}<extra></extra>",
+                    }
+                )  # fmt: skip
+    return Plot(key, "", {"data": traces, "layout": frame("tokens", key)}) if traces else None
+
+
+def thin(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most LOG_POINTS rows, first and last included."""
+    if len(rows) <= LOG_POINTS:
+        return rows
+    return [rows[round(i * (len(rows) - 1) / (LOG_POINTS - 1))] for i in range(LOG_POINTS)]
+
+
+def rounded(value: Any) -> float | None:
+    return float(f"{value:.5g}") if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def frame(x: str, y: str) -> Figure:
+    return {
+        "height": 290, "margin": {"l": 56, "r": 10, "t": 8, "b": 42}, "hovermode": "closest", "showlegend": False,
+        "xaxis": {"title": {"text": escape(x), "font": {"size": 12}}, "automargin": True},
+        "yaxis": {"title": {"text": escape(y), "font": {"size": 12}}, "automargin": True, "zeroline": False},
+    }  # fmt: skip
+
+
+def log_axis(low: float, high: float) -> Figure:
+    """Log axis with ticks at powers of two, padded so that a single L0 does not fill it."""
+    pad = max(0.06, 0.06 * math.log10(high / low)) if high > low else 0.3
+    ends = [math.log10(low) - pad, math.log10(high) + pad]
+    ticks = [float(2**i) for i in range(-4, 24) if ends[0] <= math.log10(2.0**i) <= ends[1]]
+    axis: Figure = {"type": "log", "range": ends}
+    return axis | {"tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]} if ticks else axis
+
+
+def escape(text: str) -> str:
+    """Plotly reads labels as HTML."""
+    return html.escape(text)
+
+
+def embedded(figure: Figure) -> str:
+    """JSON that can stand inside a script element."""
+    return json.dumps(figure, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")

@@ -1,0 +1,160 @@
+"""One self-contained HTML file: the answer, then everything it rests on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from unbraid.files import write_text
+from unbraid.report import answer as answering
+from unbraid.report import text
+from unbraid.report.compare import Quantity, Scores, arrange
+from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots
+from unbraid.report.forest import forest
+from unbraid.report.gaps import Gap, gaps
+from unbraid.report.rows import Definition, Study, class_name, read_study
+from unbraid.report.setup import Setup, flat, setup
+from unbraid.report.table import Row, requested_text, table
+
+TITLE = "Disentanglement or sparsity?"
+QUESTION = "Should we optimise sparse autoencoders for disentanglement instead of sparsity?"
+
+
+@dataclass(frozen=True)
+class PlotGroup:
+    title: str
+    open: bool
+    plots: list[Plot]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything about one source."""
+
+    index: int
+    title: str
+    answers: list[answering.Answer]
+    setup: Setup
+    looks: dict[str, Look]
+    groups: list[PlotGroup]
+    columns: list[Quantity]
+    rows: list[Row]
+    controls: list[Row]
+    runs: list[dict[str, Any]]
+    definitions: list[Definition]
+    gaps: list[Gap]
+    warnings: list[str]
+    texts: dict[tuple[str, str], str]
+    """Definitions by eval and metric."""
+
+
+def write_report(runs: Sequence[Path], out: Path, *, title: str = TITLE, question: str = QUESTION) -> pd.DataFrame:
+    """Write the report on `runs` to `out` and return the rows behind its numbers.
+
+    Raises ValueError when no folder is given, one is not a run, or none is finished.
+    """
+    study = read_study(runs)
+    sources = list(dict.fromkeys(run.source for run in study.runs))
+    titles = source_titles(study, sources)
+    sections = [section(i, titles[s], study.of(s), out) for i, s in enumerate(sources)]
+    environment = Environment(
+        loader=PackageLoader("unbraid.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {"text": text, "embedded": embedded, "forest": forest, "symbols": answering.SYMBOLS}
+    environment.globals |= {"requested_text": requested_text, "symbol_paths": SYMBOL_PATHS}
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        question=question,
+        sections=sections,
+        skipped=study.skipped,
+        plotly=get_plotlyjs(),
+        runs=len(study.runs),
+    )
+    write_text(out, page)
+    return study.rows
+
+
+def section(index: int, title: str, study: Study, out: Path) -> Section:
+    scores = arrange(study)
+    answers = [answering.answer(scores, d_sae) for d_sae in scores.widths]
+    columns = scores.headline
+    rows, controls = table(scores, columns, study.holes)
+    about = setup(scores)
+    return Section(
+        index, title, answers, about, looks(scores.methods), plot_groups(scores, study.definitions), columns, rows,
+        controls, run_list(study, out), list(study.definitions), gaps(study, scores, answers),
+        mixed_versions(study.definitions) + about.warnings, definition_texts(study.definitions),
+    )  # fmt: skip
+
+
+def source_titles(study: Study, sources: Sequence[str]) -> dict[str, str]:
+    """The class of each source and the fields in which the sources differ; of a single one, no fields."""
+    nodes = {source: next(run.experiment["source"] for run in study.runs if run.source == source) for source in sources}
+    fields = {source: dict(flat(node)) for source, node in nodes.items()}
+    names = dict.fromkeys(name for found in fields.values() for name in found)
+    differing = [n for n in names if len({found.get(n) for found in fields.values()}) > 1]
+    said = {source: [f"{n} {fields[source][n]}" for n in differing if n in fields[source]] for source in sources}
+    return {source: ", ".join([class_name(nodes[source]), *said[source]]) for source in sources}
+
+
+def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotGroup]:
+    """Headline scores, then the rest by eval, then training."""
+    texts = definition_texts(definitions)
+    headline = scores.headline
+    rest = [q for q in scores.quantities if q not in headline and q != scores.l0 and not q.chance]
+
+    def plots(quantities: Sequence[Quantity]) -> list[Plot]:
+        drawn = (score_plot(scores, q, texts.get((q.eval, q.metric), "")) for q in quantities)
+        return [plot for plot in drawn if plot is not None]
+
+    groups = [PlotGroup("Headline scores", True, plots(headline))]
+    groups += [
+        PlotGroup(f"More from {name}", False, plots([q for q in rest if q.eval == name]))
+        for name in dict.fromkeys(q.eval for q in rest)
+    ]
+    groups.append(PlotGroup("Training curves", False, training_plots(scores)))
+    return [group for group in groups if group.plots]
+
+
+def definition_texts(definitions: Sequence[Definition]) -> dict[tuple[str, str], str]:
+    return {(d.eval, d.metric): d.text for d in definitions}
+
+
+def run_list(study: Study, out: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.run, "href": link(run.folder, out), "name": run.name, "seed": run.seed, "control": run.control,
+            "d_sae": run.d_sae, "architecture": run.architecture, "seconds": run.provenance.get("seconds"),
+            "finished": run.provenance.get("finished", ""),
+        }
+        for run in study.runs
+    ]  # fmt: skip
+
+
+def link(folder: Path, out: Path) -> str:
+    """Relative to the report, so that the two can move together."""
+    try:
+        return quote(Path(os.path.relpath(folder, out.resolve().parent)).as_posix() + "/")
+    except ValueError:  # another drive
+        return folder.as_uri()
+
+
+def mixed_versions(definitions: Sequence[Definition]) -> list[str]:
+    versions: dict[str, set[str]] = {}
+    for d in definitions:
+        versions.setdefault(d.eval, set()).add(d.version)
+    return [
+        f"Scores of {name} come from versions {text.listed(sorted(found))}, which do not compare: score all runs again."
+        for name, found in sorted(versions.items())
+        if len(found) > 1
+    ]

@@ -1,0 +1,255 @@
+"""Run folders in, tidy rows out: one row per stored number, and a stated reason for every number that is not there."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from unbraid.files import read_json, write_text
+
+COLUMNS = [
+    "run", "name", "seed", "control", "eval", "version", "metric", "value", "better", "params", "d_sae", "architecture",
+    "source",
+]  # fmt: skip
+
+# Penalties that ask for sparsity or for living latents and nothing else. A method with no other term is a
+# plain-sparsity baseline; nested reconstruction (Matryoshka) asks for more, so it is one of the methods compared.
+PLAIN_PENALTIES = frozenset({"l1", "l0", "aux_k"})
+PLAIN_RECONSTRUCTION = "reconstruction"
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What the report needs of a finished run besides its scores."""
+
+    folder: Path
+    experiment: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    cfg: Mapping[str, Any]
+
+    @property
+    def run(self) -> str:
+        return self.folder.name
+
+    @property
+    def name(self) -> str:
+        return str(self.experiment["name"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.experiment["seed"])
+
+    @property
+    def control(self) -> bool:
+        return bool(self.experiment.get("control", False))
+
+    @property
+    def d_sae(self) -> int:
+        return int(self.cfg.get("d_sae") or self.experiment["dictionary"]["d_sae"])
+
+    @property
+    def architecture(self) -> str:
+        return str(self.cfg.get("architecture", "unknown"))
+
+    @cached_property
+    def source(self) -> str:
+        return describe(self.experiment["source"])
+
+    @property
+    def method(self) -> str:
+        return split_name(self.name)[0]
+
+    @property
+    def requested_l0(self) -> float:
+        """The L0 asked for: k, the controller's target, or what the name says; NaN when none was."""
+        activation = self.experiment["dictionary"].get("activation") or {}
+        target = self.experiment["objective"].get("target_l0") or {}
+        return float(activation.get("k") or target.get("l0") or split_name(self.name)[1])
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether the objective asks for reconstruction and sparsity only."""
+        if self.control:
+            return False
+        objective = self.experiment["objective"]
+        penalties = {kind(term) for term in (objective.get("penalties") or {}).values() if term.get("weight", 1.0)}
+        return kind(objective["reconstruction"]) == PLAIN_RECONSTRUCTION and penalties <= PLAIN_PENALTIES
+
+    def log(self) -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl; a last line cut short by a crash is left out."""
+        path = self.folder / "metrics.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A result that holds no scores, and why."""
+
+    run: str
+    eval: str
+    kind: Literal["error", "not applicable"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Definition:
+    eval: str
+    version: str
+    metric: str
+    text: str
+    """Empty when the eval gave none."""
+    better: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything read: the only input of the rest of the report."""
+
+    runs: tuple[StoredRun, ...]
+    rows: pd.DataFrame
+    holes: tuple[Hole, ...]
+    skipped: tuple[tuple[str, str], ...]
+    """Folders left out, with the reason."""
+    definitions: tuple[Definition, ...]
+
+    def of(self, source: str) -> "Study":
+        """The part that concerns one source."""
+        runs = tuple(run for run in self.runs if run.source == source)
+        names = {run.run for run in runs}
+        rows = self.rows.loc[self.rows["source"] == source, :]
+        seen = set(zip(rows["eval"], rows["metric"], strict=True))
+        definitions = tuple(d for d in self.definitions if (d.eval, d.metric) in seen)
+        return Study(runs, rows, tuple(h for h in self.holes if h.run in names), self.skipped, definitions)
+
+
+def collect(runs: Sequence[Path]) -> pd.DataFrame:
+    """Stored scores of finished runs, one row a number, in an order that does not depend on the order of `runs`."""
+    return read_study(runs).rows
+
+
+def scores_json(rows: pd.DataFrame, path: Path) -> None:
+    """Write `rows` as a JSON list, NaN as null."""
+    data = [{column: plain_value(row[column]) for column in COLUMNS} for row in records(rows)]
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(rows.columns, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
+
+
+def plain_value(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_study(folders: Sequence[Path]) -> Study:
+    """Raises ValueError when no folder is given, one is not a run, or none is finished."""
+    if not folders:
+        raise ValueError("no run folder given; name some, such as runs/*")
+    runs, skipped = [], []
+    for folder in sorted({Path(f).resolve() for f in folders}):
+        if not (folder / "experiment.json").is_file():
+            raise ValueError(f"{folder} is not a run folder (no experiment.json); name folders of runs, such as runs/*")
+        if (folder / "provenance.json").is_file():
+            runs.append(read_run(folder))
+        else:
+            skipped.append((folder.name, "not finished (no provenance.json): train it to the end"))
+    if not runs:
+        raise ValueError(f"none of the {len(skipped)} runs given is finished: nothing to report")
+    runs.sort(key=lambda run: (run.source, run.name, run.seed, run.run))
+    rows, holes, definitions = read_results(runs)
+    return Study(tuple(runs), rows, tuple(holes), tuple(skipped), tuple(sorted(definitions, key=lambda d: d.metric)))
+
+
+def read_run(folder: Path) -> StoredRun:
+    cfg = folder / "cfg.json"
+    experiment, provenance = read_json(folder / "experiment.json"), read_json(folder / "provenance.json")
+    missing = sorted({"name", "seed", "source", "objective", "dictionary", "training"} - set(experiment))
+    if missing:
+        raise ValueError(f"{folder}/experiment.json lacks {missing}; it was not written by a training run")
+    return StoredRun(folder, experiment, provenance, read_json(cfg) if cfg.is_file() else {})
+
+
+def read_results(runs: Iterable[StoredRun]) -> tuple[pd.DataFrame, list[Hole], set[Definition]]:
+    rows: list[dict[str, Any]] = []
+    holes: list[Hole] = []
+    definitions: set[Definition] = set()
+    for run in runs:
+        for path in sorted((run.folder / "results").glob("*.json")):
+            try:
+                result = read_json(path)
+            except ValueError as error:
+                holes.append(Hole(run.run, path.stem, "error", str(error)))
+                continue
+            name = str(result.get("eval", path.stem))
+            if "error" in result:
+                holes.append(Hole(run.run, name, "error", str(result["error"])))
+            elif "not_applicable" in result:
+                holes.append(Hole(run.run, name, "not applicable", str(result["not_applicable"])))
+            else:
+                rows += result_rows(run, name, result)
+                definitions |= set(result_definitions(name, result))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({"value": "float64"}), holes, definitions
+
+
+def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    about = {
+        "run": run.run, "name": run.name, "seed": run.seed, "control": run.control, "eval": name,
+        "version": result.get("version"), "d_sae": run.d_sae, "architecture": run.architecture, "source": run.source,
+    }  # fmt: skip
+    return [
+        {
+            **about,
+            "metric": str(score["metric"]),
+            "value": math.nan if score["value"] is None else float(score["value"]),
+            "better": str(score.get("better", "neither")),
+            "params": dict(sorted((score.get("params") or {}).items())),
+        }
+        for score in result["scores"]
+    ]
+
+
+def result_definitions(name: str, result: Mapping[str, Any]) -> list[Definition]:
+    """One per metric; an eval may define its metrics one by one or all in one text."""
+    texts, whole = result.get("definitions") or {}, str(result.get("definition") or "")
+    better = {str(score["metric"]): str(score.get("better", "neither")) for score in result["scores"]}
+    version = str(result.get("version"))
+    return [Definition(name, version, m, str(texts.get(m, whole)), direction) for m, direction in better.items()]
+
+
+def split_name(name: str) -> tuple[str, float]:
+    """Method and requested L0 of an experiment's name: "topk-l0_32" is ("topk", 32.0)."""
+    found = re.fullmatch(r"(.+)-l0_(\d+(?:\.\d+)?)(-.*)?", name)
+    return (found[1] + (found[3] or ""), float(found[2])) if found else (name, math.nan)
+
+
+def kind(node: Mapping[str, Any]) -> str:
+    """File name of a configured class: "unbraid.terms.l1:L1" is l1."""
+    return str(node.get("type", "")).partition(":")[0].rpartition(".")[2]
+
+
+def describe(node: Any) -> str:
+    """Configuration on one line: World(d_in=64, factors=128). Equal text means equal configuration."""
+    if isinstance(node, Mapping):
+        fields = ", ".join(f"{key}={describe(value)}" for key, value in node.items() if key != "type")
+        return f"{class_name(node)}({fields})" if "type" in node else "{" + fields + "}"
+    if isinstance(node, list | tuple):
+        return "[" + ", ".join(describe(value) for value in node) + "]"
+    return f"{node:g}" if isinstance(node, float) else str(node)
+
+
+def class_name(node: Mapping[str, Any]) -> str:
+    return str(node.get("type", "")).rpartition(":")[2].rpartition(".")[2] or "unknown"

@@ -1,0 +1,166 @@
+"""What was run, from experiment.json and provenance.json: source, training, objectives, machine; and what differs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unbraid.report.compare import Scores
+from unbraid.report.rows import StoredRun, class_name, describe, split_name
+from unbraid.report.text import listed, number, plural
+
+
+@dataclass(frozen=True)
+class MethodSetup:
+    name: str
+    role: str
+    objective: list[str]
+    dictionary: str
+    training: str
+    """Only what differs from the common settings."""
+    d_sae: str
+    requested: str
+    seeds: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    source: list[tuple[str, str]]
+    training: list[tuple[str, str]]
+    machine: list[tuple[str, str]]
+    methods: list[MethodSetup]
+    warnings: list[str]
+
+
+def setup(scores: Scores) -> Setup:
+    runs = [run for method in scores.methods for run in method.runs]
+    trained = [run for run in runs if not run.control] or runs
+    common = {k: v for k, v in shared([run.experiment["training"] for run in trained]).items() if k != "type"}
+    source = runs[0].experiment["source"]
+    return Setup(
+        [("kind", class_name(source)), *flat(source)],
+        [(name, text(value)) for name, value in common.items()],
+        machine(runs),
+        [method_setup(method.name, method.role, method.runs, common) for method in scores.methods],
+        differences(runs) + duplicates(runs),
+    )
+
+
+def shared(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields all have, with the same value."""
+    return {k: v for k, v in nodes[0].items() if all(k in node and node[k] == v for node in nodes)}
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Fields by dotted name."""
+    found = []
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            found += [(prefix + key, class_name(value))] if "type" in value else []
+            found += flat(value, f"{prefix}{key}.")
+        elif key != "type":
+            found.append((prefix + key, text(value)))
+    return found
+
+
+def text(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    return (listed([describe(v) for v in value]) if isinstance(value, list) else describe(value)) or "none"
+
+
+def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mapping[str, Any]) -> MethodSetup:
+    objectives = [run.experiment["objective"] for run in runs]
+    terms = [{"reconstruction": o["reconstruction"], **(o.get("penalties") or {})} for o in objectives]
+    labels = dict.fromkeys(label for found in terms for label in found)
+    lines = [term_line(label, [found[label] for found in terms if label in found]) for label in labels]
+    targets = {describe(t) for o in objectives if (t := o.get("target_l0"))}
+    lines += [f"weight controlled: {listed(sorted(targets))}"] if targets else []
+    own = [{k: v for k, v in run.experiment["training"].items() if k != "type" and common.get(k) != v} for run in runs]
+    requested = sorted({run.requested_l0 for run in runs if run.requested_l0 == run.requested_l0})
+    return MethodSetup(
+        name,
+        {"plain": "plain-sparsity baseline", "compared": "compared", "control": "control"}[role],
+        lines,
+        dictionary_line([run.experiment["dictionary"] for run in runs]),
+        "; ".join(f"{key} {values(key, own)}" for key in dict.fromkeys(k for o in own for k in o)),
+        listed(sorted({f"{run.d_sae:,}" for run in runs})),
+        listed([f"{value:g}" for value in requested]) or "not stated",
+        listed([str(seed) for seed in sorted({run.seed for run in runs})]),
+    )
+
+
+def values(key: str, nodes: Iterable[Mapping[str, Any]]) -> str:
+    """All values of one field, each once."""
+    return listed(list(dict.fromkeys(text(node[key]) for node in nodes if key in node)))
+
+
+def term_line(label: str, terms: Sequence[Mapping[str, Any]]) -> str:
+    """sparsity: L1, weight 0.01 and 0.03"""
+    fields = [k for k in dict.fromkeys(k for t in terms for k in t) if k not in ("type", "weight")]
+    fields = [k for k in fields if k != "every" or any(t.get("every", 1) != 1 for t in terms)]
+    parts = [f"weight {values('weight', terms)}"] if any("weight" in t for t in terms) else []
+    parts += [f"{field} {values(field, terms)}" for field in fields]
+    return f"{label}: {listed(sorted({class_name(t) for t in terms}))}, {', '.join(parts)}".removesuffix(", ")
+
+
+def dictionary_line(nodes: Sequence[Mapping[str, Any]]) -> str:
+    activations = list(dict.fromkeys(class_name(n.get("activation") or {}) for n in nodes))
+    inits = list(dict.fromkeys(class_name(n.get("init") or {}) for n in nodes))
+    frozen = list(dict.fromkeys(name for n in nodes for name in n.get("frozen") or ()))
+    parts = [listed(activations), f"from {listed(inits)}", f"frozen: {listed(frozen)}" if frozen else ""]
+    return ", ".join(filter(None, parts))
+
+
+def machine(runs: Sequence[StoredRun]) -> list[tuple[str, str]]:
+    """Who made these runs, with what, and how long it took."""
+    seconds = [s for run in runs if isinstance(s := run.provenance.get("seconds"), int | float)]
+    tokens = [t for run in runs if isinstance(t := run.provenance.get("tokens"), int | float)]
+    found = [("runs", f"{len(runs)}")]
+    if seconds:
+        each = f", {number(float(min(seconds)))} to {number(float(max(seconds)))} s a run" if len(seconds) > 1 else ""
+        found.append(("time", f"{duration(float(sum(seconds)))} in all{each}"))
+    if tokens:
+        found.append(("tokens a run", " to ".join(dict.fromkeys((f"{min(tokens):,}", f"{max(tokens):,}")))))
+    for key in ("machine", "device", "unbraid", "git", "versions"):
+        seen = dict.fromkeys(loose(run.provenance[key]) for run in runs if run.provenance.get(key))
+        found += [(key, listed(list(seen)))] if seen else []
+    finished = sorted(str(run.provenance["finished"]) for run in runs if run.provenance.get("finished"))
+    return [*found, ("finished", " to ".join(dict.fromkeys((finished[0], finished[-1]))))] if finished else found
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{number(seconds)} s"
+    return f"{number(seconds / 60)} minutes" if seconds < 7200 else f"{number(seconds / 3600)} hours"
+
+
+def loose(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
+
+
+def differences(runs: Sequence[StoredRun]) -> list[str]:
+    """Training settings besides the objective in which the compared methods differ: each weakens the comparison."""
+    trained = [run for run in runs if not run.control]
+    found = []
+    for key in dict.fromkeys(k for run in trained for k in run.experiment["training"] if k not in ("type", "device")):
+        by_value: dict[str, set[str]] = {}
+        for run in trained:
+            by_value.setdefault(text(run.experiment["training"].get(key)), set()).add(split_name(run.name)[0])
+        if len(by_value) > 1:
+            said = "; ".join(f"{value} for {listed(sorted(names))}" for value, names in sorted(by_value.items()))
+            found.append(f"Runs differ in training.{key}: {said}. Differences in scores may come from that.")
+    return found
+
+
+def duplicates(runs: Sequence[StoredRun]) -> list[str]:
+    groups: dict[tuple[str, int, int], list[str]] = {}
+    for run in runs:
+        groups.setdefault((run.name, run.seed, run.d_sae), []).append(run.run)
+    return [
+        f"{name}, seed {seed}, was run {plural(len(names), 'time')} with different settings ({listed(names)}); "
+        "they count as one seed."
+        for (name, seed, _), names in groups.items()
+        if len(names) > 1
+    ]

@@ -1,0 +1,181 @@
+import math
+import random
+
+import pytest
+
+from unbraid.report.answer import Answer, answer
+from unbraid.report.compare import arrange
+from unbraid.report.gaps import gaps
+from unbraid.report.rows import read_study
+from unbraid.report.table import table
+
+SEEDS = (0, 1, 2)
+
+
+def answered(folders) -> Answer:
+    scores = arrange(read_study(folders))
+    return answer(scores, scores.widths[0])
+
+
+def of(found: Answer, metric: str):
+    return next(m for m in found.metrics if m.metric.metric == metric)
+
+
+def two_methods(run, gain: float, seeds=SEEDS, at=(16.0, 32.0, 64.0), noise: float = 0.01):
+    """topk and hsic; hsic has `gain` more mcc. Both share the noise of their seed, and have a little of their own."""
+    folders = []
+    for name, extra, penalties in (("topk", 0.0, {}), ("hsic", gain, {"hsic": 1.0})):
+        for l0 in (16.0, 32.0, 64.0) if name == "topk" else at:
+            for seed in seeds:
+                shared, own = random.Random(f"{seed}").gauss(0, 1), random.Random(f"{name}{l0}{seed}").gauss(0, 1)
+                mcc = 0.6 + 0.02 * math.log2(l0) + extra + noise * (shared + 0.3 * own)
+                folders.append(
+                    run(f"{name}-l0_{l0:g}", seed, {"l0": l0, "mcc": mcc, "fvu": 1 / l0}, penalties=penalties)
+                )
+    return folders
+
+
+def test_a_planted_winner_is_found_and_named(run):
+    found = answered(two_methods(run, 0.2))
+    assert found.tone == "yes" and "hsic is better" in found.verdict
+    mcc = of(found, "mcc")
+    assert mcc.word == "better"
+    assert mcc.sentence.startswith("hsic is better than topk, the best plain-sparsity baseline, at L0 32")
+    assert "3 paired seeds" in mcc.sentence
+    (comparison,) = mcc.comparisons
+    assert comparison.difference.mean == pytest.approx(0.2, abs=0.02)
+
+
+def test_a_planted_loser_is_called_worse(run):
+    found = answered(two_methods(run, -0.2))
+    assert found.tone == "no" and of(found, "mcc").word == "worse"
+
+
+def test_without_a_difference_none_is_claimed(run):
+    found = answered(two_methods(run, 0.0))
+    assert found.tone == "same" and found.verdict.startswith("No difference shown")
+    assert of(found, "mcc").sentence.startswith("No difference shown between hsic, and topk")
+
+
+def test_identical_scores_are_no_difference(run):
+    found = answered(two_methods(run, 0.0, noise=0.0))
+    assert {c.word for c in found.all} == {"no difference shown"}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_seeds_give_no_interval_and_no_claim(run, count):
+    found = answered(two_methods(run, 0.2, seeds=SEEDS[:count]))
+    assert found.tone == "unknown" and "too little data" in found.verdict
+    assert of(found, "mcc").word == "no interval"
+    assert f"{count} seed{'s' if count > 1 else ''}: no interval" in of(found, "mcc").sentence
+    assert all(math.isnan(c.difference.half) for c in found.all)
+
+
+def test_curves_that_do_not_overlap_are_not_compared(run):
+    found = answered(two_methods(run, 0.2, at=(128.0, 256.0)))
+    assert found.tone == "unknown"
+    assert (
+        "its L0 covers 128 to 256" in of(found, "mcc").sentence
+        and "nothing is extrapolated" in of(found, "mcc").sentence
+    )
+
+
+def test_unequal_sparsities_are_interpolated(run):
+    found = answered(two_methods(run, 0.2, at=(12.0, 80.0), noise=0.0))
+    comparison = next(c for c in found.all if c.metric.metric == "mcc" and c.point.at == pytest.approx(32))
+    assert comparison.value == pytest.approx(0.9) and comparison.difference.mean == pytest.approx(0.2)
+
+
+def test_the_best_baseline_is_the_one_compared_with(run):
+    weak = [run("relu-l0_32", s, {"l0": 32.0, "mcc": 0.3, "fvu": 0.5}, penalties={"l1": 0.1}) for s in SEEDS]
+    assert of(answered([*two_methods(run, 0.2), *weak]), "mcc").comparisons[0].baseline == "topk"
+
+
+def test_a_better_baseline_with_too_few_seeds_forbids_the_claim(run):
+    strong = [run("relu-l0_32", 0, {"l0": 32.0, "mcc": 0.99}, penalties={"l1": 0.1})]
+    comparison = next(
+        c for c in answered([*two_methods(run, 0.2), *strong]).all
+        if c.metric.metric == "mcc" and c.point.axis == "L0" and c.point.at == pytest.approx(32)
+    )  # fmt: skip
+    assert (comparison.baseline, comparison.word) == ("relu", "no interval")
+
+
+@pytest.mark.parametrize(("count", "word"), [(1, "better"), (3, "no difference shown")])
+def test_the_more_methods_are_tried_the_more_a_claim_needs(run, count, word):
+    """Differences 0.02, 0.03, 0.04: t = 5.2, p = 0.035. That is below 0.05, but not below 0.05 / 3."""
+    folders = [run("topk-l0_32", s, {"l0": 32.0, "mcc": 0.5}) for s in SEEDS]
+    for i in range(count):
+        for s, gain in zip(SEEDS, (0.02, 0.03, 0.04), strict=True):
+            folders.append(run(f"hsic{i}-l0_32", s, {"l0": 32.0, "mcc": 0.5 + gain}, penalties={"hsic": 1.0}))
+    found = answered(folders)
+    assert all(abs(c.difference.mean) > c.difference.half for c in found.all)
+    assert {c.word for c in found.all} == {word}
+    assert all(("methods tried (Holm)" in c.note) == (count > 1) for c in found.all)
+
+
+def test_fvu_is_matched_too(run):
+    found = answered(two_methods(run, 0.2))
+    assert [m.point.axis for m in found.matrices] == ["L0", "FVU"]
+
+
+def test_bits_are_matched_only_when_there_are_such_scores(run):
+    folders = [
+        run(f"{name}-l0_32", s, {"l0": 32.0, "mcc": 0.5, "bits": 900.0}, penalties=penalties)
+        for name, penalties in (("topk", {}), ("hsic", {"hsic": 1.0}))
+        for s in SEEDS
+    ]
+    assert [m.point.axis for m in answered(folders).matrices] == ["L0", "bits"]
+
+
+def test_without_baselines_there_is_no_answer(run):
+    found = answered([run("hsic", s, {"l0": 32.0, "mcc": 0.7}, penalties={"hsic": 1.0}) for s in SEEDS])
+    assert found.tone == "unknown" and "no plain-sparsity baseline" in found.verdict
+
+
+def test_a_control_as_good_as_the_methods_is_pointed_out(run):
+    control = [run("untrained-l0_32", s, {"l0": 32.0, "mcc": 0.95 + 0.01 * s}, control=True) for s in SEEDS]
+    found = of(answered([*two_methods(run, 0.0), *control]), "mcc")
+    assert found.control_warns and "untrained" in found.control and "is better than the best method" in found.control
+
+
+def test_chance_levels_are_not_scores(full_study):
+    scores = arrange(read_study(full_study))
+    mcc = scores.named(["mcc"])
+    assert mcc is not None and mcc.params == "kind measured"
+    assert scores.chance(mcc) == pytest.approx(0.3)
+
+
+def test_widths_are_compared_apart(run):
+    folders = two_methods(run, 0.2) + [run("topk-l0_32", s, {"l0": 32.0, "mcc": 0.9}, d_sae=4096) for s in SEEDS]
+    scores = arrange(read_study(folders))
+    assert scores.widths == [1024, 4096]
+    assert answer(scores, 1024).tone == "yes"
+    assert "only plain-sparsity methods" in answer(scores, 4096).verdict
+
+
+def test_gaps_name_errors_nan_and_missing_evals(full_study):
+    study = read_study(full_study)
+    scores = arrange(study)
+    found = {(g.kind, g.what): g for g in gaps(study, scores, [answer(scores, 1024)])}
+    assert "ran out of memory" in found["error", "recovery"].reason
+    assert len(found["not applicable", "controllability"].runs) == 54
+    assert len(found["NaN", "fidelity: max_decoder_cosine"].runs) == 1
+    assert ("not tested", "matched bits") in found
+
+
+def test_table_cells_are_never_empty_and_controls_stand_apart(full_study):
+    study = read_study(full_study)
+    scores = arrange(study)
+    rows, controls = table(scores, scores.headline, study.holes)
+    assert all(cell.text for row in [*rows, *controls] for cell in row.cells)
+    assert {r.method for r in controls} == {"untrained", "frozen-decoder", "pca"}
+    damaged = next(r for r in rows if r.method == "relu" and r.requested == 16)
+    assert any("ran out of memory" in cell.note and cell.short == "2 seeds; 1 error" for cell in damaged.cells)
+
+
+def test_the_best_of_comparable_l0_is_marked_once_a_column(run):
+    study = read_study(two_methods(run, 0.2))
+    scores = arrange(study)
+    rows, _ = table(scores, scores.headline, study.holes)
+    column = [q.metric for q in scores.headline].index("mcc")
+    assert [r.method for r in rows if r.cells[column].best] == ["hsic"] * 3

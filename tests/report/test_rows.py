@@ -1,0 +1,87 @@
+import json
+import math
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unbraid.report import collect, scores_json
+from unbraid.report.rows import COLUMNS, describe, read_study, split_name
+
+
+def test_rows_hold_every_stored_number(run):
+    folder = run("topk-l0_32", 1, {"fvu": 0.2, "mcc": 0.7}, k=32)
+    rows = collect([folder])
+    assert list(rows.columns) == COLUMNS
+    assert set(zip(rows["eval"], rows["metric"], rows["value"], strict=True)) == {
+        ("fidelity", "fvu", 0.2),
+        ("recovery", "mcc", 0.7),
+    }
+    first = rows.iloc[0]
+    assert (first["name"], first["seed"], first["d_sae"], first["architecture"]) == ("topk-l0_32", 1, 1024, "topk")
+    assert first["source"] == "World(d_in=64, factors=512, seed=0)"
+
+
+def test_scores_json_gives_back_the_rows(run, tmp_path: Path):
+    rows = collect([run("topk-l0_32", seed, {"fvu": 0.1 + 0.2, "mcc": math.nan}) for seed in (0, 1)])
+    scores_json(rows, tmp_path / "scores.json")
+    data = json.loads((tmp_path / "scores.json").read_text())
+    assert [row["value"] for row in data] == [0.1 + 0.2, None, 0.1 + 0.2, None]
+    again = pd.DataFrame(data, columns=COLUMNS).astype({"value": "float64"})
+    pd.testing.assert_frame_equal(again, rows, check_dtype=False)
+
+
+def test_order_of_folders_does_not_matter(full_study):
+    shuffled = random.Random(0).sample(full_study, len(full_study))
+    pd.testing.assert_frame_equal(collect(full_study), collect(shuffled))
+
+
+def test_a_folder_named_twice_counts_once(run):
+    folder = run("topk", 0, {"fvu": 0.2})
+    assert len(collect([folder, folder])) == 1
+
+
+def test_no_folder_is_refused():
+    with pytest.raises(ValueError, match="no run folder given"):
+        collect([])
+
+
+def test_a_folder_that_is_no_run_is_named(run, tmp_path: Path):
+    with pytest.raises(ValueError, match="elsewhere is not a run folder"):
+        collect([run("topk", 0, {"fvu": 0.2}), tmp_path / "elsewhere"])
+
+
+def test_only_unfinished_runs_are_refused(run):
+    with pytest.raises(ValueError, match="none of the 1 runs given is finished"):
+        collect([run("topk", 0, finished=False)])
+
+
+def test_a_damaged_result_is_an_error_with_its_text(run):
+    folder = run("topk", 0, {"fvu": 0.2})
+    (folder / "results" / "recovery.json").write_text("{")
+    (hole,) = read_study([folder]).holes
+    assert (hole.kind, hole.eval) == ("error", "recovery") and "damaged" in hole.reason
+
+
+@pytest.mark.parametrize(
+    ("penalties", "plain"),
+    [({}, True), ({"l1": 0.1, "aux_k": 0.03}, True), ({"hsic": 1.0}, False), ({"hsic": 0.0, "l0": 1.0}, True)],
+)
+def test_baselines_ask_for_sparsity_only(run, penalties, plain):
+    assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].plain is plain
+
+
+def test_controls_are_no_baselines(run):
+    assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].plain
+
+
+def test_names_state_method_and_l0():
+    assert split_name("topk-l0_32") == ("topk", 32.0)
+    assert split_name("a-l0_8-b-l0_12.5") == ("a-l0_8-b", 12.5)
+    assert split_name("topk-l0_32-lr_0.001") == ("topk-lr_0.001", 32.0)
+    assert split_name("topk")[0] == "topk" and math.isnan(split_name("topk")[1])
+
+
+def test_description_tells_configurations_apart():
+    assert describe({"type": "a.b:C", "x": 1, "y": [True, 0.5]}) == "C(x=1, y=[True, 0.5])"
