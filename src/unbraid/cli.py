@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
     from unbraid.run import Run
     from unbraid.sweep import Study
 
+EVAL_ROWS = 32_768
+"""Held-out activations a cache keeps: what the evals read."""
+
 EPILOG = """\
 first steps
   unbraid demo                                   the whole line on a synthetic world, in minutes, offline
@@ -64,10 +67,11 @@ def arguments() -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
         sub.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
         sub.add_argument("--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)")
+        sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; 1 is fastest below about 1k latents)")
 
     demo = command("demo", run_demo, "train, score and report a small study on a synthetic world")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where (default: runs/demo)")
-    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0)
+    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0, threads=1)
     command("plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True)
     trains(command("train", run_train, "train one named experiment, or every member of a study", overridable=True))
     sweep = command("sweep", run_sweep, "train a study, or an experiment crossed with values", overridable=True)
@@ -120,7 +124,9 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
         named = with_term(named, term, packages(options))
     prog = f"unbraid {options.command} {options.name}"
     description = f"{catalog.headline(catalog.experiments(packages(options))[options.name.replace('-', '_')])}"
-    return tyro.cli(type(named), default=named, args=rest, prog=prog, description=description)
+    # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
+    config = (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(type(named), default=named, args=rest, prog=prog, description=description, config=config)
 
 
 def print_command_help(options: argparse.Namespace) -> NoReturn:
@@ -172,7 +178,7 @@ def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
 
 def described(found: Any) -> list[str]:
     gigabytes = lambda n: f"{n / 1e9:.2f} GB"  # noqa: E731
-    available = f"{found.available:,.0f}" if found.available != float("inf") else "no end known"
+    available = f"{found.available:,.0f}" if found.available != float("inf") else "no end to what is"
     lines = [
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
         f"tokens        {found.tokens:,} needed, {available} available",
@@ -225,10 +231,14 @@ def axis(text: str) -> tuple[str, list[Any]]:
 
 
 def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> int:
+    import torch
+
     from unbraid.run import finished
     from unbraid.sweep import cohorts
     from unbraid.train import Interrupted, train
 
+    if options.threads:
+        torch.set_num_threads(options.threads)
     for cohort in cohorts(experiments):
         done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
@@ -318,7 +328,7 @@ def run_report(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.experiments.demo import demo
+    from unbraid.experiments.world import demo
     from unbraid.report import scores_json, write_report
     from unbraid.run import Run
 
@@ -343,10 +353,26 @@ def run_export(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
-    raise NotImplementedError
+    from rich.progress import Progress
+
+    from unbraid.source import Split
+    from unbraid.sources.cached import write_cache
+
+    experiment = experiments_of(resolved(options, rest))[0]
+    training = experiment.training
+    wanted: dict[Split, int] = {"train": training.tokens, "eval": EVAL_ROWS}
+    with Progress() as progress:
+        for split, tokens in wanted.items():
+            task = progress.add_task(f"{split} activations", total=tokens)
+            see = lambda _, rows, total, task=task: progress.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
+            write_cache(experiment.source, options.to, seed=training.data_seed, tokens=tokens, splits=[split], progress=see)
+    print(f"written: {options.to}   train on it with `unbraid sweep cached --source.folder {options.to}`")
+    return 0
 
 
 def run_list(options: argparse.Namespace, rest: list[str]) -> int:
+    import inspect
+
     from unbraid import catalog
 
     allowed = packages(options)
@@ -357,5 +383,5 @@ def run_list(options: argparse.Namespace, rest: list[str]) -> int:
             print(f"  {name:<24} {catalog.headline(thing)}")
     print("evals")
     for name, item in sorted(catalog.evals(allowed).items()):
-        print(f"  {name:<24} {catalog.headline(item.score)}")
+        print(f"  {name:<24} {catalog.headline(inspect.getmodule(item.score))}")
     return 0

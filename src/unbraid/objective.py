@@ -84,7 +84,7 @@ class TargetL0:
     """Wanted mean number of active latents a token."""
     penalty: str = "sparsity"
     """Name of the penalty whose weight is moved."""
-    rate: float = 0.01
+    rate: float = 0.05
     """Gain per step."""
 
 

@@ -1,12 +1,11 @@
 """What an experiment will cost, before any work: tokens, disk, memory, time, and what the model will read."""
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
@@ -56,23 +55,20 @@ def plan(cohort: Sequence[Experiment], out: Path) -> Plan:
     check_shared(cohort)
     check_needs(cohort)
     source, training = cohort[0].source, cohort[0].training
-    started = time.monotonic()
     sample = fitting_sample(source, training.data_seed)
     learners = [Learner(experiment, sample) for experiment in cohort]
     longest = max(learner.steps for learner in learners)
     stream = Stream(source, training.batch_size, seed=training.data_seed)
     next(stream)
-    block = source.block(0, split="train", seed=training.data_seed)
-    rows = max(1, len(block.rows) if block is not None else 1)
     before = time.monotonic()
-    assert block is not None
-    source.block(0, split="train", seed=training.data_seed)
+    block = source.block(0, split="train", seed=training.data_seed)
+    assert block is not None, "fitting_sample has read it"
+    rows = len(block.rows)
     harvest = (time.monotonic() - before) / rows
-    del started
     per_step = 0.0
     for learner in learners:
         if learner.steps:
-            per_step += measured(learner, stream, source, training.data_seed) * learner.steps / longest
+            per_step += measured(learner, stream, training.data_seed) * learner.steps / longest
     parameters = sum(sum(p.numel() for p in learner.dictionary.parameters()) for learner in learners)
     weights = parameters * FLOAT
     chunk = CHUNK_ENTRIES["cpu"] * FLOAT
@@ -90,19 +86,19 @@ def plan(cohort: Sequence[Experiment], out: Path) -> Plan:
     )  # fmt: skip
 
 
-def measured(learner: Learner, stream: Stream, source: object, seed: int) -> float:
-    """Median seconds of a few real steps after one to warm up, slice terms included at their true share."""
+def measured(learner: Learner, stream: Stream, seed: int) -> float:
+    """Seconds of a step, terms that are due on some steps only included at their true share."""
     every = max(term.every for term in learner.experiment.objective.terms().values())
-    seconds = []
-    for index in range(MEASURED_STEPS + 1):
-        batch = next(stream)
-        # Indices off the multiples of `every` skip the slower terms; one step on them is averaged in below.
-        contexts = context_supply(stream.source, seed, index)
+
+    def seconds(index: int) -> float:
+        batch, contexts = next(stream), context_supply(stream.source, seed, index)
         before = time.monotonic()
-        learner.step(batch, index * every if index == 0 else index * every + min(1, every - 1), contexts)
-        seconds.append(time.monotonic() - before)
-    plain = sorted(seconds[1:])[MEASURED_STEPS // 2]
-    return plain + max(0.0, seconds[0] - plain) / every
+        learner.step(batch, index, contexts)
+        return time.monotonic() - before
+
+    seconds(0)  # warm-up: allocations, calibrations
+    plain = sorted(seconds(1) for _ in range(MEASURED_STEPS))[MEASURED_STEPS // 2]
+    return plain if every == 1 else plain + max(0.0, seconds(0) - plain) / every
 
 
 def free_memory() -> int:
@@ -111,6 +107,4 @@ def free_memory() -> int:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        import os
-
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -6,8 +6,12 @@
 All on held-out rows of the run's own source. Codes may be signed: a latent is active when it is not zero.
 """
 
+from collections.abc import Callable
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import nll_loss
 
 from unbraid.dictionary import Dictionary
 from unbraid.evaluation import Score
@@ -31,8 +35,10 @@ DEFINITIONS = {
     "loss_recovered": "share of the cross-entropy lost by ablation (to zero, or to the mean) that the reconstruction wins back",
 }
 ROWS = 32_768
+"""Held-out activations the reconstruction is scored on; fewer when the eval split is smaller."""
 CHUNK = 2048
-SEQUENCES = 32
+WINDOWS = 64
+"""Held-out windows spliced, at most."""
 
 
 @torch.no_grad()
@@ -42,7 +48,8 @@ def fidelity(run: Run) -> list[Score]:
     scores = reconstruction(dictionary, held_out(run.source, ROWS).x)
     scores.append(Score(metric="max_decoder_cosine", value=max_decoder_cosine(dictionary.W_dec), better="lower"))
     if isinstance(run.source, LanguageModel):
-        scores += splicing(dictionary, run.source)
+        mean = held_out(run.source, ROWS).x.mean(0)
+        scores += splicing(dictionary, run.source, mean)
     return scores
 
 
@@ -85,3 +92,42 @@ def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
         cosines[own, own + start] = 0.0
         largest.append(cosines.amax(1))
     return float(torch.cat(largest).mean())
+
+
+def splicing(dictionary: Dictionary, model: LanguageModel, mean: Float[Tensor, " d_in"]) -> list[Score]:
+    """Next-token loss from the tokens a dictionary is trained on, with their activations replaced in four ways."""
+    count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
+    windows = model.windows(count, split="eval", seed=0)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "spliced": lambda x: dictionary.to(x.device)(x),
+        "zero": torch.zeros_like,
+        "mean": lambda x: mean.to(x).expand_as(x),
+    }
+    totals = dict.fromkeys(["tokens", "clean", "kl", *ways], 0.0)
+    for start in range(0, len(windows), 8):
+        part = windows[start : start + 8]
+        counted = part.keep[:, :-1] & part.attention[:, 1:]
+        targets = part.ids[:, 1:][counted]
+        clean = model.logits(part)[:, :-1][counted].double().log_softmax(-1)
+        totals["tokens"] += len(targets)
+        totals["clean"] += float(nll_loss(clean, targets, reduction="sum"))
+        for name, way in ways.items():
+            changed = model.spliced_logits(part, way)[:, :-1][counted].double().log_softmax(-1)
+            totals[name] += float(nll_loss(changed, targets, reduction="sum"))
+            if name == "spliced":
+                totals["kl"] += float((clean.exp() * (clean - changed)).sum())
+    loss = {name: total / totals["tokens"] for name, total in totals.items()}
+    return [
+        Score(metric="ce_clean", value=loss["clean"], better="neither"),
+        Score(metric="ce_spliced", value=loss["spliced"], better="lower"),
+        Score(metric="kl", value=loss["kl"], better="lower"),
+        *(
+            Score(
+                metric="loss_recovered",
+                value=(loss[name] - loss["spliced"]) / (loss[name] - loss["clean"]),
+                better="higher",
+                params={"against": name},
+            )
+            for name in ("zero", "mean")
+        ),
+    ]

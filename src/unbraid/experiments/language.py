@@ -1,0 +1,39 @@
+"""On a real language model, live (--source.model, --source.layer, --source.text) or from activations on disk."""
+
+from unbraid.activation import TopK
+from unbraid.dictionary import DictionaryConfig
+from unbraid.experiment import Experiment, Training
+from unbraid.experiments.methods import compared, controls, standard
+from unbraid.objective import Objective
+from unbraid.sources.cached import Cached
+from unbraid.sources.language_model import LanguageModel
+from unbraid.sweep import Study
+from unbraid.terms.aux_k import AuxK
+from unbraid.terms.reconstruction import Reconstruction
+
+
+def lm_topk() -> Experiment:
+    """One TopK SAE on a language model."""
+    return Experiment(
+        name="lm-topk-l0_32",
+        source=LanguageModel(model="EleutherAI/pythia-70m-deduped", layer=3, text="hf://monology/pile-uncopyrighted"),
+        objective=Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()}),
+        dictionary=DictionaryConfig(d_sae=4096, activation=TopK(32)),
+        training=Training(tokens=20_000_000),
+    )
+
+
+def lm() -> Study:
+    """Every method at two sparsities on a language model, controls beside, on one stream of activations."""
+    base = lm_topk()
+    return Study(source=base.source, d_sae=4096, training=base.training, members=compared((16, 64)))
+
+
+def cached() -> Study:
+    """Standard SAEs and controls on activations that `unbraid cache` wrote: name the folder with --source.folder."""
+    return Study(
+        source=Cached(folder="activations"),
+        d_sae=4096,
+        training=Training(tokens=20_000_000),
+        members=standard(32) | controls(32),
+    )

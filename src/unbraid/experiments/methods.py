@@ -1,0 +1,75 @@
+"""The methods a study compares, at given sparsities: standard SAEs, disentanglement and control terms, controls.
+
+Penalty weights make their gradient on the atoms, averaged over steps, about a fifth of the reconstruction's on the demo's
+world after a quarter of training (docs/log.md has the measurement); they are not tuned on any score.
+"""
+
+from collections.abc import Sequence
+
+from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary import PrincipalComponents
+from unbraid.objective import Objective, TargetL0
+from unbraid.sweep import Member
+from unbraid.terms.aux_k import AuxK
+from unbraid.terms.effect import Effect
+from unbraid.terms.l0 import L0
+from unbraid.terms.l1 import L1
+from unbraid.terms.nested_reconstruction import NestedReconstruction
+from unbraid.terms.orthogonality import Orthogonality
+from unbraid.terms.reconstruction import Reconstruction
+
+
+def standard(l0: int) -> dict[str, Member]:
+    """Plain sparsity: ReLU + L1, TopK, BatchTopK, JumpReLU + L0, and Matryoshka, at an L0."""
+    plain, aux = Reconstruction(), {"aux_k": AuxK()}
+    control = TargetL0(l0=float(l0), penalty="sparsity")
+    return {
+        f"relu-l0_{l0}": Member(
+            objective=Objective(reconstruction=plain, penalties={"sparsity": L1(), **aux}, target_l0=control),
+            activation=ReLU(),
+        ),
+        f"topk-l0_{l0}": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=TopK(l0)),
+        f"batchtopk-l0_{l0}": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=BatchTopK(l0)),
+        f"jumprelu-l0_{l0}": Member(
+            objective=Objective(reconstruction=plain, penalties={"sparsity": L0(), **aux}, target_l0=control),
+            activation=JumpReLU(),
+        ),
+        f"matryoshka-l0_{l0}": Member(
+            objective=Objective(reconstruction=NestedReconstruction(), penalties=aux), activation=BatchTopK(l0)
+        ),
+    }
+
+
+def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -> dict[str, Member]:
+    """BatchTopK with decoder orthogonality, or with the effect reward on the layers after, at an L0."""
+    plain, aux = Reconstruction(), {"aux_k": AuxK()}
+    terms = {
+        "orthogonality": {"orthogonality": Orthogonality(weight=orthogonality)},
+        "effect": {"effect": Effect(weight=effect)},
+    }
+    return {
+        f"{name}-l0_{l0}": Member(
+            objective=Objective(reconstruction=plain, penalties={**penalties, **aux}, ramp=0.0), activation=BatchTopK(l0)
+        )
+        for name, penalties in terms.items()
+    }
+
+
+def controls(l0: int) -> dict[str, Member]:
+    """Baselines no method should lose to: frozen decoder, untrained, principal components, at an L0."""
+    plain = Objective(reconstruction=Reconstruction())
+    return {
+        f"frozen-decoder-l0_{l0}": Member(objective=plain, activation=BatchTopK(l0), frozen=("W_dec",), control=True),
+        f"untrained-l0_{l0}": Member(objective=plain, activation=BatchTopK(l0), trained=False, control=True),
+        f"pca-l0_{l0}": Member(
+            objective=plain, activation=TopK(l0), init=PrincipalComponents(), trained=False, control=True
+        ),
+    }
+
+
+def compared(sparsities: Sequence[int]) -> dict[str, Member]:
+    """Everything, at every L0."""
+    members: dict[str, Member] = {}
+    for l0 in sparsities:
+        members |= standard(l0) | disentangling(l0) | controls(l0)
+    return members

@@ -1,0 +1,19 @@
+"""Tests run on one thread: their matrices are too small to share, and a busy machine makes sharing far slower."""
+
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {
+        "gpu": "" if torch.cuda.is_available() else "no GPU here",
+        "network": "" if os.environ.get("UNBRAID_NETWORK") else "reaches a hub; set UNBRAID_NETWORK=1 to run it",
+    }
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
