@@ -1,8 +1,8 @@
 """Each method against the best plain-sparsity baseline, at matched L0, FVU or bits.
 
 The points of comparison are the baselines' own. Both sides are read off their curves at the same x, moved by at most
-10 % so that it lies inside the measured range of every seed. Where curves do not overlap, measured points within 10 % are
-compared; where there are none, nothing is.
+10 % so that it lies inside the measured range of every seed. Where curves do not overlap, measured points within 10 %
+are compared; where there are none, nothing is.
 """
 
 import math
