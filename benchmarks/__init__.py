@@ -1,0 +1,1 @@
+"""Side-by-side training throughput: our step against those of the other libraries."""

@@ -1,0 +1,1 @@
+"""One module a contender, each importing only what its own environment has."""
