@@ -22,12 +22,15 @@ def modules(folder: str, packages: tuple[str, ...]) -> Iterator[ModuleType]:
     """Every module in `<package>.<folder>`, for each package that has one. Raises ValueError for an unknown package."""
     for package in packages:
         try:
-            home = importlib.import_module(package)
+            importlib.import_module(package)
         except ImportError as error:
             raise ValueError(f"cannot import package {package!r} ({error}); is it installed, or on PYTHONPATH?") from error
-        if folder not in {found.name for found in pkgutil.iter_modules(home.__path__)}:
+        try:
+            parent = importlib.import_module(f"{package}.{folder}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{package}.{folder}":
+                raise
             continue
-        parent = importlib.import_module(f"{package}.{folder}")
         for found in pkgutil.iter_modules(parent.__path__):
             yield importlib.import_module(f"{parent.__name__}.{found.name}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from unbraid.experiment import Experiment
+    from unbraid.plan import Budget
     from unbraid.run import Run
     from unbraid.sweep import Study
 
@@ -144,7 +145,7 @@ def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) 
 
     cls = catalog.pick(term, catalog.terms(allowed), "term")
     name = term.replace("-", "_")
-    add = lambda o: replace(o, penalties={**o.penalties, name: cls()})  # noqa: E731
+    add = lambda o: replace(o, penalties={**o.penalties, name: cls()})
     if isinstance(named, Experiment):
         return replace(named, objective=add(named.objective), name=f"{named.name}-{term}")
     members = {k: replace(m, objective=add(m.objective)) if m.trained else m for k, m in named.members.items()}
@@ -160,35 +161,42 @@ def experiments_of(named: "Experiment | Study") -> "list[Experiment]":
 def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
     from rich.console import Console
 
-    from unbraid.plan import plan
+    from unbraid.plan import budget, estimate
     from unbraid.sweep import cohorts
 
     named = resolved(options, rest)
     console, possible = Console(), True
     for cohort in cohorts(experiments_of(named)):
-        with console.status("measuring a few steps"):
-            found = plan(cohort, options.out)
+        found = budget(cohort, options.out)
         for line in described(found):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
-        for problem in found.problems():
-            possible = False
-            print(f"error: {problem}", file=sys.stderr)
+            print(line)
+        for text in cohort[0].source.sample_text(2):
+            print(f"reads         {text[:300]!r}")
+        possible = refuse(found) and possible
+        if possible:
+            with console.status("measuring a few steps of every member"):
+                seconds = estimate(cohort)
+            print(f"time          {duration(seconds)}, from measured steps")
     return 0 if possible else 2
 
 
-def described(found: Any) -> list[str]:
-    gigabytes = lambda n: f"{n / 1e9:.2f} GB"  # noqa: E731
+def refuse(found: "Budget") -> bool:
+    """Print what stands in the way; True when nothing does."""
+    problems = found.problems()
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return not problems
+
+
+def described(found: "Budget") -> list[str]:
+    gigabytes = lambda n: f"{n / 1e9:.2f} GB"
     available = f"{found.available:,.0f}" if found.available != float("inf") else "no end to what is"
-    lines = [
+    return [
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
         f"tokens        {found.tokens:,} needed, {available} available",
         f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
         f"memory        {gigabytes(found.memory)} besides the model, {gigabytes(found.memory_free)} free",
-        f"time          {duration(found.seconds)} from measured steps",
     ]
-    for text in found.sample:
-        lines.append(f"reads         {text[:300]!r}")
-    return lines
 
 
 def duration(seconds: float) -> str:
@@ -233,6 +241,7 @@ def axis(text: str) -> tuple[str, list[Any]]:
 def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> int:
     import torch
 
+    from unbraid.plan import budget
     from unbraid.run import finished
     from unbraid.sweep import cohorts
     from unbraid.train import Interrupted, train
@@ -240,6 +249,8 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
     if options.threads:
         torch.set_num_threads(options.threads)
     for cohort in cohorts(experiments):
+        if not refuse(budget(cohort, options.out)):
+            return 2
         done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         try:

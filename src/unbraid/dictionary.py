@@ -22,6 +22,8 @@ Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
 Path = Literal["auto", "sparse", "dense"]
 
+PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+
 # Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
 
@@ -165,18 +167,23 @@ class DictionaryConfig:
     frozen: tuple[str, ...] = ()
     """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
 
-    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False) -> Dictionary:
-        """An initialised dictionary on the CPU. Raises ValueError for widths and k that cannot be."""
+    def check(self) -> None:
+        """Raise ValueError for widths, k and frozen parameters that cannot be."""
         k = getattr(self.activation, "k", 1)
         if not 0 < k <= self.d_sae:
             raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
+        wrong = sorted(set(self.frozen) - set(PARAMETERS))
+        if wrong:
+            raise ValueError(f"no parameters {wrong} to freeze; there are {', '.join(PARAMETERS)}")
+
+    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False) -> Dictionary:
+        """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError as `check` does."""
+        self.check()
         dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
         self.init(dictionary, sample, seeding.stream(seed, "init"))
         if isinstance(self.activation, JumpReLU):
             start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
             dictionary.threshold.data.fill_(start)
         for name in self.frozen:
-            if name not in dict(dictionary.named_parameters()):
-                raise ValueError(f"no parameter {name!r} to freeze; there are W_enc, b_enc, W_dec, b_dec, threshold")
             getattr(dictionary, name).requires_grad_(False)
         return dictionary

@@ -1,4 +1,4 @@
-"""What an experiment will cost, before any work: tokens, disk, memory, time, and what the model will read."""
+"""What a cohort will cost, before any work: tokens, disk, memory, time, and what the model will read."""
 
 import os
 import shutil
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unbraid.checkpoint import KEPT
 from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
-from unbraid.checkpoint import KEPT
 from unbraid.source import Stream
 from unbraid.train import Learner, check_needs, check_shared, context_supply, fitting_sample, steps
 
@@ -18,22 +18,21 @@ FLOAT = 4  # bytes of a float32
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
+    """What a cohort needs and what there is; known without training a step."""
+
     members: int
     tokens: int
-    """Tokens the longest member needs."""
+    """Activations the longest member needs."""
     available: float
     parameters: int
     """Of all members together."""
     disk: int
-    """Bytes written at the peak: checkpoints, then final weights."""
+    """Bytes at the peak: checkpoints (weights and two moments, kept twice and one being written), then final weights."""
     disk_free: int
     memory: int
-    """Bytes for parameters, gradients, moments, one chunk of pre-activations and the shuffle buffer; the model apart."""
+    """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer; the model apart."""
     memory_free: int
-    seconds: float
-    """Estimated from a few measured steps; harvesting included."""
-    sample: list[str]
 
     def problems(self) -> list[str]:
         """Why this cannot run, each with its remedy; empty when it can."""
@@ -46,44 +45,49 @@ class Plan:
         if self.disk > self.disk_free:
             found.append(f"{self.disk:,} bytes of disk are needed and {self.disk_free:,} free: write elsewhere with --out")
         if self.memory > self.memory_free:
-            found.append(f"{self.memory:,} bytes of memory are needed and {self.memory_free:,} free: fewer members or latents")
+            found.append(
+                f"{self.memory:,} bytes of memory are needed and {self.memory_free:,} free: train fewer members at a time, "
+                "fewer latents, or set a smaller --source.buffer-tokens"
+            )
         return found
 
 
-def plan(cohort: Sequence[Experiment], out: Path) -> Plan:
-    """Measure a few real steps and add up the rest. Raises ValueError as training would for experiments that cannot be."""
+def budget(cohort: Sequence[Experiment], out: Path) -> Budget:
+    """Raises ValueError, as training would, for experiments that cannot be."""
     check_shared(cohort)
-    check_needs(cohort)
+    for experiment in cohort:
+        experiment.objective.check()
+        experiment.dictionary.check()
+        _ = experiment.folder
     source, training = cohort[0].source, cohort[0].training
-    sample = fitting_sample(source, training.data_seed)
-    learners = [Learner(experiment, sample) for experiment in cohort]
-    longest = max(learner.steps for learner in learners)
-    stream = Stream(source, training.batch_size, seed=training.data_seed)
-    next(stream)
-    before = time.monotonic()
-    block = source.block(0, split="train", seed=training.data_seed)
-    assert block is not None, "fitting_sample has read it"
-    rows = len(block.rows)
-    harvest = (time.monotonic() - before) / rows
-    per_step = 0.0
-    for learner in learners:
-        if learner.steps:
-            per_step += measured(learner, stream, training.data_seed) * learner.steps / longest
-    parameters = sum(sum(p.numel() for p in learner.dictionary.parameters()) for learner in learners)
-    weights = parameters * FLOAT
-    chunk = CHUNK_ENTRIES["cpu"] * FLOAT
-    buffer = 2 * rows * source.d_in * FLOAT
-    tokens = longest * training.batch_size
-    available = source.available("train")
+    d_in = source.d_in
+    parameters = sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
+    tokens = max(steps(e.training) for e in cohort) * training.batch_size
+    buffer = 3 * getattr(source, "buffer_tokens", training.batch_size) * d_in  # a block, its shuffle, the carried rows
     existing = out
     while not existing.exists():
         existing = existing.parent
-    return Plan(
-        members=len(cohort), tokens=tokens, available=available, parameters=parameters,
-        disk=weights * 3 * (KEPT + 1), disk_free=shutil.disk_usage(existing).free,
-        memory=weights * 4 + chunk + buffer, memory_free=free_memory(),
-        seconds=longest * per_step + tokens * harvest, sample=source.sample_text(2),
+    return Budget(
+        members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
+        disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
+        memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
     )  # fmt: skip
+
+
+def estimate(cohort: Sequence[Experiment]) -> float:
+    """Seconds training would take, from a few measured steps of every member and one harvested block."""
+    check_needs(cohort)
+    source, training = cohort[0].source, cohort[0].training
+    sample = fitting_sample(source, training.data_seed)
+    longest = max(steps(e.training) for e in cohort)
+    before = time.monotonic()
+    block = source.block(0, split="train", seed=training.data_seed)
+    assert block is not None, "fitting_sample has read it"
+    harvest = (time.monotonic() - before) / len(block.rows) * longest * training.batch_size
+    stream = Stream(source, training.batch_size, seed=training.data_seed)
+    return harvest + sum(
+        steps(e.training) * measured(Learner(e, sample), stream, training.data_seed) for e in cohort if e.training.tokens
+    )
 
 
 def measured(learner: Learner, stream: Stream, seed: int) -> float:

@@ -44,12 +44,14 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> "Run":
-        """Raises ValueError when there is no finished run at `path`."""
+        """Raises ValueError when there is no finished run at `path`, or its experiment is of another version."""
         if not (path / "experiment.json").is_file():
             raise ValueError(f"{path} is not a run folder (no experiment.json)")
         if not finished(path):
             raise ValueError(f"{path} is not finished: train it to the end with --resume")
-        return cls(path, packages)
+        run = cls(path, packages)
+        _ = run.experiment
+        return run
 
     @cached_property
     def experiment(self) -> Experiment:

@@ -76,7 +76,7 @@ class Learner:
             x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=contexts, progress=index / self.steps,
             dead=self.since_fired >= self.experiment.training.dead_after, rng=torch.Generator(),
         )  # fmt: skip
-        streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")  # noqa: E731
+        streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
         loss, metrics = evaluate(objective, step, index, scale=scale, streams=streams, memory=self.memory)
         loss.backward()

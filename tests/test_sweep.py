@@ -1,0 +1,79 @@
+import pytest
+
+from tests.small import WORLD, experiment
+from unbraid.activation import BatchTopK
+from unbraid.dictionary import PrincipalComponents
+from unbraid.objective import Objective, TargetL0
+from unbraid.sweep import Member, Study, cohorts, cross
+from unbraid.terms.l1 import L1
+from unbraid.terms.reconstruction import Reconstruction
+
+
+def test_axes_cross_and_name_what_they_change():
+    crossed = cross(experiment(), {"training.lr": [1e-4, 3e-4], "seed": [0, 1, 2]})
+    assert [(e.name, e.training.lr, e.seed) for e in crossed][:4] == [
+        ("small-lr_0.0001", 1e-4, 0),
+        ("small-lr_0.0001", 1e-4, 1),
+        ("small-lr_0.0001", 1e-4, 2),
+        ("small-lr_0.0003", 3e-4, 0),
+    ]
+    assert len({e.folder for e in crossed}) == 6
+
+
+def test_sparsity_axes_get_the_name_the_report_reads():
+    assert [e.name for e in cross(experiment(), {"dictionary.activation.k": [2, 4]})] == ["small-l0_2", "small-l0_4"]
+
+
+def test_a_penalty_is_reached_by_its_name():
+    base = experiment(sparsity=L1())
+    (crossed,) = cross(base, {"objective.penalties.sparsity.weight": [0.5]})
+    assert crossed.objective.penalties["sparsity"].weight == 0.5
+    assert base.objective.penalties["sparsity"].weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("training.lrr", "did you mean 'lr'"), ("objective.penalties.spars.weight", "did you mean|there are")],
+)
+def test_a_misspelt_axis_fails(path, message):
+    with pytest.raises(ValueError, match=message):
+        cross(experiment(), {path: [1.0]})
+
+
+def test_a_value_of_the_wrong_kind_fails():
+    with pytest.raises(ValueError, match="seed is int, such as 0; 'one' is not"):
+        cross(experiment(), {"seed": ["one"]})
+
+
+def test_experiments_that_share_a_stream_are_trained_together():
+    crossed = cross(experiment(), {"training.batch_size": [80, 160], "seed": [0, 1]})
+    assert [[e.training.batch_size for e in group] for group in cohorts(crossed)] == [[80, 80], [160, 160]]
+
+
+def test_a_study_is_methods_times_seeds_on_one_stream():
+    plain = Objective(reconstruction=Reconstruction())
+    study = Study(
+        source=WORLD,
+        d_sae=64,
+        seeds=(0, 5),
+        members={
+            "a-l0_3": Member(objective=plain, activation=BatchTopK(3)),
+            "pca-l0_3": Member(objective=plain, init=PrincipalComponents(), trained=False, control=True),
+        },
+    )
+    made = study.experiments()
+    assert [(e.name, e.seed, e.control) for e in made] == [
+        ("a-l0_3", 0, False), ("a-l0_3", 5, False), ("pca-l0_3", 0, True), ("pca-l0_3", 5, True),
+    ]  # fmt: skip
+    assert made[2].dictionary.d_sae == 32, "PCA has two signed directions a dimension"
+    assert made[2].training.tokens == 0
+    assert len(cohorts(made)) == 1
+
+
+def test_target_l0_fields_can_be_crossed():
+    base = experiment(sparsity=L1())
+    controlled = Objective(reconstruction=Reconstruction(), penalties={"sparsity": L1()}, target_l0=TargetL0(l0=4.0))
+    from dataclasses import replace
+
+    crossed = cross(replace(base, objective=controlled), {"objective.target_l0.l0": [2.0, 8.0]})
+    assert [e.name for e in crossed] == ["small-l0_2", "small-l0_8"]
