@@ -91,7 +91,7 @@ def test_impossible_settings_are_refused():
         DictionaryConfig(d_sae=24, activation=TopK(30)).build(SAMPLE, seed=0)
     with pytest.raises(ValueError, match="set --dictionary.d-sae 14"):
         DictionaryConfig(d_sae=15, activation=TopK(3), init=PrincipalComponents()).build(SAMPLE, seed=0)
-    with pytest.raises(ValueError, match="no parameter 'W_decoder'"):
+    with pytest.raises(ValueError, match="'W_decoder'.* to freeze; there are W_enc"):
         DictionaryConfig(d_sae=24, activation=TopK(3), frozen=("W_decoder",)).build(SAMPLE, seed=0)
 
 
@@ -107,3 +107,17 @@ def test_the_encoder_is_stored_latent_by_latent():
         assert weights.shape == (D_IN, D_SAE) and weights.t().is_contiguous()
     (made(batch())).sum().backward()
     assert made.W_enc.grad is not None and made.W_enc.grad.t().is_contiguous()
+
+
+def test_the_fused_optimiser_moves_the_transposed_encoder_as_the_plain_one_does():
+    moved = []
+    for fused in (False, True):
+        made = dictionary(TopK(4)).float()
+        optimiser = torch.optim.AdamW(made.parameters(), lr=0.1, fused=fused)
+        for seed in range(3):
+            optimiser.zero_grad()
+            made(batch(seed=seed).float()).square().sum().backward()
+            optimiser.step()
+        moved.append(made.W_enc.detach())
+    assert (moved[0] - dictionary(TopK(4)).float().W_enc).abs().max() > 0.1
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-4, atol=1e-4)
