@@ -40,7 +40,7 @@ def test_a_planted_winner_is_found_and_named(run):
     assert found.tone == "yes" and "hsic is better" in found.verdict
     mcc = of(found, "mcc")
     assert mcc.word == "better"
-    assert mcc.sentence.startswith("hsic is better than topk, the best plain-sparsity baseline, at L0 32")
+    assert mcc.sentence.startswith("hsic is better than topk, the best standard SAE, at L0 32")
     assert "3 paired seeds" in mcc.sentence
     (comparison,) = mcc.comparisons
     assert comparison.difference.mean == pytest.approx(0.2, abs=0.02)
@@ -129,7 +129,7 @@ def test_bits_are_matched_only_when_there_are_such_scores(run):
 
 def test_without_baselines_there_is_no_answer(run):
     found = answered([run("hsic", s, {"l0": 32.0, "mcc": 0.7}, penalties={"hsic": 1.0}) for s in SEEDS])
-    assert found.tone == "unknown" and "no plain-sparsity baseline" in found.verdict
+    assert found.tone == "unknown" and "no standard SAE" in found.verdict
 
 
 def test_a_control_as_good_as_the_methods_is_pointed_out(run):
@@ -150,7 +150,7 @@ def test_widths_are_compared_apart(run):
     scores = arrange(read_study(folders))
     assert scores.widths == [1024, 4096]
     assert answer(scores, 1024).tone == "yes"
-    assert "only plain-sparsity methods" in answer(scores, 4096).verdict
+    assert "only standard SAEs" in answer(scores, 4096).verdict
 
 
 def test_gaps_name_errors_nan_and_missing_evals(full_study):

@@ -65,15 +65,15 @@ def test_a_damaged_result_is_an_error_with_its_text(run):
 
 
 @pytest.mark.parametrize(
-    ("penalties", "plain"),
+    ("penalties", "standard"),
     [({}, True), ({"l1": 0.1, "aux_k": 0.03}, True), ({"hsic": 1.0}, False), ({"hsic": 0.0, "l0": 1.0}, True)],
 )
-def test_baselines_ask_for_sparsity_only(run, penalties, plain):
-    assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].plain is plain
+def test_baselines_ask_for_sparsity_only(run, penalties, standard):
+    assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].standard is standard
 
 
 def test_controls_are_no_baselines(run):
-    assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].plain
+    assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].standard
 
 
 def test_names_state_method_and_l0():

@@ -4,7 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbraid.report.compare import AXES, Comparison, Point, Quantity, Scores, against, best_at, compare, points, primary
+from unbraid.report.compare import (
+    AXES,
+    DIAGNOSTIC,
+    Comparison,
+    Point,
+    Quantity,
+    Scores,
+    against,
+    best_at,
+    compare,
+    points,
+    primary,
+)
 from unbraid.report.intervals import FEWEST_SEEDS
 from unbraid.report.text import change, listed, number, plural, seeds
 
@@ -64,11 +76,12 @@ def answer(scores: Scores, d_sae: int) -> Answer:
     ]
     matrices = [matrix(everything, point, metrics) for point in chosen.values()]
     start = chosen.get("L0")
-    baselines, compared = ([m.name for m in scores.having(role, d_sae)] for role in ("plain", "compared"))
+    baselines, compared = ([m.name for m in scores.having(role, d_sae)] for role in ("standard", "compared"))
     answers = []
     if start is not None and compared:
         answers = [metric_answer(scores, metric, everything, start, d_sae) for metric in metrics]
-    shown = [c for m in matrices for _, row in m.rows for c in row]
+    # What a penalty can move by itself is shown, but is no evidence for an answer.
+    shown = [c for m in matrices for _, row in m.rows for c in row if c.metric.metric not in DIAGNOSTIC]
     tone, verdict = conclude(baselines, compared, shown, start)
     return Answer(d_sae, tone, verdict, profiles(matrices), answers, matrices, everything, baselines, compared)
 
@@ -101,7 +114,7 @@ def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
     values = f"{number(best.value)} against {number(best.baseline_value)}"
     tail = f" ({best.note})" if best.note and best.word != "no interval" else ""
     evidence = f"{values}, difference {change(best.difference)}, {seeds(best.difference)}{tail}"
-    baseline = f"{best.baseline}, the best plain-sparsity baseline"
+    baseline = f"{best.baseline}, the best standard SAE"
     count = sum(c.word != "not comparable" for c in here)
     among = f"{best.method}, the best of {count} compared methods" if count > 1 else best.method
     if best.word == "better":
@@ -136,7 +149,7 @@ def at_points(word: str, axis: str, among: Sequence[Comparison]) -> str:
 def control_check(scores: Scores, metric: Quantity, point: Point, d_sae: int) -> tuple[str, bool]:
     """What the best control reaches, and whether the best method fails to beat it."""
     control = best_at(scores, scores.having("control"), point, metric)
-    methods = [*scores.having("plain", d_sae), *scores.having("compared", d_sae)]
+    methods = [*scores.having("standard", d_sae), *scores.having("compared", d_sae)]
     best = best_at(scores, methods, point, metric)
     if control is None or best is None:
         return f"No control was measured at this {point.axis}.", False
@@ -186,8 +199,8 @@ def conclude(
     if winners:
         verb = "is" if len(winners) == 1 else "are each"
         return "yes", (
-            f"Yes, on what was measured here: {matched}, {listed(winners)} {verb} better than the best plain-sparsity "
-            "baseline on some headline score and worse on none."
+            f"Yes, on what was measured here: {matched}, {listed(winners)} {verb} better than the best standard "
+            "SAE on some headline score and worse on none."
         )
     if mixed:
         verb = "is" if len(mixed) == 1 else "are"
@@ -196,11 +209,11 @@ def conclude(
     if losers:
         verb = "is" if len(losers) == 1 else "are"
         return "no", (
-            f"No: {matched}, no compared method is better than the best plain-sparsity baseline on any headline score, "
+            f"No: {matched}, no compared method is better than the best standard SAE on any headline score, "
             f"and {listed(losers)} {verb} worse on some."
         )
     return "same", (
-        f"No difference shown: {matched}, no compared method is better or worse than the best plain-sparsity baseline "
+        f"No difference shown: {matched}, no compared method is better or worse than the best standard SAE "
         "on any headline score. That is no proof of equality; the intervals say what is still possible."
     )
 
@@ -210,11 +223,11 @@ def nothing_to_say(
 ) -> str:
     """Why there is no answer; empty when there is one."""
     if not baselines:
-        return "no plain-sparsity baseline was run, so there is nothing to compare with"
+        return "no standard SAE was run, so there is nothing to compare with"
     if not compared:
-        return "only plain-sparsity methods were run, so there is nothing to compare with them"
+        return "only standard SAEs were run, so there is nothing to compare with them"
     if start is None:
-        return "no plain-sparsity baseline has an L0 score, so nothing can be matched"
+        return "no standard SAE has an L0 score, so nothing can be matched"
     if not found:
         return "no headline score was measured"
     if all(c.word == "not comparable" for c in found):

@@ -1,4 +1,4 @@
-"""Each method against the best plain-sparsity baseline, at matched L0, FVU or bits.
+"""Each method against the best standard SAE, at matched L0, FVU or bits.
 
 The points of comparison are the baselines' own. Both sides are read off their curves at the same x, moved by at most
 10 % so that it lies inside the measured range of every seed. Where curves do not overlap, measured points within 10 %
@@ -15,7 +15,7 @@ from unbraid.report.curves import TOLERANCE, Curve, clusters, interpolate, neare
 from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
 from unbraid.report.rows import StoredRun, Study, records
 
-Role = Literal["plain", "compared", "control"]
+Role = Literal["standard", "compared", "control"]
 Word = Literal["better", "no difference shown", "worse", "no interval", "not comparable"]
 
 HEADLINE = (
@@ -27,6 +27,8 @@ HEADLINE = (
     ("max_decoder_cosine", "decoder_max_cosine", "max_cosine", "mean_max_cosine"),
 )
 """What is answered first: the first name of each line that has scores."""
+DIAGNOSTIC = frozenset({*HEADLINE[-2], *HEADLINE[-1]})
+"""Headline scores that an objective can set directly (living latents, decoder cosines): shown, never counted as a win."""
 AXES = (
     ("L0", ("l0",)),
     ("FVU", ("fvu",)),
@@ -147,14 +149,14 @@ def methods(runs: Iterable[StoredRun]) -> list[Method]:
     """Baselines, then what is compared with them, then controls. One name at two widths is two methods."""
     groups: dict[tuple[str, Role, int], list[StoredRun]] = {}
     for run in runs:
-        role: Role = "control" if run.control else "plain" if run.plain else "compared"
+        role: Role = "control" if run.control else "standard" if run.standard else "compared"
         groups.setdefault((run.method, role, run.d_sae), []).append(run)
     seen = [name for name, _, _ in groups]
     found = [
         Method(name if seen.count(name) == 1 else f"{name} ({role}, {d_sae} latents)", role, d_sae, tuple(members))
         for (name, role, d_sae), members in groups.items()
     ]
-    return sorted(found, key=lambda m: (("plain", "compared", "control").index(m.role), m.name))
+    return sorted(found, key=lambda m: (("standard", "compared", "control").index(m.role), m.name))
 
 
 class Point(NamedTuple):
@@ -193,21 +195,21 @@ class Comparison:
 
 
 def points(scores: Scores, axis: str, d_sae: int) -> list[Point]:
-    """Where the plain baselines of a width were measured on an axis."""
+    """Where the standard SAEs of a width were measured on an axis."""
     quantity = scores.named(dict(AXES)[axis])
     if quantity is None:
         return []
-    settings = [runs for method in scores.having("plain", d_sae) for runs in method.settings.values()]
+    settings = [runs for method in scores.having("standard", d_sae) for runs in method.settings.values()]
     means = [t_interval([scores.value(run, quantity) for run in runs]).mean for runs in settings]
     return [Point(axis, quantity, at) for at in clusters(means)]
 
 
 def compare(scores: Scores, point: Point, metric: Quantity, d_sae: int) -> list[Comparison]:
-    """Every compared method of a width against the best plain baseline there."""
+    """Every compared method of a width against the best standard SAE there."""
     compared = scores.having("compared", d_sae)
-    baseline = best_at(scores, scores.having("plain", d_sae), point, metric)
+    baseline = best_at(scores, scores.having("standard", d_sae), point, metric)
     if baseline is None:
-        reason = f"no plain-sparsity baseline has {metric.label} at this {point.axis}"
+        reason = f"no standard SAE has {metric.label} at this {point.axis}"
         return [Comparison(metric, point, m.name, "none", "not comparable", note=reason) for m in compared]
     return corrected([against(scores, method, baseline, point, metric) for method in compared])
 

@@ -18,10 +18,10 @@ COLUMNS = [
     "source",
 ]  # fmt: skip
 
-# Penalties that ask for sparsity or for living latents and nothing else. A method with no other term is a
-# plain-sparsity baseline; nested reconstruction (Matryoshka) asks for more, so it is one of the methods compared.
-PLAIN_PENALTIES = frozenset({"l1", "l0", "aux_k"})
-PLAIN_RECONSTRUCTION = "reconstruction"
+# The field's standard SAEs, the baselines of every answer: reconstruction, nested (Matryoshka) or not, and penalties
+# that ask for sparsity or living latents and nothing else.
+STANDARD_PENALTIES = frozenset({"l1", "l0", "aux_k"})
+STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction"})
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class StoredRun:
         return float(activation.get("k") or target.get("l0") or split_name(self.name)[1])
 
     @cached_property
-    def plain(self) -> bool:
-        """Whether the objective asks for reconstruction and sparsity only."""
+    def standard(self) -> bool:
+        """Whether this is a standard SAE."""
         if self.control:
             return False
         objective = self.experiment["objective"]
         penalties = {kind(term) for term in (objective.get("penalties") or {}).values() if term.get("weight", 1.0)}
-        return kind(objective["reconstruction"]) == PLAIN_RECONSTRUCTION and penalties <= PLAIN_PENALTIES
+        return kind(objective["reconstruction"]) in STANDARD_RECONSTRUCTIONS and penalties <= STANDARD_PENALTIES
 
     def log(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line cut short by a crash is left out."""

@@ -81,7 +81,7 @@ def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mappin
     requested = sorted({run.requested_l0 for run in runs if run.requested_l0 == run.requested_l0})
     return MethodSetup(
         name,
-        {"plain": "plain-sparsity baseline", "compared": "compared", "control": "control"}[role],
+        {"standard": "standard SAE", "compared": "compared", "control": "control"}[role],
         lines,
         dictionary_line([run.experiment["dictionary"] for run in runs]),
         "; ".join(f"{key} {values(key, own)}" for key in dict.fromkeys(k for o in own for k in o)),

@@ -1,0 +1,212 @@
+"""Activations on disk: what a source yields, harvested once and read back by memory map.
+
+A folder holds one safetensors file a block (x, tokens, documents, positions) and `index.json`: what was harvested, in
+which order, and the SHA-256 of every shard. Read with the harvest's seed, block i is the origin's block i, bit for bit.
+"""
+
+import errno
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from unbraid import seeding
+from unbraid.config import to_json
+from unbraid.files import read_json, write_atomically, write_json
+from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream
+
+FORMAT = 1
+INDEX = "index.json"
+SAMPLES = 8
+"""Decoded windows kept in the index."""
+
+StorageType = Literal["float32", "bfloat16"]
+Progress = Callable[[Split, int, int | float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cached(Source):
+    """Blocks that `write_cache` put in a folder."""
+
+    folder: str
+    """Where the shards and index.json are."""
+    epochs: int = 1
+    """Passes over the shards; from the second on, in another order."""
+
+    @property
+    def d_in(self) -> int:
+        return self._index["d_in"]
+
+    def block(self, index: int, *, split: Split, seed: int) -> Block | None:
+        shards = self._shards(split)
+        epoch, place = divmod(index, max(len(shards), 1))
+        if epoch >= self.epochs or not shards:
+            return None
+        if epoch == 0 and seed == self._index["seed"]:
+            return self._read(shards[place])
+        name = "shards" if epoch == 0 else f"shards/{epoch}"
+        order = torch.randperm(len(shards), generator=seeding.stream(seed, name))
+        return self._read(shards[int(order[place])])
+
+    def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        raise no_downstream("a cache of activations")
+
+    def available(self, split: Split) -> float:
+        return float(sum(shard["rows"] for shard in self._shards(split)) * self.epochs)
+
+    def metadata(self) -> Mapping[str, str | int | bool]:
+        return self._index["metadata"]
+
+    def sample_text(self, count: int) -> list[str]:
+        return self._index["sample_text"][:count]
+
+    @cached_property
+    def _index(self) -> dict[str, Any]:
+        path = Path(self.folder) / INDEX
+        if not path.is_file():
+            raise ValueError(f"there is no cache of activations at {self.folder!r}; write one with write_cache")
+        return read_index(path)
+
+    @cached_property
+    def _verified(self) -> set[str]:
+        return set()
+
+    def _shards(self, split: Split) -> list[dict[str, Any]]:
+        written = self._index["shards"]
+        if split not in written:
+            raise ValueError(f"the cache at {self.folder!r} holds {sorted(written)}, not {split}; write that split too")
+        return written[split]
+
+    def _read(self, shard: Mapping[str, Any]) -> Block:
+        path = Path(self.folder) / shard["file"]
+        if shard["file"] not in self._verified:
+            fault = fault_of(path, shard)
+            if fault:
+                raise ValueError(f"shard {path} {fault}; run write_cache again: it rewrites this shard and no other")
+            self._verified.add(shard["file"])
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                columns = [tensors.get_tensor(name) for name in ("x", "tokens", "documents", "positions")]
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"shard {path} cannot be read ({error}); run write_cache again") from error
+        return Block(Batch(columns[0].float(), *columns[1:]), shard["filtered"])
+
+
+def write_cache(
+    source: Source,
+    folder: str | Path,
+    *,
+    seed: int,
+    blocks: int | float = math.inf,
+    tokens: int | float = math.inf,
+    splits: Sequence[Split] = ("train", "eval"),
+    dtype: StorageType = "float32",
+    progress: Progress = lambda split, rows, total: None,
+) -> Cached:
+    """Harvest each split block by block until it has `blocks` blocks or `tokens` rows, or all there is.
+
+    A write that was stopped continues where it stopped, and asking for more later adds to what is there: shards already
+    written are checked against their SHA-256 and kept. `progress` hears, after each shard, the rows of a split so far
+    and about how many there will be.
+    """
+    home = Path(folder)
+    index = _started(home, source, seed=seed, dtype=dtype)
+    for partial in home.glob(".*.safetensors.*"):
+        partial.unlink()
+    for split in splits:
+        total = min(tokens, source.available(split))
+        if math.isinf(min(blocks, total)):
+            raise ValueError(f"the {split} split has no end; say how many blocks or tokens of it to keep")
+        shards = index["shards"].setdefault(split, [])
+        rows = number = 0
+        while rows < tokens and number < blocks:
+            if number >= len(shards) or fault_of(home / shards[number]["file"], shards[number]):
+                block = source.block(number, split=split, seed=seed)
+                if block is None:
+                    break
+                missing = min(total - rows, (blocks - number) * len(block.rows))
+                shards[number : number + 1] = [_write_shard(block, home, f"{split}-{number:05d}", dtype, missing)]
+                write_json(home / INDEX, index)
+            rows += shards[number]["rows"]
+            number += 1
+            progress(split, rows, total)
+    write_json(home / INDEX, index)
+    return Cached(folder=str(folder))
+
+
+def row_bytes(d_in: int, dtype: StorageType) -> int:
+    """Bytes a row takes on disk: its activations, its token, its document and its position."""
+    return d_in * (4 if dtype == "float32" else 2) + 3 * 8
+
+
+def fault_of(path: Path, shard: Mapping[str, Any]) -> str:
+    """What is wrong with a shard, as the end of a sentence; empty when nothing is."""
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != shard["bytes"]:
+        return f"is cut short or overwritten ({size:,} bytes, not {shard['bytes']:,})"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if digest == shard["sha256"] else "is corrupt (its SHA-256 is not the one in index.json)"
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    index = read_json(path)
+    if index.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {index.get('format')}, not {FORMAT}; run write_cache into a new folder")
+    return index
+
+
+def _started(home: Path, source: Source, *, seed: int, dtype: StorageType) -> dict[str, Any]:
+    """The index to continue. Raises ValueError when the folder was written from something else."""
+    asked = {"format": FORMAT, "source": to_json(source), "seed": seed, "dtype": dtype}
+    path = home / INDEX
+    if path.is_file():
+        index = read_index(path)
+        was, now = _flat(index), _flat(asked)
+        differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+        if differing:
+            raise ValueError(f"{home} was written with other settings ({', '.join(differing)}); give another folder")
+        return index
+    metadata, sample_text = dict(source.metadata()), source.sample_text(SAMPLES)
+    return {**asked, "d_in": source.d_in, "metadata": metadata, "sample_text": sample_text, "shards": {}}
+
+
+def _flat(index: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cache was, or would be, written from."""
+    return {"seed": index["seed"], "dtype": index["dtype"]} | {f"source.{k}": v for k, v in index["source"].items()}
+
+
+def _write_shard(block: Block, home: Path, name: str, dtype: StorageType, missing: int | float) -> dict[str, Any]:
+    """Write one block; `missing` rows of its split, these included, are still to be written."""
+    rows = block.rows.to("cpu")
+    check_finite(rows.x, name)
+    columns = {"tokens": rows.tokens, "documents": rows.documents, "positions": rows.positions}
+    data = save({"x": rows.x.to(getattr(torch, dtype)).contiguous(), **{k: v.contiguous() for k, v in columns.items()}})
+    file = f"{name}.safetensors"
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(data)
+
+    try:
+        write_atomically(home / file, write)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        more = missing * row_bytes(rows.x.shape[1], dtype)
+        raise OSError(
+            error.errno,
+            f"the disk is full: this shard needs {len(data):,} bytes, and what is left of its split about {more:,.0f}; "
+            "free some space and run this again, it continues where it stopped",
+            str(home / file),
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    return {"file": file, "rows": len(rows), "filtered": block.filtered, "sha256": digest, "bytes": len(data)}

@@ -1,0 +1,486 @@
+"""Activations of any Hugging Face causal language model, and the layers after them.
+
+The model is read through forward hooks and never changed: no folding, no wrapping, no weights touched. The downstream
+map replays the model's own blocks with the very arguments (masks, rotary angles) they got in the base forward pass.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from unbraid import seeding
+from unbraid import text as texts
+from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite
+from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
+
+Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
+
+BLOCK_LISTS = (
+    "model.layers",  # Llama, Qwen, Gemma, Mistral, OLMo, Phi, BitNet, …
+    "transformer.h",  # GPT-2, GPT-J, GPT-Neo, Bloom
+    "gpt_neox.layers",  # Pythia
+    "model.decoder.layers",  # OPT
+    "model.language_model.layers",  # text half of multimodal models
+)
+# What a block adds to the residual stream. Where a norm follows the sublayer (Gemma 2 and 3, OLMo 2, GLM 4), it is the
+# norm's output, which is also what TransformerLens calls hook_mlp_out and hook_attn_out.
+SUBLAYERS = {
+    "mlp_out": ("post_feedforward_layernorm", "post_mlp_layernorm", "mlp"),
+    "attn_out": ("post_self_attn_layernorm", "post_attention_layernorm", "self_attn", "attn", "attention"),
+}
+
+
+# ---- reading and replacing activations of a model ----------------------------------------------------------
+
+
+class _Stop(Exception):
+    """Ends a forward pass once everything asked for has been seen."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One place in a model: what a module gives, or what it gets."""
+
+    module: nn.Module
+    name: str
+    """Its Hugging Face path: model.layers.3"""
+    of_input: bool = False
+
+    @contextmanager
+    def hooked(self, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+        """While open, `see` is called with the activations; what it returns, if anything, replaces them."""
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, rest, named = _split(args, kwargs)
+            new = see(hidden)
+            return None if new is None else ((new, *rest), named)
+
+        def after(_: nn.Module, __: Any, output: Any) -> Any:
+            new = see(_first(output))
+            if new is None:
+                return None
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        if self.of_input:
+            handle = self.module.register_forward_pre_hook(before, with_kwargs=True)
+        else:
+            handle = self.module.register_forward_hook(after)
+        with handle:
+            yield
+
+
+def _split(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """(hidden states, other positional arguments, other keyword arguments) of a call to a block."""
+    if args:
+        return args[0], args[1:], dict(kwargs)
+    return kwargs["hidden_states"], (), {k: v for k, v in kwargs.items() if k != "hidden_states"}
+
+
+def _first(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The model's transformer blocks and their path. Raises ValueError naming what there is when they are not found."""
+    for path in BLOCK_LISTS:
+        with suppress(AttributeError):
+            found = model.get_submodule(path)
+            if isinstance(found, nn.ModuleList):
+                return path, found
+    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    raise ValueError(
+        f"cannot tell where {type(model).__name__} keeps its blocks: looked for {list(BLOCK_LISTS)}, found {lists}; "
+        "add its path to BLOCK_LISTS in unbraid/sources/language_model.py"
+    )
+
+
+def block_at(model: nn.Module, layer: int) -> tuple[str, nn.Module]:
+    path, found = blocks(model)
+    if not 0 <= layer < len(found):
+        raise ValueError(f"layer {layer} does not exist: the model has {len(found)} blocks, 0 to {len(found) - 1}")
+    return f"{path}.{layer}", found[layer]
+
+
+def tap(model: nn.Module, layer: int, site: Site) -> Tap:
+    """Where `site` of block `layer` is. Raises ValueError when this model has no such place."""
+    path, block = block_at(model, layer)
+    if site in ("resid_pre", "resid_post"):
+        return Tap(block, path, of_input=site == "resid_pre")
+    children = dict(block.named_children())
+    candidates = [name for name in SUBLAYERS[site] if name in children]
+    if "post_feedforward_layernorm" not in children:
+        # Elsewhere (Llama, GPT-NeoX, …) this is the norm before the MLP.
+        candidates = [name for name in candidates if name != "post_attention_layernorm"]
+    if not candidates:
+        raise ValueError(
+            f"{type(model).__name__} has no {site}: its blocks hold {sorted(children)}; use --source.site resid_post"
+        )
+    return Tap(children[candidates[0]], f"{path}.{candidates[0]}")
+
+
+def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]) -> Any:
+    """The model's own forward pass. Positions count from the first token read, wherever the padding is."""
+    inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": attention.long()}
+    if not bool(attention[:, 0].all()):
+        inputs["position_ids"] = (attention.long().cumsum(1) - 1).clamp(min=0)
+    return model(**inputs, use_cache=False)
+
+
+@torch.no_grad()
+def read(
+    model: nn.Module, place: Tap, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> Float[Tensor, "seq pos d_in"]:
+    """Activations at one place; the forward pass ends there."""
+    found: list[Tensor] = []
+
+    def see(hidden: Tensor) -> None:
+        found.append(hidden)
+        raise _Stop
+
+    with place.hooked(see), suppress(_Stop):
+        forward(model, ids, attention)
+    return found[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """Consecutive blocks with the arguments they got in one forward pass: a function of the activations alone."""
+
+    calls: tuple[tuple[nn.Module, tuple[Any, ...], dict[str, Any]], ...]
+    sequences: int
+    dtype: torch.dtype
+
+    def __call__(self, acts: Float[Tensor, "*fold seq pos d_in"]) -> Float[Tensor, "*fold seq pos d_out"]:
+        copies = acts.shape[:-3].numel()
+        hidden = acts.reshape(-1, *acts.shape[-2:]).to(self.dtype)
+        # The fused attention kernels have neither forward-mode nor second derivatives, which the causal terms take.
+        with sdpa_kernel(SDPBackend.MATH):
+            for block, args, kwargs in self.calls:
+                hidden = _first(block(hidden, *self._repeat(args, copies), **self._repeat(kwargs, copies)))
+        return hidden.reshape(*acts.shape[:-1], hidden.shape[-1]).to(acts.dtype)
+
+    def _repeat(self, value: Any, copies: int) -> Any:
+        """Arguments with one entry a sequence (masks, positions), repeated for each folded copy."""
+        if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[0] == self.sequences:
+            return value.repeat(copies, *[1] * (value.ndim - 1))
+        if isinstance(value, tuple | list):
+            return type(value)(self._repeat(item, copies) for item in value)
+        if isinstance(value, dict):
+            return {key: self._repeat(item, copies) for key, item in value.items()}
+        return value
+
+
+@torch.no_grad()
+def capture(
+    model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], Tail]:
+    """What enters block `first`, what leaves block `last`, and the map between them, from one forward pass."""
+    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
+    entered: list[Tensor] = []
+
+    def before(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden, rest, named = _split(args, kwargs)
+        entered.append(hidden)
+        calls.append((block, rest, named))
+
+    def after(_: nn.Module, __: Any, output: Any) -> None:
+        entered.append(_first(output))
+        raise _Stop
+
+    modules = [block_at(model, layer)[1] for layer in range(first, last + 1)]
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
+    handles.append(modules[-1].register_forward_hook(after))
+    try:
+        with sdpa_kernel(SDPBackend.MATH), suppress(_Stop):
+            forward(model, ids, attention)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return entered[0], entered[-1], Tail(tuple(calls), ids.shape[0], entered[0].dtype)
+
+
+def check_replay(acts: Tensor, base: Tensor, tail: Tail) -> None:
+    """Raise ValueError when the blocks, run on their own, do not give what the model gave."""
+    with torch.no_grad():
+        twice = tail(torch.stack([acts, acts]))
+    error = float((twice - base).abs().max())
+    if not error <= 1e-3 * float(base.abs().max()):
+        raise ValueError(
+            f"the blocks of this model give another output on their own (off by {error:.3g}): something happens "
+            "between them, so its downstream map cannot be had; use terms that need none"
+        )
+
+
+# ---- loading -----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=2)
+def load_model(model: str, revision: str, dtype: str, device: str) -> nn.Module:
+    """The model, for inference. Shared by all sources that name it the same way."""
+    from transformers import AutoModelForCausalLM
+
+    load = partial(AutoModelForCausalLM.from_pretrained, revision=revision, dtype=getattr(torch, dtype))
+    return _from_hub(load, model, "weights").to(device).eval().requires_grad_(False)
+
+
+def _from_hub(load: Callable[[str], Any], model: str, what: str) -> Any:
+    """`load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model."""
+    if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
+        raise ValueError(f"there is no model folder at {model!r}; check --source.model")
+    try:
+        return load(model)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"cannot load the {what} of model {model!r} ({reason}); "
+            "check --source.model, or download it where there is a network"
+        ) from error
+
+
+# ---- the source --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel(Source):
+    """Activations of one site of a causal language model on a corpus."""
+
+    model: str
+    """A folder, or a model on the Hugging Face hub."""
+    revision: str = "main"
+    """Branch, tag or commit on the hub."""
+    layer: int
+    """Block the activations come from, counting from 0."""
+    site: Site = "resid_post"
+    """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
+    text: str
+    """A .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name[/config][:split], or sample://5000
+    for that many documents written by the model itself."""
+    text_column: str = "text"
+    """Column (or JSON key) that holds the documents."""
+    context: int = 128
+    """Tokens in a window, BOS included."""
+    bos: Literal["auto", "never"] = "auto"
+    """auto: every window begins with BOS where the tokenizer has one."""
+    mask_special: bool = True
+    """Leave special tokens (by id: BOS, EOS, unknown, chat markers) out of the rows."""
+    max_norm_ratio: float = 10.0
+    """Rows with more than this many times the median norm of the first train block (of seed 0) are left out: attention
+    sinks. 0 keeps all."""
+    buffer_tokens: int = 65_536
+    """Rows in a block, about: the shuffle buffer."""
+    eval_share: float = 0.05
+    """Share of the documents, chosen by a hash of their text, that makes up the eval split."""
+    epochs: int = 1
+    """Passes over the text."""
+    downstream_layer: int = -1
+    """Block whose output `contexts` maps to; -1 is the last. Always before the final norm."""
+    batch: int = 32
+    """Windows per forward pass."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; activations are handed on in float32."""
+    device: str = "cpu"
+    """Where the model runs and the activations stay: cpu, cuda, mps."""
+    cache: str = ".unbraid-cache"
+    """Folder for sampled text."""
+
+    def __post_init__(self) -> None:
+        if self.site not in get_args(Site):
+            raise ValueError(f"site {self.site!r} is unknown; choose one of {', '.join(get_args(Site))}")
+        if self.context < 2 or self.batch < 1 or self.epochs < 1:
+            raise ValueError("context must be at least 2, batch and epochs at least 1")
+        if self.buffer_tokens < self.context:
+            raise ValueError(f"buffer_tokens ({self.buffer_tokens}) must hold one context ({self.context}); raise it")
+        if not 0 <= self.eval_share < 1:
+            raise ValueError(f"eval_share {self.eval_share} must be at least 0 and below 1")
+
+    # -- the contract of a source
+
+    @property
+    def d_in(self) -> int:
+        return int(self._config.hidden_size)
+
+    def block(self, index: int, *, split: Split, seed: int) -> Block | None:
+        rows = self._rows(index, split, seed)
+        if rows is None:
+            return None
+        quiet = rows.x.norm(dim=1) <= self.max_norm
+        return Block(rows if bool(quiet.all()) else rows[quiet], int((~quiet).sum()))
+
+    def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        windows = self.windows(count, split=split, seed=seed)
+        acts, base, tail = capture(self._model, *self._span, windows.ids, windows.attention)
+        mask = windows.keep & (acts.float().norm(dim=-1) <= self.max_norm)
+        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail)
+
+    def available(self, split: Split) -> float:
+        return self._corpus.available(split)
+
+    def metadata(self) -> Mapping[str, str | int | bool]:
+        return {
+            "model_name": self.model,
+            "hook_name": f"blocks.{self.layer}.hook_{self.site}",
+            "hook_layer": self.layer,
+            "hf_hook_name": self._tap.name,
+            "context_size": self.context,
+            "prepend_bos": self._reader.prepend_bos,
+            "dataset_path": self.text,
+            "tokenizer_sha256": self._tokenizer_hash,
+        }
+
+    def sample_text(self, count: int) -> list[str]:
+        windows = self.windows(min(count, len(self._corpus.pool("train"))), split="train", seed=0)
+        return [self._reader.decode(i[a].tolist()) for i, a in zip(windows.ids, windows.attention, strict=True)]
+
+    # -- whole windows, for evals and for looking at text
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return _from_hub(partial(AutoTokenizer.from_pretrained, revision=self.revision), self.model, "tokenizer")
+
+    def windows(self, count: int, *, split: Split, seed: int) -> Windows:
+        """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
+        pool = self._corpus.pool(split)
+        if count > len(pool):
+            raise ValueError(f"asked for {count} windows but the {split} split holds {len(pool)}; give more text")
+        order = torch.randperm(len(pool), generator=seeding.stream(seed, f"windows/{split}"))
+        return pool.windows(order[:count]).to(self._device)
+
+    def activations(self, windows: Windows) -> Float[Tensor, "seq pos d_in"]:
+        """Activations of whole windows; padding and special tokens included."""
+        return read(self._model, self._tap, windows.ids, windows.attention).float()
+
+    def logits(self, windows: Windows) -> Float[Tensor, "seq pos vocabulary"]:
+        """What the model predicts. `windows[:8]` keeps memory down."""
+        return forward(self._model, windows.ids, windows.attention).logits.float()
+
+    def spliced_logits(
+        self, windows: Windows, replace: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
+    ) -> Float[Tensor, "seq pos vocabulary"]:
+        """What the model predicts when `replace` rewrites the activations of the tokens a dictionary is trained on."""
+
+        limit = self.max_norm  # Needs forward passes of its own, so not inside the hook.
+
+        def see(hidden: Tensor) -> Tensor:
+            chosen = windows.keep & (hidden.float().norm(dim=-1) <= limit)
+            return hidden.index_put((chosen,), replace(hidden[chosen].float()).to(hidden.dtype))
+
+        with self._tap.hooked(see):
+            return self.logits(windows)
+
+    @cached_property
+    def max_norm(self) -> float:
+        """Norm above which a row is left out."""
+        if not self.max_norm_ratio:
+            return float("inf")
+        rows = self._rows(0, "train", 0)
+        assert rows is not None
+        return self.max_norm_ratio * float(rows.x.norm(dim=1).median())
+
+    # -- how
+
+    def _rows(self, index: int, split: Split, seed: int) -> Batch | None:
+        """All rows of a block that the token policy keeps, before the norm filter."""
+        found = self._corpus.block(index, split=split, seed=seed)
+        if found is None:
+            return None
+        packed, which = found
+        rows = Batch.join([self._kept(packed, part) for part in which.split(self.batch)])
+        check_finite(rows.x, f"layer {self.layer} of {self.model}, block {index} of the {split} split")
+        return rows
+
+    def _kept(self, packed: Packed, which: Int[Tensor, " seq"]) -> Batch:
+        windows = packed.windows(which).to(self._device)
+        keep = windows.keep
+        positions = torch.arange(keep.shape[1], device=keep.device).expand_as(keep)
+        documents = windows.documents[:, None].expand_as(keep)
+        return Batch(self.activations(windows)[keep], windows.ids[keep], documents[keep], positions[keep])
+
+    @cached_property
+    def _span(self) -> tuple[int, int]:
+        """First and last block of the downstream map, once the map has been checked."""
+        if self.site not in ("resid_pre", "resid_post"):
+            raise ValueError(
+                f"{self.site} has no downstream map: the residual stream carries more past it; "
+                "use --source.site resid_post or resid_pre"
+            )
+        total = len(blocks(self._model)[1])
+        last = self.downstream_layer if self.downstream_layer >= 0 else total + self.downstream_layer
+        block_at(self._model, last)
+        first = self.layer + (self.site == "resid_post")
+        if first > last:
+            raise ValueError(
+                f"nothing lies between {self.site} of block {self.layer} and the end of block {last}; "
+                "choose an earlier --source.layer or a later --source.downstream-layer"
+            )
+        pool = self._corpus.pool("train")
+        windows = pool.windows(torch.arange(min(2, len(pool)))).to(self._device)
+        check_replay(*capture(self._model, first, last, windows.ids, windows.attention))
+        return first, last
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        load = partial(AutoConfig.from_pretrained, revision=self.revision)
+        return _from_hub(load, self.model, "configuration").get_text_config()
+
+    @property
+    def _device(self) -> torch.device:
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device {self.device!r}: torch sees no CUDA device here; use --source.device cpu")
+        return torch.device(self.device)
+
+    @property
+    def _model(self) -> nn.Module:
+        return load_model(self.model, self.revision, self.dtype, str(self._device))
+
+    @cached_property
+    def _tap(self) -> Tap:
+        return tap(self._model, self.layer, self.site)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(
+            tokenizer=self.tokenizer,
+            context=self.context,
+            prepend_bos=self.bos == "auto" and self.tokenizer.bos_token_id is not None,
+            mask_special=self.mask_special,
+            vocabulary=self._config.vocab_size,
+            # Models without learned or rotary positions (ALiBi) state no limit.
+            positions=getattr(self._config, "max_position_embeddings", sys.maxsize),
+        )
+
+    @cached_property
+    def _corpus(self) -> Corpus:
+        shape = {"eval_share": self.eval_share, "size": self.buffer_tokens, "epochs": self.epochs}
+        if texts.is_stream(self.text):
+            return Streamed(partial(texts.stream, self.text, self.text_column), self._reader, **shape)
+        if texts.is_sample(self.text):
+            found = texts.sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
+        else:
+            found = texts.documents(self.text, self.text_column)
+        return Local(found, self._reader, **shape)
+
+    @property
+    def _tokenizer_hash(self) -> str:
+        from transformers.utils.hub import cached_file
+
+        path = cached_file(
+            self.model, "tokenizer.json", revision=self.revision, _raise_exceptions_for_missing_entries=False
+        )
+        if path is not None:
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()

@@ -1,0 +1,497 @@
+"""Text: documents named by one string, and the windows of tokens a model reads.
+
+A window holds tokens of one document, never of two, with BOS in front where the tokenizer has one. Documents belong to
+the train or the eval split by a hash of their text, so copies of a document never land on both sides.
+"""
+
+import hashlib
+import importlib
+import json
+import lzma
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from unbraid import seeding
+from unbraid.files import write_text
+from unbraid.source import Split
+
+PARAGRAPHS = 2000
+"""Characters a document cut from a .txt file holds at least."""
+SAMPLE_TOKENS = 512
+"""Tokens of a sampled document at most (fewer where the model has fewer positions)."""
+STREAM_POOL = 4
+"""Blocks at the head of a streamed corpus that whole windows are drawn from."""
+UNKNOWN_SHARE = 0.3
+FORMS = "a .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name, or sample://1000"
+
+
+# ---- documents ---------------------------------------------------------------------------------------------
+
+
+def is_stream(text: str) -> bool:
+    """Whether documents arrive over the network, in an order and a number we do not choose."""
+    return text.startswith("hf://")
+
+
+def is_sample(text: str) -> bool:
+    return text.startswith("sample://")
+
+
+def documents(text: str, column: str) -> list[str]:
+    """All documents of a local corpus, in file order. Raises ValueError, with the remedy, for what cannot be read."""
+    path = Path(text)
+    if not path.exists():
+        raise ValueError(f"there is no text at {text!r}; give {FORMS}")
+    if path.is_dir():
+        found = _from_folder(path, column)
+    elif path.name.endswith((".jsonl", ".jsonl.xz")):
+        found = _from_json_lines(path, column)
+    elif path.suffix == ".parquet":
+        found = _from_parquet(path, column)
+    elif path.suffix == ".txt":
+        found = merge_paragraphs(path.read_text(encoding="utf-8"))
+    else:
+        raise ValueError(f"cannot read {text!r}: its suffix is none of .txt .jsonl .jsonl.xz .parquet; convert it")
+    if not any(document.strip() for document in found):
+        raise ValueError(f"{text!r} holds no text; give {FORMS}")
+    return found
+
+
+def merge_paragraphs(text: str, least: int = PARAGRAPHS) -> list[str]:
+    """Blank-line-separated paragraphs, joined until each document holds `least` characters; the last may hold fewer."""
+    merged: list[str] = []
+    pending: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.strip():
+            pending.append(paragraph.strip("\n"))
+        if sum(map(len, pending)) >= least:
+            merged.append("\n\n".join(pending))
+            pending = []
+    return [*merged, "\n\n".join(pending)] if pending else merged
+
+
+def stream(text: str, column: str) -> Iterator[str]:
+    """Documents of a hub data set, `hf://owner/name[/config][:split]`, as they arrive."""
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", text)
+    if match is None:
+        raise ValueError(f"{text!r} does not name a hub data set; write hf://owner/name[/config][:split]")
+    load_dataset = _optional("datasets").load_dataset
+    name, config, split = match.groups()
+    try:
+        rows = load_dataset(name, config, split=split or "train", streaming=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot stream {text!r} ({error}); check its name and the network, or give a file") from error
+    for row in rows:
+        yield _field(row, column, text)
+
+
+def _from_folder(path: Path, column: str) -> list[str]:
+    datasets = _optional("datasets")
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is a folder, but not one saved by datasets.save_to_disk; give {FORMS}") from error
+    if isinstance(loaded, datasets.DatasetDict):
+        raise ValueError(f"{path} holds the splits {sorted(loaded)}; give the folder of one, e.g. {path / 'train'}")
+    _check_column(column, loaded.column_names, str(path))
+    return [_text(value, column, str(path)) for value in loaded[column]]
+
+
+def _from_parquet(path: Path, column: str) -> list[str]:
+    parquet = _optional("pyarrow.parquet")
+    _check_column(column, parquet.read_schema(path).names, str(path))
+    values = parquet.read_table(path, columns=[column]).column(column).to_pylist()
+    return [_text(value, column, str(path)) for value in values]
+
+
+def _from_json_lines(path: Path, column: str) -> list[str]:
+    open_ = lzma.open if path.suffix == ".xz" else open
+    found = []
+    with open_(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} of {path} is not JSON ({error}); write one object a line") from error
+            if not isinstance(record, dict):
+                raise ValueError(f"line {number} of {path} is not a JSON object; write one object a line")
+            found.append(_field(record, column, f"{path} line {number}"))
+    return found
+
+
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"reading this text needs {module}; pip install 'unbraid[data]'") from error
+
+
+def _field(record: Mapping[str, Any], column: str, where: str) -> str:
+    _check_column(column, record, where)
+    return _text(record[column], column, where)
+
+
+def _check_column(column: str, names: Iterable[str], where: str) -> None:
+    if column not in names:
+        raise ValueError(f"{where} has no column {column!r}, only {sorted(names)}; choose with --source.text-column")
+
+
+def _text(value: object, column: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"column {column!r} of {where} holds {type(value).__name__}, not text; choose another column")
+    return value
+
+
+# ---- documents sampled from the model ----------------------------------------------------------------------
+
+
+def sampled(text: str, model: nn.Module, reader: "Reader", *, batch: int, cache: Path) -> list[str]:
+    """`sample://count[?seed=n]`: documents the model writes at temperature 1, kept in `cache` for the next time."""
+    match = re.fullmatch(r"sample://(\d+)(?:\?seed=(\d+))?", text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"{text!r} does not say how many documents to sample; write sample://1000 or ...?seed=1")
+    count, seed = int(match[1]), int(match[2] or 0)
+    length = min(SAMPLE_TOKENS, reader.positions)
+    key = f"{count}/{seed}/{length}/{batch}/{reader.start}/{_digest(model)}"
+    path = cache / f"sample-{count}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl"
+    if not path.exists():
+        found = list(islice(_samples(model, reader, batch=batch, length=length, seed=seed), count))
+        lines = "".join(json.dumps({"text": document}) + "\n" for document in found)
+        write_text(path, lines)
+    return documents(str(path), "text")
+
+
+def _samples(model: nn.Module, reader: "Reader", *, batch: int, length: int, seed: int) -> Iterator[str]:
+    """Sampled documents without end; those that stop before their first word are left out."""
+    generator = seeding.stream(seed, "sampled text")
+    while True:
+        written = [d for d in map(reader.decode, _generate(model, reader, batch, length, generator)) if d.strip()]
+        if not written:
+            raise ValueError("the model samples nothing but special tokens; give text instead of sample://")
+        yield from written
+
+
+@torch.no_grad()
+def _generate(model: nn.Module, reader: "Reader", batch: int, length: int, rng: torch.Generator) -> list[list[int]]:
+    """`batch` sequences, each from the start token to the first special token, which is left out."""
+    device = next(model.parameters()).device
+    special = torch.tensor(reader.special)
+    tokens = torch.full((batch, 1), reader.start)
+    alive = torch.ones(batch, dtype=torch.bool)
+    past, columns = None, []
+    while alive.any() and len(columns) < length - 1:
+        output = model(input_ids=tokens.to(device), past_key_values=past, use_cache=True)
+        past = output.past_key_values
+        # Embeddings are often padded past the tokenizer's last id.
+        logits = output.logits[:, -1, : reader.size].float().cpu()
+        tokens = torch.multinomial(logits.softmax(-1), 1, generator=rng)
+        alive &= ~torch.isin(tokens[:, 0], special)
+        columns.append(torch.where(alive, tokens[:, 0], -1))
+    return [[t for t in row if t >= 0] for row in torch.stack(columns, 1).tolist()]
+
+
+def _digest(model: nn.Module) -> str:
+    """Hash of all weights, so that text sampled from one model is never taken for another's."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+# ---- windows of tokens -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of tokens, one document each, padded on the right to the longest."""
+
+    ids: Int[Tensor, "seq pos"]
+    attention: Bool[Tensor, "seq pos"]
+    """True on what the model reads, BOS included; False on padding."""
+    keep: Bool[Tensor, "seq pos"]
+    """True where the token policy keeps the token: no padding, no special tokens."""
+    documents: Int[Tensor, " seq"]
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> "Windows":
+        return Windows(self.ids[rows], self.attention[rows], self.keep[rows], self.documents[rows])
+
+    def to(self, device: str | torch.device) -> "Windows":
+        return Windows(*(t.to(device) for t in (self.ids, self.attention, self.keep, self.documents)))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reader:
+    """How a model reads text: its tokenizer and the token policy."""
+
+    tokenizer: Any
+    context: int
+    """Tokens in a window, BOS included."""
+    prepend_bos: bool
+    mask_special: bool
+    vocabulary: int
+    """Rows of the model's embedding."""
+    positions: int
+    """Longest sequence the model can read."""
+
+    def __post_init__(self) -> None:
+        if self.size > self.vocabulary:
+            raise ValueError(
+                f"the tokenizer has {self.size:,} tokens but the model embeds {self.vocabulary:,}; "
+                "they do not belong together: use the model's own tokenizer"
+            )
+        if self.context > self.positions:
+            raise ValueError(f"context {self.context} exceeds the model's {self.positions} positions; lower it")
+
+    @cached_property
+    def size(self) -> int:
+        """Ids the tokenizer can give."""
+        return len(self.tokenizer)
+
+    @cached_property
+    def special(self) -> list[int]:
+        """Ids that stand for no text: BOS, EOS, unknown, chat markers, …"""
+        added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return sorted(added | set(self.tokenizer.all_special_ids))
+
+    @property
+    def start(self) -> int:
+        """The token a document begins after: BOS, or EOS for tokenizers that have no BOS."""
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return token
+        raise ValueError("the tokenizer has neither BOS nor EOS to start sampling from; give text instead of sample://")
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of text in a full window."""
+        return self.context - self.prepend_bos
+
+    @property
+    def keeps_bos(self) -> bool:
+        """Whether the BOS in front of every window is a row too."""
+        return self.prepend_bos and not self.mask_special
+
+    def kept(self, ids: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+        if not self.mask_special:
+            return torch.ones_like(ids, dtype=torch.bool)
+        return ~torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype, device=ids.device))
+
+    def decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
+
+    def tokenise(self, texts: Sequence[str]) -> list[Int[Tensor, " token"]]:
+        """Ids of each document, without special tokens. Raises ValueError when text and tokenizer do not match."""
+        found: list[Tensor] = []
+        for at in range(0, len(texts), 1000):
+            batch = list(texts[at : at + 1000])
+            encoded = self.tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
+            found.extend(torch.tensor(ids, dtype=torch.int32) for ids in encoded["input_ids"])
+        self._check(torch.cat(found) if found else torch.empty(0, dtype=torch.int32))
+        return found
+
+    def _check(self, ids: Int[Tensor, " token"]) -> None:
+        if ids.numel() and int(ids.max()) >= self.vocabulary:
+            raise ValueError(
+                f"the tokenizer gave id {int(ids.max()):,} but the model embeds {self.vocabulary:,} tokens; "
+                "they do not belong together: use the model's own tokenizer"
+            )
+        unknown = self.tokenizer.unk_token_id
+        share = float((ids == unknown).float().mean()) if ids.numel() and unknown is not None else 0.0
+        if share > UNKNOWN_SHARE:
+            raise ValueError(
+                f"{share:.0%} of the text is unknown to the tokenizer, so the model would read noise; "
+                "give text in the language and script the model was trained on"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Documents laid end to end, and the table of windows over them. Windows that keep no token are left out."""
+
+    reader: Reader
+    tokens: Int[Tensor, " token"]
+    start: Int[Tensor, " window"]
+    length: Int[Tensor, " window"]
+    kept: Int[Tensor, " window"]
+    """Tokens of each window that the policy keeps."""
+    document: Int[Tensor, " window"]
+    first: Int[Tensor, " document"]
+    """First window of each document."""
+    count: Int[Tensor, " document"]
+    """Windows of each document."""
+
+    @cached_property
+    def total(self) -> int:
+        return int(self.kept.sum())
+
+    def __len__(self) -> int:
+        return self.start.shape[0]
+
+    @staticmethod
+    def of(found: Sequence[tuple[int, Tensor]], reader: Reader) -> "Packed":
+        """Pack (document, ids) pairs."""
+        tokens = torch.cat([torch.empty(0, dtype=torch.int32), *(ids for _, ids in found)])
+        index = torch.tensor([document for document, _ in found], dtype=torch.long)
+        lengths = torch.tensor([len(ids) for _, ids in found], dtype=torch.long)
+        windows = (lengths + reader.chunk - 1) // reader.chunk
+        rank = torch.repeat_interleave(windows)
+        offset = (torch.arange(len(rank)) - _before(windows)[rank]) * reader.chunk
+        start = _before(lengths)[rank] + offset
+        length = (lengths[rank] - offset).clamp(max=reader.chunk)
+        running = torch.cat([torch.zeros(1, dtype=torch.long), reader.kept(tokens).cumsum(0)])
+        kept = running[start + length] - running[start] + reader.keeps_bos
+        full = kept > 0
+        count = torch.bincount(rank[full], minlength=len(index))
+        return Packed(reader, tokens, start[full], length[full], kept[full], index[rank][full], _before(count), count)
+
+    def windows(self, which: Int[Tensor, " seq"]) -> Windows:
+        """These windows, padded on the right to the longest of them."""
+        start, length = self.start[which, None], self.length[which, None]
+        places = torch.arange(int(length.max()))
+        inside = places < length
+        tokenizer, special = self.reader.tokenizer, self.reader.special
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (special or [0])[0]
+        ids = self.tokens[(start + places).clamp(max=len(self.tokens) - 1)].long().masked_fill(~inside, padding)
+        if self.reader.prepend_bos:
+            ids = torch.cat([torch.full_like(ids[:, :1], tokenizer.bos_token_id), ids], 1)
+            inside = torch.cat([torch.ones_like(inside[:, :1]), inside], 1)
+        return Windows(ids, inside, inside & self.reader.kept(ids), self.document[which])
+
+    def block(self, index: int, *, seed: int, size: int, epochs: int) -> Int[Tensor, " window"] | None:
+        """The windows whose first kept token is number index * size to (index + 1) * size in the order of `seed`."""
+        low, high = index * size, (index + 1) * size
+        parts = []
+        for epoch in range(low // max(self.total, 1), min(epochs, math.ceil(high / max(self.total, 1)))):
+            order = self._order(epoch, seed)
+            starts = epoch * self.total + _before(self.kept[order])
+            parts.append(order[(starts >= low) & (starts < high)])
+        found = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+        return found if len(found) else None
+
+    def _order(self, epoch: int, seed: int) -> Int[Tensor, " window"]:
+        """All windows, document by document, in the order of this epoch."""
+        order = torch.randperm(len(self.first), generator=seeding.stream(seed, f"documents/{epoch}"))
+        count = self.count[order]
+        skip = self.first[order] - _before(count)
+        return torch.repeat_interleave(skip, count) + torch.arange(len(self))
+
+
+def _before(counts: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """The sum of all counts before each."""
+    return counts.cumsum(0) - counts
+
+
+# ---- corpora: random access to blocks of windows -----------------------------------------------------------
+
+
+class Corpus(ABC):
+    """Text as a model reads it, in blocks of windows."""
+
+    @abstractmethod
+    def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
+        """The windows of block `index`; None past the end."""
+
+    @abstractmethod
+    def pool(self, split: Split) -> Packed:
+        """The windows that whole sequences are drawn from."""
+
+    @abstractmethod
+    def available(self, split: Split) -> float:
+        """Kept tokens, counting epochs."""
+
+
+def split_of(document: str, eval_share: float) -> Split:
+    """The split a document belongs to, by its text alone."""
+    digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
+    return "eval" if int.from_bytes(digest[:8], "big") < eval_share * 2**64 else "train"
+
+
+class Local(Corpus):
+    """A corpus held in memory, tokenised at once."""
+
+    def __init__(self, texts: Sequence[str], reader: Reader, *, eval_share: float, size: int, epochs: int):
+        self.size, self.epochs = size, epochs
+        tokenised = reader.tokenise(texts)
+        found: dict[Split, list[tuple[int, Tensor]]] = {"train": [], "eval": []}
+        for index, (document, ids) in enumerate(zip(texts, tokenised, strict=True)):
+            found[split_of(document, eval_share)].append((index, ids))
+        self.packed = {split: Packed.of(part, reader) for split, part in found.items()}
+        if not self.packed["train"].total:
+            raise ValueError(
+                f"the corpus is too short: none of its {len(texts)} documents leaves a token to train on "
+                f"(eval_share {eval_share}); give more text"
+            )
+
+    def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
+        packed = self.packed[split]
+        which = packed.block(index, seed=seed, size=self.size, epochs=self.epochs)
+        return None if which is None else (packed, which)
+
+    def pool(self, split: Split) -> Packed:
+        return self.packed[split]
+
+    def available(self, split: Split) -> float:
+        return float(self.packed[split].total * self.epochs)
+
+
+class Streamed(Corpus):
+    """A corpus read in the order it arrives. Going back means streaming again from the start."""
+
+    def __init__(
+        self, open_: Callable[[], Iterator[str]], reader: Reader, *, eval_share: float, size: int, epochs: int
+    ):
+        self.open, self.reader, self.eval_share, self.size, self.epochs = open_, reader, eval_share, size, epochs
+        self._at: dict[Split, tuple[int, Packed | None, Iterator[Packed]]] = {}
+        self._pools: dict[Split, Packed] = {}
+
+    def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
+        at, packed, rest = self._at.get(split, (-1, None, self._blocks(split)))
+        if index < at:
+            at, packed, rest = -1, None, self._blocks(split)
+        while at < index:
+            at, packed = at + 1, next(rest, None)
+        self._at[split] = (at, packed, rest)
+        return None if packed is None else (packed, torch.arange(len(packed)))
+
+    def pool(self, split: Split) -> Packed:
+        if split not in self._pools:
+            head = islice(self._windows(split), STREAM_POOL * self.size // self.reader.chunk)
+            self._pools[split] = Packed.of(list(head), self.reader)
+        return self._pools[split]
+
+    def available(self, split: Split) -> float:
+        return math.inf
+
+    def _blocks(self, split: Split) -> Iterator[Packed]:
+        pending: list[tuple[int, Tensor]] = []
+        kept = 0
+        for window in (w for _ in range(self.epochs) for w in self._windows(split)):
+            pending.append(window)
+            kept += int(self.reader.kept(window[1]).sum()) + self.reader.keeps_bos
+            if kept >= self.size:
+                yield Packed.of(pending, self.reader)
+                pending, kept = [], 0
+        if kept:
+            yield Packed.of(pending, self.reader)
+
+    def _windows(self, split: Split) -> Iterator[tuple[int, Tensor]]:
+        """(document, ids) of every window of one pass, in stream order."""
+        numbered = ((i, d) for i, d in enumerate(self.open()) if split_of(d, self.eval_share) == split)
+        while batch := list(islice(numbered, 64)):
+            for (index, _), ids in zip(batch, self.reader.tokenise([d for _, d in batch]), strict=True):
+                yield from ((index, part) for part in ids.split(self.reader.chunk) if len(part))
