@@ -75,6 +75,15 @@ def test_batch_top_k_keeps_the_positive_latents_when_there_are_fewer():
     assert 0 < selected[0].numel() == int((pre > 0).sum()) < 4 * BATCH
 
 
+def test_batch_top_k_selects_nothing_negative_when_the_first_chunk_misleads():
+    pre = -normal(BATCH, D_SAE, seed=2).abs()
+    pre[5:] *= 1e-3
+    pre[[6, 9], [2, 3]] = 1.0
+    selected = BatchTopK(4).select(chunked(pre), torch.zeros(()), 1.0)
+    assert selected is not None
+    assert selected[0].tolist() == [1.0, 1.0]
+
+
 def test_the_calibrated_threshold_keeps_k_latents_a_row():
     for k in (1, 4, 9):
         pre = normal(BATCH, D_SAE, seed=k)
