@@ -153,7 +153,7 @@ class SparseCodes(Codes):
         bags = self.support.rows * levels + level
         bag_starts = starts(torch.bincount(bags, minlength=self.batch * levels))
         parts = _SumOfAtoms.apply(self.values, atoms, self.support, bags, bag_starts)
-        return parts.view(self.batch, levels, -1).cumsum(1)
+        return _PrefixSums.apply(parts, levels).view(self.batch, levels, -1)
 
     def firings(self) -> Int[Tensor, " d_sae"]:
         return torch.bincount(self.support.latents[self.values.detach() != 0], minlength=self.d_sae)
@@ -232,6 +232,27 @@ class _SumOfAtoms(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             d_atoms = support.sum_by_latent(values, grad, bags)
         return d_values, d_atoms, None, None, None
+
+
+class _PrefixSums(torch.autograd.Function):
+    """Cumulative sums over each row's levels, in place: several times faster than cumsum and its two flips backward."""
+
+    @staticmethod
+    def forward(ctx: Any, parts: Tensor, levels: int) -> Tensor:
+        ctx.levels = levels
+        ctx.mark_dirty(parts)
+        by_level = parts.view(-1, levels, parts.shape[1])
+        for level in range(1, levels):
+            by_level[:, level] += by_level[:, level - 1]
+        return parts
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        by_level = grad.view(-1, ctx.levels, grad.shape[1])
+        for level in reversed(range(ctx.levels - 1)):
+            by_level[:, level] += by_level[:, level + 1]
+        return grad, None
 
 
 class _EncodedPairs(torch.autograd.Function):
