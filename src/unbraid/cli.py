@@ -3,7 +3,9 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
 
 EVAL_ROWS = 32_768
 """Held-out activations a cache keeps: what the evals read."""
+
+LINE_SECONDS = 30.0
 
 EPILOG = """\
 first steps
@@ -60,6 +64,7 @@ def arguments() -> argparse.ArgumentParser:
         if overridable:
             sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+            sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; 1 is fastest below about 1k latents)")
             sub.add_argument("--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality")
         sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
         return sub
@@ -68,11 +73,10 @@ def arguments() -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
         sub.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
         sub.add_argument("--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)")
-        sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; 1 is fastest below about 1k latents)")
 
     demo = command("demo", run_demo, "train, score and report a small study on a synthetic world")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where (default: runs/demo)")
-    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0, threads=1)
+    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0)
     command("plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True)
     trains(command("train", run_train, "train one named experiment, or every member of a study", overridable=True))
     sweep = command("sweep", run_sweep, "train a study, or an experiment crossed with values", overridable=True)
@@ -120,6 +124,7 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
 
     if options.name is None:
         print_command_help(options)
+    use_threads(options.threads)
     named = catalog.pick(options.name, catalog.experiments(packages(options)), "experiment")()
     for term in options.add:
         named = with_term(named, term, packages(options))
@@ -128,6 +133,13 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
     config = (tyro.conf.AvoidSubcommands,)
     return tyro.cli(type(named), default=named, args=rest, prog=prog, description=description, config=config)
+
+
+def use_threads(count: int) -> None:
+    import torch
+
+    if count:
+        torch.set_num_threads(count)
 
 
 def print_command_help(options: argparse.Namespace) -> NoReturn:
@@ -239,22 +251,18 @@ def axis(text: str) -> tuple[str, list[Any]]:
 
 
 def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> int:
-    import torch
-
     from unbraid.plan import budget
     from unbraid.run import finished
     from unbraid.sweep import cohorts
     from unbraid.train import Interrupted, train
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
     for cohort in cohorts(experiments):
         if not refuse(budget(cohort, options.out)):
             return 2
         done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         try:
-            with bar(f"training {len(cohort) - done}") as watch:
+            with progress_of(f"training {len(cohort) - done}") as watch:
                 train(
                     cohort, options.out, resume=options.resume, overwrite=options.overwrite,
                     checkpoint_seconds=options.checkpoint_seconds, watch=watch,
@@ -266,32 +274,36 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
     return 0
 
 
-class bar:
-    """A progress bar in tokens, with rate and time left; plain silence when the output is not a terminal."""
+@contextmanager
+def progress_of(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows tokens done, rate and time left: a bar on a terminal, a line every half minute elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    def __init__(self, text: str):
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    console = Console()
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[rate]}"))
+    shown = Progress(
+        TextColumn(text), *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    task = shown.add_task("", total=None, rate="")
+    first: list[tuple[float, int]] = []
+    told = time.monotonic()
 
-        columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[rate]}"))
-        self.progress = Progress(TextColumn(text), *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self.task = self.progress.add_task("", total=None, rate="")
+    def see(tokens: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if not first:
+            first.append((now, tokens))
+        rate = (tokens - first[0][1]) / max(now - first[0][0], 1e-9)
+        shown.update(task, completed=tokens, total=total, rate=f"{rate:,.0f} tokens/s")
+        if not console.is_terminal and now - told > LINE_SECONDS and rate > 0:
+            told = now
+            left = duration((total - tokens) / rate)
+            print(f"{text}: {tokens / total:.0%}, {rate:,.0f} tokens/s, {left} left", flush=True)
 
-    def __enter__(self) -> Callable[..., None]:
-        import time
-
-        self.progress.start()
-        began: list[tuple[float, int]] = []
-
-        def watch(tokens: int, total: int) -> None:
-            began.append((time.monotonic(), tokens)) if not began else None
-            seconds = time.monotonic() - began[0][0]
-            rate = f"{(tokens - began[0][1]) / seconds:,.0f} tokens/s" if seconds > 0 else ""
-            self.progress.update(self.task, completed=tokens, total=total, rate=rate)
-
-        return watch
-
-    def __exit__(self, *exception: object) -> None:
-        self.progress.stop()
+    with shown:
+        yield see
 
 
 def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
@@ -343,6 +355,7 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.report import scores_json, write_report
     from unbraid.run import Run
 
+    use_threads(1)
     experiments = demo().experiments()
     trained = train_all(options, experiments)
     if trained:

@@ -94,7 +94,8 @@ def save_run(
     path: Path, experiment: Experiment, dictionary: Dictionary, normaliser: Normaliser, sample: torch.Tensor,
     provenance: Mapping[str, Any],
 ) -> Run:
-    """Write a finished run. `sample`: raw activations on which folding is checked and BatchTopK calibrated.
+    """Write a finished run. `sample`: raw activations on which folding is checked and BatchTopK calibrated; `provenance`:
+    `machine()` as it was when the work began, and what it took.
 
     Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
     """
@@ -106,7 +107,8 @@ def save_run(
     saelens.write(folded, path, {**site, "training_architecture_details": details})
     write_tensors(path / "normaliser.safetensors", {"mean": normaliser.mean, "scale": normaliser.scale})
     write_json(path / "experiment.json", to_json(experiment))
-    write_json(path / "provenance.json", {**machine(), **provenance})
+    finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_json(path / "provenance.json", {**provenance, "finished": finished_at})
     return Run(path)
 
 
@@ -118,7 +120,6 @@ def machine() -> dict[str, Any]:
         "git": git_state(),
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 

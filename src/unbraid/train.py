@@ -27,7 +27,7 @@ from unbraid.files import write_json
 from unbraid.config import to_json
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Step, evaluate
-from unbraid.run import finished, save_run
+from unbraid.run import finished, machine, save_run
 from unbraid.source import Batch, Contexts, Position, Source, Split, Stream
 
 SAMPLE_ROWS = 32_768
@@ -191,6 +191,7 @@ def train(
     todo = {folder: e for folder, e in zip(folders, cohort, strict=True) if not finished(folder)}
     if not todo:
         return folders
+    made_by = machine()
     members = list(todo.values())
     check_shared(members)
     for folder, experiment in todo.items():
@@ -204,9 +205,11 @@ def train(
     started = time.monotonic() - spent
     _loop(learners, stream, start, root, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
     for folder, learner in learners.items():
-        provenance = {"seconds": round(time.monotonic() - started, 1), "tokens": learner.steps * training.batch_size}
-        provenance |= {"device": training.device, "filtered": stream.position.filtered, "cohort": len(learners)}
-        save_run(folder, learner.experiment, learner.dictionary, learner.normaliser, sample, provenance)
+        seconds = time.monotonic() - started  # of the whole cohort; a member's own is counted as an equal share
+        provenance = {"seconds": round(seconds / len(learners), 2), "cohort": len(learners), "cohort_seconds": round(seconds, 1)}
+        provenance |= {"tokens": learner.steps * training.batch_size, "filtered": stream.position.filtered}
+        provenance["device"] = training.device
+        save_run(folder, learner.experiment, learner.dictionary, learner.normaliser, sample, made_by | provenance)
         drop_checkpoints(folder)
     return folders
 
