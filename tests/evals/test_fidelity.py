@@ -1,0 +1,116 @@
+"""Fidelity: closed forms, signed codes, and splicing that changes nothing or everything."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny_lm import CONTEXT, write_corpus, write_model
+from unbraid.activation import Activation, ReLU, TopK
+from unbraid.dictionary import Dictionary
+from unbraid.evals.fidelity import max_decoder_cosine, reconstruction, splicing
+from unbraid.source import held_out
+from unbraid.sources.language_model import LanguageModel
+
+X = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 2 + 3
+
+
+class Signed(Activation):
+    """Every pre-activation as it is."""
+
+    def select(self, chunks, threshold, dense_above):
+        return None
+
+    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return pre
+
+    def dense(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return pre
+
+
+def dictionary(d_in: int, atoms: Tensor, activation: Activation, bias: Tensor | float = 0.0) -> Dictionary:
+    made = Dictionary(d_in, len(atoms), activation)
+    with torch.no_grad():
+        made.W_dec.copy_(atoms)
+        made.W_enc.copy_(atoms.T)
+        made.b_dec.copy_(torch.as_tensor(bias))
+    return made.requires_grad_(False)
+
+
+def values(made: Dictionary, x: Tensor = X) -> dict[str, float]:
+    return {score.metric: score.value for score in reconstruction(made, x)}
+
+
+def test_a_mean_predictor_explains_nothing():
+    silent = dictionary(6, torch.eye(6), ReLU(), X.mean(0))
+    silent.b_enc.fill_(-1e3)
+    found = values(silent)
+    assert found["explained_variance"] == pytest.approx(0, abs=1e-6)
+    assert found["l0"] == 0 and found["alive"] == 0 and found["l1"] == 0
+
+
+def test_an_exact_dictionary_explains_everything():
+    exact = dictionary(6, torch.cat([torch.eye(6), -torch.eye(6)]), ReLU(), X.mean(0))
+    found = values(exact)
+    assert found["fvu"] < 1e-12 and found["cosine"] == pytest.approx(1) and found["l2_ratio"] == pytest.approx(1)
+    assert found["l0"] == pytest.approx(6) and found["alive"] == 1
+
+
+def test_half_the_coordinates_explain_their_share_of_the_variance():
+    half = dictionary(6, torch.cat([torch.eye(6)[:3], -torch.eye(6)[:3]]), ReLU(), X.mean(0))
+    variance = X.double().var(0, correction=0)
+    assert values(half)["fvu"] == pytest.approx(float(variance[3:].sum() / variance.sum()), rel=1e-5)
+
+
+def test_signed_codes_count_negative_latents_as_active():
+    found = values(dictionary(6, torch.eye(6), Signed(), X.mean(0)))
+    centred = (X - X.mean(0)).double()
+    assert found["l0"] == 6 and found["fvu"] < 1e-12 and found["alive"] == 1
+    assert found["l1"] == pytest.approx(float(centred.abs().sum(1).mean() / centred.square().sum(1).mean().sqrt()), rel=1e-5)
+
+
+def test_shrinkage_is_seen():
+    small = dictionary(6, torch.cat([torch.eye(6), -torch.eye(6)]), ReLU())
+    small.W_enc.mul_(0.5)
+    assert values(small)["l2_ratio"] == pytest.approx(0.5)
+
+
+def test_a_constant_input_has_no_variance_to_explain():
+    found = values(dictionary(6, torch.eye(6), ReLU()), torch.ones(10, 6))
+    assert found["fvu"] != found["fvu"], "NaN, not zero"
+
+
+def test_largest_cosines_by_hand():
+    third = torch.tensor([[0.6, 0.8]])
+    assert max_decoder_cosine(torch.cat([torch.eye(2), third])) == pytest.approx((0.6 + 0.8 + 0.8) / 3)
+    assert max_decoder_cosine(torch.cat([torch.eye(3), -torch.eye(3)]), rows=2) == 1.0
+    assert max_decoder_cosine(torch.eye(1)) != max_decoder_cosine(torch.eye(1)), "one atom has no other: NaN"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> LanguageModel:
+    home = tmp_path_factory.mktemp("model")
+    text = write_corpus(home / "text.jsonl", 200)
+    return LanguageModel(
+        model=str(write_model(home / "llama")), layer=1, text=str(text), context=CONTEXT, buffer_tokens=512, eval_share=0.3
+    )
+
+
+def spliced(made: Dictionary, model: LanguageModel) -> dict[str, float]:
+    mean = held_out(model, 2000).x.mean(0)
+    return {s.metric + str(s.params.get("against", "")): s.value for s in splicing(made, model, mean)}
+
+
+def test_splicing_an_exact_reconstruction_costs_nothing(model: LanguageModel):
+    exact = dictionary(model.d_in, torch.cat([torch.eye(model.d_in), -torch.eye(model.d_in)]), ReLU())
+    found = spliced(exact, model)
+    assert found["kl"] == pytest.approx(0, abs=1e-6)
+    assert found["loss_recoveredzero"] == pytest.approx(1, abs=1e-3)
+    assert found["ce_spliced"] == pytest.approx(found["ce_clean"], abs=1e-5)
+
+
+def test_splicing_an_ablation_recovers_nothing(model: LanguageModel):
+    zero = dictionary(model.d_in, torch.eye(model.d_in), TopK(1))
+    zero.b_enc.fill_(-1e4)
+    assert spliced(zero, model)["loss_recoveredzero"] == pytest.approx(0, abs=1e-6)
+    zero.b_dec.copy_(held_out(model, 2000).x.mean(0))
+    assert spliced(zero, model)["loss_recoveredmean"] == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,130 @@
+"""The whole line on language models: train a cohort, load it in SAELens, score it, report it; killed and resumed too."""
+
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.data import data_folder
+from tests.tiny_lm import CONTEXT, FAMILIES, write_corpus, write_model
+from unbraid import catalog
+from unbraid.evaluation import evaluate
+from unbraid.experiment import Experiment, Training
+from unbraid.experiments.methods import compared
+from unbraid.report import collect, write_report
+from unbraid.run import Run
+from unbraid.source import held_out
+from unbraid.sources.cached import Cached, write_cache
+from unbraid.sources.language_model import LanguageModel
+from unbraid.sweep import Study
+from unbraid.train import train
+
+
+def study(source: LanguageModel | Cached, *, l0: int = 4, d_sae: int = 48, tokens: int = 1920) -> list[Experiment]:
+    training = Training(tokens=tokens, batch_size=96, dead_after=960)
+    return Study(source=source, d_sae=d_sae, training=training, seeds=(0,), members=compared((l0,))).experiments()
+
+
+def tiny(folder: Path, family: str, site: str = "resid_post") -> LanguageModel:
+    model = write_model(folder / family, family)
+    text = write_corpus(folder / "text.jsonl", 200)
+    return LanguageModel(
+        model=str(model), layer=1, site=site, text=str(text), context=CONTEXT, buffer_tokens=512, epochs=4, eval_share=0.2
+    )
+
+
+def score_all(runs: list[Path]) -> dict[str, dict[str, float]]:
+    """Scores by run and metric, after asserting that nothing failed."""
+    opened = [Run.open(path) for path in runs]
+    assert evaluate(opened, list(catalog.evals().values())) == 0
+    rows = collect(runs)
+    return {
+        name: dict(zip(part["metric"] + part["params"].map(lambda p: str(p.get("against", ""))), part["value"], strict=True))
+        for name, part in rows.groupby("name")
+    }
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "gemma2", "llama"])
+def test_every_family_goes_from_text_to_report(family: str, tmp_path: Path):
+    source = tiny(tmp_path, family)
+    runs = train(study(source), tmp_path / "runs")
+    assert len(runs) == 10
+    scores = score_all(runs)
+    for found in scores.values():
+        assert found["ce_clean"] > 0 and torch.isfinite(torch.tensor(found["loss_recoveredzero"]))
+    assert scores["batchtopk-l0_4"]["fvu"] < scores["untrained-l0_4"]["fvu"]
+    write_report(runs, tmp_path / "report.html")
+    assert "batchtopk" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "mlp_out", "attn_out"])
+def test_other_sites_train_with_terms_that_need_no_slice(site: str, tmp_path: Path):
+    members = [e for e in study(tiny(tmp_path, "llama", site)) if not e.name.startswith("effect")]
+    runs = train(members, tmp_path / "runs")
+    cfg = json.loads((runs[0] / "cfg.json").read_text())
+    assert cfg["metadata"]["hook_name"] == f"blocks.1.hook_{site}"
+
+
+def test_a_slice_term_at_the_mlp_is_refused_before_training(tmp_path: Path):
+    with pytest.raises(ValueError, match="effect-l0_4: term 'effect' reads whole contexts, but mlp_out .*resid_post"):
+        train(study(tiny(tmp_path, "llama", "mlp_out")), tmp_path / "runs")
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing on the way may catch it and tidy up."""
+
+
+def test_killed_and_resumed_on_a_language_model_equals_uninterrupted(tmp_path: Path):
+    members = study(tiny(tmp_path, "gpt_neox"))
+    whole = train(members, tmp_path / "whole")
+
+    def kill(tokens: int, total: int) -> None:
+        if tokens >= 96 * 13:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(members, tmp_path / "killed", checkpoint_steps=5, watch=kill)
+    resumed = train(members, tmp_path / "killed", resume=True)
+    for left, right in zip(whole, resumed, strict=True):
+        ours, theirs = (load_file(folder / "sae_weights.safetensors") for folder in (left, right))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), left.name
+
+
+def test_training_from_a_cache_equals_training_live_bit_for_bit(tmp_path: Path):
+    source = tiny(tmp_path, "llama")
+    write_cache(source, tmp_path / "cache", seed=0)
+    live, cached = (
+        [e for e in study(s) if e.name.split("-l0")[0] in ("topk", "jumprelu", "matryoshka")]
+        for s in (source, Cached(folder=str(tmp_path / "cache")))
+    )
+    for left, right in zip(train(live, tmp_path / "live"), train(cached, tmp_path / "from_cache"), strict=True):
+        ours, theirs = (load_file(folder / "sae_weights.safetensors") for folder in (left, right))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("model", ["stories260K", "bitstories-3M"])
+def test_a_real_model_and_real_text(model: str, tmp_path: Path):
+    data = data_folder()
+    source = LanguageModel(
+        model=str(data / "models" / model), layer=2, text=str(data / "corpora" / "tinystories_1000.jsonl.xz"),
+        context=64, buffer_tokens=4096, eval_share=0.02,
+    )  # fmt: skip
+    members = [replace(e, name=e.name) for e in study(source, l0=16, d_sae=128, tokens=9600) if "relu" not in e.name]
+    runs = train(members, tmp_path)
+    scores = score_all(runs)
+    trained, untrained = scores["batchtopk-l0_16"], scores["untrained-l0_16"]
+    assert trained["fvu"] < untrained["fvu"]
+    assert trained["loss_recoveredzero"] > untrained["loss_recoveredzero"]
+    assert 1.0 < trained["ce_clean"] < 2.5, "these models were trained on such stories"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from sae_lens import SAE
+
+        theirs = SAE.load_from_disk(str(runs[0]), device="cpu")
+    x = held_out(source, 64).x
+    torch.testing.assert_close(theirs(x), Run.open(runs[0]).dictionary()(x), rtol=0, atol=1e-5)
+    assert theirs.cfg.metadata.hook_name == "blocks.2.hook_resid_post"
