@@ -178,13 +178,12 @@ def test_a_slice_term_on_a_source_without_a_model_stops_before_training(tmp_path
 
 
 def test_the_controller_brings_l0_to_its_target(tmp_path):
-    controlled = Objective(
-        reconstruction=Reconstruction(), penalties={"sparsity": L1(weight=0.05)}, target_l0=TargetL0(l0=4.0, rate=0.05)
-    )
+    controlled = Objective(reconstruction=Reconstruction(), penalties={"sparsity": L1()}, target_l0=TargetL0(l0=4.0))
     base = replace(experiment(activation=ReLU(), tokens=160_000), objective=controlled)
     (folder,) = train([base], tmp_path)
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["metrics/l0"] == pytest.approx(4.0, rel=0.15)
+    rows = [json.loads(line)["metrics/l0"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0] > 20
+    assert sum(rows[-30:]) / 30 == pytest.approx(4.0, rel=0.15)
 
 
 def test_a_controller_without_its_penalty_is_refused():

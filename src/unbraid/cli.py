@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -65,6 +66,7 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
             sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; 1 is fastest below about 1k latents)")
+            sub.add_argument("--only", nargs="+", default=["*"], metavar="MEMBER", help="of a study: these members, e.g. 'topk-*'")
             sub.add_argument("--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality")
         sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
         return sub
@@ -164,10 +166,16 @@ def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) 
     return replace(named, members=members)
 
 
-def experiments_of(named: "Experiment | Study") -> "list[Experiment]":
+def experiments_of(named: "Experiment | Study", only: Sequence[str]) -> "list[Experiment]":
+    """All experiments of a study whose names match a pattern of `only`, or the one experiment."""
     from unbraid.experiment import Experiment
 
-    return [named] if isinstance(named, Experiment) else named.experiments()
+    if isinstance(named, Experiment):
+        return [named]
+    chosen = [e for e in named.experiments() if any(fnmatch(e.name, pattern) for pattern in only)]
+    if not chosen:
+        raise ValueError(f"--only {' '.join(only)} matches no member; there are: {', '.join(named.members)}")
+    return chosen
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
@@ -178,7 +186,7 @@ def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
 
     named = resolved(options, rest)
     console, possible = Console(), True
-    for cohort in cohorts(experiments_of(named)):
+    for cohort in cohorts(experiments_of(named, options.only)):
         found = budget(cohort, options.out)
         for line in described(found):
             print(line)
@@ -218,7 +226,7 @@ def duration(seconds: float) -> str:
 
 
 def run_train(options: argparse.Namespace, rest: list[str]) -> int:
-    return train_all(options, experiments_of(resolved(options, rest)))
+    return train_all(options, experiments_of(resolved(options, rest), options.only))
 
 
 def run_sweep(options: argparse.Namespace, rest: list[str]) -> int:
@@ -230,7 +238,7 @@ def run_sweep(options: argparse.Namespace, rest: list[str]) -> int:
         if not isinstance(named, Experiment):
             raise ValueError("--cross works on a single experiment; a study already names its members and seeds")
         return train_all(options, cross(named, dict(axis(text) for text in options.cross)))
-    return train_all(options, experiments_of(named))
+    return train_all(options, experiments_of(named, options.only))
 
 
 def axis(text: str) -> tuple[str, list[Any]]:
@@ -382,7 +390,7 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.source import Split
     from unbraid.sources.cached import write_cache
 
-    experiment = experiments_of(resolved(options, rest))[0]
+    experiment = experiments_of(resolved(options, rest), options.only)[0]
     training = experiment.training
     wanted: dict[Split, int] = {"train": training.tokens, "eval": EVAL_ROWS}
     with Progress() as progress:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unbraid import seeding
 from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
-from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded, pair_products
+from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
@@ -34,7 +34,7 @@ class Dictionary(nn.Module):
     def __init__(self, d_in: int, d_sae: int, activation: Activation, *, bfloat16: bool = False):
         super().__init__()
         self.activation = activation
-        self.bfloat16 = bfloat16
+        self.low_precision = bfloat16
         """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored exactly."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
@@ -56,7 +56,7 @@ class Dictionary(nn.Module):
     def chunks(self, x: Acts) -> Chunks:
         """Pre-activations of x a few rows at a time, without gradient."""
         rows = max(1, CHUNK_ENTRIES.get(x.device.type, 2**22) // self.d_sae)
-        dtype = torch.bfloat16 if self.bfloat16 else x.dtype
+        dtype = torch.bfloat16 if self.low_precision else x.dtype
         centred = (x - self.b_dec).detach().to(dtype)
         weight, bias = self.W_enc.detach().to(dtype), self.b_enc.detach().to(dtype)
         buffer = torch.empty(min(rows, len(x)), self.d_sae, dtype=dtype, device=x.device)
@@ -81,16 +81,15 @@ class Dictionary(nn.Module):
             pre = self._dense_pre(x)
             return DenseCodes(pre, self.activation.dense(pre, self.threshold))
         pre, support = selected
-        if self.bfloat16:
-            centred, rows = (x - self.b_dec).detach(), self.W_enc.detach().t()
-            pre = pair_products(centred, rows, support.latents, support.rows, support.offsets[:-1])
-            pre = pre + self.b_enc.detach()[support.latents]
+        if self.low_precision:
+            exact = support.products((x - self.b_dec).detach(), self.W_enc.detach().t(), support.rows)
+            pre = exact + self.b_enc.detach()[support.latents]
         pre = encoded(x, self.b_dec, self.W_enc, self.b_enc, pre, support)
         threshold = self.threshold.index_select(0, support.latents)
         return SparseCodes(pre, self.activation.gate(pre, threshold), support)
 
     def _dense_pre(self, x: Acts) -> Latents:
-        if not self.bfloat16:
+        if not self.low_precision:
             return self.pre_activations(x)
         product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
         return product.to(x.dtype) + self.b_enc
@@ -105,8 +104,9 @@ class Dictionary(nn.Module):
     def project_gradient(self) -> None:
         """Remove the part of each atom's gradient along the atom, which unit norm would undo (Bricken et al. 2023)."""
         if self.W_dec.grad is not None:
-            along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
-            self.W_dec.grad.addcmul_(self.W_dec, along, value=-1)
+            # A few thousand rows at a time stay in cache and need no temporary of the whole size.
+            for grad, atoms in zip(self.W_dec.grad.split(2048), self.W_dec.split(2048), strict=True):
+                grad.addcmul_(atoms, (grad * atoms).sum(1, keepdim=True), value=-1)
 
     @torch.no_grad()
     def renormalise(self) -> None:

@@ -76,8 +76,9 @@ class Term(ABC):
 class TargetL0:
     """Integral control of one penalty's weight until the mean L0 is on target.
 
-    A penalty's weight is not comparable between objectives or widths, L0 is. log(weight) moves by `rate` * log(L0 / target)
-    each step, on a moving average of L0.
+    A penalty's weight is not comparable between objectives or widths; L0 is. Each step moves log(weight) by
+    rate * clip(log(L0 / target) + lookahead * slope, -1, 1), with a moving average of log L0 and its slope per step. L0 follows a
+    weight only after a hundred steps or so: without looking ahead the weight winds up meanwhile, and L0 swings for ever.
     """
 
     l0: float = 32.0
@@ -86,6 +87,8 @@ class TargetL0:
     """Name of the penalty whose weight is moved."""
     rate: float = 0.05
     """Gain per step."""
+    lookahead: float = 100.0
+    """Steps ahead of which L0 is foreseen, in a straight line."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,16 +54,19 @@ class Learner:
         bfloat16 = training.matmul == "bfloat16"
         self.dictionary = experiment.dictionary.build(start, seed=experiment.seed, bfloat16=bfloat16).to(training.device)
         self.parameters = {n: p for n, p in self.dictionary.named_parameters() if p.requires_grad}
-        thresholds = [p for name, p in self.parameters.items() if name == "threshold"]
-        others = [p for name, p in self.parameters.items() if name != "threshold"]
+        # W_enc is a transposed view, of which the fused optimiser would copy the gradient every step: it is given the
+        # same memory in the order it has.
+        self.stored = {name: as_stored(parameter) for name, parameter in self.parameters.items()}
+        thresholds = [p for name, p in self.stored.items() if name == "threshold"]
+        others = [p for name, p in self.stored.items() if name != "threshold"]
         groups = [{"params": others, "peak": training.lr}, {"params": thresholds, "peak": training.lr * training.threshold_lr}]
         self.optimiser = torch.optim.AdamW(
             groups, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
         )
         self.since_fired = torch.zeros(self.dictionary.d_sae, dtype=torch.long, device=training.device)
         self.memory: dict[str, dict[str, Tensor]] = {name: {} for name in experiment.objective.terms()}
-        self.control = torch.zeros(2, dtype=torch.float64)
-        """Of the L0 controller: log of the weight's factor, and the moving average of L0."""
+        self.control = torch.tensor([0.0, torch.nan, 0.0], dtype=torch.float64)
+        """Of the L0 controller: log of the weight's factor, moving average of log L0, and its slope per step."""
         self.steps = steps(training)
 
     def step(self, batch: Batch, index: int, contexts: Callable[[], Contexts]) -> dict[str, Tensor]:
@@ -90,7 +93,10 @@ class Learner:
     def _update(self, index: int) -> None:
         training = self.experiment.training
         self.dictionary.project_gradient()
-        grads = [p.grad for p in self.parameters.values() if p.grad is not None]
+        for name, parameter in self.parameters.items():
+            self.stored[name].grad = None if parameter.grad is None else as_stored(parameter.grad)
+            parameter.grad = None
+        grads = [p.grad for p in self.stored.values() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
         # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
         self.optimiser.grad_scale = (norm / training.clip).clamp_min(1.0)  # pyright: ignore[reportAttributeAccessIssue]
@@ -104,17 +110,21 @@ class Learner:
         target = self.experiment.objective.target_l0
         if target is None:
             return
-        average = float(self.control[1])
-        average = float(l0) if average == 0 else 0.9 * average + 0.1 * float(l0)
-        error = math.log(max(average, 1e-3) / target.l0)
-        self.control[0] = min(max(float(self.control[0]) + target.rate * max(-1.0, min(1.0, error)), -12.0), 12.0)
-        self.control[1] = average
+        factor, level, slope = (float(value) for value in self.control)
+        now = math.log(max(float(l0), 1e-3))
+        if math.isnan(level):
+            level, slope = now, 0.0
+        before, level = level, 0.9 * level + 0.1 * now
+        slope = 0.95 * slope + 0.05 * (level - before)
+        error = level + target.lookahead * slope - math.log(target.l0)
+        factor += target.rate * max(-1.0, min(1.0, error))
+        self.control.copy_(torch.tensor([max(-12.0, min(12.0, factor)), level, slope]))
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor a checkpoint needs, by name."""
         tensors: dict[str, Tensor] = {f"dictionary/{n}": t for n, t in self.dictionary.state_dict().items()}
-        for name, parameter in self.parameters.items():
-            tensors |= {f"adam/{name}/{key}": value for key, value in self.optimiser.state.get(parameter, {}).items()}
+        for name, stored in self.stored.items():
+            tensors |= {f"adam/{name}/{key}": value for key, value in self.optimiser.state.get(stored, {}).items()}
         for name, memory in self.memory.items():
             tensors |= {f"memory/{name}/{key}": value for key, value in memory.items()}
         return tensors | {
@@ -127,20 +137,21 @@ class Learner:
         device = self.experiment.training.device
         own = {n: tensors[f"dictionary/{n}"] for n in self.dictionary.state_dict()}
         self.dictionary.load_state_dict(own)
-        for name, parameter in self.parameters.items():
+        for name, stored in self.stored.items():
             prefix = f"adam/{name}/"
             saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            # Moments take the parameter's own memory layout, which a file does not keep.
-            self.optimiser.state[parameter] = {
-                key: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
-                for key, value in saved.items()
-            }
+            self.optimiser.state[stored] = {k: v.to(device) if v.ndim else v for k, v in saved.items()}
         for name, memory in self.memory.items():
             prefix = f"memory/{name}/"
             memory |= {k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
         self.since_fired.copy_(tensors["since_fired"])
         self.control.copy_(tensors["control"])
         self.normaliser = Normaliser(tensors["normaliser/mean"].to(device), tensors["normaliser/scale"].to(device))
+
+
+def as_stored(matrix: Tensor) -> Tensor:
+    """The same memory, detached, in the order it has: the transpose of a transposed matrix."""
+    return matrix.detach() if matrix.is_contiguous() else matrix.detach().t()
 
 
 def steps(training: Training) -> int:

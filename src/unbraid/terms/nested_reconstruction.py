@@ -18,7 +18,7 @@ class NestedReconstruction(Term):
         widths = sorted({max(1, round(share * d_sae)) for share in self.shares})
         if widths[-1] != d_sae:
             raise ValueError(f"the last prefix must be the whole dictionary: shares {self.shares} must end at 1")
-        prefixes = step.z.decode_nested(step.dictionary.W_dec, widths) + step.dictionary.b_dec
-        errors = (prefixes - step.x.unsqueeze(1)).square().sum((0, 2))
+        centred = (step.x - step.dictionary.b_dec).unsqueeze(1)
+        errors = (step.z.decode_nested(step.dictionary.W_dec, widths) - centred).square().sum((0, 2))
         variance = (step.x - step.x.mean(0)).square().sum()
         return TermOutput(errors.mean() / len(step.x), {"fvu": errors[-1] / variance})
