@@ -10,10 +10,13 @@ from unbraid.sources.world import World
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.reconstruction import Reconstruction
 
+THREE = BatchTopK(3)
 WORLD = World(factors=48, d_in=16, l0=3.0, roots=8, branching=2, depth=1, block_rows=1024)
 
 
-def experiment(name: str = "small", *, activation: Activation = BatchTopK(3), tokens: int = 6400, **penalties: Term) -> Experiment:
+def experiment(
+    name: str = "small", *, activation: Activation = THREE, tokens: int = 6400, **penalties: Term
+) -> Experiment:
     """40 steps of 160 tokens; blocks of 1,024 rows do not divide by the batch, so rows carry over."""
     return Experiment(
         name=name,

@@ -73,7 +73,19 @@ def test_training_refuses_what_cannot_fit(tmp_path, capsys, monkeypatch):
 
 
 def test_crossing_trains_every_combination(tmp_path):
-    done = main(["sweep", "world", "--out", str(tmp_path), *QUICK, "--cross", "seed=0,1", "--cross", "dictionary.activation.k=2,4"])
+    done = main(
+        [
+            "sweep",
+            "world",
+            "--out",
+            str(tmp_path),
+            *QUICK,
+            "--cross",
+            "seed=0,1",
+            "--cross",
+            "dictionary.activation.k=2,4",
+        ]
+    )
     assert done == 0
     assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == [
         "world-batchtopk-l0_8-l0_2-s0", "world-batchtopk-l0_8-l0_2-s1",
@@ -147,7 +159,9 @@ def test_mistakes_end_in_one_line_with_the_remedy_and_code_2(command, message, t
     assert list(tmp_path.iterdir()) == [], "nothing is written"
 
 
-@pytest.mark.parametrize("command", [["trian"], ["train", "world", "--training.tokns", "3"], ["eval", "--runs"], ["train"]])
+@pytest.mark.parametrize(
+    "command", [["trian"], ["train", "world", "--training.tokns", "3"], ["eval", "--runs"], ["train"]]
+)
 def test_unknown_commands_and_flags_end_with_code_2(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(command)
@@ -169,3 +183,31 @@ def test_crossed_values_are_read_as_python_would():
 def test_the_version_is_told(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("unbraid 0.")
+
+
+def test_help_of_a_command_teaches_with_and_without_a_name(capsys):
+    for words in (["train", "--help"], ["sweep", "demo", "--help"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "unbraid list" in shown and "--resume" in shown and "--training.tokens" in shown and "--seeds" in shown
+
+
+def test_unfinished_runs_are_passed_over_by_name(tmp_path, capsys):
+    train_quickly(tmp_path)
+    train_quickly(tmp_path, "--seed", "1")
+    first, second = sorted(tmp_path.iterdir())
+    (second / "provenance.json").unlink()
+    assert main(["eval", str(first), str(second)]) == 0
+    assert f"passed over {second}" in capsys.readouterr().err
+    assert not (second / "results").exists()
+    assert main(["eval", str(second)]) == 2
+
+
+def test_members_of_a_study_are_chosen_by_pattern(tmp_path, capsys):
+    quick = ["--training.tokens", "1024", "--training.batch-size", "256", "--d-sae", "32", "--seeds", "0"]
+    assert main(["sweep", "demo", "--out", str(tmp_path), "--only", "topk-*", "pca-l0_5", *quick]) == 0
+    assert {path.name.rpartition("-s0")[0] for path in tmp_path.iterdir()} == {"topk-l0_5", "topk-l0_10", "pca-l0_5"}
+    assert main(["sweep", "demo", "--out", str(tmp_path), "--only", "topl-*", *quick]) == 2
+    assert "matches no member; there are: relu-l0_5" in capsys.readouterr().err

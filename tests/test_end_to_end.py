@@ -1,4 +1,5 @@
-"""The whole line on language models: train a cohort, load it in SAELens, score it, report it; killed and resumed too."""
+"""The whole line on language models: train a cohort, load it in SAELens, score it, report it; killed and resumed
+too."""
 
 import json
 import warnings
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.data import data_folder
-from tests.tiny_lm import CONTEXT, FAMILIES, write_corpus, write_model
+from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from unbraid import catalog
 from unbraid.evaluation import evaluate
 from unbraid.experiment import Experiment, Training
@@ -19,7 +20,7 @@ from unbraid.report import collect, write_report
 from unbraid.run import Run
 from unbraid.source import held_out
 from unbraid.sources.cached import Cached, write_cache
-from unbraid.sources.language_model import LanguageModel
+from unbraid.sources.language_model import LanguageModel, Site
 from unbraid.sweep import Study
 from unbraid.train import train
 
@@ -29,11 +30,18 @@ def study(source: LanguageModel | Cached, *, l0: int = 4, d_sae: int = 48, token
     return Study(source=source, d_sae=d_sae, training=training, seeds=(0,), members=compared((l0,))).experiments()
 
 
-def tiny(folder: Path, family: str, site: str = "resid_post") -> LanguageModel:
+def tiny(folder: Path, family: str, site: Site = "resid_post") -> LanguageModel:
     model = write_model(folder / family, family)
     text = write_corpus(folder / "text.jsonl", 200)
     return LanguageModel(
-        model=str(model), layer=1, site=site, text=str(text), context=CONTEXT, buffer_tokens=512, epochs=4, eval_share=0.2
+        model=str(model),
+        layer=1,
+        site=site,
+        text=str(text),
+        context=CONTEXT,
+        buffer_tokens=512,
+        epochs=4,
+        eval_share=0.2,
     )
 
 
@@ -43,7 +51,9 @@ def score_all(runs: list[Path]) -> dict[str, dict[str, float]]:
     assert evaluate(opened, list(catalog.evals().values())) == 0
     rows = collect(runs)
     return {
-        name: dict(zip(part["metric"] + part["params"].map(lambda p: str(p.get("against", ""))), part["value"], strict=True))
+        str(name): dict(
+            zip(part["metric"] + part["params"].map(lambda p: str(p.get("against", ""))), part["value"], strict=True)
+        )
         for name, part in rows.groupby("name")
     }
 
@@ -62,7 +72,7 @@ def test_every_family_goes_from_text_to_report(family: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("site", ["resid_pre", "mlp_out", "attn_out"])
-def test_other_sites_train_with_terms_that_need_no_slice(site: str, tmp_path: Path):
+def test_other_sites_train_with_terms_that_need_no_slice(site: Site, tmp_path: Path):
     members = [e for e in study(tiny(tmp_path, "llama", site)) if not e.name.startswith("effect")]
     runs = train(members, tmp_path / "runs")
     cfg = json.loads((runs[0] / "cfg.json").read_text())

@@ -27,7 +27,8 @@ def test_undo_is_the_inverse():
 
 
 @pytest.mark.parametrize(
-    ("activation", "how"), list(itertools.product([ReLU(), TopK(4), BatchTopK(4), JumpReLU()], ["centre-scale", "none"]))
+    ("activation", "how"),
+    list(itertools.product([ReLU(), TopK(4), BatchTopK(4), JumpReLU()], ["centre-scale", "none"])),
 )
 def test_folding_gives_the_same_reconstruction_of_raw_activations(activation, how):
     normaliser = Normaliser.fit(SAMPLE, how)
@@ -40,7 +41,10 @@ def test_folding_gives_the_same_reconstruction_of_raw_activations(activation, ho
     normaliser.check(final, folded, SAMPLE)
     wanted = double(final)(Normaliser(normaliser.mean.double(), normaliser.scale.double())(SAMPLE.double()))
     torch.testing.assert_close(
-        double(folded)(SAMPLE.double()), wanted * normaliser.scale.double() + normaliser.mean.double(), rtol=1e-5, atol=1e-4
+        double(folded)(SAMPLE.double()),
+        wanted * normaliser.scale.double() + normaliser.mean.double(),
+        rtol=1e-5,
+        atol=1e-4,
     )
     assert torch.allclose(folded.W_dec.norm(dim=1), torch.ones(30))
 

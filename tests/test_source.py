@@ -8,10 +8,12 @@ from unbraid.source import Batch, Block, Position, Source, Stream, check_finite,
 class Short(Source):
     """Three blocks of ten rows, numbered; block 1 is bad when asked to be."""
 
-    d_in = 2
-
     def __init__(self, bad: bool = False):
         self.bad = bad
+
+    @property
+    def d_in(self):
+        return 2
 
     def block(self, index, *, split, seed):
         if index == 3:
@@ -54,7 +56,8 @@ def test_a_stream_says_what_to_do_when_the_data_ends():
 def test_a_restored_stream_continues_as_if_never_stopped(taken):
     whole, stopped = Stream(Short(), 4, seed=3), Stream(Short(), 4, seed=3)
     for _ in range(taken):
-        next(whole), next(stopped)
+        next(whole)
+        next(stopped)
     position = stopped.position
     resumed = Stream(Short(), 4, seed=3)
     resumed.restore(Position(position.block, position.taken, position.filtered, list(position.carry)))

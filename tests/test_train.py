@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.small import WORLD, experiment, seeded
-
-from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.activation import JumpReLU, ReLU, TopK
 from unbraid.checkpoint import steps_saved
 from unbraid.dictionary import DictionaryConfig, PrincipalComponents
 from unbraid.objective import Objective, TargetL0
 from unbraid.run import Run
+from unbraid.source import Contexts
 from unbraid.terms.effect import Effect
 from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
@@ -25,6 +25,9 @@ from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
 from unbraid.train import Learner, fitting_sample, schedule, train
 
+
+def no_contexts() -> Contexts:
+    raise AssertionError("no term of these tests reads contexts")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -110,7 +113,9 @@ train(mixed_cohort(), Path(sys.argv[1]), checkpoint_steps=10, watch=watch)
 def run_until(how: str, root: Path) -> int:
     here = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(here)}
-    return subprocess.run([sys.executable, "-c", KILLED.format(how=how), str(root)], env=environment, cwd=here, capture_output=True).returncode
+    return subprocess.run(
+        [sys.executable, "-c", KILLED.format(how=how), str(root)], env=environment, cwd=here, capture_output=True
+    ).returncode
 
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
@@ -198,7 +203,7 @@ def test_dead_latents_are_counted_in_tokens():
         learner.dictionary.b_enc[:60] = -1e3
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
-    dead = [int(learner.step(block.rows[:160], index, lambda: None)["sparsity/dead"]) for index in range(12)]
+    dead = [int(learner.step(block.rows[:160], index, no_contexts)["sparsity/dead"]) for index in range(12)]
     assert dead[9] == 0 and dead[10] >= 60, "1,600 tokens are 10 steps of 160"
 
 
@@ -207,7 +212,7 @@ def test_atoms_have_unit_norm_after_every_step():
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
     for index in range(5):
-        learner.step(block.rows[:160], index, lambda: None)
+        learner.step(block.rows[:160], index, no_contexts)
         assert torch.allclose(learner.dictionary.W_dec.norm(dim=1), torch.ones(64), atol=1e-6)
 
 
@@ -222,7 +227,7 @@ def test_clipping_and_the_fused_optimiser_equal_plain_torch():
     assert block is not None
     for index in range(6):
         rows = block.rows[160 * index : 160 * (index + 1)]
-        learner.step(rows, index, lambda: None)
+        learner.step(rows, index, no_contexts)
         x = learner.normaliser(rows.x)
         loss = (reference.decode(reference.encode(x, "dense")) - x).square().sum() / 160
         loss.backward()
@@ -246,7 +251,9 @@ def test_the_schedule_rises_holds_and_falls():
 def test_untrained_controls_keep_their_initial_atoms(tmp_path):
     base = experiment("pca", activation=TopK(3))
     pca = replace(
-        base, dictionary=replace(base.dictionary, d_sae=32, init=PrincipalComponents()), training=replace(base.training, tokens=0)
+        base,
+        dictionary=replace(base.dictionary, d_sae=32, init=PrincipalComponents()),
+        training=replace(base.training, tokens=0),
     )
     (folder,) = train([pca], tmp_path)
     atoms = Run.open(folder).dictionary().W_dec

@@ -145,7 +145,8 @@ class JumpReLU(Activation):
     """Width of the window around a threshold in which it gets gradient, in normalised activations. 0: inference.
     Thresholds settle at 0.5 to 2 there, so narrower windows leave most of them without gradient (docs/log.md)."""
     initial_l0: int = 128
-    """Thresholds start at one value, the one that leaves this many latents active a token (at most a quarter of them)."""
+    """Thresholds start at one value, the one that leaves this many latents active a token (at most a quarter of
+    them)."""
     learns_threshold: ClassVar[bool] = True
 
     def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:

@@ -24,7 +24,9 @@ def modules(folder: str, packages: tuple[str, ...]) -> Iterator[ModuleType]:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            raise ValueError(f"cannot import package {package!r} ({error}); is it installed, or on PYTHONPATH?") from error
+            raise ValueError(
+                f"cannot import package {package!r} ({error}); is it installed, or on PYTHONPATH?"
+            ) from error
         try:
             parent = importlib.import_module(f"{package}.{folder}")
         except ModuleNotFoundError as error:

@@ -2,8 +2,8 @@
 
     <run>/checkpoints/<step>.safetensors     parameters, moments, counters, and the rows the stream carries over
 
-The two newest are kept: members of a cohort write one after the other, so a kill between two writes leaves some members one
-checkpoint ahead, and the step they all have is still there.
+The two newest are kept: members of a cohort write one after the other, so a kill between two writes leaves some
+members one checkpoint ahead, and the step they all have is still there.
 """
 
 import json
@@ -26,9 +26,16 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], positi
     for number, rows in enumerate(position.carry):
         for name in ("x", "tokens", "documents", "positions"):
             tensors[f"carry/{number}/{name}"] = getattr(rows, name).contiguous()
-    where = {"block": position.block, "taken": position.taken, "filtered": position.filtered, "carry": len(position.carry)}
+    where = {
+        "block": position.block,
+        "taken": position.taken,
+        "filtered": position.filtered,
+        "carry": len(position.carry),
+    }
     facts = {"step": str(step), "seconds": str(seconds), "position": json.dumps(where)}
-    write_atomically(folder / "checkpoints" / f"{step}.safetensors", lambda path: save_file(tensors, path, metadata=facts))
+    write_atomically(
+        folder / "checkpoints" / f"{step}.safetensors", lambda path: save_file(tensors, path, metadata=facts)
+    )
     for old in sorted(steps_saved(folder))[:-KEPT]:
         path_of(folder, old).unlink()
 

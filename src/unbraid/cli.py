@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from unbraid.experiment import Experiment
@@ -61,28 +61,43 @@ def arguments() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[..., int], text: str, *, overridable: bool = False) -> argparse.ArgumentParser:
         # Overridable commands pass what they do not know, --help included, on to the experiment's own flags.
         sub = commands.add_parser(name, help=text, description=text, add_help=not overridable, allow_abbrev=False)
-        sub.set_defaults(run=run, command=name, overridable=overridable)
+        sub.set_defaults(run=run, command=name, overridable=overridable, parser=sub)
         if overridable:
             sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
-            sub.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; 1 is fastest below about 1k latents)")
-            sub.add_argument("--only", nargs="+", default=["*"], metavar="MEMBER", help="of a study: these members, e.g. 'topk-*'")
-            sub.add_argument("--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality")
+            sub.add_argument(
+                "--threads",
+                type=int,
+                default=0,
+                help="CPU threads (default: all cores; 1 is fastest below about 1k latents)",
+            )
+            sub.add_argument(
+                "--only", nargs="+", default=["*"], metavar="MEMBER", help="of a study: these members, e.g. 'topk-*'"
+            )
+            sub.add_argument(
+                "--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality"
+            )
         sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
         return sub
 
     def trains(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
         sub.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
-        sub.add_argument("--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)")
+        sub.add_argument(
+            "--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)"
+        )
 
     demo = command("demo", run_demo, "train, score and report a small study on a synthetic world")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where (default: runs/demo)")
     demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0)
-    command("plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True)
+    command(
+        "plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True
+    )
     trains(command("train", run_train, "train one named experiment, or every member of a study", overridable=True))
     sweep = command("sweep", run_sweep, "train a study, or an experiment crossed with values", overridable=True)
-    sweep.add_argument("--cross", action="append", default=[], metavar="FIELD=V1,V2", help="values to cross, e.g. seed=0,1,2")
+    sweep.add_argument(
+        "--cross", action="append", default=[], metavar="FIELD=V1,V2", help="values to cross, e.g. seed=0,1,2"
+    )
     trains(sweep)
     scored = command("eval", run_eval, "score finished runs")
     scored.add_argument("runs", nargs="+", type=Path, help="run folders")
@@ -91,11 +106,14 @@ def arguments() -> argparse.ArgumentParser:
     report = command("report", run_report, "write one HTML file from scored runs")
     report.add_argument("runs", nargs="+", type=Path, help="run folders")
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
+    report.add_argument("--scores", type=Path, help="also write the rows behind every number to this JSON file")
     export = command("export", run_export, "copy a run's dictionary into a folder for another library")
     export.add_argument("run_folder", type=Path, help="a run folder")
     export.add_argument("--out", type=Path, required=True, help="the new folder; an existing one is never overwritten")
     export.add_argument("--to", default="saelens", choices=["saelens"], help="format (default: saelens)")
-    cache = command("cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True)
+    cache = command(
+        "cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True
+    )
     cache.add_argument("--to", type=Path, required=True, help="folder of the cache; continued when it is unfinished")
     command("list", run_list, "show experiments, terms and evals")
     return parser
@@ -114,7 +132,8 @@ def version_or_help(parser: argparse.ArgumentParser, options: argparse.Namespace
 def packages(options: argparse.Namespace) -> tuple[str, ...]:
     from unbraid.config import OWN_PACKAGES
 
-    sys.path.insert(0, os.getcwd())  # a user's own package, beside which the command is run
+    if options.package and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own package, beside which the command is run
     return (*OWN_PACKAGES, *options.package)
 
 
@@ -124,8 +143,13 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
 
     from unbraid import catalog
 
-    if options.name is None:
-        print_command_help(options)
+    asked = {"-h", "--help"} & set(rest)
+    if asked or options.name is None:
+        options.parser.print_help(sys.stdout if asked else sys.stderr)
+        if options.name is None:
+            print("\nWhich NAME? `unbraid list` shows them; with a name, --help also shows the experiment's own flags.")
+            raise SystemExit(0 if asked else 2)
+        print()
     use_threads(options.threads)
     named = catalog.pick(options.name, catalog.experiments(packages(options)), "experiment")()
     for term in options.add:
@@ -142,12 +166,6 @@ def use_threads(count: int) -> None:
 
     if count:
         torch.set_num_threads(count)
-
-
-def print_command_help(options: argparse.Namespace) -> NoReturn:
-    print(f"usage: unbraid {options.command} NAME [--out DIR] [--add TERM] [--field value ...]", file=sys.stderr)
-    print("which NAME? `unbraid list` shows them; `unbraid train NAME --help` its fields", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) -> "Experiment | Study":
@@ -265,12 +283,13 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
     from unbraid.train import Interrupted, train
 
     for cohort in cohorts(experiments):
-        if not refuse(budget(cohort, options.out)):
+        todo = [e for e in cohort if not finished(options.out / e.folder)]
+        if todo and not refuse(budget(todo, options.out)):
             return 2
-        done = sum(finished(options.out / e.folder) for e in cohort)
+        done = len(cohort) - len(todo)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         try:
-            with progress_of(f"training {len(cohort) - done}") as watch:
+            with progress_of(f"training {len(todo)}") as watch:
                 train(
                     cohort, options.out, resume=options.resume, overwrite=options.overwrite,
                     checkpoint_seconds=options.checkpoint_seconds, watch=watch,
@@ -315,10 +334,15 @@ def progress_of(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.run import Run
+    from unbraid.run import Run, finished
 
-    names = options.evals
-    return score_all([Run.open(path, packages(options)) for path in run_folders(options.runs)], options, names)
+    folders = run_folders(options.runs)
+    done = [path for path in folders if finished(path)]
+    for path in set(folders) - set(done):
+        print(f"passed over {path}: not finished; continue it with --resume", file=sys.stderr)
+    if not done:
+        raise ValueError("none of these runs is finished; train them to the end with --resume")
+    return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
 
 
 def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
@@ -351,9 +375,12 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def run_report(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.report import write_report
+    from unbraid.report import scores_json, write_report
 
-    write_report(run_folders(options.runs), options.out)
+    rows = write_report(run_folders(options.runs), options.out)
+    if options.scores is not None:
+        scores_json(rows, options.scores)
+        print(f"scores: {options.scores}")
     print(f"report: {options.out}")
     return 0
 
@@ -397,7 +424,9 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
         for split, tokens in wanted.items():
             task = progress.add_task(f"{split} activations", total=tokens)
             see = lambda _, rows, total, task=task: progress.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
-            write_cache(experiment.source, options.to, seed=training.data_seed, tokens=tokens, splits=[split], progress=see)
+            write_cache(
+                experiment.source, options.to, seed=training.data_seed, tokens=tokens, splits=[split], progress=see
+            )
     print(f"written: {options.to}   train on it with `unbraid sweep cached --source.folder {options.to}`")
     return 0
 

@@ -2,8 +2,8 @@
 
     pre = (x - b_dec) @ W_enc + b_enc,   z = activation(pre),   x_hat = z @ W_dec + b_dec,   |W_dec[i]| = 1
 
-Parameter names and shapes are SAELens's, so a state dict is already an export. W_enc is stored with its d_sae rows contiguous
-(a transposed view), because the sparse kernels read and write it a latent at a time.
+Parameter names and shapes are SAELens's, so a state dict is already an export. W_enc is stored with its d_sae rows
+contiguous (a transposed view), because the sparse kernels read and write it a latent at a time.
 """
 
 from abc import ABC, abstractmethod
@@ -35,7 +35,8 @@ class Dictionary(nn.Module):
         super().__init__()
         self.activation = activation
         self.low_precision = bfloat16
-        """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored exactly."""
+        """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored
+        exactly."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))

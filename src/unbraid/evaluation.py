@@ -41,7 +41,11 @@ class Eval:
 
 
 def evaluate(
-    runs: Sequence[Run], evals: Sequence[Eval], *, force: bool = False, watch: Callable[[Run, Eval, str], None] | None = None
+    runs: Sequence[Run],
+    evals: Sequence[Eval],
+    *,
+    force: bool = False,
+    watch: Callable[[Run, Eval, str], None] | None = None,
 ) -> int:
     """Score every run by every eval into `<run>/results/<eval>.json`; the number of evals that failed.
 

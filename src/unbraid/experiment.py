@@ -19,7 +19,8 @@ class Training:
     lr: float = 1e-3
     """Peak learning rate of Adam."""
     threshold_lr: float = 10.0
-    """Learning rate of JumpReLU's thresholds, as a multiple of lr: at lr itself Adam moves them too slowly to reach an L0."""
+    """Learning rate of JumpReLU's thresholds, as a multiple of lr: at lr itself Adam moves them too slowly to reach
+    an L0."""
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: float = 0.02
     """Share of training over which the learning rate rises linearly from 0."""

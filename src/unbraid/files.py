@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place. Raises OSError naming the space left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -28,14 +28,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(path.parent).free
-            raise OSError(errno.ENOSPC, f"disk full ({free:,} bytes free) while writing {path}; free some, then --resume") from error
+            raise OSError(
+                errno.ENOSPC, f"disk full ({free:,} bytes free) while writing {path}; free some, then --resume"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:

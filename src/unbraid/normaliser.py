@@ -15,7 +15,8 @@ from torch import Tensor
 from unbraid.dictionary import Dictionary
 
 TOLERANCE = 1e-4
-"""Largest relative error of a folded reconstruction, for 99 % of rows: a latent within rounding of its threshold may flip."""
+"""Largest relative error of a folded reconstruction, for 99 % of rows: a latent within rounding of its threshold may
+flip."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,17 @@ class Normaliser:
 
     @classmethod
     def fit(cls, sample: Float[Tensor, "batch d_in"], how: str) -> "Normaliser":
-        """From a sample of raw activations. `how`: "centre-scale" or "none". Raises ValueError for a constant sample."""
+        """From a sample of raw activations. `how`: "centre-scale" or "none". Raises ValueError for a constant
+        sample."""
         if how == "none":
             return cls(torch.zeros_like(sample[0]), torch.ones_like(sample[0, 0]))
         exact = sample.double()
         mean = exact.mean(0)
         scale = (exact - mean).square().mean().sqrt()
         if not scale > 0:
-            raise ValueError("the activations do not vary, so there is nothing to explain: look at the layer and the text")
+            raise ValueError(
+                "the activations do not vary, so there is nothing to explain: look at the layer and the text"
+            )
         return cls(mean.to(sample.dtype), scale.to(sample.dtype))
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
@@ -65,8 +69,8 @@ class Normaliser:
         error = (got - wanted).norm(dim=1) / wanted.norm(dim=1).clamp_min(1e-12)
         if len(error) and not float(error.quantile(0.99)) <= TOLERANCE:
             raise ValueError(
-                f"folding the normalisation changed reconstructions by {float(error.quantile(0.99)):.1e} (relative), more "
-                f"than {TOLERANCE:.0e}; nothing was saved. Activations this extreme need --training.normalise none"
+                f"folding the normalisation changed reconstructions by {float(error.quantile(0.99)):.1e} (relative), "
+                f"more than {TOLERANCE:.0e}; nothing was saved. Activations this extreme need --training.normalise none"
             )
 
 

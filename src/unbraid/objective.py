@@ -2,8 +2,8 @@
 
     loss = reconstruction + sum_i ramp * weight_i * penalty_i
 
-A term reads one record, the `Step`, so a new objective needs no new argument anywhere. It declares which parts it reads in
-`reads`, so that a source that cannot supply them is refused before training starts.
+A term reads one record, the `Step`, so a new objective needs no new argument anywhere. It declares which parts it
+reads in `reads`, so that a source that cannot supply them is refused before training starts.
 """
 
 from abc import ABC, abstractmethod
@@ -21,8 +21,8 @@ from unbraid.dictionary import Dictionary
 from unbraid.source import Batch, Contexts
 
 Reads = Literal["codes", "dense", "decoder", "documents", "contexts"]
-"""codes: step.z in either form, never made dense. dense: batch x d_sae. decoder: W_dec alone. documents: step.batch.documents
-and positions. contexts: whole sequences and the layers after them."""
+"""codes: step.z in either form, never made dense. dense: batch x d_sae. decoder: W_dec alone. documents:
+step.batch.documents and positions. contexts: whole sequences and the layers after them."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ class TargetL0:
     """Integral control of one penalty's weight until the mean L0 is on target.
 
     A penalty's weight is not comparable between objectives or widths; L0 is. Each step moves log(weight) by
-    rate * clip(log(L0 / target) + lookahead * slope, -1, 1), with a moving average of log L0 and its slope per step. L0 follows a
-    weight only after a hundred steps or so: without looking ahead the weight winds up meanwhile, and L0 swings for ever.
+    rate * clip(log(L0 / target) + lookahead * slope, -1, 1), with a moving average of log L0 and its slope per step.
+    L0 follows a
+    weight only after a hundred steps or so: without looking ahead the weight winds up meanwhile, and L0 swings for
+    ever.
     """
 
     l0: float = 32.0
@@ -123,7 +125,12 @@ class Weighted(NamedTuple):
 
 
 def evaluate(
-    objective: Objective, step: Step, index: int, *, scale: Mapping[str, float], streams: Callable[[str], torch.Generator],
+    objective: Objective,
+    step: Step,
+    index: int,
+    *,
+    scale: Mapping[str, float],
+    streams: Callable[[str], torch.Generator],
     memory: Mapping[str, dict[str, Tensor]],
 ) -> Weighted:
     """The weighted sum of all terms on `step`. `scale` multiplies weights by name (the controller's part).
@@ -138,7 +145,9 @@ def evaluate(
             continue
         loss, extra = term(replace_keeping(step, streams(name), memory[name]))
         if not bool(torch.isfinite(loss.detach())):
-            raise ValueError(f"term {name!r} gave {float(loss.detach())} at step {index}; lower its weight or the learning rate")
+            raise ValueError(
+                f"term {name!r} gave {float(loss.detach())} at step {index}; lower its weight or the learning rate"
+            )
         total = total + weight * loss
         metrics[f"losses/{name}"] = loss.detach()
         metrics |= {f"metrics/{name}/{key}": value.detach() for key, value in extra.items()}

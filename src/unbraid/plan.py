@@ -28,7 +28,8 @@ class Budget:
     parameters: int
     """Of all members together."""
     disk: int
-    """Bytes at the peak: checkpoints (weights and two moments, kept twice and one being written), then final weights."""
+    """Bytes at the peak: checkpoints (weights and two moments, kept twice and one being written), then final
+    weights."""
     disk_free: int
     memory: int
     """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer; the model apart."""
@@ -43,10 +44,12 @@ class Budget:
                 "--training.tokens, or allow more passes with --source.epochs"
             )
         if self.disk > self.disk_free:
-            found.append(f"{self.disk:,} bytes of disk are needed and {self.disk_free:,} free: write elsewhere with --out")
+            found.append(
+                f"{self.disk:,} bytes of disk are needed and {self.disk_free:,} free: write elsewhere with --out"
+            )
         if self.memory > self.memory_free:
             found.append(
-                f"{self.memory:,} bytes of memory are needed and {self.memory_free:,} free: train fewer members at a time, "
+                f"{self.memory:,} bytes of memory are needed and {self.memory_free:,} free: train fewer members, "
                 "fewer latents, or set a smaller --source.buffer-tokens"
             )
         return found
@@ -86,7 +89,9 @@ def estimate(cohort: Sequence[Experiment]) -> float:
     harvest = (time.monotonic() - before) / len(block.rows) * longest * training.batch_size
     stream = Stream(source, training.batch_size, seed=training.data_seed)
     return harvest + sum(
-        steps(e.training) * measured(Learner(e, sample), stream, training.data_seed) for e in cohort if e.training.tokens
+        steps(e.training) * measured(Learner(e, sample), stream, training.data_seed)
+        for e in cohort
+        if e.training.tokens
     )
 
 

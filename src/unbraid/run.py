@@ -1,11 +1,11 @@
 """A run on disk: an SAELens folder with our configuration, logs, scores and provenance beside it.
 
-    cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm
-    experiment.json                     the resolved configuration
-    normaliser.safetensors              mean and scale that were folded in
-    metrics.jsonl                       one row a logged step
-    results/<eval>.json                 scores
-    provenance.json                     versions, machine, seconds; written last, so it marks completion
+cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm
+experiment.json                     the resolved configuration
+normaliser.safetensors              mean and scale that were folded in
+metrics.jsonl                       one row a logged step
+results/<eval>.json                 scores
+provenance.json                     versions, machine, seconds; written last, so it marks completion
 """
 
 import os
@@ -91,11 +91,15 @@ def inference_form(dictionary: Dictionary, sample: torch.Tensor) -> Dictionary:
 
 
 def save_run(
-    path: Path, experiment: Experiment, dictionary: Dictionary, normaliser: Normaliser, sample: torch.Tensor,
+    path: Path,
+    experiment: Experiment,
+    dictionary: Dictionary,
+    normaliser: Normaliser,
+    sample: torch.Tensor,
     provenance: Mapping[str, Any],
 ) -> Run:
-    """Write a finished run. `sample`: raw activations on which folding is checked and BatchTopK calibrated; `provenance`:
-    `machine()` as it was when the work began, and what it took.
+    """Write a finished run. `sample`: raw activations on which folding is checked and BatchTopK calibrated;
+    `provenance`: `machine()` as it was when the work began, and what it took.
 
     Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
     """
@@ -103,7 +107,10 @@ def save_run(
     folded = normaliser.fold(dictionary)
     normaliser.check(dictionary, folded, sample[:2048])
     details = {"experiment": experiment.folder, "objective": to_json(experiment.objective), "seed": experiment.seed}
-    site = {"training_architecture": type(experiment.dictionary.activation).__name__.lower(), **experiment.source.metadata()}
+    site = {
+        "training_architecture": type(experiment.dictionary.activation).__name__.lower(),
+        **experiment.source.metadata(),
+    }
     saelens.write(folded, path, {**site, "training_architecture_details": details})
     write_tensors(path / "normaliser.safetensors", {"mean": normaliser.mean, "scale": normaliser.scale})
     write_json(path / "experiment.json", to_json(experiment))
@@ -131,11 +138,14 @@ def version(package: str) -> str:
 
 
 def git_state() -> str:
-    """The commit this package's source is at, "+dirty" when changed since; "none" when it is not in a checkout of ours."""
+    """The commit this package's source is at, "+dirty" when changed since; "none" when it is not in a checkout of
+    ours."""
     here = Path(__file__)
 
     def ask(*args: str) -> str:
-        return subprocess.run(["git", *args], cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *args], cwd=here.parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         ask("ls-files", "--error-unmatch", here.name)  # else an installed copy would name the user's own repository

@@ -122,7 +122,8 @@ class Stream(Iterator[Batch]):
     """
 
     def __init__(self, source: Source, batch_size: int, *, seed: int, split: Split = "train"):
-        self.source, self.batch_size, self.seed, self.split = source, batch_size, seed, split
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.split: Split = split
         self.position = Position()
         self._pool: Batch | None = None
 
@@ -173,7 +174,8 @@ def check_finite(x: Tensor, where: str) -> None:
 
 @lru_cache(maxsize=2)
 def held_out(source: Source, rows: int) -> Batch:
-    """The first `rows` activations of the eval split, the same for every eval and run of a source; fewer when it ends."""
+    """The first `rows` activations of the eval split, the same for every eval and run of a source; fewer when it
+    ends."""
     parts: list[Batch] = []
     while sum(map(len, parts)) < rows:
         block = source.block(len(parts), split="eval", seed=0)

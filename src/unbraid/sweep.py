@@ -4,7 +4,7 @@ import difflib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from unbraid.activation import Activation, TopK
 from unbraid.dictionary import DictionaryConfig, Initialisation, PrincipalComponents, RandomAtoms
@@ -49,9 +49,7 @@ class Study:
         d_sae = self.d_sae
         if isinstance(member.init, PrincipalComponents):
             d_sae = min(d_sae, 2 * self.source.d_in)
-        dictionary = DictionaryConfig(
-            d_sae=d_sae, activation=member.activation, init=member.init, frozen=member.frozen
-        )
+        dictionary = DictionaryConfig(d_sae=d_sae, activation=member.activation, init=member.init, frozen=member.frozen)
         training = self.training if member.trained else replace(self.training, tokens=0)
         return Experiment(
             name=name, source=self.source, objective=member.objective, dictionary=dictionary, training=training,
@@ -69,7 +67,13 @@ def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experimen
         experiment, suffix = base, ""
         for path, value in zip(axes, values, strict=True):
             experiment = with_value(experiment, path.split("."), value)
-            suffix += "" if path == "seed" else f"-{short_name(path)}_{value:g}" if isinstance(value, int | float) else f"-{value}"
+            suffix += (
+                ""
+                if path == "seed"
+                else f"-{short_name(path)}_{value:g}"
+                if isinstance(value, int | float)
+                else f"-{value}"
+            )
         crossed.append(replace(experiment, name=base.name + suffix))
     return crossed
 
@@ -80,16 +84,22 @@ def short_name(path: str) -> str:
 
 def with_value(node: Any, path: Sequence[str], value: Any) -> Any:
     """A copy of a nested dataclass or mapping with one field changed."""
-    name, rest = path[0].replace("-", "_") if is_dataclass(node) else path[0], path[1:]
-    names = [f.name for f in fields(node)] if is_dataclass(node) else list(node) if isinstance(node, Mapping) else []
+    is_config = is_dataclass(node) and not isinstance(node, type)
+    name, rest = path[0].replace("-", "_") if is_config else path[0], path[1:]
+    names = [f.name for f in fields(node)] if is_config else list(node) if isinstance(node, Mapping) else []
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         raise ValueError(f"no field {name!r} here; " + (f"did you mean {near[0]!r}?" if near else f"there are {names}"))
     old = node[name] if isinstance(node, Mapping) else getattr(node, name)
-    if not rest and old is not None and not isinstance(value, type(old)) and not (isinstance(old, float) and isinstance(value, int)):
+    if (
+        not rest
+        and old is not None
+        and not isinstance(value, type(old))
+        and not (isinstance(old, float) and isinstance(value, int))
+    ):
         raise ValueError(f"{name} is {type(old).__name__}, such as {old!r}; {value!r} is not")
     new = with_value(old, rest, value) if rest else value
-    return {**node, name: new} if isinstance(node, Mapping) else replace(node, **{name: new})
+    return {**node, name: new} if isinstance(node, Mapping) else replace(cast(Any, node), **{name: new})
 
 
 def cohorts(experiments: Iterable[Experiment]) -> list[list[Experiment]]:

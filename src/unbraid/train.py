@@ -1,7 +1,8 @@
 """The loop; there is one. It trains a cohort of dictionaries on one stream of activations.
 
 Members share the source, the batch size and the order of data, so the language model runs once for all of them; nothing
-else is shared, and each result equals training that member alone, bit for bit on the CPU. Everything random is a function
+else is shared, and each result equals training that member alone, bit for bit on the CPU. Everything random is a
+function
 of (seed, name, step), so a checkpoint needs parameters, moments, counters and a position, and no generator's state.
 """
 
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, save_checkpoint, trim_log
+from unbraid.config import to_json
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
-from unbraid.config import to_json
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Step, evaluate
 from unbraid.run import finished, machine, save_run
@@ -52,14 +53,19 @@ class Learner:
         self.normaliser = Normaliser.fit(sample, training.normalise).to(training.device)
         start = Normaliser.fit(sample, training.normalise)(sample)
         bfloat16 = training.matmul == "bfloat16"
-        self.dictionary = experiment.dictionary.build(start, seed=experiment.seed, bfloat16=bfloat16).to(training.device)
+        self.dictionary = experiment.dictionary.build(start, seed=experiment.seed, bfloat16=bfloat16).to(
+            training.device
+        )
         self.parameters = {n: p for n, p in self.dictionary.named_parameters() if p.requires_grad}
         # W_enc is a transposed view, of which the fused optimiser would copy the gradient every step: it is given the
         # same memory in the order it has.
         self.stored = {name: as_stored(parameter) for name, parameter in self.parameters.items()}
         thresholds = [p for name, p in self.stored.items() if name == "threshold"]
         others = [p for name, p in self.stored.items() if name != "threshold"]
-        groups = [{"params": others, "peak": training.lr}, {"params": thresholds, "peak": training.lr * training.threshold_lr}]
+        groups = [
+            {"params": others, "peak": training.lr},
+            {"params": thresholds, "peak": training.lr * training.threshold_lr},
+        ]
         self.optimiser = torch.optim.AdamW(
             groups, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
         )
@@ -88,7 +94,11 @@ class Learner:
         self.since_fired.add_(len(x)).masked_fill_(fired, 0)
         l0 = z.l0()
         self._move_control(l0)
-        return metrics | {"metrics/l0": l0, "sparsity/dead": step.dead.sum()} | {f"weights/{n}": torch.tensor(s) for n, s in scale.items()}
+        return (
+            metrics
+            | {"metrics/l0": l0, "sparsity/dead": step.dead.sum()}
+            | {f"weights/{n}": torch.tensor(s) for n, s in scale.items()}
+        )
 
     def _update(self, index: int) -> None:
         training = self.experiment.training
@@ -189,8 +199,14 @@ Watch = Callable[[int, int], None]
 
 
 def train(
-    cohort: Sequence[Experiment], root: Path, *, resume: bool = False, overwrite: bool = False,
-    checkpoint_seconds: float = 120.0, checkpoint_steps: int = 0, watch: Watch | None = None,
+    cohort: Sequence[Experiment],
+    root: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_seconds: float = 120.0,
+    checkpoint_steps: int = 0,
+    watch: Watch | None = None,
 ) -> list[Path]:
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
@@ -217,7 +233,11 @@ def train(
     _loop(learners, stream, start, root, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
     for folder, learner in learners.items():
         seconds = time.monotonic() - started  # of the whole cohort; a member's own is counted as an equal share
-        provenance = {"seconds": round(seconds / len(learners), 2), "cohort": len(learners), "cohort_seconds": round(seconds, 1)}
+        provenance = {
+            "seconds": round(seconds / len(learners), 2),
+            "cohort": len(learners),
+            "cohort_seconds": round(seconds, 1),
+        }
         provenance |= {"tokens": learner.steps * training.batch_size, "filtered": stream.position.filtered}
         provenance["device"] = training.device
         save_run(folder, learner.experiment, learner.dictionary, learner.normaliser, sample, made_by | provenance)
@@ -226,7 +246,13 @@ def train(
 
 
 def _loop(
-    learners: Mapping[Path, Learner], stream: Stream, start: int, root: Path, watch: Watch | None, due: "_Due", started: float
+    learners: Mapping[Path, Learner],
+    stream: Stream,
+    start: int,
+    root: Path,
+    watch: Watch | None,
+    due: "_Due",
+    started: float,
 ) -> None:
     last = max(learner.steps for learner in learners.values())
     training = next(iter(learners.values())).experiment.training
@@ -268,7 +294,9 @@ class _Due:
         return True
 
 
-def log(folder: Path, index: int, batch_size: int, learner: Learner, metrics: Mapping[str, Tensor], position: Position) -> None:
+def log(
+    folder: Path, index: int, batch_size: int, learner: Learner, metrics: Mapping[str, Tensor], position: Position
+) -> None:
     """Append one row to metrics.jsonl."""
     row: dict[str, float] = {"step": index, "tokens": (index + 1) * batch_size, "filtered": position.filtered}
     row["lr"] = learner.optimiser.param_groups[0]["lr"]
@@ -308,7 +336,9 @@ def claim(folder: Path, experiment: Experiment, *, resume: bool, overwrite: bool
     """Make the folder ours. Raises ValueError when it holds unfinished work and neither flag says what to do."""
     if (folder / "experiment.json").is_file() and not resume:
         if not overwrite:
-            raise ValueError(f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite")
+            raise ValueError(
+                f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite"
+            )
         drop_checkpoints(folder)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     write_json(folder / "experiment.json", to_json(experiment))

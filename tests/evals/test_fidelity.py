@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from torch import Tensor
 
-from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from unbraid.activation import Activation, ReLU, TopK
 from unbraid.dictionary import Dictionary
 from unbraid.evals.fidelity import max_decoder_cosine, reconstruction, splicing
@@ -65,7 +65,9 @@ def test_signed_codes_count_negative_latents_as_active():
     found = values(dictionary(6, torch.eye(6), Signed(), X.mean(0)))
     centred = (X - X.mean(0)).double()
     assert found["l0"] == 6 and found["fvu"] < 1e-12 and found["alive"] == 1
-    assert found["l1"] == pytest.approx(float(centred.abs().sum(1).mean() / centred.square().sum(1).mean().sqrt()), rel=1e-5)
+    assert found["l1"] == pytest.approx(
+        float(centred.abs().sum(1).mean() / centred.square().sum(1).mean().sqrt()), rel=1e-5
+    )
 
 
 def test_shrinkage_is_seen():
@@ -91,7 +93,12 @@ def model(tmp_path_factory) -> LanguageModel:
     home = tmp_path_factory.mktemp("model")
     text = write_corpus(home / "text.jsonl", 200)
     return LanguageModel(
-        model=str(write_model(home / "llama")), layer=1, text=str(text), context=CONTEXT, buffer_tokens=512, eval_share=0.3
+        model=str(write_model(home / "llama")),
+        layer=1,
+        text=str(text),
+        context=CONTEXT,
+        buffer_tokens=512,
+        eval_share=0.3,
     )
 
 

@@ -32,7 +32,7 @@ DEFINITIONS = {
     "ce_clean": "cross-entropy of the model as it is, nats a token",
     "ce_spliced": "cross-entropy with the reconstruction in place of the activations, nats a token",
     "kl": "mean KL divergence from the model's next-token distribution to the spliced one, nats",
-    "loss_recovered": "share of the cross-entropy lost by ablation (to zero, or to the mean) that the reconstruction wins back",
+    "loss_recovered": "share of the cross-entropy lost by ablation (zero or mean) that the reconstruction regains",
 }
 ROWS = 32_768
 """Held-out activations the reconstruction is scored on; fewer when the eval split is smaller."""

@@ -1,7 +1,7 @@
 """The methods a study compares, at given sparsities: standard SAEs, disentanglement and control terms, controls.
 
-Penalty weights make their gradient on the atoms, averaged over steps, about a fifth of the reconstruction's on the demo's
-world after a quarter of training (docs/log.md has the measurement); they are not tuned on any score.
+Penalty weights make their gradient on the atoms, averaged over steps, about a fifth of the reconstruction's on the
+demo's world after a quarter of training (docs/log.md has the measurement); they are not tuned on any score.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,9 @@ def standard(l0: int) -> dict[str, Member]:
             activation=ReLU(),
         ),
         f"topk-l0_{l0}": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=TopK(l0)),
-        f"batchtopk-l0_{l0}": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=BatchTopK(l0)),
+        f"batchtopk-l0_{l0}": Member(
+            objective=Objective(reconstruction=plain, penalties=aux), activation=BatchTopK(l0)
+        ),
         f"jumprelu-l0_{l0}": Member(
             objective=Objective(reconstruction=plain, penalties={"sparsity": L0(), **aux}, target_l0=control),
             activation=JumpReLU(),
@@ -49,7 +51,8 @@ def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -
     }
     return {
         f"{name}-l0_{l0}": Member(
-            objective=Objective(reconstruction=plain, penalties={**penalties, **aux}, ramp=0.0), activation=BatchTopK(l0)
+            objective=Objective(reconstruction=plain, penalties={**penalties, **aux}, ramp=0.0),
+            activation=BatchTopK(l0),
         )
         for name, penalties in terms.items()
     }

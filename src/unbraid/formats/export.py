@@ -10,7 +10,8 @@ from unbraid.formats import saelens
 
 
 def export(run: Path, out: Path) -> None:
-    """Write `run`'s dictionary as an SAELens folder at `out`. Raises ValueError when there is no run, or `out` exists."""
+    """Write `run`'s dictionary as an SAELens folder at `out`. Raises ValueError when there is no run, or `out`
+    exists."""
     if not (run / "provenance.json").is_file():
         raise ValueError(f"{run} holds no finished run (no provenance.json); train it to the end first")
     if out.exists():

@@ -29,7 +29,9 @@ def architecture(activation: Activation) -> dict[str, Any]:
             return {"architecture": "jumprelu"}
         case TopK(k=k):
             return {"architecture": "topk", "k": k, "rescale_acts_by_decoder_norm": False}
-    raise ValueError(f"SAELens has no inference architecture for {type(activation).__name__}; calibrate it to a threshold")
+    raise ValueError(
+        f"SAELens has no inference architecture for {type(activation).__name__}; calibrate it to a threshold"
+    )
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -37,7 +39,9 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
     norms = torch.linalg.vector_norm(dictionary.W_dec.detach(), dim=1)
     worst = float((norms - 1).abs().max())
     if not worst <= UNIT_NORM_TOLERANCE:
-        raise ValueError(f"an atom's norm is off 1 by {worst:.1e}; SAEBench refuses more than {UNIT_NORM_TOLERANCE:.0e}")
+        raise ValueError(
+            f"an atom's norm is off 1 by {worst:.1e}; SAEBench refuses more than {UNIT_NORM_TOLERANCE:.0e}"
+        )
     kind = architecture(dictionary.activation)
     tensors = {name: getattr(dictionary, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     if kind["architecture"] == "jumprelu":
@@ -54,7 +58,11 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
             "apply_b_dec_to_input": True,
             "normalize_activations": "none",
             "reshape_activations": "none",
-            "metadata": {"sae_lens_version": SAE_LENS_VERSION, "sae_lens_training_version": SAE_LENS_VERSION, **metadata},
+            "metadata": {
+                "sae_lens_version": SAE_LENS_VERSION,
+                "sae_lens_training_version": SAE_LENS_VERSION,
+                **metadata,
+            },
         },
     )
 
@@ -76,7 +84,9 @@ def read(folder: Path) -> Dictionary:
     try:
         tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{weights} cannot be read ({error}): missing or truncated; export or train it again") from error
+        raise ValueError(
+            f"{weights} cannot be read ({error}): missing or truncated; export or train it again"
+        ) from error
     dictionary = Dictionary(cfg["d_in"], cfg["d_sae"], activations[name])
     expected = {n: list(p.shape) for n, p in dictionary.named_parameters() if n != "threshold" or name == "jumprelu"}
     found = {n: list(t.shape) for n, t in tensors.items()}

@@ -28,7 +28,8 @@ HEADLINE = (
 )
 """What is answered first: the first name of each line that has scores."""
 DIAGNOSTIC = frozenset({*HEADLINE[-2], *HEADLINE[-1]})
-"""Headline scores that an objective can set directly (living latents, decoder cosines): shown, never counted as a win."""
+"""Headline scores that an objective can set directly (living latents, decoder cosines): shown, never counted as a
+win."""
 AXES = (
     ("L0", ("l0",)),
     ("FVU", ("fvu",)),

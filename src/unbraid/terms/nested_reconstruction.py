@@ -1,6 +1,6 @@
 """Matryoshka: the mean error of nested prefixes of the dictionary (Bussmann et al. 2025, eq. 2).
 
-    1/L sum_l |x - b_dec - z[:w_l] @ W_dec[:w_l]|^2,   w_1 < ... < w_L = d_sae
+1/L sum_l |x - b_dec - z[:w_l] @ W_dec[:w_l]|^2,   w_1 < ... < w_L = d_sae
 """
 
 from dataclasses import dataclass

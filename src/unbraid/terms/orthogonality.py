@@ -2,8 +2,8 @@
 
     mean_i max_{j != i in chunk(i)} relu(cos(d_i, d_j))^2
 
-The nearest neighbours are found without gradient, a few rows at a time; only the chosen m cosines are differentiated, which
-equals the dense gradient away from ties.
+The nearest neighbours are found without gradient, a few rows at a time; only the chosen m cosines are
+differentiated, which equals the dense gradient away from ties.
 """
 
 from dataclasses import dataclass
