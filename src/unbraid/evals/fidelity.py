@@ -6,10 +6,11 @@
 All on held-out rows of the run's own source. Codes may be signed: a latent is active when it is not zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
@@ -18,6 +19,7 @@ from unbraid.evaluation import Score
 from unbraid.run import Run
 from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
+from unbraid.text import Windows
 
 VERSION = 1
 DEFINITIONS = {
@@ -48,8 +50,7 @@ def fidelity(run: Run) -> list[Score]:
     scores = reconstruction(dictionary, held_out(run.source, ROWS).x)
     scores.append(Score(metric="max_decoder_cosine", value=max_decoder_cosine(dictionary.W_dec), better="lower"))
     if isinstance(run.source, LanguageModel):
-        mean = held_out(run.source, ROWS).x.mean(0)
-        scores += splicing(dictionary, run.source, mean)
+        scores += splicing(dictionary, run.source)
     return scores
 
 
@@ -94,40 +95,57 @@ def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
     return float(torch.cat(largest).mean())
 
 
-def splicing(dictionary: Dictionary, model: LanguageModel, mean: Float[Tensor, " d_in"]) -> list[Score]:
-    """Next-token loss from the tokens a dictionary is trained on, with their activations replaced in four ways."""
-    count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
-    windows = model.windows(count, split="eval", seed=0)
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "spliced": lambda x: dictionary.to(x.device)(x),
-        "zero": torch.zeros_like,
-        "mean": lambda x: mean.to(x).expand_as(x),
-    }
-    totals = dict.fromkeys(["tokens", "clean", "kl", *ways], 0.0)
-    for start in range(0, len(windows), 8):
-        part = windows[start : start + 8]
-        counted = part.keep[:, :-1] & part.attention[:, 1:]
-        targets = part.ids[:, 1:][counted]
-        clean = model.logits(part)[:, :-1][counted].double().log_softmax(-1)
-        totals["tokens"] += len(targets)
-        totals["clean"] += float(nll_loss(clean, targets, reduction="sum"))
-        for name, way in ways.items():
-            changed = model.spliced_logits(part, way)[:, :-1][counted].double().log_softmax(-1)
-            totals[name] += float(nll_loss(changed, targets, reduction="sum"))
-            if name == "spliced":
-                totals["kl"] += float((clean.exp() * (clean - changed)).sum())
-    loss = {name: total / totals["tokens"] for name, total in totals.items()}
+def splicing(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
+    """Next-token loss from the tokens a dictionary is trained on, with their activations replaced."""
+    clean, spliced, kl = 0.0, 0.0, 0.0
+    counted = 0
+    for part in eval_windows(model):
+        before, targets = predicted(part, model.logits(part))
+        after, _ = predicted(part, model.spliced_logits(part, dictionary.to(part.ids.device)))
+        clean += float(nll_loss(before, targets, reduction="sum"))
+        spliced += float(nll_loss(after, targets, reduction="sum"))
+        kl += float((before.exp() * (before - after)).sum())
+        counted += len(targets)
+    clean, spliced, kl = clean / counted, spliced / counted, kl / counted
     return [
-        Score(metric="ce_clean", value=loss["clean"], better="neither"),
-        Score(metric="ce_spliced", value=loss["spliced"], better="lower"),
-        Score(metric="kl", value=loss["kl"], better="lower"),
+        Score(metric="ce_clean", value=clean, better="neither"),
+        Score(metric="ce_spliced", value=spliced, better="lower"),
+        Score(metric="kl", value=kl, better="lower"),
         *(
             Score(
                 metric="loss_recovered",
-                value=(loss[name] - loss["spliced"]) / (loss[name] - loss["clean"]),
+                value=(loss - spliced) / (loss - clean),
                 better="higher",
                 params={"against": name},
             )
-            for name in ("zero", "mean")
+            for name, loss in ablated(model).items()
         ),
     ]
+
+
+@lru_cache(maxsize=4)
+def ablated(model: LanguageModel) -> dict[str, float]:
+    """Cross-entropy with the activations set to zero, and to their mean: the same for every run of a source."""
+    mean = held_out(model, ROWS).x.mean(0)
+    ways = {"zero": torch.zeros_like, "mean": lambda x: mean.to(x).expand_as(x)}
+    totals, counted = dict.fromkeys(ways, 0.0), 0
+    for part in eval_windows(model):
+        for name, way in ways.items():
+            after, targets = predicted(part, model.spliced_logits(part, way))
+            totals[name] += float(nll_loss(after, targets, reduction="sum"))
+        counted += int((part.keep[:, :-1] & part.attention[:, 1:]).sum())
+    return {name: total / counted for name, total in totals.items()}
+
+
+def eval_windows(model: LanguageModel) -> Iterator[Windows]:
+    """A few held-out windows at a time."""
+    count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
+    windows = model.windows(count, split="eval", seed=0)
+    for start in range(0, len(windows), 8):
+        yield windows[start : start + 8]
+
+
+def predicted(windows: Windows, logits: Tensor) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
+    """Log-probabilities and true next tokens, where a dictionary sees the token predicted from."""
+    counted = windows.keep[:, :-1] & windows.attention[:, 1:]
+    return logits[:, :-1][counted].double().log_softmax(-1), windows.ids[:, 1:][counted]
