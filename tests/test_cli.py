@@ -55,7 +55,7 @@ def test_scores_are_kept_until_forced(tmp_path, capsys):
 def test_plan_adds_up_and_writes_nothing(tmp_path, capsys):
     assert main(["plan", "world", "--out", str(tmp_path / "runs"), *QUICK]) == 0
     shown = capsys.readouterr().out
-    assert "5,120 needed" in shown and "memory" in shown and "time" in shown
+    assert "5,120 needed" in shown and "memory" in shown and "time" in shown and "more if you write" in shown
     assert not (tmp_path / "runs").exists()
 
 

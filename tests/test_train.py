@@ -278,3 +278,14 @@ def test_bfloat16_products_train_nearly_as_float32_does(tmp_path):
         assert all(t.dtype == torch.float32 for t in weights(folder).values())
         losses.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["losses/reconstruction"])
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone():
+    learner = Learner(experiment(), fitting_sample(WORLD, 0))
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    before = {name: value.clone() for name, value in learner.dictionary.state_dict().items()}
+    learner.dictionary.b_enc.register_hook(lambda grad: grad * torch.nan)
+    with pytest.raises(ValueError, match="gradient is not finite at step 0"):
+        learner.step(block.rows[:160], 0, no_contexts)
+    assert all(torch.equal(value, before[name]) for name, value in learner.dictionary.state_dict().items())

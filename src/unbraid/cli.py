@@ -233,6 +233,7 @@ def described(found: "Budget") -> list[str]:
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
         f"tokens        {found.tokens:,} needed, {available} available",
         f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
+        f"cache         {gigabytes(found.cache)} more if you write the activations to disk (unbraid cache)",
         f"memory        {gigabytes(found.memory)} besides the model, {gigabytes(found.memory_free)} free",
     ]
 

@@ -11,6 +11,7 @@ from unbraid.checkpoint import KEPT
 from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
 from unbraid.source import Stream
+from unbraid.sources.cached import row_bytes
 from unbraid.train import Learner, check_needs, check_shared, context_supply, fitting_sample, steps
 
 MEASURED_STEPS = 3
@@ -31,6 +32,8 @@ class Budget:
     """Bytes at the peak: checkpoints (weights and two moments, kept twice and one being written), then final
     weights."""
     disk_free: int
+    cache: int
+    """Bytes the activations would take on disk, should one write them there: `unbraid cache`."""
     memory: int
     """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer; the model apart."""
     memory_free: int
@@ -73,6 +76,7 @@ def budget(cohort: Sequence[Experiment], out: Path) -> Budget:
     return Budget(
         members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
         disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
+        cache=tokens * row_bytes(d_in, "float32"),
         memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
     )  # fmt: skip
 

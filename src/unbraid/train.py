@@ -77,7 +77,7 @@ class Learner:
 
     def step(self, batch: Batch, index: int, contexts: Callable[[], Contexts]) -> dict[str, Tensor]:
         """One update on a batch of raw activations; what to log. Raises ValueError, naming the term, for a loss that is
-        not finite; the parameters are then as before the step."""
+        not finite, and for a gradient that is not; the parameters are then as before the step."""
         objective, seed = self.experiment.objective, self.experiment.seed
         x = self.normaliser(batch.x)
         z = self.dictionary.encode(x)
@@ -108,6 +108,8 @@ class Learner:
             parameter.grad = None
         grads = [p.grad for p in self.stored.values() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+        if not bool(torch.isfinite(norm)):
+            raise ValueError(f"the gradient is not finite at step {index}; lower the learning rate or a weight")
         # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
         self.optimiser.grad_scale = (norm / training.clip).clamp_min(1.0)  # pyright: ignore[reportAttributeAccessIssue]
         for group in self.optimiser.param_groups:
