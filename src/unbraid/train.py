@@ -50,10 +50,10 @@ class Learner:
         training = experiment.training
         experiment.objective.check()
         self.experiment = experiment
-        self.normaliser = Normaliser.fit(sample, training.normalise).to(training.device)
-        start = Normaliser.fit(sample, training.normalise)(sample)
+        normaliser = Normaliser.fit(sample, training.normalise)
+        self.normaliser = normaliser.to(training.device)
         bfloat16 = training.matmul == "bfloat16"
-        self.dictionary = experiment.dictionary.build(start, seed=experiment.seed, bfloat16=bfloat16).to(
+        self.dictionary = experiment.dictionary.build(normaliser(sample), seed=experiment.seed, bfloat16=bfloat16).to(
             training.device
         )
         self.parameters = {n: p for n, p in self.dictionary.named_parameters() if p.requires_grad}
@@ -152,7 +152,7 @@ class Learner:
         for name, stored in self.stored.items():
             prefix = f"adam/{name}/"
             saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            self.optimiser.state[stored] = {k: v.to(device) if v.ndim else v for k, v in saved.items()}
+            self.optimiser.state[stored] = {key: value.to(device) for key, value in saved.items()}
         for name, memory in self.memory.items():
             prefix = f"memory/{name}/"
             memory |= {k.removeprefix(prefix): v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
@@ -178,12 +178,13 @@ def schedule(index: int, total: int, training: Training) -> float:
 
 
 def fitting_sample(source: Source, seed: int) -> Tensor:
-    """Raw activations from the first training block, in random order: what everything data-dependent starts from."""
+    """Raw activations from the first training block, in random order, on the CPU: what everything data-dependent
+    starts from."""
     block = source.block(0, split="train", seed=seed)
     if block is None or len(block.rows) < 2:
         raise ValueError("the source has no training data: give it more text")
     order = torch.randperm(len(block.rows), generator=seeding.stream(seed, "sample"))
-    sample = block.rows.x[order[:SAMPLE_ROWS]]
+    sample = block.rows.x.cpu()[order[:SAMPLE_ROWS]]
     if not bool(torch.isfinite(sample).all()):
         raise ValueError("the first activations hold NaN or infinity; load the model in float32, or another layer")
     return sample
@@ -242,7 +243,8 @@ def train(
         }
         provenance |= {"tokens": learner.steps * training.batch_size, "filtered": stream.position.filtered}
         provenance["device"] = training.device
-        save_run(folder, learner.experiment, learner.dictionary, learner.normaliser, sample, made_by | provenance)
+        dictionary, normaliser = learner.dictionary.cpu(), learner.normaliser.to("cpu")
+        save_run(folder, learner.experiment, dictionary, normaliser, sample, made_by | provenance)
         drop_checkpoints(folder)
     return folders
 

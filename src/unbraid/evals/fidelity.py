@@ -47,7 +47,7 @@ WINDOWS = 64
 def fidelity(run: Run) -> list[Score]:
     """Reconstruction, sparsity and splicing."""
     dictionary = run.dictionary()
-    scores = reconstruction(dictionary, held_out(run.source, ROWS).x)
+    scores = reconstruction(dictionary, held_out(run.source, ROWS).x.cpu())
     scores.append(Score(metric="max_decoder_cosine", value=max_decoder_cosine(dictionary.W_dec), better="lower"))
     if isinstance(run.source, LanguageModel):
         scores += splicing(dictionary, run.source)
