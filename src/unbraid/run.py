@@ -100,8 +100,8 @@ def save_run(
 ) -> Run:
     """Write a finished run, everything on the CPU.
 
-    `sample`: raw activations on which folding is checked and BatchTopK calibrated. `provenance`: `machine()` as it was when
-    the work began, and what it took.
+    `sample`: raw activations on which folding is checked and BatchTopK calibrated. `provenance`: `machine()` as it was
+    when the work began, and what it took.
 
     Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
     """
