@@ -51,6 +51,20 @@ def test_a_planted_loser_is_called_worse(run):
     assert found.tone == "no" and of(found, "mcc").word == "worse"
 
 
+def test_a_win_at_one_point_and_a_loss_at_another_is_no_yes(run):
+    folders = []
+    for name, extra, penalties in (("topk", {}, {}), ("hsic", {8: -0.2}, {"hsic": 1.0})):
+        for l0 in (8, 32, 128):
+            for seed in SEEDS:
+                gain = 0.0 if name == "topk" else extra.get(l0, 0.2)
+                mcc = 0.6 + gain + 0.01 * random.Random(f"{name}{l0}{seed}").gauss(0, 1)
+                scores = {"l0": float(l0), "mcc": mcc, "fvu": 1 / l0}
+                folders.append(run(f"{name}-l0_{l0}", seed, scores, penalties=penalties))
+    found = answered(folders)
+    assert of(found, "mcc").word == "better", "the headline point is the middle one"
+    assert found.tone == "mixed" and found.verdict.startswith("It depends")
+
+
 def test_without_a_difference_none_is_claimed(run):
     found = answered(two_methods(run, 0.0))
     assert found.tone == "same" and found.verdict.startswith("No difference shown")

@@ -50,7 +50,7 @@ def test_report_shows_everything_and_returns_the_rows(full_study, tmp_path: Path
     assert rows.equals(collect(full_study))
     text = Page(tmp_path / "report.html").text
     for shown in (
-        "It depends on the score", "orthogonality is better than topk", "RuntimeError: ran out of memory in <matching>",
+        "It depends: ", "orthogonality is better than topk", "RuntimeError: ran out of memory in <matching>",
         "needs a downstream map", "NaN", "not finished (no provenance.json)", "mean |cos| over the one-to-one matching",
         "2,000,000", "Orthogonality, weight 10", "torch 2.13.0",
     ):  # fmt: skip

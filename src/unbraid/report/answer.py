@@ -82,7 +82,8 @@ def answer(scores: Scores, d_sae: int) -> Answer:
         answers = [metric_answer(scores, metric, everything, start, d_sae) for metric in metrics]
     # What a penalty can move by itself is shown, but is no evidence for an answer.
     shown = [c for m in matrices for _, row in m.rows for c in row if c.metric.metric not in DIAGNOSTIC]
-    tone, verdict = conclude(baselines, compared, shown, start)
+    counted = [c for c in everything if c.metric.metric not in DIAGNOSTIC]
+    tone, verdict = conclude(baselines, compared, shown, counted, start)
     return Answer(d_sae, tone, verdict, profiles(matrices), answers, matrices, everything, baselines, compared)
 
 
@@ -185,13 +186,21 @@ def profiles(matrices: Sequence[Matrix]) -> list[str]:
 
 
 def conclude(
-    baselines: Sequence[str], compared: Sequence[str], found: Sequence[Comparison], start: Point | None
+    baselines: Sequence[str],
+    compared: Sequence[str],
+    found: Sequence[Comparison],
+    everything: Sequence[Comparison],
+    start: Point | None,
 ) -> tuple[str, str]:
-    """Tone and sentence. Only methods that are better somewhere and worse nowhere make a yes."""
+    """Tone and sentence. Only methods that are better at the headline points (`found`) and worse at no matched point at
+    all (`everything`) make a yes: else the choice of a point would choose the answer."""
     if why := nothing_to_say(baselines, compared, found, start):
         return "unknown", f"No answer yet: {why}."
     where = listed([f"{axis} {number(at)}" for axis, at in dict.fromkeys((c.point.axis, c.point.at) for c in found)])
     words = {name: {c.word for c in found if c.method == name} for name in compared}
+    for c in everything:
+        if c.word == "worse" and "better" in words.get(c.method, ()):
+            words[c.method].add("worse")
     winners = [name for name, said in words.items() if "better" in said and "worse" not in said]
     mixed = [name for name, said in words.items() if {"better", "worse"} <= said]
     losers = [name for name, said in words.items() if "worse" in said and "better" not in said]
@@ -200,12 +209,12 @@ def conclude(
         verb = "is" if len(winners) == 1 else "are each"
         return "yes", (
             f"Yes, on what was measured here: {matched}, {listed(winners)} {verb} better than the best standard "
-            "SAE on some headline score and worse on none."
+            "SAE on some headline score, and worse on none at any matched point."
         )
     if mixed:
         verb = "is" if len(mixed) == 1 else "are"
-        said = f"{matched}, {listed(mixed)} {verb} better on some and worse on others"
-        return "mixed", f"It depends on the score: {said}."
+        said = f"{matched}, {listed(mixed)} {verb} better than the best standard SAE on some headline score, and worse"
+        return "mixed", f"It depends: {said} on another, or at another matched point."
     if losers:
         verb = "is" if len(losers) == 1 else "are"
         return "no", (
