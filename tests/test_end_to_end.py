@@ -3,6 +3,7 @@ too."""
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from unbraid import catalog
 from unbraid.evaluation import evaluate
 from unbraid.experiment import Experiment, Training
 from unbraid.experiments.methods import compared
+from unbraid.plan import budget
 from unbraid.report import collect, write_report
 from unbraid.run import Run
 from unbraid.source import held_out
@@ -138,3 +140,9 @@ def test_a_real_model_and_real_text(model: str, tmp_path: Path):
     x = held_out(source, 64).x
     torch.testing.assert_close(theirs(x), Run.open(runs[0]).dictionary()(x), rtol=0, atol=1e-5)
     assert theirs.cfg.metadata.hook_name == "blocks.2.hook_resid_post"
+
+
+def test_a_missing_layer_stops_the_plan_by_name(tmp_path: Path):
+    beyond = replace(tiny(tmp_path, "gpt2"), layer=12)
+    with pytest.raises(ValueError, match="layer 12 does not exist: the model has 4 blocks"):
+        budget(study(beyond), tmp_path / "runs")
