@@ -1,7 +1,8 @@
 """Scores and how they are made: an eval is a function from a run to scores; the harness loops, skips, times and writes.
 
 An eval is a module `evals/<name>.py` with a function `<name>(run) -> list[Score]`, a `VERSION` to raise whenever its
-numbers change, and a `DEFINITIONS` text per metric, which the report prints.
+numbers change, and a `DEFINITIONS` text per metric, which the report prints. One that compares a run with others has
+a function `peers(run) -> list[Run]` too: its results are made again when the peers change.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 from unbraid.files import read_json, write_json
 from unbraid.run import Run
+from unbraid.truth import NoTruth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Eval:
     definitions: Mapping[str, str]
     """One sentence per metric."""
     score: Callable[[Run], list[Score]]
+    peers: Callable[[Run], list[Run]] = lambda run: []
+    """Other runs the scores depend on."""
 
 
 def evaluate(
@@ -55,7 +59,7 @@ def evaluate(
     for run in runs:
         for item in evals:
             path = run.path / "results" / f"{item.name}.json"
-            if not force and up_to_date(path, item):
+            if not force and up_to_date(path, run, item):
                 status = "kept"
             else:
                 result = score(run, item)
@@ -67,20 +71,27 @@ def evaluate(
     return failures
 
 
-def up_to_date(path: Path, item: Eval) -> bool:
+def up_to_date(path: Path, run: Run, item: Eval) -> bool:
     if not path.is_file():
         return False
     result = read_json(path)
-    return result.get("version") == item.version and "error" not in result
+    same = result.get("version") == item.version and result.get("peers", []) == peer_names(run, item)
+    return same and "error" not in result
+
+
+def peer_names(run: Run, item: Eval) -> list[str]:
+    return [peer.path.name for peer in item.peers(run)]
 
 
 def score(run: Run, item: Eval) -> dict[str, Any]:
     """The JSON of one result: scores, or why there are none."""
     head: dict[str, Any] = {"eval": item.name, "version": item.version, "definitions": dict(item.definitions)}
+    if names := peer_names(run, item):
+        head["peers"] = names
     started = time.monotonic()
     try:
         scores = item.score(run)
-    except NotApplicable as reason:
+    except (NotApplicable, NoTruth) as reason:
         return {**head, "not_applicable": str(reason)}
     except (ValueError, RuntimeError, OSError) as error:
         return {**head, "error": f"{type(error).__name__}: {error}"}

@@ -65,6 +65,15 @@ class Run:
         """The source trained on; one object for all runs that share it, so that a model is loaded once."""
         return _sources.setdefault(self.experiment.source, self.experiment.source)
 
+    def beside(self) -> list["Run"]:
+        """The other finished runs in the same folder that were trained on the same source, by name."""
+        others = (Run(path, self.packages) for path in sorted(self.path.parent.iterdir()) if path != self.path)
+        return [
+            run
+            for run in others
+            if (run.path / "experiment.json").is_file() and finished(run.path) and run.source == self.source
+        ]
+
     def dictionary(self) -> Dictionary:
         """The dictionary for raw activations, as SAELens would load it."""
         return saelens.read(self.path)

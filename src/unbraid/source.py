@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.truth import NoTruth, Truth
 
 Split = Literal["train", "eval"]
 Downstream = Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos d_out"]]
@@ -98,6 +99,12 @@ class Source(ABC):
     @abstractmethod
     def sample_text(self, count: int) -> list[str]:
         """What the model will read, decoded; for `unbraid plan`. Empty when there is no text."""
+
+    def truth(self) -> Truth:
+        """The factors behind the activations. Raises NoTruth where they are not known."""
+        raise NoTruth(
+            f"the factors behind a {type(self).__name__} are not known; a World's are, and a language world's"
+        )
 
 
 def no_downstream(what: str) -> ValueError:

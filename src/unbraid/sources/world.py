@@ -22,6 +22,7 @@ from torch.nn.functional import embedding_bag, softplus
 from unbraid import seeding
 from unbraid.config import fingerprint
 from unbraid.source import Batch, Block, Contexts, Source, Split
+from unbraid.truth import Labelled, Truth
 
 CHUNK_ENTRIES = 2**22
 """Roots times rows drawn at once: 16 MB."""
@@ -47,7 +48,7 @@ class Firings(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class World(Source):
+class World(Source, Truth):
     factors: int = 256
     """Number of true directions. Those the forest does not use are roots without children."""
     d_in: int = 64  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -101,13 +102,17 @@ class World(Source):
         check(self)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tuple(f"factor {i}" for i in range(self.factors))
+
+    @cached_property
     def level(self) -> Int[Tensor, " factors"]:
         """Depth of each factor in the forest; 0 for roots, with children or without."""
         sizes = torch.tensor([*level_sizes(self), self.factors - sum(level_sizes(self))])
         return torch.repeat_interleave(torch.tensor([*range(self.depth + 1), 0]), sizes)
 
     @cached_property
-    def parents(self) -> Int[Tensor, " factors"]:
+    def parents(self) -> Int[Tensor, " factors"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Index of each factor's parent; -1 for roots."""
         above = torch.full((self.factors,), -1)
         start = 0
@@ -155,7 +160,7 @@ class World(Source):
         return p * (self.l0 / p.sum())
 
     @cached_property
-    def directions(self) -> Float[Tensor, "factors d_in"]:
+    def directions(self) -> Float[Tensor, "factors d_in"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Unit vectors, random: with more factors than dimensions they overlap (superposition)."""
         return self._units("directions", self.factors)
 
@@ -197,6 +202,13 @@ class World(Source):
         x, firings = self._draw(count, seeding.stream(seed, name))
         z = torch.zeros(count, self.factors)
         return Sample(x, z.index_put((firings.rows, firings.factors), firings.magnitudes))
+
+    def truth(self) -> Truth:
+        return self
+
+    def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
+        x, firings = self._draw(count, seeding.stream(seed, f"labelled/{split}"))
+        return Labelled(x, firings.rows, firings.factors, firings.magnitudes, self.factors)
 
     def block(self, index: int, *, split: Split, seed: int) -> Block:
         x, _ = self._draw(self.block_rows, seeding.stream(seed, block_stream(split, index)))

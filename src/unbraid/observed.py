@@ -1,0 +1,92 @@
+"""Codes of a dictionary beside the true factors of the same rows, sparse: what every eval against truth counts in."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from unbraid.dictionary import Dictionary
+from unbraid.truth import Labelled, Truth
+
+ROWS = 32_768
+"""Held-out rows an eval counts on, unless it says otherwise."""
+CHUNK = 4096
+"""Rows encoded at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Latents and factors of the same rows. Counts are exact integers in float64; a latent fires where it is not 0."""
+
+    latents: csr_array
+    """Codes [rows, d_sae]."""
+    factors: csr_array
+    """Magnitudes [rows, factors]."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.latents.indptr) - 1
+
+    @cached_property
+    def fired(self) -> Float[Tensor, " d_sae"]:
+        """Rows in which each latent fires."""
+        return _counts(self.latents)
+
+    @cached_property
+    def present(self) -> Float[Tensor, " factors"]:
+        """Rows in which each factor is active."""
+        return _counts(self.factors)
+
+    @cached_property
+    def both(self) -> csr_array:
+        """Rows in which a latent and a factor are active together [d_sae, factors]."""
+        return (_gates(self.latents).T @ _gates(self.factors)).tocsr()
+
+
+def observe(
+    dictionary: Dictionary,
+    truth: Truth,
+    *,
+    rows: int = ROWS,
+    split: Literal["train", "eval"] = "eval",
+    seed: int = 0,
+) -> Observed:
+    """Encode labelled rows. `dictionary`: for raw activations."""
+    labelled = truth.labelled(rows, split=split, seed=seed)
+    return Observed(codes(dictionary, labelled.x), magnitudes(labelled))
+
+
+@torch.no_grad()
+def codes(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> csr_array:
+    """Codes [batch, d_sae] as a sparse matrix."""
+    device = dictionary.W_dec.device
+    values, rows, latents = [], [], []
+    for start in range(0, len(x), CHUNK):
+        value, row, latent = dictionary.encode(x[start : start + CHUNK].to(device)).entries()
+        values.append(value.double().cpu())
+        rows.append(row.cpu() + start)
+        latents.append(latent.cpu())
+    entries = (torch.cat(values).numpy(), (torch.cat(rows).numpy(), torch.cat(latents).numpy()))
+    return csr_array(entries, shape=(len(x), dictionary.d_sae))
+
+
+def magnitudes(labelled: Labelled) -> csr_array:
+    """Magnitudes [batch, factors] as a sparse matrix."""
+    places = (labelled.rows.numpy(), labelled.factors.numpy())
+    return csr_array((labelled.magnitudes.double().numpy(), places), shape=(len(labelled.x), labelled.count))
+
+
+def _gates(matrix: csr_array) -> csr_array:
+    gates: Any = matrix.copy()
+    gates.data = np.ones_like(gates.data)
+    return gates
+
+
+def _counts(matrix: csr_array) -> Float[Tensor, " column"]:
+    shape: Any = matrix.shape
+    return torch.from_numpy(np.bincount(matrix.indices, minlength=shape[1]).astype(np.float64))

@@ -1,0 +1,69 @@
+"""What is known of the factors behind activations: their names, their forest, and who is active where.
+
+A source that knows hands a `Truth` out of `Source.truth()`; evals read nothing else of it, so one eval scores a vector
+world and a language world alike.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class NoTruth(ValueError):
+    """The factors behind these activations are not known."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Activations and the factors behind them, as (row, factor, magnitude) triples ordered by row."""
+
+    x: Float[Tensor, "batch d_in"]
+    rows: Int[Tensor, " active"]
+    factors: Int[Tensor, " active"]
+    magnitudes: Float[Tensor, " active"]
+    """How strongly each active factor is present; 1 where it is only present or not."""
+    count: int
+    """Factors there are, active or not."""
+
+    def dense(self) -> Float[Tensor, "batch factors"]:
+        """Magnitude of every factor in every row; 0 where it is inactive. Allocates batch x factors."""
+        z = torch.zeros(len(self.x), self.count)
+        return z.index_put((self.rows, self.factors), self.magnitudes)
+
+
+class Truth(ABC):
+    """Known factors. A child is active only where its parent is."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """What each factor is called."""
+
+    @property
+    @abstractmethod
+    def parents(self) -> Int[Tensor, " factors"]:
+        """Index of each factor's parent in the forest; -1 for roots."""
+
+    @property
+    @abstractmethod
+    def directions(self) -> Float[Tensor, "factors d_in"] | None:
+        """Unit direction of each factor in the activations; None when factors need not be directions at all."""
+
+    @abstractmethod
+    def labelled(self, count: int, *, split: Literal["train", "eval"], seed: int = 0) -> Labelled:
+        """`count` activations with their factors, the same for the same arguments; fewer when the data ends."""
+
+
+def levels(parents: Int[Tensor, " factors"]) -> Int[Tensor, " factors"]:
+    """Depth of each factor in its forest; 0 for roots."""
+    level = torch.zeros_like(parents)
+    above = parents
+    while bool((above >= 0).any()):
+        level = level + (above >= 0)
+        above = torch.where(above >= 0, parents[above.clamp(min=0)], -1)
+    return level
