@@ -1,0 +1,214 @@
+"""Train the project's own language models: a Llama-style decoder on the synthetic language, or on English text.
+
+    python -m models.train language --out src/unbraid/language/model
+    python -m models.train english --text ../shared/data/corpora/*.jsonl.xz --out models/english
+
+Both run on two cores (the first in under an hour). A run can be stopped and continued: the state is saved every few
+minutes beside the model, and removed when training ends.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from models.corpus import Corpus, English, Language
+from unbraid import seeding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    hidden: int = 128
+    layers: int = 5
+    heads: int = 4
+    inner: int = 344
+    """Width of the gated MLP."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    tokens: int = 14_000_000
+    batch: int = 4096
+    """Tokens a step, about."""
+    lr: float = 3e-3
+    warmup: float = 0.02
+    """Share of training over which the learning rate rises."""
+    decay: float = 0.6
+    """Share of training, at the end, over which it falls linearly to 0."""
+    weight_decay: float = 0.05
+    seed: int = 0
+    save_seconds: float = 300.0
+
+
+def language(out: Path, schedule: Schedule = Schedule(), shape: Shape = Shape()) -> None:
+    """Train on documents of the synthetic language."""
+    train(Language(seed=schedule.seed), shape, schedule, out)
+
+
+def english(
+    text: Annotated[list[Path], tyro.conf.arg(help="Files of documents: .jsonl.xz or .txt.")],
+    out: Path,
+    schedule: Schedule = Schedule(tokens=6_000_000, batch=8192, lr=3e-3),
+    shape: Shape = Shape(hidden=256, layers=6, heads=8, inner=640),
+    vocabulary: int = 4096,
+    half: bool = True,
+    minutes: Annotated[float, tyro.conf.arg(help="Stop after this many; 0 for the whole schedule.")] = 0.0,
+) -> None:
+    """Train on English text with spelling lines mixed in. Weights are saved in float16."""
+    corpus = English(tuple(text), vocabulary=vocabulary, seed=schedule.seed)
+    train(corpus, shape, schedule, out, dtype=torch.float16 if half else torch.float32, minutes=minutes)
+
+
+def train(
+    corpus: Corpus,
+    shape: Shape,
+    schedule: Schedule,
+    out: Path,
+    dtype: torch.dtype = torch.float32,
+    minutes: float = 0.0,
+) -> None:
+    tokenizer = corpus.tokenizer()
+    torch.manual_seed(seeding.integer(schedule.seed, "model/initialisation"))
+    model = LlamaForCausalLM(configuration(shape, len(tokenizer), corpus.context))
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}")
+    optimiser = build_optimiser(model, schedule)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(out)
+    state = State(out / "training.safetensors", model, optimiser)
+    done, losses = state.load(), []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    started = saved = time.monotonic()
+    with Progress(*columns) as progress, (out / "training.jsonl").open("a") as log:
+        bar = progress.add_task("training", total=schedule.tokens, completed=done)
+        for step, ids in enumerate(corpus.batches(schedule.batch, done)):
+            if done >= schedule.tokens or (minutes and time.monotonic() - started > 60 * minutes):
+                break
+            losses.append(learn(model, optimiser, ids, schedule, elapsed(done, started, schedule, minutes)))
+            done += int((ids >= 0).sum())
+            progress.update(bar, completed=done, description=f"loss {sum(losses[-50:]) / len(losses[-50:]):.3f}")
+            if step % 50 == 0:
+                print(json.dumps({"tokens": done, "loss": sum(losses[-50:]) / len(losses[-50:])}), file=log, flush=True)
+            if time.monotonic() - saved > schedule.save_seconds:
+                state.save(done)
+                saved = time.monotonic()
+    loss = held_out_loss(model, corpus)
+    finish(model, corpus, shape, schedule, loss, done, dtype, out)
+    state.path.unlink(missing_ok=True)
+    print(f"held-out loss {loss:.4f} nats a token after {done:,} tokens; {corpus.reference()}")
+
+
+def elapsed(done: int, started: float, schedule: Schedule, minutes: float) -> float:
+    """Share of training behind us: of the tokens, or of the minutes where those end first."""
+    by_time = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
+    return min(1.0, max(done / schedule.tokens, by_time))
+
+
+def configuration(shape: Shape, vocabulary: int, context: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary, hidden_size=shape.hidden, intermediate_size=shape.inner, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.heads, max_position_embeddings=context,
+        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+
+
+def build_optimiser(model: LlamaForCausalLM, schedule: Schedule) -> torch.optim.AdamW:
+    # Vectors (norms) and the embedding, whose rows are mostly untouched in a step, are not pulled to zero.
+    decayed = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98))
+
+
+def learn(
+    model: LlamaForCausalLM,
+    optimiser: torch.optim.AdamW,
+    ids: Tensor,
+    schedule: Schedule,
+    progress: float,
+) -> float:
+    """One step; the loss before it, nats a token."""
+    rate = schedule.lr * min(1.0, progress / schedule.warmup + 1e-3, (1 - progress) / schedule.decay + 1e-3)
+    loss = loss_of(model, ids)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return float(loss.detach())
+
+
+def loss_of(model: LlamaForCausalLM, ids: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of next tokens; padding is -1, and only ever on the right, where causal attention does not look."""
+    logits: Any = model(input_ids=ids.clamp(min=0), use_cache=False).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-1, reduction=reduction)
+
+
+@torch.no_grad()
+def held_out_loss(model: LlamaForCausalLM, corpus: Corpus) -> float:
+    total = count = 0.0
+    for ids in corpus.held_out():
+        total += float(loss_of(model, ids, "sum"))
+        count += int((ids[:, 1:] >= 0).sum())
+    return total / count
+
+
+def finish(
+    model: LlamaForCausalLM, corpus: Corpus, shape: Shape, schedule: Schedule, loss: float, done: int,
+    dtype: torch.dtype, out: Path,
+) -> None:  # fmt: skip
+    model.to(dtype=dtype).save_pretrained(out)  # pyright: ignore[reportArgumentType]
+    card = {
+        "held_out_loss": round(loss, 4), "tokens": done, "corpus": corpus.reference(), "seed": schedule.seed,
+        "shape": vars(shape), "schedule": {k: v for k, v in vars(schedule).items() if k != "save_seconds"},
+        "torch": torch.__version__,
+    }  # fmt: skip
+    (out / "training.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights and optimiser on disk, so that a stopped run continues. Safetensors: no pickle."""
+
+    path: Path
+    model: LlamaForCausalLM
+    optimiser: torch.optim.AdamW
+
+    def save(self, done: int) -> None:
+        tensors = {f"model.{n}": p.detach().contiguous() for n, p in self.model.named_parameters()}
+        for i, entries in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in entries.items()}
+        partial = self.path.with_suffix(".partial")
+        save_file(tensors, partial, metadata={"tokens": str(done)})
+        partial.replace(self.path)
+
+    def load(self) -> int:
+        """Tokens already seen; 0 when there is nothing to continue."""
+        if not self.path.exists():
+            return 0
+        from safetensors import safe_open
+
+        tensors = load_file(self.path)
+        weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+        self.model.load_state_dict(weights, strict=False)  # tied weights are stored once
+        states: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, i, entry = name.split(".")
+                states.setdefault(int(i), {})[entry] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": states})
+        with safe_open(self.path, "pt") as opened:
+            return int(opened.metadata()["tokens"])
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict({"language": language, "english": english})

@@ -1,0 +1,450 @@
+"""The grammar: a Markov chain over states that every reader of the text can follow.
+
+    document  = opener , time in the place , sentence . sentence . … close from the place </s>
+    sentence  = [link | time | setting] subject [near the noun] predicate [and pronoun predicate] .
+    predicate = verb [object] | is adjective | is above object , so the object is below subject | lives in home | …
+
+From one state every word leads to one next state, so a prefix determines the state and the exact distribution of the
+next word is the chain's own: P(next | prefix) = P(next | state). A `Move` also says *what* is chosen ("verb 12"), apart
+from the form it takes (flies, flew), so a document can be told again with one variable changed.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from unbraid.language import lexicon as lex
+
+PAST, PRESENT, FUTURE = range(3)
+PEOPLE = len(lex.NOUNS)
+"""Subjects from here on are named people."""
+
+
+class State(NamedTuple):
+    """Where a document stands. A variable that is not in force is -1."""
+
+    node: str = "opener"
+    register: int = -1
+    tense: int = -1
+    place: int = -1
+    subject: int = -1
+    """A noun, or PEOPLE + a name."""
+    plural: int = -1
+    """Number of the subject, or of the determiner before it."""
+    adjective: int = -1
+    relation: int = -1
+    other: int = -1
+    """The noun a relation holds with."""
+    other_plural: int = -1
+    """Its number, or that of the determiner before an object."""
+    verb: int = -1
+    """The transitive verb whose object comes."""
+
+
+class Move(NamedTuple):
+    choice: str
+    """What is chosen, whatever form it takes."""
+    word: str
+    probability: float
+    state: State
+
+
+@lru_cache(maxsize=2**14)
+def moves(state: State) -> tuple[Move, ...]:
+    """Every word that may follow, with its exact probability and the state it leads to."""
+    return tuple(NODES[state.node](state))
+
+
+def one(state: State, word: str, node: str, **changes: int) -> Iterator[Move]:
+    yield Move(word, word, 1.0, state._replace(node=node, **changes))
+
+
+# ---- header and farewell
+
+
+def opener(s: State) -> Iterator[Move]:
+    for register, words in enumerate(lex.REGISTERS.values()):
+        for i, word in enumerate(words["open"]):
+            yield Move(f"opener {i}", word, 0.25, s._replace(node="opened", register=register))
+
+
+def opened(s: State) -> Iterator[Move]:
+    return one(s, ",", "when")
+
+
+def when(s: State) -> Iterator[Move]:
+    yield from times(s, 1.0, "where")
+
+
+def times(s: State, share: float, node: str) -> Iterator[Move]:
+    for tense, word in enumerate(lex.TENSES.values()):
+        yield Move(f"time {tense}", word, share / 3, s._replace(node=node, tense=tense))
+
+
+def where(s: State) -> Iterator[Move]:
+    return one(s, "in", "where in")
+
+
+def where_in(s: State) -> Iterator[Move]:
+    return one(s, "the", "where the")
+
+
+def where_the(s: State) -> Iterator[Move]:
+    for place, word in enumerate(lex.PLACES):
+        yield Move(f"place {place}", word, 1 / len(lex.PLACES), s._replace(node="placed", place=place))
+
+
+def placed(s: State) -> Iterator[Move]:
+    return one(s, ",", "subject")
+
+
+def closing(s: State) -> Iterator[Move]:
+    return one(s, "from", "closing from")
+
+
+def closing_from(s: State) -> Iterator[Move]:
+    return one(s, "the", "closing the")
+
+
+def closing_the(s: State) -> Iterator[Move]:
+    yield Move("place again", list(lex.PLACES)[s.place], 1.0, s._replace(node="closed"))
+
+
+def closed(s: State) -> Iterator[Move]:
+    return one(s, lex.EOS_WORD, "end")
+
+
+def end(s: State) -> Iterator[Move]:
+    return iter(())
+
+
+# ---- sentences
+
+CLOSE, LINK, TIME, SETTING = 0.16, 0.18, 0.10, 0.10
+NAMED = 0.3
+DETERMINED = {"the": 0.4, "a": 0.25, "some": 0.15, "this": 0.1, "these": 0.1}
+ADJECTIVE = 0.3
+PLURAL = 0.4
+NEAR = 0.15
+AGAIN = 0.45
+
+
+def begin(s: State) -> Iterator[Move]:
+    """After a full stop: farewell, a word that sets the scene, or the subject at once."""
+    register = list(lex.REGISTERS.values())[s.register]
+    yield Move("close", register["close"][0], CLOSE, s._replace(node="closing"))
+    for i, word in enumerate(register["link"]):
+        yield Move(f"link {i}", word, LINK / 3, s._replace(node="subject"))
+    yield from times(s, TIME, "subject")
+    yield Move("setting", setting(s.place), SETTING, s._replace(node="subject"))
+    rest = 1 - CLOSE - LINK - TIME - SETTING
+    for move in subject(s):
+        yield move._replace(probability=rest * move.probability)
+
+
+def setting(place: int) -> str:
+    name = list(lex.PLACES)[place]
+    return next(word for word, places in lex.SETTINGS.items() if name in places)
+
+
+def subject(s: State) -> Iterator[Move]:
+    for i, name in enumerate(lex.NAMES):
+        yield Move(f"name {i}", name, NAMED / len(lex.NAMES), s._replace(node="head", subject=PEOPLE + i, plural=0))
+    for word, p in DETERMINED.items():
+        number = lex.DETERMINERS[word]
+        yield Move(f"determiner {word}", word, (1 - NAMED) * p, s._replace(node="phrase", plural=number))
+
+
+def phrase(s: State) -> Iterator[Move]:
+    for i, word in enumerate(lex.ADJECTIVES):
+        yield Move(f"adjective {i}", word, ADJECTIVE / 6, s._replace(node="noun", adjective=i))
+    for move in noun(s):
+        yield move._replace(probability=(1 - ADJECTIVE) * move.probability)
+
+
+def noun(s: State) -> Iterator[Move]:
+    for i, word, number, p in nouns(class_shares(s.place), s.plural):
+        yield Move(f"noun {i}/{number}", word, p, s._replace(node="head", subject=i, plural=number))
+
+
+@lru_cache
+def class_shares(place: int) -> tuple[float, ...]:
+    """Probability of each class in a place."""
+    favoured = list(lex.PLACES.values())[place]
+    rest = (1 - lex.FAVOURED * len(favoured)) / (len(lex.CLASSES) - len(favoured))
+    return tuple(lex.FAVOURED if name in favoured else rest for name in lex.CLASSES)
+
+
+@lru_cache
+def kind_shares(kinds: tuple[str, ...]) -> tuple[float, ...]:
+    """Probability of each class when kinds are equally likely, and classes within a kind."""
+    shares = []
+    for i, _ in enumerate(lex.CLASSES):
+        kind = lex.KINDS[lex.KIND_OF[i]]
+        shares.append(1 / len(kinds) / lex.KIND_OF.count(lex.KIND_OF[i]) if kind in kinds else 0.0)
+    return tuple(shares)
+
+
+@lru_cache
+def nouns(shares: tuple[float, ...], plural: int) -> tuple[tuple[int, str, int, float], ...]:
+    """(noun, form, number, probability); both numbers when `plural` is -1."""
+    found = []
+    for i, name in enumerate(lex.NOUNS):
+        p = shares[lex.CLASS_OF[i]] * lex.WITHIN_CLASS[i % len(lex.WITHIN_CLASS)]
+        for number, word in enumerate((name, lex.plural(name))):
+            if p and plural in (-1, number):
+                found.append((i, word, number, p * ((1 - PLURAL, PLURAL)[number] if plural == -1 else 1.0)))
+    return tuple(found)
+
+
+def head(s: State) -> Iterator[Move]:
+    """After the subject: something near it, or the predicate."""
+    if s.subject < PEOPLE:
+        yield Move("near", "near", NEAR, s._replace(node="near"))
+        for move in predicate(s):
+            yield move._replace(probability=(1 - NEAR) * move.probability)
+    else:
+        yield from predicate(s)
+
+
+def near(s: State) -> Iterator[Move]:
+    return one(s, "the", "near the")
+
+
+def near_the(s: State) -> Iterator[Move]:
+    for i, word, number, p in nouns((1 / len(lex.CLASSES),) * len(lex.CLASSES), -1):
+        yield Move(f"neighbour {i}/{number}", word, p, s._replace(node="predicate"))
+
+
+# ---- predicates
+
+Verb = tuple[str, str, str]
+
+
+def predicate(s: State) -> Iterator[Move]:
+    """The verb, in its form; in the future first `will`."""
+    if s.tense == FUTURE:
+        yield Move("will", "will", 1.0, s._replace(node="will"))
+    else:
+        yield from verbs(s)
+
+
+def verbs(s: State) -> Iterator[Move]:
+    for choice, verb, p, state in predicates(s):
+        yield Move(choice, inflected(verb, s), p, state)
+
+
+def inflected(verb: Verb, s: State) -> str:
+    base, third, past = verb
+    if s.tense == FUTURE:
+        return base
+    return past if s.tense == PAST else (third, base)[s.plural]
+
+
+def copula(s: State, plural: int) -> str:
+    return "be" if s.tense == FUTURE else (("was", "were"), ("is", "are"))[s.tense][plural]
+
+
+def predicates(s: State) -> Iterator[tuple[str, Verb, float, State]]:
+    """(choice, verb, probability, next state)."""
+    tail = s._replace(node="tail")
+    if s.subject >= PEOPLE:
+        yield "live", lex.LIVE, 0.15, s._replace(node="live")
+        yield "work", lex.WORK, 0.15, s._replace(node="work")
+    intransitive = 0.4 if s.subject >= PEOPLE else 0.5
+    for choice, verb, p in intransitives(s.subject):
+        yield choice, verb, intransitive * p, tail
+    kind = kind_of(s.subject)
+    transitive = TRANSITIVE[kind]
+    share = 0.2 if s.subject >= PEOPLE else 0.25
+    for index, verb in transitive:
+        yield f"transitive {index}", verb, share / len(transitive), s._replace(node="object", verb=index)
+    be = (copula(s, s.plural),) * 3
+    yield "be", be, 0.1 if s.subject >= PEOPLE else 0.25, s._replace(node="be")
+
+
+def kind_of(subject: int) -> str:
+    return "person" if subject >= PEOPLE else lex.KINDS[lex.KIND_OF[lex.CLASS_OF[subject]]]
+
+
+@lru_cache
+def intransitives(subject: int) -> tuple[tuple[str, Verb, float], ...]:
+    """(choice, verb, probability) of what a subject does: by its class (a person's job) and by its kind."""
+    if subject >= PEOPLE:
+        job = lex.JOBS[lex.PEOPLE[subject - PEOPLE][1]]
+        own: tuple[Verb, ...] = (lex.JOB_VERBS[job],)
+    else:
+        own = lex.CLASS_VERBS[lex.CLASSES[lex.CLASS_OF[subject]]]
+    kind = kind_of(subject)
+    found = [(f"own verb {i}", verb, p) for i, (verb, p) in enumerate(zip(own, halves(len(own), 0.6), strict=True))]
+    return (*found, *((f"kind verb {i}", v, p) for i, (v, p) in enumerate(zip(lex.KIND_VERBS[kind], halves(2, 0.4), strict=True))))  # fmt: skip
+
+
+def halves(count: int, share: float) -> tuple[float, ...]:
+    return (share,) if count == 1 else (share * 2 / 3, share / 3)
+
+
+TRANSITIVE: dict[str, tuple[tuple[int, Verb], ...]] = {}
+OBJECTS: tuple[tuple[str, ...], ...] = tuple(kinds for table in lex.TRANSITIVE.values() for kinds in table.values())
+"""Kinds of things each transitive verb takes, by the verb's number."""
+for _kind, _table in lex.TRANSITIVE.items():
+    _first = sum(len(found) for found in TRANSITIVE.values())
+    TRANSITIVE[_kind] = tuple((_first + i, verb) for i, verb in enumerate(_table))
+
+
+def object_(s: State) -> Iterator[Move]:
+    for word, p in {"the": 0.5, "a": 0.3, "some": 0.2}.items():
+        number = lex.DETERMINERS[word]
+        yield Move(f"determiner {word}", word, p, s._replace(node="object noun", other_plural=number))
+
+
+def object_noun(s: State) -> Iterator[Move]:
+    after = s._replace(node="tail", verb=-1, other_plural=-1)
+    for i, word, number, p in nouns(kind_shares(OBJECTS[s.verb]), s.other_plural):
+        yield Move(f"object {i}/{number}", word, p, after)
+
+
+def live(s: State) -> Iterator[Move]:
+    return one(s, "in", "live in")
+
+
+def live_in(s: State) -> Iterator[Move]:
+    home = lex.HOMES[lex.PEOPLE[s.subject - PEOPLE][0]]
+    yield Move("home", home, 1.0, s._replace(node="tail"))
+
+
+def work(s: State) -> Iterator[Move]:
+    return one(s, "as", "work as")
+
+
+def work_as(s: State) -> Iterator[Move]:
+    return one(s, "a", "work as a")
+
+
+def work_as_a(s: State) -> Iterator[Move]:
+    job = lex.JOBS[lex.PEOPLE[s.subject - PEOPLE][1]]
+    yield Move("job", job, 1.0, s._replace(node="tail"))
+
+
+# ---- being: attributes and relations
+
+
+def be(s: State) -> Iterator[Move]:
+    for i, word in enumerate(lex.ADJECTIVES):
+        yield Move(f"adjective {i}", word, 0.4 / 6, s._replace(node="tail", adjective=i))
+    for i, word in enumerate(lex.RELATIONS):
+        yield Move(f"relation {i}", word, 0.6 / 6, s._replace(node="related", relation=i))
+
+
+def related(s: State) -> Iterator[Move]:
+    return one(s, "the", "related the")
+
+
+def related_the(s: State) -> Iterator[Move]:
+    for i, word, number, p in nouns((1 / len(lex.CLASSES),) * len(lex.CLASSES), -1):
+        yield Move(f"other {i}/{number}", word, p, s._replace(node="so", other=i, other_plural=number))
+
+
+def so(s: State) -> Iterator[Move]:
+    return one(s, ",", "so ,")
+
+
+def so_comma(s: State) -> Iterator[Move]:
+    return one(s, "so", "so the")
+
+
+def so_the(s: State) -> Iterator[Move]:
+    return one(s, "the", "so other")
+
+
+def form(noun: int, number: int) -> str:
+    return (lex.NOUNS[noun], lex.plural(lex.NOUNS[noun]))[number]
+
+
+def so_other(s: State) -> Iterator[Move]:
+    yield Move("other again", form(s.other, s.other_plural), 1.0, s._replace(node="so be", other=-1))
+
+
+def so_be(s: State) -> Iterator[Move]:
+    if s.tense == FUTURE:
+        yield Move("will", "will", 1.0, s._replace(node="so will"))
+    else:
+        yield Move("be", copula(s, s.other_plural), 1.0, s._replace(node="converse", other_plural=-1))
+
+
+def so_will(s: State) -> Iterator[Move]:
+    yield Move("be", "be", 1.0, s._replace(node="converse", other_plural=-1))
+
+
+def converse(s: State) -> Iterator[Move]:
+    word = lex.CONVERSE[lex.RELATIONS[s.relation]]
+    yield Move("converse", word, 1.0, s._replace(node="back", relation=-1))
+
+
+def back(s: State) -> Iterator[Move]:
+    after = s._replace(node="stop")
+    if s.subject >= PEOPLE:
+        yield Move("subject again", lex.NAMES[s.subject - PEOPLE], 1.0, after)
+    else:
+        yield Move("the", "the", 1.0, s._replace(node="back the"))
+
+
+def back_the(s: State) -> Iterator[Move]:
+    yield Move("subject again", form(s.subject, s.plural), 1.0, s._replace(node="stop"))
+
+
+# ---- ends of sentences
+
+
+def tail(s: State) -> Iterator[Move]:
+    yield Move("and", "and", AGAIN, s._replace(node="and"))
+    yield Move("stop", ".", 1 - AGAIN, started(s))
+
+
+def stop(s: State) -> Iterator[Move]:
+    yield Move("stop", ".", 1.0, started(s))
+
+
+def started(s: State) -> State:
+    return State(node="begin", register=s.register, tense=s.tense, place=s.place)
+
+
+def and_(s: State) -> Iterator[Move]:
+    if s.subject >= PEOPLE:
+        word = list(lex.GENDERS)[lex.PEOPLE[s.subject - PEOPLE][2]]
+    else:
+        word = ("it", "they")[s.plural]
+    yield Move("pronoun", word, 1.0, s._replace(node="again"))
+
+
+def again(s: State) -> Iterator[Move]:
+    if s.tense == FUTURE:
+        yield Move("will", "will", 1.0, s._replace(node="again will"))
+    else:
+        yield from again_verbs(s)
+
+
+def again_verbs(s: State) -> Iterator[Move]:
+    for choice, verb, p in intransitives(s.subject):
+        yield Move(choice, inflected(verb, s), 0.7 * p, s._replace(node="stop"))
+    yield Move("be", copula(s, s.plural), 0.3, s._replace(node="again be"))
+
+
+def again_be(s: State) -> Iterator[Move]:
+    """An adjective given before is said again."""
+    for i, word in enumerate(lex.ADJECTIVES):
+        if s.adjective in (-1, i):
+            choice = f"adjective {i}" if s.adjective == -1 else "adjective again"
+            yield Move(choice, word, 1 / 6 if s.adjective == -1 else 1.0, s._replace(node="stop"))
+
+
+NODES = {
+    "opener": opener, "opened": opened, "when": when, "where": where, "where in": where_in, "where the": where_the,
+    "placed": placed, "closing": closing, "closing from": closing_from, "closing the": closing_the, "closed": closed,
+    "end": end, "begin": begin, "subject": subject, "phrase": phrase, "noun": noun, "head": head, "near": near,
+    "near the": near_the, "predicate": predicate, "will": verbs, "object": object_, "object noun": object_noun,
+    "live": live, "live in": live_in, "work": work, "work as": work_as, "work as a": work_as_a, "be": be,
+    "related": related, "related the": related_the, "so": so, "so ,": so_comma, "so the": so_the, "so other": so_other,
+    "so be": so_be, "so will": so_will, "converse": converse, "back": back, "back the": back_the, "tail": tail,
+    "stop": stop, "and": and_, "again": again, "again will": again_verbs, "again be": again_be,
+}  # fmt: skip
