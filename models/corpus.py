@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unbraid import seeding
-from unbraid.language.documents import documents, entropy_rate
+from unbraid.language.documents import documents, entropy_rate, words
 from unbraid.language.lexicon import BOS, IDS, SPECIAL
 from unbraid.text import documents as text_documents
 
@@ -98,7 +98,7 @@ class Language(Corpus):
 
 def encoded(count: int, seed: int) -> Iterator[list[int]]:
     for told in documents(count, seed=seed):
-        yield [BOS, *(IDS[move.word] for move in told)]
+        yield [BOS, *(IDS[word] for word in words(told))]
 
 
 @dataclass(frozen=True, eq=False)

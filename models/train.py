@@ -166,7 +166,8 @@ def finish(
     model: LlamaForCausalLM, corpus: Corpus, shape: Shape, schedule: Schedule, loss: float, done: int,
     dtype: torch.dtype, out: Path,
 ) -> None:  # fmt: skip
-    model.to(dtype=dtype).save_pretrained(out)  # pyright: ignore[reportArgumentType]
+    model.to(dtype)  # pyright: ignore[reportArgumentType]
+    model.save_pretrained(out)
     card = {
         "held_out_loss": round(loss, 4), "tokens": done, "corpus": corpus.reference(), "seed": schedule.seed,
         "shape": vars(shape), "schedule": {k: v for k, v in vars(schedule).items() if k != "save_seconds"},

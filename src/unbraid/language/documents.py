@@ -3,29 +3,43 @@
 import math
 from bisect import bisect
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import accumulate, pairwise
+from functools import cache
+from itertools import accumulate
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unbraid import seeding
-from unbraid.language.grammar import Move, State, moves
-from unbraid.language.lexicon import IDS
+from unbraid.language.grammar import Move, State, moves, relevant
+from unbraid.language.lexicon import EOS_WORD, IDS
 
 LONGEST = 126
 """Words of a document at most; a longer one is cut off, which changes no prediction within it."""
 DRAWS = 2**16
 
 
-def documents(count: int, *, seed: int) -> Iterator[list[Move]]:
-    """`count` documents, each as the moves that made it, after the start token."""
+class Told(NamedTuple):
+    """A word of a document."""
+
+    before: State
+    move: Move
+    state: State
+    """After the word."""
+
+
+def documents(count: int, *, seed: int) -> Iterator[list[Told]]:
+    """`count` documents, after the start token."""
     uniform = draws(seed)
     for _ in range(count):
         state, told = State(), []
-        while len(told) < LONGEST and (ahead := chances(state))[0]:
-            move = ahead[0][bisect(ahead[1], next(uniform) * ahead[1][-1])]
-            told.append(move)
-            state = move.state
+        while len(told) < LONGEST and state.node != "end":
+            ahead, chances = cumulative(relevant(state))
+            move = ahead[bisect(chances, next(uniform) * chances[-1])]
+            after = move.turn.after(state)
+            told.append(Told(state, move, after))
+            state = after
         yield told
 
 
@@ -35,50 +49,54 @@ def draws(seed: int) -> Iterator[float]:
         yield from torch.rand(DRAWS, generator=rng, dtype=torch.float64).tolist()
 
 
-@lru_cache(maxsize=2**14)
-def chances(state: State) -> tuple[tuple[Move, ...], tuple[float, ...]]:
+@cache
+def cumulative(state: State) -> tuple[tuple[Move, ...], tuple[float, ...]]:
     ahead = moves(state)
     return ahead, tuple(accumulate(move.probability for move in ahead))
 
 
-def text(told: Sequence[Move]) -> str:
+def words(told: Sequence[Told]) -> list[str]:
+    return [word.move.word for word in told]
+
+
+def text(told: Sequence[Told]) -> str:
     """The words, without the end token."""
-    return " ".join(move.word for move in told if move.state.node != "end")
+    return " ".join(word for word in words(told) if word != EOS_WORD)
 
 
-def read(words: Sequence[str]) -> list[State]:
-    """The state after each word. Raises ValueError at the first word the grammar does not allow."""
-    state, states = State(), []
-    for i, word in enumerate(words):
-        move = by_word(state).get(word)
+def read(found: Sequence[str]) -> list[Told]:
+    """Words read back. Raises ValueError at the first word the grammar does not allow."""
+    state, told = State(), []
+    for i, word in enumerate(found):
+        move = by_word(relevant(state)).get(word)
         if move is None:
-            allowed = sorted(by_word(state))
+            allowed = sorted(by_word(relevant(state)))
             raise ValueError(
-                f"{word!r} cannot follow {' '.join(words[max(0, i - 5) : i])!r}; the language allows "
+                f"{word!r} cannot follow {' '.join(found[max(0, i - 5) : i])!r}; the language allows "
                 f"{', '.join(allowed[:8])}{', …' * (len(allowed) > 8)}"
             )
-        state = move.state
-        states.append(state)
-    return states
+        told.append(Told(state, move, move.turn.after(state)))
+        state = told[-1].state
+    return told
 
 
-@lru_cache(maxsize=2**16)
+@cache
 def by_word(state: State) -> dict[str, Move]:
     return {move.word: move for move in moves(state)}
 
 
-@lru_cache(maxsize=2**14)
-def next_word(state: State) -> torch.Tensor:
-    """The exact distribution of the next word [vocabulary], float64: what no model can beat."""
+def next_word(state: State) -> Float[Tensor, " vocabulary"]:
+    """The exact distribution of the next word, float64: what no model can beat."""
     probabilities = torch.zeros(len(IDS), dtype=torch.float64)
     for move in moves(state):
-        probabilities[IDS[move.word]] += move.probability
+        probabilities[IDS[move.word]] = move.probability
     return probabilities
 
 
+@cache
 def entropy(state: State) -> float:
-    """Entropy of the next word, nats."""
-    return -sum(move.probability * math.log(move.probability) for move in moves(state) if move.probability > 0)
+    """Entropy of the next word in a `relevant` state, nats."""
+    return -sum(move.probability * math.log(move.probability) for move in moves(state))
 
 
 def entropy_rate(count: int = 20_000, *, seed: int = 0) -> tuple[float, float]:
@@ -88,8 +106,7 @@ def entropy_rate(count: int = 20_000, *, seed: int = 0) -> tuple[float, float]:
     """
     totals, lengths = [], []
     for told in documents(count, seed=seed):
-        states = [State(), *(move.state for move in told)]
-        totals.append(sum(entropy(before) for before, _ in pairwise(states)))
+        totals.append(sum(entropy(relevant(word.before)) for word in told))
         lengths.append(len(told))
     total, length = torch.tensor(totals, dtype=torch.float64), torch.tensor(lengths, dtype=torch.float64)
     rate = float(total.sum() / length.sum())

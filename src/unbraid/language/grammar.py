@@ -10,7 +10,7 @@ from the form it takes (flies, flew), so a document can be told again with one v
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from unbraid.language import lexicon as lex
@@ -41,22 +41,53 @@ class State(NamedTuple):
     """The transitive verb whose object comes."""
 
 
+class Turn(NamedTuple):
+    """Where a move leads: the next node, and the variables that change."""
+
+    node: str
+    changes: tuple[tuple[int, int], ...]
+    """(place in State, new value)."""
+
+    def after(self, state: State) -> State:
+        values = list(state)
+        values[0] = self.node
+        for place, value in self.changes:
+            values[place] = value
+        return State._make(values)
+
+
 class Move(NamedTuple):
     choice: str
     """What is chosen, whatever form it takes."""
     word: str
     probability: float
-    state: State
+    turn: Turn
 
 
-@lru_cache(maxsize=2**14)
+def to(node: str, **changes: int) -> Turn:
+    return Turn(node, tuple((PLACE_OF[name], value) for name, value in changes.items()))
+
+
+PLACE_OF = {name: i for i, name in enumerate(State._fields)}
+
+
 def moves(state: State) -> tuple[Move, ...]:
-    """Every word that may follow, with its exact probability and the state it leads to."""
+    """Every word that may follow, with its exact probability and where it leads."""
+    return _moves(relevant(state))
+
+
+def relevant(state: State) -> State:
+    """The state without the variables that the next word cannot depend on: few, so what follows from it is kept."""
+    return state._make(state[i] if i in DEPENDS_ON[state.node] else -1 for i in range(len(state)))
+
+
+@cache
+def _moves(state: State) -> tuple[Move, ...]:
     return tuple(NODES[state.node](state))
 
 
-def one(state: State, word: str, node: str, **changes: int) -> Iterator[Move]:
-    yield Move(word, word, 1.0, state._replace(node=node, **changes))
+def one(word: str, node: str) -> Iterator[Move]:
+    yield Move(word, word, 1.0, to(node))
 
 
 # ---- header and farewell
@@ -65,11 +96,11 @@ def one(state: State, word: str, node: str, **changes: int) -> Iterator[Move]:
 def opener(s: State) -> Iterator[Move]:
     for register, words in enumerate(lex.REGISTERS.values()):
         for i, word in enumerate(words["open"]):
-            yield Move(f"opener {i}", word, 0.25, s._replace(node="opened", register=register))
+            yield Move(f"opener {i}", word, 0.25, to("opened", register=register))
 
 
 def opened(s: State) -> Iterator[Move]:
-    return one(s, ",", "when")
+    return one(",", "when")
 
 
 def when(s: State) -> Iterator[Move]:
@@ -78,40 +109,40 @@ def when(s: State) -> Iterator[Move]:
 
 def times(s: State, share: float, node: str) -> Iterator[Move]:
     for tense, word in enumerate(lex.TENSES.values()):
-        yield Move(f"time {tense}", word, share / 3, s._replace(node=node, tense=tense))
+        yield Move(f"time {tense}", word, share / 3, to(node, tense=tense))
 
 
 def where(s: State) -> Iterator[Move]:
-    return one(s, "in", "where in")
+    return one("in", "where in")
 
 
 def where_in(s: State) -> Iterator[Move]:
-    return one(s, "the", "where the")
+    return one("the", "where the")
 
 
 def where_the(s: State) -> Iterator[Move]:
     for place, word in enumerate(lex.PLACES):
-        yield Move(f"place {place}", word, 1 / len(lex.PLACES), s._replace(node="placed", place=place))
+        yield Move(f"place {place}", word, 1 / len(lex.PLACES), to("placed", place=place))
 
 
 def placed(s: State) -> Iterator[Move]:
-    return one(s, ",", "subject")
+    return one(",", "subject")
 
 
 def closing(s: State) -> Iterator[Move]:
-    return one(s, "from", "closing from")
+    return one("from", "closing from")
 
 
 def closing_from(s: State) -> Iterator[Move]:
-    return one(s, "the", "closing the")
+    return one("the", "closing the")
 
 
 def closing_the(s: State) -> Iterator[Move]:
-    yield Move("place again", list(lex.PLACES)[s.place], 1.0, s._replace(node="closed"))
+    yield Move("place again", list(lex.PLACES)[s.place], 1.0, to("closed"))
 
 
 def closed(s: State) -> Iterator[Move]:
-    return one(s, lex.EOS_WORD, "end")
+    return one(lex.EOS_WORD, "end")
 
 
 def end(s: State) -> Iterator[Move]:
@@ -132,14 +163,12 @@ AGAIN = 0.45
 def begin(s: State) -> Iterator[Move]:
     """After a full stop: farewell, a word that sets the scene, or the subject at once."""
     register = list(lex.REGISTERS.values())[s.register]
-    yield Move("close", register["close"][0], CLOSE, s._replace(node="closing"))
+    yield Move("close", register["close"][0], CLOSE, to("closing"))
     for i, word in enumerate(register["link"]):
-        yield Move(f"link {i}", word, LINK / 3, s._replace(node="subject"))
+        yield Move(f"link {i}", word, LINK / 3, to("subject"))
     yield from times(s, TIME, "subject")
-    yield Move("setting", setting(s.place), SETTING, s._replace(node="subject"))
-    rest = 1 - CLOSE - LINK - TIME - SETTING
-    for move in subject(s):
-        yield move._replace(probability=rest * move.probability)
+    yield Move("setting", setting(s.place), SETTING, to("subject"))
+    yield from subject(s, 1 - CLOSE - LINK - TIME - SETTING)
 
 
 def setting(place: int) -> str:
@@ -147,24 +176,25 @@ def setting(place: int) -> str:
     return next(word for word, places in lex.SETTINGS.items() if name in places)
 
 
-def subject(s: State) -> Iterator[Move]:
+def subject(s: State, share: float = 1.0) -> Iterator[Move]:
+    name_share = share * NAMED / len(lex.NAMES)
     for i, name in enumerate(lex.NAMES):
-        yield Move(f"name {i}", name, NAMED / len(lex.NAMES), s._replace(node="head", subject=PEOPLE + i, plural=0))
+        yield Move(f"name {i}", name, name_share, to("head", subject=PEOPLE + i, plural=0))
     for word, p in DETERMINED.items():
         number = lex.DETERMINERS[word]
-        yield Move(f"determiner {word}", word, (1 - NAMED) * p, s._replace(node="phrase", plural=number))
+        yield Move(f"determiner {word}", word, share * (1 - NAMED) * p, to("phrase", plural=number))
 
 
 def phrase(s: State) -> Iterator[Move]:
     for i, word in enumerate(lex.ADJECTIVES):
-        yield Move(f"adjective {i}", word, ADJECTIVE / 6, s._replace(node="noun", adjective=i))
-    for move in noun(s):
-        yield move._replace(probability=(1 - ADJECTIVE) * move.probability)
+        yield Move(f"adjective {i}", word, ADJECTIVE / 6, to("noun", adjective=i))
+    yield from noun(s, 1 - ADJECTIVE)
 
 
-def noun(s: State) -> Iterator[Move]:
+def noun(s: State, share: float = 1.0) -> Iterator[Move]:
     for i, word, number, p in nouns(class_shares(s.place), s.plural):
-        yield Move(f"noun {i}/{number}", word, p, s._replace(node="head", subject=i, plural=number))
+        choice = f"noun {i}/{number}" if s.plural == -1 else f"noun {i}"
+        yield Move(choice, word, share * p, to("head", subject=i, plural=number))
 
 
 @lru_cache
@@ -200,20 +230,19 @@ def nouns(shares: tuple[float, ...], plural: int) -> tuple[tuple[int, str, int, 
 def head(s: State) -> Iterator[Move]:
     """After the subject: something near it, or the predicate."""
     if s.subject < PEOPLE:
-        yield Move("near", "near", NEAR, s._replace(node="near"))
-        for move in predicate(s):
-            yield move._replace(probability=(1 - NEAR) * move.probability)
+        yield Move("near", "near", NEAR, to("near"))
+        yield from predicate(s, 1 - NEAR)
     else:
         yield from predicate(s)
 
 
 def near(s: State) -> Iterator[Move]:
-    return one(s, "the", "near the")
+    return one("the", "near the")
 
 
 def near_the(s: State) -> Iterator[Move]:
     for i, word, number, p in nouns((1 / len(lex.CLASSES),) * len(lex.CLASSES), -1):
-        yield Move(f"neighbour {i}/{number}", word, p, s._replace(node="predicate"))
+        yield Move(f"neighbour {i}/{number}", word, p, to("predicate"))
 
 
 # ---- predicates
@@ -221,17 +250,17 @@ def near_the(s: State) -> Iterator[Move]:
 Verb = tuple[str, str, str]
 
 
-def predicate(s: State) -> Iterator[Move]:
+def predicate(s: State, share: float = 1.0) -> Iterator[Move]:
     """The verb, in its form; in the future first `will`."""
     if s.tense == FUTURE:
-        yield Move("will", "will", 1.0, s._replace(node="will"))
+        yield Move("will", "will", share, to("will"))
     else:
-        yield from verbs(s)
+        yield from verbs(s, share)
 
 
-def verbs(s: State) -> Iterator[Move]:
-    for choice, verb, p, state in predicates(s):
-        yield Move(choice, inflected(verb, s), p, state)
+def verbs(s: State, share: float = 1.0) -> Iterator[Move]:
+    for choice, verb, p, turn in predicates(s):
+        yield Move(choice, inflected(verb, s), share * p, turn)
 
 
 def inflected(verb: Verb, s: State) -> str:
@@ -245,12 +274,12 @@ def copula(s: State, plural: int) -> str:
     return "be" if s.tense == FUTURE else (("was", "were"), ("is", "are"))[s.tense][plural]
 
 
-def predicates(s: State) -> Iterator[tuple[str, Verb, float, State]]:
-    """(choice, verb, probability, next state)."""
-    tail = s._replace(node="tail")
+def predicates(s: State) -> Iterator[tuple[str, Verb, float, Turn]]:
+    """(choice, verb, probability, where it leads)."""
+    tail = to("tail")
     if s.subject >= PEOPLE:
-        yield "live", lex.LIVE, 0.15, s._replace(node="live")
-        yield "work", lex.WORK, 0.15, s._replace(node="work")
+        yield "live", lex.LIVE, 0.15, to("live")
+        yield "work", lex.WORK, 0.15, to("work")
     intransitive = 0.4 if s.subject >= PEOPLE else 0.5
     for choice, verb, p in intransitives(s.subject):
         yield choice, verb, intransitive * p, tail
@@ -258,9 +287,9 @@ def predicates(s: State) -> Iterator[tuple[str, Verb, float, State]]:
     transitive = TRANSITIVE[kind]
     share = 0.2 if s.subject >= PEOPLE else 0.25
     for index, verb in transitive:
-        yield f"transitive {index}", verb, share / len(transitive), s._replace(node="object", verb=index)
-    be = (copula(s, s.plural),) * 3
-    yield "be", be, 0.1 if s.subject >= PEOPLE else 0.25, s._replace(node="be")
+        yield f"transitive {index}", verb, share / len(transitive), to("object", verb=index)
+    be = copula(s, s.plural)
+    yield "be", (be, be, be), 0.1 if s.subject >= PEOPLE else 0.25, to("be")
 
 
 def kind_of(subject: int) -> str:
@@ -275,9 +304,12 @@ def intransitives(subject: int) -> tuple[tuple[str, Verb, float], ...]:
         own: tuple[Verb, ...] = (lex.JOB_VERBS[job],)
     else:
         own = lex.CLASS_VERBS[lex.CLASSES[lex.CLASS_OF[subject]]]
-    kind = kind_of(subject)
-    found = [(f"own verb {i}", verb, p) for i, (verb, p) in enumerate(zip(own, halves(len(own), 0.6), strict=True))]
-    return (*found, *((f"kind verb {i}", v, p) for i, (v, p) in enumerate(zip(lex.KIND_VERBS[kind], halves(2, 0.4), strict=True))))  # fmt: skip
+    of_kind = lex.KIND_VERBS[kind_of(subject)]
+    own_shares, kind_shares = halves(len(own), 0.6), halves(len(of_kind), 0.4)
+    return (
+        *((f"own verb {i}", verb, p) for i, (verb, p) in enumerate(zip(own, own_shares, strict=True))),
+        *((f"kind verb {i}", verb, p) for i, (verb, p) in enumerate(zip(of_kind, kind_shares, strict=True))),
+    )
 
 
 def halves(count: int, share: float) -> tuple[float, ...]:
@@ -295,35 +327,36 @@ for _kind, _table in lex.TRANSITIVE.items():
 def object_(s: State) -> Iterator[Move]:
     for word, p in {"the": 0.5, "a": 0.3, "some": 0.2}.items():
         number = lex.DETERMINERS[word]
-        yield Move(f"determiner {word}", word, p, s._replace(node="object noun", other_plural=number))
+        yield Move(f"determiner {word}", word, p, to("object noun", other_plural=number))
 
 
 def object_noun(s: State) -> Iterator[Move]:
-    after = s._replace(node="tail", verb=-1, other_plural=-1)
+    after = to("tail", verb=-1, other_plural=-1)
     for i, word, number, p in nouns(kind_shares(OBJECTS[s.verb]), s.other_plural):
-        yield Move(f"object {i}/{number}", word, p, after)
+        choice = f"object {i}/{number}" if s.other_plural == -1 else f"object {i}"
+        yield Move(choice, word, p, after)
 
 
 def live(s: State) -> Iterator[Move]:
-    return one(s, "in", "live in")
+    return one("in", "live in")
 
 
 def live_in(s: State) -> Iterator[Move]:
     home = lex.HOMES[lex.PEOPLE[s.subject - PEOPLE][0]]
-    yield Move("home", home, 1.0, s._replace(node="tail"))
+    yield Move("home", home, 1.0, to("tail"))
 
 
 def work(s: State) -> Iterator[Move]:
-    return one(s, "as", "work as")
+    return one("as", "work as")
 
 
 def work_as(s: State) -> Iterator[Move]:
-    return one(s, "a", "work as a")
+    return one("a", "work as a")
 
 
 def work_as_a(s: State) -> Iterator[Move]:
     job = lex.JOBS[lex.PEOPLE[s.subject - PEOPLE][1]]
-    yield Move("job", job, 1.0, s._replace(node="tail"))
+    yield Move("job", job, 1.0, to("tail"))
 
 
 # ---- being: attributes and relations
@@ -331,30 +364,30 @@ def work_as_a(s: State) -> Iterator[Move]:
 
 def be(s: State) -> Iterator[Move]:
     for i, word in enumerate(lex.ADJECTIVES):
-        yield Move(f"adjective {i}", word, 0.4 / 6, s._replace(node="tail", adjective=i))
+        yield Move(f"adjective {i}", word, 0.4 / 6, to("tail", adjective=i))
     for i, word in enumerate(lex.RELATIONS):
-        yield Move(f"relation {i}", word, 0.6 / 6, s._replace(node="related", relation=i))
+        yield Move(f"relation {i}", word, 0.6 / 6, to("related", relation=i))
 
 
 def related(s: State) -> Iterator[Move]:
-    return one(s, "the", "related the")
+    return one("the", "related the")
 
 
 def related_the(s: State) -> Iterator[Move]:
     for i, word, number, p in nouns((1 / len(lex.CLASSES),) * len(lex.CLASSES), -1):
-        yield Move(f"other {i}/{number}", word, p, s._replace(node="so", other=i, other_plural=number))
+        yield Move(f"other {i}/{number}", word, p, to("so", other=i, other_plural=number))
 
 
 def so(s: State) -> Iterator[Move]:
-    return one(s, ",", "so ,")
+    return one(",", "so ,")
 
 
 def so_comma(s: State) -> Iterator[Move]:
-    return one(s, "so", "so the")
+    return one("so", "so the")
 
 
 def so_the(s: State) -> Iterator[Move]:
-    return one(s, "the", "so other")
+    return one("the", "so other")
 
 
 def form(noun: int, number: int) -> str:
@@ -362,72 +395,71 @@ def form(noun: int, number: int) -> str:
 
 
 def so_other(s: State) -> Iterator[Move]:
-    yield Move("other again", form(s.other, s.other_plural), 1.0, s._replace(node="so be", other=-1))
+    yield Move("other again", form(s.other, s.other_plural), 1.0, to("so be", other=-1))
 
 
 def so_be(s: State) -> Iterator[Move]:
     if s.tense == FUTURE:
-        yield Move("will", "will", 1.0, s._replace(node="so will"))
+        yield Move("will", "will", 1.0, to("so will"))
     else:
-        yield Move("be", copula(s, s.other_plural), 1.0, s._replace(node="converse", other_plural=-1))
+        yield Move("be", copula(s, s.other_plural), 1.0, to("converse", other_plural=-1))
 
 
 def so_will(s: State) -> Iterator[Move]:
-    yield Move("be", "be", 1.0, s._replace(node="converse", other_plural=-1))
+    yield Move("be", "be", 1.0, to("converse", other_plural=-1))
 
 
 def converse(s: State) -> Iterator[Move]:
     word = lex.CONVERSE[lex.RELATIONS[s.relation]]
-    yield Move("converse", word, 1.0, s._replace(node="back", relation=-1))
+    yield Move("converse", word, 1.0, to("back", relation=-1))
 
 
 def back(s: State) -> Iterator[Move]:
-    after = s._replace(node="stop")
+    after = to("stop")
     if s.subject >= PEOPLE:
         yield Move("subject again", lex.NAMES[s.subject - PEOPLE], 1.0, after)
     else:
-        yield Move("the", "the", 1.0, s._replace(node="back the"))
+        yield Move("the", "the", 1.0, to("back the"))
 
 
 def back_the(s: State) -> Iterator[Move]:
-    yield Move("subject again", form(s.subject, s.plural), 1.0, s._replace(node="stop"))
+    yield Move("subject again", form(s.subject, s.plural), 1.0, to("stop"))
 
 
 # ---- ends of sentences
 
 
 def tail(s: State) -> Iterator[Move]:
-    yield Move("and", "and", AGAIN, s._replace(node="and"))
-    yield Move("stop", ".", 1 - AGAIN, started(s))
+    yield Move("and", "and", AGAIN, to("and"))
+    yield Move("stop", ".", 1 - AGAIN, NEXT_SENTENCE)
 
 
 def stop(s: State) -> Iterator[Move]:
-    yield Move("stop", ".", 1.0, started(s))
+    yield Move("stop", ".", 1.0, NEXT_SENTENCE)
 
 
-def started(s: State) -> State:
-    return State(node="begin", register=s.register, tense=s.tense, place=s.place)
+NEXT_SENTENCE = to(
+    "begin", subject=-1, plural=-1, adjective=-1, relation=-1, other=-1, other_plural=-1, verb=-1
+)  # fmt: skip
 
 
 def and_(s: State) -> Iterator[Move]:
-    if s.subject >= PEOPLE:
-        word = list(lex.GENDERS)[lex.PEOPLE[s.subject - PEOPLE][2]]
-    else:
-        word = ("it", "they")[s.plural]
-    yield Move("pronoun", word, 1.0, s._replace(node="again"))
+    named = s.subject >= PEOPLE
+    word = list(lex.GENDERS)[lex.PEOPLE[s.subject - PEOPLE][2]] if named else ("it", "they")[s.plural]
+    yield Move("pronoun", word, 1.0, to("again"))
 
 
 def again(s: State) -> Iterator[Move]:
     if s.tense == FUTURE:
-        yield Move("will", "will", 1.0, s._replace(node="again will"))
+        yield Move("will", "will", 1.0, to("again will"))
     else:
         yield from again_verbs(s)
 
 
 def again_verbs(s: State) -> Iterator[Move]:
     for choice, verb, p in intransitives(s.subject):
-        yield Move(choice, inflected(verb, s), 0.7 * p, s._replace(node="stop"))
-    yield Move("be", copula(s, s.plural), 0.3, s._replace(node="again be"))
+        yield Move(choice, inflected(verb, s), 0.7 * p, to("stop"))
+    yield Move("be", copula(s, s.plural), 0.3, to("again be"))
 
 
 def again_be(s: State) -> Iterator[Move]:
@@ -435,7 +467,7 @@ def again_be(s: State) -> Iterator[Move]:
     for i, word in enumerate(lex.ADJECTIVES):
         if s.adjective in (-1, i):
             choice = f"adjective {i}" if s.adjective == -1 else "adjective again"
-            yield Move(choice, word, 1 / 6 if s.adjective == -1 else 1.0, s._replace(node="stop"))
+            yield Move(choice, word, 1 / 6 if s.adjective == -1 else 1.0, to("stop"))
 
 
 NODES = {
@@ -448,3 +480,13 @@ NODES = {
     "so be": so_be, "so will": so_will, "converse": converse, "back": back, "back the": back_the, "tail": tail,
     "stop": stop, "and": and_, "again": again, "again will": again_verbs, "again be": again_be,
 }  # fmt: skip
+READS = {
+    "closing the": ("place",), "begin": ("register", "place"), "phrase": ("place", "plural"),
+    "noun": ("place", "plural"), "head": ("tense", "subject", "plural"), "predicate": ("tense", "subject", "plural"),
+    "will": ("tense", "subject", "plural"), "object noun": ("verb", "other_plural"), "live in": ("subject",),
+    "work as a": ("subject",), "so other": ("other", "other_plural"), "so be": ("tense", "other_plural"),
+    "converse": ("relation",), "back": ("subject",), "back the": ("subject", "plural"), "and": ("subject", "plural"),
+    "again": ("tense", "subject", "plural"), "again will": ("tense", "subject", "plural"), "again be": ("adjective",),
+}  # fmt: skip
+"""Variables that the next word may depend on, where there are any."""
+DEPENDS_ON = {node: {0, *(PLACE_OF[name] for name in READS.get(node, ()))} for node in NODES}

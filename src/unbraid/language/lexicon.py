@@ -1,7 +1,8 @@
 """Words of the language: a taxonomy of things, verbs for each kind and class of them, places, and named people.
 
-Everything is made to be read: nouns belong to classes, classes to kinds; what a thing does depends on both. Named people
-are all combinations of a home, a job and a gender, so that changing one attribute of a person always gives another person.
+Everything is made to be read: nouns belong to classes, classes to kinds; what a thing does depends on both. Named
+people are all combinations of a home, a job and a gender, so that changing one attribute of a person always gives
+another person.
 """
 
 from itertools import product
