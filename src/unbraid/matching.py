@@ -29,12 +29,12 @@ Block = Callable[[slice], Float[Tensor, "chunk b"]]
 
 def best_pairs(similarity: Float[Tensor, "a b"]) -> Pairs:
     """Rows, ascending, and the column of each. Raises ValueError when a similarity is not finite."""
-    return _best_pairs(lambda part: similarity[part].cpu(), *similarity.shape)
+    return block_pairs(lambda part: similarity[part].cpu(), *similarity.shape)
 
 
 def best_atom_pairs(atoms: Float[Tensor, "a d_in"], others: Float[Tensor, "b d_in"]) -> Pairs:
     """`best_pairs` by |cosine|, which never holds all a x b of them."""
-    return _best_pairs(lambda part: cosines(atoms[part], others).abs().cpu(), len(atoms), len(others))
+    return block_pairs(lambda part: cosines(atoms[part], others).abs().cpu(), len(atoms), len(others))
 
 
 def cosines(atoms: Float[Tensor, "a d_in"], others: Float[Tensor, "b d_in"]) -> Float[Tensor, "a b"]:
@@ -46,7 +46,8 @@ def unit(atoms: Float[Tensor, "a d_in"]) -> Float[Tensor, "a d_in"]:
     return atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp_min(1e-12)
 
 
-def _best_pairs(block: Block, a: int, b: int) -> Pairs:
+def block_pairs(block: Block, a: int, b: int) -> Pairs:
+    """`best_pairs` of a x b similarities that are computed a few rows at a time."""
     if a * b <= EXACT_ENTRIES:
         rows, columns = linear_sum_assignment(block(slice(0, a)).numpy(), maximize=True)
         return torch.from_numpy(rows), torch.from_numpy(columns)

@@ -45,7 +45,7 @@ class Observed:
     @cached_property
     def both(self) -> csr_array:
         """Rows in which a latent and a factor are active together [d_sae, factors]."""
-        return (_gates(self.latents).T @ _gates(self.factors)).tocsr()
+        return (gates(self.latents).T @ gates(self.factors)).tocsr()
 
 
 def observe(
@@ -81,10 +81,11 @@ def magnitudes(labelled: Labelled) -> csr_array:
     return csr_array((labelled.magnitudes.double().numpy(), places), shape=(len(labelled.x), labelled.count))
 
 
-def _gates(matrix: csr_array) -> csr_array:
-    gates: Any = matrix.copy()
-    gates.data = np.ones_like(gates.data)
-    return gates
+def gates(matrix: csr_array) -> csr_array:
+    """1 where the matrix is not 0."""
+    ones: Any = matrix.copy()
+    ones.data = np.ones_like(ones.data)
+    return ones
 
 
 def _counts(matrix: csr_array) -> Float[Tensor, " column"]:

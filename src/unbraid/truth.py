@@ -61,9 +61,13 @@ class Truth(ABC):
 
 def levels(parents: Int[Tensor, " factors"]) -> Int[Tensor, " factors"]:
     """Depth of each factor in its forest; 0 for roots."""
-    level = torch.zeros_like(parents)
-    above = parents
+    return (ancestors(parents) >= 0).sum(0)
+
+
+def ancestors(parents: Int[Tensor, " factors"]) -> Int[Tensor, "height factors"]:
+    """The factors above each: its parent, the parent's parent, and so on; -1 where there are no more."""
+    rows, above = [], parents
     while bool((above >= 0).any()):
-        level = level + (above >= 0)
+        rows.append(above)
         above = torch.where(above >= 0, parents[above.clamp(min=0)], -1)
-    return level
+    return torch.stack(rows) if rows else torch.full((0, len(parents)), -1)

@@ -1,66 +1,70 @@
 """Recovery: an untrained dictionary is at chance, the truth at the top, and both survive what should not matter."""
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.known import EXACT, Undirected, truth, untrained
 from tests.small import WORLD, experiment
 from torch import Tensor
 
-from unbraid.activation import Activation, JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary, DictionaryConfig
-from unbraid.evals.recovery import DEFINITIONS, Detection, detection, match, recovery, recovery_scores
-from unbraid.evaluation import NotApplicable, Score
+from unbraid.activation import Activation, ReLU, TopK
+from unbraid.detection import Detection, detection
+from unbraid.dictionary import Dictionary
+from unbraid.evals.recovery import DEFINITIONS, bands, recovery, recovery_scores
+from unbraid.evaluation import Score
 from unbraid.normaliser import Normaliser
+from unbraid.observed import observe
 from unbraid.run import Run, save_run
 from unbraid.source import Block, Contexts, Source, Split, no_downstream
 from unbraid.sources.world import World
+from unbraid.truth import NoTruth, Truth
 
-EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, branching=2, depth=1, noise=0.0, interactions=2)
-"""Fewer factors than dimensions: each can be read exactly, by the dual basis."""
-
-
-def truth(world: World, *, order: Tensor | None = None, activation: Activation | None = None) -> Dictionary:
-    """The true directions, read by their dual basis, a hair above zero so that rounding does not fire."""
-    rows = torch.arange(world.factors) if order is None else order
-    made = Dictionary(world.d_in, len(rows), activation or JumpReLU(bandwidth=0.0))
-    with torch.no_grad():
-        made.W_dec.copy_(world.directions[rows])
-        made.W_enc.copy_(torch.linalg.pinv(world.directions.double())[:, rows])
-        made.b_dec.copy_(world.offset)
-        made.threshold.fill_(1e-3)
-    return made
+TOTAL = ("mcc", "precision", "recall", "f1", "uniqueness", "recovered")
+"""Scores over all factors, none of which a second copy of every latent changes."""
 
 
 def values(scores: list[Score]) -> dict[str, float]:
-    """By metric; the two kinds of mcc apart."""
-    return {s.metric + ("_chance" if s.params.get("kind") == "chance" else ""): s.value for s in scores}
+    """By metric; chance apart, and what has parts left out."""
+    whole = [s for s in scores if "kind" in s.params]
+    return {s.metric + ("_chance" if s.params["kind"] == "chance" else ""): s.value for s in whole}
 
 
-def scored(dictionary: Dictionary, world: World = EXACT) -> dict[str, float]:
+def scored(dictionary: Dictionary, world: Truth = EXACT) -> dict[str, float]:
     return values(recovery_scores(dictionary, world))
 
 
-def untrained(world: World, d_sae: int, seed: int = 0) -> Dictionary:
-    return DictionaryConfig(d_sae=d_sae, activation=TopK(4)).build(world.sample(256, seed=0).x, seed=seed)
+def measured(found: dict[str, float]) -> dict[str, float]:
+    return {metric: value for metric, value in found.items() if not metric.endswith("_chance")}
 
 
 @pytest.mark.parametrize("d_sae", [64, 128, 256])
-def test_an_untrained_dictionary_is_at_the_stated_chance(d_sae: int):
+@pytest.mark.parametrize("directed", [True, False])
+def test_an_untrained_dictionary_is_at_the_stated_chance(d_sae: int, directed: bool):
     # One seed for world, dictionary and eval: only named streams keep them apart.
     world = World(factors=128, d_in=32, seed=0)
-    found = scored(untrained(world, d_sae), world)
-    assert found["mcc"] == pytest.approx(found["mcc_chance"], abs=0.02)
-    assert found["mcc"] != found["mcc_chance"]
-    assert found["mcc_chance"] < 0.75 and found["recovered"] < 0.05 and found["f1"] < 0.4
+    found = scored(untrained(world, d_sae), world if directed else Undirected(world))
+    by_chance = {metric: found.pop(f"{metric}_chance") for metric in measured(found)}
+    assert found == pytest.approx(by_chance, abs=0.05)
+    assert found != by_chance
+    assert max(found["f1"], found["f1_latents"]) < 0.5
+    assert not directed or (found["mcc"] < 0.75 and found["recovered"] < 0.05)
 
 
 def test_the_truth_scores_one():
     found = scored(truth(EXACT))
     assert found["mcc_chance"] < 0.6
-    del found["mcc_chance"]
-    assert found == pytest.approx(dict.fromkeys(found, 1.0), abs=1e-3)
+    assert measured(found) == pytest.approx(dict.fromkeys(measured(found), 1.0), abs=1e-3)
+
+
+def test_the_truth_scores_one_where_factors_are_no_directions():
+    order = torch.randperm(EXACT.factors, generator=torch.Generator().manual_seed(0))
+    scores = recovery_scores(truth(EXACT, order=order), Undirected(EXACT))
+    found = measured(values(scores))
+    assert found == pytest.approx(dict.fromkeys(("precision", "recall", "f1", "f1_latents"), 1.0), abs=1e-3)
+    assert {s.params["matching"] for s in scores if "matching" in s.params} == {"f1"}
 
 
 def test_the_truth_in_superposition_is_found_if_not_read():
@@ -77,7 +81,8 @@ def test_the_order_of_latents_does_not_matter():
 def test_a_second_copy_of_every_latent_changes_nothing():
     doubled = truth(EXACT, order=torch.arange(EXACT.factors).repeat(2))
     found, once = scored(doubled), scored(truth(EXACT))
-    assert {m: found[m] for m in DEFINITIONS} == pytest.approx({m: once[m] for m in DEFINITIONS})
+    assert {m: found[m] for m in TOTAL} == pytest.approx({m: once[m] for m in TOTAL})
+    assert found["f1_latents"] == pytest.approx(once["f1_latents"])
 
 
 def test_duplicates_in_place_of_the_rest_halve_what_is_recovered():
@@ -101,11 +106,32 @@ def test_too_few_latents_can_be_right_but_not_detect_everything():
     assert [found["mcc"], found["uniqueness"]] == pytest.approx([1, 1], abs=1e-5)
     assert found["recovered"] == 0.25
     assert found["recall"] == pytest.approx(0.25) and found["f1"] == pytest.approx(0.25)
+    assert found["f1_latents"] == pytest.approx(1.0), "all latents there are detect their factor"
 
 
-def test_the_matching_is_the_best_one_not_the_greedy_one():
-    cosines = torch.tensor([[0.9, 0.8], [0.85, 0.1], [0.2, 0.3]])
-    assert match(cosines).tolist() == [1, 0, -1]
+def test_f1_of_latents_counts_dead_ones_as_nothing_and_f1_of_factors_ignores_them():
+    """Where the published order comes from: SynthSAEBench's F1 falls as width passes the number of factors."""
+    dead = truth(EXACT, order=torch.arange(EXACT.factors).repeat(2))
+    dead.threshold[EXACT.factors :] = 1e6
+    found = scored(dead)
+    assert found["f1_latents"] == pytest.approx(0.5) and found["f1"] == pytest.approx(1.0)
+
+
+def test_recovery_is_told_apart_by_level_and_by_frequency():
+    """Reading every child too late: roots score 1, children 0."""
+    deaf = truth(EXACT)
+    deaf.threshold[EXACT.parents >= 0] = 1e6
+    scores = recovery_scores(deaf, EXACT)
+    assert {s.params["level"]: s.value for s in scores if s.metric == "f1_by_level"} == {0: pytest.approx(1.0), 1: 0.0}
+    bands_found = {s.params["band"]: s.value for s in scores if s.metric == "recall_by_frequency"}
+    assert bands_found.keys() == set(bands(EXACT.probabilities)) and 0 < bands_found["1e-2 to 1e-1"] < 1
+
+
+def test_bands_are_decades_and_hold_every_active_factor_once():
+    found = bands(torch.tensor([1.0, 0.5, 0.1, 0.03, 0.004, 0.0]))
+    assert {name: members.nonzero().squeeze(1).tolist() for name, members in found.items()} == {
+        "1e-3 to 1e-2": [4], "1e-2 to 1e-1": [3], "1e-1 to 1e0": [0, 1, 2],
+    }  # fmt: skip
 
 
 def test_detection_counts_by_hand():
@@ -118,7 +144,7 @@ def test_detection_counts_by_hand():
 def test_a_latent_that_always_fires_has_full_recall_and_the_factors_own_rate_as_precision():
     always = truth(EXACT, activation=ReLU())
     always.b_enc.data.fill_(100.0)
-    found = detection(always, torch.arange(EXACT.factors), EXACT)
+    found = detection(observe(always, EXACT), torch.arange(EXACT.factors), torch.arange(EXACT.factors))
     assert (found.recall == 1).all()
     p = EXACT.probabilities
     assert ((found.precision - p).abs() < 5 * (p * (1 - p) / 32_768).sqrt()).all()
@@ -152,6 +178,28 @@ def test_every_score_is_defined_and_higher_is_better():
     assert {score.metric for score in scores} == set(DEFINITIONS)
     assert all(score.better == "higher" for score in scores)
     assert [s.params for s in scores if s.metric == "mcc"] == [{"kind": "measured"}, {"kind": "chance"}]
+    assert {s.params["matching"] for s in scores if "matching" in s.params} == {"cosine"}
+
+
+def test_a_dictionary_that_never_fires_scores_nothing_and_does_not_fail():
+    silent = truth(EXACT)
+    silent.threshold.fill_(1e6)
+    found = measured(scored(silent))
+    assert [found[m] for m in ("precision", "recall", "f1", "f1_latents")] == [0, 0, 0, 0]
+    assert found["mcc"] == pytest.approx(1.0)
+
+
+def test_it_agrees_with_saelens():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = pytest.importorskip("sae_lens.synthetic.evals")
+    made, labelled = untrained(WORLD, 96), WORLD.labelled(32_768, split="eval")
+    found = scored(made, WORLD)
+    z = made.encode(labelled.x).dense().detach()
+    classified = theirs.compute_classification_metrics(z, labelled.dense(), made.W_dec.detach(), WORLD.directions)
+    assert found["f1_latents"] == pytest.approx(classified.f1_score, abs=1e-5)
+    mcc = theirs.mean_correlation_coefficient(made.W_dec.detach(), WORLD.directions)
+    assert found["mcc"] == pytest.approx(mcc, abs=1e-5)
 
 
 def saved(tmp_path: Path, source: Source = WORLD) -> Run:
@@ -194,5 +242,5 @@ def test_without_known_factors_it_does_not_apply(tmp_path: Path):
     run = saved(tmp_path, Elsewhere())
     opened = Run.open(tmp_path, packages=("unbraid", Elsewhere.__module__.partition(".")[0]))
     assert opened.path == run.path
-    with pytest.raises(NotApplicable, match="World"):
+    with pytest.raises(NoTruth):
         recovery(opened)

@@ -1,128 +1,144 @@
-"""Recovery of a world's factors: are they atoms, one each, and do latents fire when they do?
+"""Recovery of known factors: are they atoms, one each, and do latents fire when they do?
 
     mcc = max over one-to-one matchings m of mean |cos(atom_i, direction_m(i))|   (Hungarian, min(d_sae, factors) pairs)
 
-mcc comes twice: params {"kind": "measured"}, and {"kind": "chance"} for random unit atoms of the same shape. Detection
-is averaged over the factors that occur in the sample; one without a latent, or whose latent never fires, scores 0.
-After SynthSAEBench (Chanin 2026), which matches latents to their nearest factor instead and averages over latents.
+Where factors have directions, latents are matched to them by |cosine|; where they have none, by F1, and what needs
+cosines is left out (params "matching"). Detection is averaged over the factors that occur in the sample; one without a
+latent, or whose latent never fires, scores 0. kind=chance: an untrained dictionary of the same shape and L0, scored
+the same way. After SynthSAEBench (Chanin 2026), whose own F1 (`f1_latents`) takes each latent for a detector of its
+nearest factor instead, and averages over latents, dead ones included.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unbraid import seeding
+from unbraid.chance import untrained_like
+from unbraid.detection import Detection, detection, f1, f1_pairs
 from unbraid.dictionary import Dictionary
-from unbraid.evaluation import NotApplicable, Score
+from unbraid.evaluation import Score
+from unbraid.matching import Pairs, best_atom_pairs, cosines
+from unbraid.observed import ROWS, Observed, codes, magnitudes
 from unbraid.run import Run
-from unbraid.sources.world import World, block_stream
+from unbraid.truth import Truth, levels
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
-    "mcc": "mean |cosine| of atoms and the factors matched to them one to one; kind=chance: random atoms, same shape",
-    "precision": "share of a matched latent's firings in which its factor is active, mean over factors",
-    "recall": "share of a factor's activations in which its matched latent fires, mean over factors",
-    "f1": "harmonic mean of precision and recall, factor by factor, then averaged over factors",
+    "mcc": "mean |cosine| of atoms and the factors matched to them one to one; kind=chance: untrained, same shape and "
+    "L0, here and below",
+    "precision": "share of a matched latent's firings in which its factor is active, mean over factors; at best 1",
+    "recall": "share of a factor's activations in which its matched latent fires, mean over factors; at best 1",
+    "f1": "harmonic mean of precision and recall, factor by factor, then averaged over factors; at best 1, which codes "
+    "that fire exactly where factors are active reach",
+    "f1_latents": "F1 of every latent as a detector of its nearest factor, averaged over latents, dead ones as 0 "
+    "(SynthSAEBench's); falls as width passes the number of factors; at best 1",
+    "f1_by_level": "f1 of the factors at one depth of their forest, 0 for roots",
+    "precision_by_level": "precision of the factors at one depth of their forest",
+    "recall_by_level": "recall of the factors at one depth of their forest",
+    "f1_by_frequency": "f1 of the factors active in so large a share of rows",
+    "precision_by_frequency": "precision of the factors active in so large a share of rows",
+    "recall_by_frequency": "recall of the factors active in so large a share of rows",
     "uniqueness": "distinct factors nearest to any atom, over min(latents, factors)",
     "recovered": "share of factors with some atom at |cosine| above 0.9",
 }
-SEED = 0
-"""Of held-out samples and chance atoms: the same for every run."""
-ROWS = 32_768
-"""Held-out samples."""
-CHUNK_ENTRIES = 2**24
-"""Rows times factors held at once: 64 MB."""
 CLOSE = 0.9
 """|cos| above which a factor counts as recovered."""
+CHUNK_ENTRIES = 2**24
+"""Cosines held at once: 64 MB."""
+
+Named = tuple[str, float, dict[str, float | str]]
 
 
 def recovery(run: Run) -> list[Score]:
-    """Scores of a dictionary trained on a world. Raises NotApplicable when the truth is not known."""
-    world = run.source
-    if not isinstance(world, World):
-        raise NotApplicable("recovery compares with true factors, which only a World has")
-    return recovery_scores(run.dictionary(), world)
+    """Scores of a dictionary whose source knows its factors."""
+    return recovery_scores(run.dictionary(), run.source.truth())
 
 
 @torch.no_grad()
-def recovery_scores(dictionary: Dictionary, world: World) -> list[Score]:
+def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """`dictionary`: for raw activations."""
-    cosines = similarities(dictionary.W_dec, world)
-    matched = match(cosines)
-    random_atoms = torch.randn(dictionary.W_dec.shape, generator=seeding.stream(SEED, "recovery/chance"))
-    random = similarities(random_atoms, world)
-    found = detection(dictionary, matched, world)
-    scores = [
-        ("mcc", agreement(cosines, matched), {"kind": "measured"}),
-        ("mcc", agreement(random, match(random)), {"kind": "chance"}),
-        ("precision", mean_over_present(found.precision, found), {}),
-        ("recall", mean_over_present(found.recall, found), {}),
-        ("f1", mean_over_present(found.f1, found), {}),
-        ("uniqueness", cosines.argmax(1).unique().numel() / min(cosines.shape), {}),
-        ("recovered", float((cosines.amax(0) > CLOSE).double().mean()), {"above": CLOSE}),
-    ]
-    return [Score(metric=metric, value=value, better="higher", params=params) for metric, value, params in scores]
+    labelled = truth.labelled(ROWS, split="eval")
+    factors = magnitudes(labelled)
+    observed = Observed(codes(dictionary, labelled.x), factors)
+    untrained = untrained_like(observed.latents, labelled.x)
+    by_chance = Observed(codes(untrained, labelled.x), factors)
+    found: list[Named] = []
+    for kind, made, seen in (("measured", dictionary, observed), ("chance", untrained, by_chance)):
+        atoms = made.W_dec.cpu()
+        pairs = f1_pairs(seen) if truth.directions is None else best_atom_pairs(atoms, truth.directions.to(atoms))
+        named = panel(atoms, pairs, seen, truth)
+        found += [(metric, value, {"kind": kind, **params}) for metric, value, params in named]
+        if kind == "measured":
+            found += parts(pairs, seen, truth)
+    return [Score(metric=metric, value=value, better="higher", params=params) for metric, value, params in found]
 
 
-def similarities(atoms: Float[Tensor, "d_sae d_in"], world: World) -> Float[Tensor, "d_sae factors"]:
-    """|cos| of every atom with every factor."""
-    units = atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp_min(1e-12)
-    return (units.cpu() @ world.directions.to(atoms.dtype).T).abs()
+def panel(atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
+    """The scores over all factors."""
+    if truth.directions is None:
+        matching: dict[str, float | str] = {"matching": "f1"}
+        closest = torch.from_numpy(np.asarray(f1(observed).argmax(axis=1))).long()
+    else:
+        matching = {"matching": "cosine"}
+        directions = truth.directions.to(atoms)
+        closest, reached = nearest(atoms, directions)
+        yield "mcc", mean_cosine(atoms, directions, pairs), {}
+        yield "uniqueness", closest.unique().numel() / min(len(atoms), len(directions)), {}
+        yield "recovered", float((reached > CLOSE).double().mean()), {"above": CLOSE}
+    yield from detected(by_factor(observed, pairs), observed.present > 0, "", matching)
+    each = detection(observed, torch.arange(len(closest)), closest)
+    yield "f1_latents", float(each.f1.mean()), matching
 
 
-def match(cosines: Float[Tensor, "d_sae factors"]) -> Int[Tensor, " d_sae"]:
-    """The factor matched to each latent; -1 for latents left over."""
-    latents, factors = linear_sum_assignment(cosines.numpy(), maximize=True)
-    matched = torch.full((cosines.shape[0],), -1)
-    matched[torch.from_numpy(latents)] = torch.from_numpy(factors)
-    return matched
+def parts(pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
+    """Detection by level of the forest and by frequency."""
+    found, level = by_factor(observed, pairs), levels(truth.parents)
+    for depth in level.unique().tolist():
+        yield from detected(found, (found.present > 0) & (level == depth), "_by_level", {"level": float(depth)})
+    for band, members in bands(found.present / max(1, observed.rows)).items():
+        yield from detected(found, members, "_by_frequency", {"band": band})
 
 
-def agreement(cosines: Float[Tensor, "d_sae factors"], matched: Int[Tensor, " d_sae"]) -> float:
+def nearest(
+    atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"]
+) -> tuple[Int[Tensor, " d_sae"], Float[Tensor, " factors"]]:
+    """The factor nearest to each atom, and the largest |cos| any atom has with each factor."""
+    rows = max(1, CHUNK_ENTRIES // len(directions))
+    closest, reached = [], torch.zeros(len(directions), dtype=atoms.dtype)
+    for part in atoms.split(rows):
+        similarity = cosines(part, directions).abs()
+        closest.append(similarity.argmax(1))
+        reached = torch.maximum(reached, similarity.amax(0))
+    return torch.cat(closest), reached
+
+
+def mean_cosine(atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"], pairs: Pairs) -> float:
     """Mean |cos| of matched pairs."""
-    latents = (matched >= 0).nonzero().squeeze(1)
-    return float(cosines[latents, matched[latents]].double().mean())
+    latents, factors = pairs
+    return float(torch.cosine_similarity(atoms[latents].double(), directions[factors].double()).abs().mean())
 
 
-class Detection(NamedTuple):
-    """Counts of each factor and of its matched latent, over the held-out samples."""
-
-    present: Float[Tensor, " factors"]
-    fired: Float[Tensor, " factors"]
-    both: Float[Tensor, " factors"]
-
-    @property
-    def precision(self) -> Float[Tensor, " factors"]:
-        return self.both / self.fired.clamp_min(1)
-
-    @property
-    def recall(self) -> Float[Tensor, " factors"]:
-        return self.both / self.present.clamp_min(1)
-
-    @property
-    def f1(self) -> Float[Tensor, " factors"]:
-        return 2 * self.both / (self.fired + self.present).clamp_min(1)
+def by_factor(observed: Observed, pairs: Pairs) -> Detection:
+    """Counts of every factor and its matched latent; 0 for those without one."""
+    latents, factors = pairs
+    matched = detection(observed, latents, factors)
+    fired, both = (torch.zeros_like(observed.present).index_copy(0, factors, c) for c in (matched.fired, matched.both))
+    return Detection(observed.present, fired, both)
 
 
-def mean_over_present(values: Float[Tensor, " factors"], found: Detection) -> float:
-    return float(values[found.present > 0].mean())
+def detected(
+    found: Detection, members: Bool[Tensor, " factors"], suffix: str, params: dict[str, float | str]
+) -> Iterator[Named]:
+    """Means over the member factors; NaN when there are none."""
+    for name in ("precision", "recall", "f1"):
+        yield name + suffix, float(getattr(found, name)[members].mean()), params
 
 
-def detection(dictionary: Dictionary, matched: Int[Tensor, " d_sae"], world: World) -> Detection:
-    """How often each factor, its matched latent, and both are active. A latent fires where its code is not zero."""
-    totals = Detection(*(torch.zeros(world.factors, dtype=torch.float64) for _ in range(3)))
-    rows = min(ROWS, max(1, CHUNK_ENTRIES // world.factors))
-    device = dictionary.W_dec.device
-    for index in range(-(-ROWS // rows)):
-        sample = world.sample(rows, seed=SEED, name=block_stream("eval", index))
-        _, row, latent = dictionary.encode(sample.x.to(device)).entries()
-        factor = matched[latent.cpu()]
-        row, factor = row.cpu()[factor >= 0], factor[factor >= 0]
-        active = sample.z > 0
-        totals.present.add_(active.sum(0))
-        totals.fired.add_(torch.bincount(factor, minlength=world.factors))
-        totals.both.add_(torch.bincount(factor[active[row, factor]], minlength=world.factors))
-    return totals
+def bands(frequency: Float[Tensor, " factors"]) -> dict[str, Bool[Tensor, " factors"]]:
+    """Factors by decade of their frequency, rarest first; those never active are in none."""
+    decade = frequency.log10().floor().clamp(max=-1)  # always active counts as the decade below 1
+    found = decade[frequency > 0].unique().int().tolist()
+    return {f"1e{d} to 1e{d + 1}": decade == d for d in found}

@@ -1,0 +1,67 @@
+"""Worlds that can be read exactly, and dictionaries that do: what evals against truth must put at the top."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unbraid.activation import Activation, JumpReLU, TopK
+from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.source import Split
+from unbraid.sources.world import World
+from unbraid.truth import Labelled, Truth
+
+EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, branching=2, depth=1, noise=0.0, interactions=2)
+"""Fewer factors than dimensions: each can be read exactly, by the dual basis."""
+
+
+def truth(world: World, *, order: Tensor | None = None, activation: Activation | None = None) -> Dictionary:
+    """The true directions, read by their dual basis, a hair above zero so that rounding does not fire."""
+    rows = torch.arange(world.factors) if order is None else order
+    return reading(world, readers(world)[rows], world.directions[rows], activation=activation)
+
+
+def readers(world: World) -> Tensor:
+    """The dual basis: readers(world) @ (x - offset) is the magnitudes."""
+    return torch.linalg.pinv(world.directions.double()).T.float()
+
+
+def reading(
+    world: World, W_enc: Tensor, atoms: Tensor, *, b_enc: Tensor | float = 0.0, activation: Activation | None = None
+) -> Dictionary:
+    """Latents that read by the rows of `W_enc` and write `atoms`, made unit."""
+    made = Dictionary(world.d_in, len(atoms), activation or JumpReLU(bandwidth=0.0))
+    with torch.no_grad():
+        made.W_dec.copy_(atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+        made.W_enc.copy_(W_enc.T)
+        made.b_enc.copy_(torch.as_tensor(b_enc))
+        made.b_dec.copy_(world.offset)
+        made.threshold.fill_(1e-3)
+    return made.requires_grad_(False)
+
+
+def untrained(world: World, d_sae: int, seed: int = 0) -> Dictionary:
+    return DictionaryConfig(d_sae=d_sae, activation=TopK(4)).build(world.sample(256, seed=0).x, seed=seed)
+
+
+@dataclass(frozen=True)
+class Undirected(Truth):
+    """What a world would say if its factors were not directions, only present or not."""
+
+    world: World
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.world.names
+
+    @property
+    def parents(self) -> Tensor:
+        return self.world.parents
+
+    @property
+    def directions(self) -> None:
+        return None
+
+    def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
+        found = self.world.labelled(count, split=split, seed=seed)
+        return replace(found, magnitudes=torch.ones_like(found.magnitudes))
