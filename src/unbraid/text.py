@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from unbraid import seeding
 from unbraid.files import write_text
+from unbraid.language import documents as language
 from unbraid.source import Split
 
 PARAGRAPHS = 2000
@@ -33,7 +34,9 @@ SAMPLE_TOKENS = 512
 STREAM_POOL = 4
 """Blocks at the head of a streamed corpus that whole windows are drawn from."""
 UNKNOWN_SHARE = 0.3
-FORMS = "a .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name, or sample://1000"
+FORMS = (
+    "a .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name, sample://1000, or language://1000"
+)
 
 
 # ---- documents ---------------------------------------------------------------------------------------------
@@ -48,8 +51,15 @@ def is_sample(text: str) -> bool:
     return text.startswith("sample://")
 
 
+def is_language(text: str) -> bool:
+    """Whether documents are those of the synthetic language, whose factors are known."""
+    return text.startswith("language://")
+
+
 def documents(text: str, column: str) -> list[str]:
     """All documents of a local corpus, in file order. Raises ValueError, with the remedy, for what cannot be read."""
+    if is_language(text):
+        return from_language(text)
     path = Path(text)
     if not path.exists():
         raise ValueError(f"there is no text at {text!r}; give {FORMS}")
@@ -66,6 +76,19 @@ def documents(text: str, column: str) -> list[str]:
     if not any(document.strip() for document in found):
         raise ValueError(f"{text!r} holds no text; give {FORMS}")
     return found
+
+
+def from_language(text: str) -> list[str]:
+    """`language://count[?seed=n]`: documents of the synthetic language."""
+    count, seed = _count_and_seed(text, "language")
+    return [language.text(told) for told in language.documents(count, seed=seed)]
+
+
+def _count_and_seed(text: str, scheme: str) -> tuple[int, int]:
+    match = re.fullmatch(rf"{scheme}://(\d+)(?:\?seed=(\d+))?", text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"{text!r} does not say how many documents; write {scheme}://1000 or {scheme}://1000?seed=1")
+    return int(match[1]), int(match[2] or 0)
 
 
 def merge_paragraphs(text: str, least: int = PARAGRAPHS) -> list[str]:
@@ -158,10 +181,7 @@ def _text(value: object, column: str, where: str) -> str:
 
 def sampled(text: str, model: nn.Module, reader: "Reader", *, batch: int, cache: Path) -> list[str]:
     """`sample://count[?seed=n]`: documents the model writes at temperature 1, kept in `cache` for the next time."""
-    match = re.fullmatch(r"sample://(\d+)(?:\?seed=(\d+))?", text)
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"{text!r} does not say how many documents to sample; write sample://1000 or ...?seed=1")
-    count, seed = int(match[1]), int(match[2] or 0)
+    count, seed = _count_and_seed(text, "sample")
     length = min(SAMPLE_TOKENS, reader.positions)
     key = f"{count}/{seed}/{length}/{batch}/{reader.start}/{_digest(model)}"
     path = cache / f"sample-{count}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl"
@@ -229,6 +249,10 @@ class Windows:
 
     def __getitem__(self, rows: slice | Tensor) -> "Windows":
         return Windows(self.ids[rows], self.attention[rows], self.keep[rows], self.documents[rows])
+
+    def parts(self, size: int) -> Iterator["Windows"]:
+        """A few windows at a time."""
+        return (self[start : start + size] for start in range(0, len(self), size))
 
     def to(self, device: str | torch.device) -> "Windows":
         return Windows(*(t.to(device) for t in (self.ids, self.attention, self.keep, self.documents)))

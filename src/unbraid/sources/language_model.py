@@ -6,6 +6,7 @@ map replays the model's own blocks with the very arguments (masks, rotary angles
 
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -21,9 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unbraid import seeding
 from unbraid import text as texts
+from unbraid.language.truth import LanguageTruth, Reading
 from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite
 from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
+from unbraid.truth import NoTruth, Truth
 
+EMBEDDED = "embedded"
 Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
 
 BLOCK_LISTS = (
@@ -234,8 +238,14 @@ def load_model(model: str, revision: str, dtype: str, device: str) -> nn.Module:
     return _from_hub(load, model, "weights").to(device).eval().requires_grad_(False)
 
 
+def located(model: str) -> str:
+    """The folder of the embedded model, or the name as it is."""
+    return str(Path(__file__).parent.parent / "language" / "model") if model == EMBEDDED else model
+
+
 def _from_hub(load: Callable[[str], Any], model: str, what: str) -> Any:
     """`load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model."""
+    model = located(model)
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise ValueError(f"there is no model folder at {model!r}; check --source.model")
     try:
@@ -255,17 +265,18 @@ def _from_hub(load: Callable[[str], Any], model: str, what: str) -> Any:
 class LanguageModel(Source):
     """Activations of one site of a causal language model on a corpus."""
 
-    model: str
-    """A folder, or a model on the Hugging Face hub."""
+    model: str = EMBEDDED
+    """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://."""
     revision: str = "main"
     """Branch, tag or commit on the hub."""
-    layer: int
+    layer: int = 2
     """Block the activations come from, counting from 0."""
     site: Site = "resid_post"
     """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
-    text: str
-    """A .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name[/config][:split], or sample://5000
-    for that many documents written by the model itself."""
+    text: str = "language://20000"
+    """A .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name[/config][:split], sample://5000
+    for that many documents written by the model itself, or language://20000 for documents of the synthetic language
+    (factors known, see docs/concepts.md)."""
     text_column: str = "text"
     """Column (or JSON key) that holds the documents."""
     context: int = 128
@@ -342,6 +353,11 @@ class LanguageModel(Source):
         windows = self.windows(min(count, len(self._corpus.pool("train"))), split="train", seed=0)
         return [self._reader.decode(i[a].tolist()) for i, a in zip(windows.ids, windows.attention, strict=True)]
 
+    def truth(self) -> Truth:
+        if not texts.is_language(self.text):
+            raise NoTruth("the factors behind this text are not known; those of --source.text language://20000 are")
+        return LanguageTruth(self._reading)
+
     # -- whole windows, for evals and for looking at text
 
     @cached_property
@@ -390,6 +406,17 @@ class LanguageModel(Source):
         return self.max_norm_ratio * float(rows.x.norm(dim=1).median())
 
     # -- how
+
+    def _reading(self, count: int, split: Split, seed: int) -> Reading:
+        """Whole documents of the language, at least `count` words of them or all there are."""
+        pool = self._corpus.pool(split)
+        mean = pool.total / max(1, len(pool))
+        windows = self.windows(min(len(pool), math.ceil(1.1 * count / mean) + 8), split=split, seed=seed)
+        acts = torch.cat([self.activations(part) for part in windows.parts(self.batch)])
+        words = [
+            self.tokenizer.convert_ids_to_tokens(i[k].tolist()) for i, k in zip(windows.ids, windows.keep, strict=True)
+        ]
+        return Reading(words, acts, windows.keep)
 
     def _rows(self, index: int, split: Split, seed: int) -> Batch | None:
         """All rows of a block that the token policy keeps, before the norm filter."""
@@ -479,7 +506,7 @@ class LanguageModel(Source):
         from transformers.utils.hub import cached_file
 
         path = cached_file(
-            self.model, "tokenizer.json", revision=self.revision, _raise_exceptions_for_missing_entries=False
+            located(self.model), "tokenizer.json", revision=self.revision, _raise_exceptions_for_missing_entries=False
         )
         if path is not None:
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
