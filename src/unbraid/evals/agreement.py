@@ -1,0 +1,107 @@
+"""Agreement across seeds: is what a dictionary found there to be found again? Needs no truth.
+
+    pw_mcc = max over one-to-one matchings m of mean |cos(atom_i, other_m(i))|             (Paulo & Belrose, 2505.20254)
+    udr    = 1/2 [mean_b max_a R_ab^2 / sum_a R_ab + mean_a max_b R_ab^2 / sum_b R_ab]   (Duan et al. 2020)
+
+R is |Spearman's correlation| of latents on the same held-out rows, over latents active in more than 1e-4 of them, with
+R < .05 taken for 0: thousands of latents would fill the sums with noise. A latent like none of the other's scores 0.
+The other dictionaries are the same experiment's at other seeds. Both scores reward what is reproducible, absorbed or
+not.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+from statistics import mean, median
+
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.correlation import correlations, ranks
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.information import active_rows
+from unbraid.matching import best_atom_pairs, unit
+from unbraid.observed import ROWS, codes
+from unbraid.run import Run
+from unbraid.source import held_out
+
+VERSION = 1
+DEFINITIONS = {
+    "pw_mcc": "mean |cosine| of atoms and those of another seed matched to them one to one, dead ones too, mean over "
+    "other seeds; kind=chance: random atoms of the same shapes; at best 1",
+    "udr": "how exclusively each live latent goes with one of another seed's (|Spearman| of codes on the same held-out "
+    "rows, below .05 as 0), median over other seeds; kind=chance: the other's rows shuffled; at best 1; NaN when no "
+    "latent lives",
+}
+RARE = 1e-4
+"""Share of rows that a latent must be active in to be counted."""
+WEAK = 0.05
+"""|R| below which latents do not go together."""
+SEED = 0
+"""Of chance: the same for every run."""
+
+
+def peers(run: Run) -> list[Run]:
+    """The same experiment's finished runs at other seeds."""
+    return [other for other in run.beside() if replace(other.experiment, seed=run.experiment.seed) == run.experiment]
+
+
+def agreement(run: Run) -> list[Score]:
+    """Raises NotApplicable when there is no other seed."""
+    others = [other.dictionary() for other in peers(run)]
+    if not others:
+        raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
+    own, x = run.dictionary(), held_out(run.source, ROWS).x
+    own_codes = codes(own, x)
+    order = torch.randperm(len(x), generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
+    similar, exclusive, shuffled = [], [], []
+    for other in others:
+        similar.append(pw_mcc(own.W_dec, other.W_dec))
+        other_codes = codes(other, x)
+        exclusive.append(udr(own_codes, other_codes))
+        shuffled.append(udr(own_codes, other_codes[order]))
+    chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for other in others)
+    scores = [
+        ("pw_mcc", "measured", mean(similar)),
+        ("pw_mcc", "chance", chance),
+        ("udr", "measured", median(exclusive)),
+        ("udr", "chance", median(shuffled)),
+    ]
+    return [Score(metric=name, value=value, better="higher", params={"kind": kind}) for name, kind, value in scores]
+
+
+@torch.no_grad()
+def pw_mcc(atoms: Float[Tensor, "a d_in"], others: Float[Tensor, "b d_in"]) -> float:
+    rows, columns = best_atom_pairs(atoms, others)
+    return float((unit(atoms)[rows] * unit(others)[columns]).sum(1).abs().double().mean())
+
+
+@lru_cache(maxsize=16)
+def chance_mcc(a: int, b: int, d_in: int) -> float:
+    """`pw_mcc` of random atoms."""
+    drawn = [
+        torch.randn(count, d_in, generator=seeding.stream(SEED, f"agreement/chance/{side}"))
+        for side, count in enumerate((a, b))
+    ]
+    return pw_mcc(*drawn)
+
+
+def udr(ours: csr_array, theirs: csr_array) -> float:
+    strength = correlations(ranks(live(ours)), ranks(live(theirs))).abs_()
+    strength[strength < WEAK] = 0.0
+    if not strength.numel():
+        return float("nan")
+    return (exclusiveness(strength) + exclusiveness(strength.T)) / 2
+
+
+def exclusiveness(strength: Float[Tensor, "a b"]) -> float:
+    """Mean over rows of max^2 / sum; 0 for a row of zeros."""
+    share = strength.amax(1).square() / strength.sum(1).clamp_min(WEAK)
+    return float(share.double().mean())
+
+
+def live(latents: csr_array) -> csr_array:
+    rows = len(latents.indptr) - 1
+    return latents[:, active_rows(latents) > RARE * rows]

@@ -1,0 +1,133 @@
+"""Disentanglement against truth: does each latent tell of one factor, and is each factor told by one latent?
+
+    bits(i, f) = I(bins of latent i; factor f active),   N(i, f) = bits(i, f) / H(f)
+
+Everything is counted on held-out rows, over *live* latents (active in more than 1e-4 of them: InfoMEC's own filter, on
+the interquartile range, would drop every sparse latent) and *varying* factors (active in more than 1e-4 of them and
+inactive in as many). Bins are "inactive" and four quantiles of the active values; pairs that a G-test takes for
+independent share 0 bits. DCI, explicitness and InfoE come from sparse linear readouts of at most 32 factors.
+
+Each score comes three times: kind=measured; kind=chance, for an untrained dictionary of the same width and L0; and
+kind=ceiling, for the code whose latents are the factors. The ceiling may be below 1: in a forest the true code's
+latents do tell of other factors, a child's of its parent.
+"""
+
+from typing import Literal
+
+from jaxtyping import Float, Int
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from unbraid.chance import untrained_like
+from unbraid.correlation import correlations
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import Score
+from unbraid.information import binary_entropy, gates, mutual_information
+from unbraid.modularity import concentration, dci, gap, modularity
+from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.readout import FACTORS, FEWEST, read_out
+from unbraid.robustness import independent, robustness
+from unbraid.run import Run
+from unbraid.truth import Truth
+
+VERSION = 1
+RARE = 1e-4
+"""Share of rows that a latent must be active in, and a factor both active and inactive in, to be counted."""
+_READ = (
+    f"read out of the code by L1 logistic regression (at most {FACTORS} factors, evenly spaced by frequency, each "
+    f"active and inactive in at least {FEWEST} rows of either half)"
+)
+_MEANINGS = {
+    "dci_disentanglement": "1 - entropy of a live latent's importances over factors, to base factors, weighted by "
+    f"importance; that is the latent's |weight| in a factor {_READ}; NaN for one factor",
+    "dci_completeness": "1 - entropy of a factor's importances over live latents, to base latents; saturates in wide "
+    "dictionaries, see dci_latents_per_factor; NaN for one latent",
+    "dci_informativeness": f"F1 on held-out rows of a factor {_READ}, mean over factors",
+    "dci_latents_per_factor": "effective number of latents a factor is read from, 2^entropy of importances, mean",
+    "dci_factors_per_latent": "effective number of factors a latent is read for, 2^entropy of importances, weighted",
+    "mig": "bits about a factor of the latent that tells most of it less those of the second, over the factor's "
+    "entropy, mean over varying factors; 0 when each has two equal latents",
+    "sap": "the same gap in squared correlations of latents with factors",
+    "modularity": "1 - squared bits about a latent's other factors, over (factors - 1) times those about its first, "
+    "mean over latents that tell of any; tends to 1 with many factors; NaN for one",
+    "explicitness": f"area under the ROC curve on held-out rows of a factor {_READ}, mean",
+    "infom": "bits/H about a latent's first factor over the sum about all, mean over latents that tell of any, scaled "
+    "so that equal shares give 0; NaN for one factor",
+    "infoc": "bits/H of a factor's first latent over the sum of all, mean over factors that any latent tells of, "
+    "scaled so that equal shares give 0; NaN for one live latent",
+    "infoe": f"(H - cross-entropy) / H on held-out rows of a factor {_READ}, mean; below 0 where it misleads",
+    "telling": "share of live latents that share bits with any factor",
+    "told": "share of varying factors that any live latent shares bits with",
+    "irs": "interventional robustness: 1 - how far a latent moves while a factor stands still; absent unless no factor "
+    "depends on another; rewards rarity, so only its distance from chance counts",
+}
+_KINDS = "kind=chance: an untrained dictionary of the same width and L0; kind=ceiling: the factors as their own code"
+DEFINITIONS = {metric: f"{meaning}; {_KINDS}" for metric, meaning in _MEANINGS.items()}
+LOWER = {"dci_latents_per_factor", "dci_factors_per_latent"}
+SEED = 0
+"""Of held-out rows: the same for every run."""
+Kind = Literal["measured", "chance", "ceiling"]
+
+
+def disentanglement(run: Run) -> list[Score]:
+    """Raises NoTruth when the factors are not known."""
+    return disentanglement_scores(run.dictionary(), run.source.truth())
+
+
+def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int = ROWS) -> list[Score]:
+    """`dictionary`: for raw activations."""
+    labelled = truth.labelled(rows, split="eval", seed=SEED)
+    latents, factors = codes(dictionary, labelled.x), magnitudes(labelled)
+    untrained = codes(untrained_like(latents, labelled.x), labelled.x)
+    kinds: dict[Kind, csr_array] = {"measured": latents, "chance": untrained, "ceiling": factors}
+    crossed = independent(factors)
+    return [
+        Score(metric=metric, value=value, better="lower" if metric in LOWER else "higher", params={"kind": kind})
+        for kind, code in kinds.items()
+        for metric, value in measure(Observed(code, factors), crossed=crossed).items()
+    ]
+
+
+def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
+    """Every metric, by name. `crossed`: the factors are independent of one another, so that IRS means something."""
+    observed = counted(observed)
+    active = gates(observed.factors)
+    bits = mutual_information(observed.latents, active)
+    entropies = binary_entropy(observed.present / observed.rows)
+    shares = bits / entropies.to(bits)
+    found = read_out(observed)
+    parts = dci(found.importance)
+    scores = {
+        "dci_disentanglement": parts.disentanglement,
+        "dci_completeness": parts.completeness,
+        "dci_informativeness": float(found.f1.mean()),
+        "dci_latents_per_factor": parts.latents_per_factor,
+        "dci_factors_per_latent": parts.factors_per_latent,
+        "mig": gap(shares),
+        "sap": gap(correlations(observed.latents, active).square_()),
+        "modularity": modularity(bits),
+        "explicitness": float(found.auc.mean()),
+        "infom": concentration(shares),
+        "infoc": concentration(shares.T),
+        "infoe": float(found.information.mean()),
+        "telling": share(bits.amax(1) if bits.shape[1] else bits.sum(1)),
+        "told": share(bits.amax(0) if bits.shape[0] else bits.sum(0)),
+    }
+    return scores | ({"irs": robustness(observed.latents, observed.factors)} if crossed else {})
+
+
+def counted(observed: Observed) -> Observed:
+    """Live latents and varying factors alone."""
+    least = RARE * observed.rows
+    live = kept(observed.fired > least)
+    varying = kept((observed.present > least) & (observed.rows - observed.present > least))
+    return Observed(observed.latents[:, live.numpy()], observed.factors[:, varying.numpy()])
+
+
+def kept(mask: Tensor) -> Int[Tensor, " kept"]:
+    return mask.nonzero().squeeze(1)
+
+
+def share(values: Float[Tensor, " n"]) -> float:
+    """Of values above 0; NaN of none at all."""
+    return float((values > 0).double().mean())
