@@ -6,9 +6,10 @@ Parameter names and shapes are SAELens's, so a state dict is already an export. 
 contiguous (a transposed view), because the sparse kernels read and write it a latent at a time.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from unbraid import seeding
 from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
 from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
+from unbraid.source import Source
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
@@ -118,9 +120,34 @@ class Dictionary(nn.Module):
             self.threshold.clamp_(min=0)
 
 
+@torch.no_grad()
+def hold_near(
+    atoms: Float[Tensor, "d_sae d_in"], start: Float[Tensor, "d_sae d_in"], cosine: float
+) -> Float[Tensor, "d_sae d_in"]:
+    """The nearest unit vectors to `atoms` (of unit norm) whose cosine to `start` is at least `cosine`."""
+    along = (atoms * start).sum(1, keepdim=True)
+    across = atoms - along * start
+    across = across / torch.linalg.vector_norm(across, dim=1, keepdim=True).clamp_min(1e-12)
+    return torch.where(along < cosine, cosine * start + math.sqrt(1 - cosine**2) * across, atoms)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
+
+    source: Source
+    mean: Float[Tensor, " d_in"]
+    scale: Float[Tensor, ""]
+
+
 class Initialisation(ABC):
+    sets_thresholds: ClassVar[bool] = False
+    """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
+
     @abstractmethod
-    def __call__(self, dictionary: Dictionary, sample: Acts, rng: torch.Generator) -> None:
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
         """Fill the parameters. `sample`: normalised activations; atoms must come out with unit norm."""
 
 
@@ -128,7 +155,9 @@ class Initialisation(ABC):
 class RandomAtoms(Initialisation):
     """Random unit atoms, the encoder their transpose, b_dec the mean of the data."""
 
-    def __call__(self, dictionary: Dictionary, sample: Acts, rng: torch.Generator) -> None:
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
         atoms = torch.randn(dictionary.d_sae, dictionary.d_in, generator=rng)
         set_tied(dictionary, atoms, sample)
 
@@ -137,7 +166,9 @@ class RandomAtoms(Initialisation):
 class PrincipalComponents(Initialisation):
     """Principal directions and their negatives, most variance first: the linear control. At most 2 * d_in atoms."""
 
-    def __call__(self, dictionary: Dictionary, sample: Acts, rng: torch.Generator) -> None:
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
         if dictionary.d_sae > 2 * dictionary.d_in:
             raise ValueError(
                 f"PCA has only {2 * dictionary.d_in} signed directions in {dictionary.d_in} dimensions; "
@@ -167,22 +198,27 @@ class DictionaryConfig:
     """How atoms start."""
     frozen: tuple[str, ...] = ()
     """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
+    leash: float = -1.0
+    """Smallest cosine of a trained atom to where it started; -1 leaves atoms free. 0.8 is the soft-frozen decoder of
+    Korznikov et al. 2026 (arXiv 2602.14111)."""
 
     def check(self) -> None:
-        """Raise ValueError for widths, k and frozen parameters that cannot be."""
+        """Raise ValueError for widths, k, frozen parameters and leashes that cannot be."""
         k = getattr(self.activation, "k", 1)
         if not 0 < k <= self.d_sae:
             raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
         wrong = sorted(set(self.frozen) - set(PARAMETERS))
         if wrong:
             raise ValueError(f"no parameters {wrong} to freeze; there are {', '.join(PARAMETERS)}")
+        if not -1 <= self.leash < 1:
+            raise ValueError(f"leash {self.leash} is no cosine in [-1, 1); freeze W_dec to hold atoms where they start")
 
-    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False) -> Dictionary:
+    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
         """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError as `check` does."""
         self.check()
         dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
-        self.init(dictionary, sample, seeding.stream(seed, "init"))
-        if isinstance(self.activation, JumpReLU):
+        self.init(dictionary, sample, seeding.stream(seed, "init"), origin)
+        if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
             start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
             dictionary.threshold.data.fill_(start)
         for name in self.frozen:

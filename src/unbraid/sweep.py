@@ -9,6 +9,7 @@ from typing import Any, cast
 from unbraid.activation import Activation, TopK
 from unbraid.dictionary import DictionaryConfig, Initialisation, PrincipalComponents, RandomAtoms
 from unbraid.experiment import Experiment, Training
+from unbraid.informed import SupervisedProbes, TrueDirections
 from unbraid.objective import Objective
 from unbraid.source import Source
 
@@ -22,6 +23,8 @@ class Member:
     init: Initialisation = RandomAtoms()
     frozen: tuple[str, ...] = ()
     """Parameters left untrained."""
+    leash: float = -1.0
+    """Smallest cosine of a trained atom to where it started."""
     trained: bool = True
     """False leaves the dictionary as initialised."""
     control: bool = False
@@ -34,7 +37,7 @@ class Study:
 
     source: Source
     d_sae: int = 1024
-    """Number of latents of every member (PCA has at most 2 * d_in)."""
+    """Number of latents of every member, but of those whose initialisation sets it (`width`)."""
     training: Training = field(default_factory=Training)
     seeds: tuple[int, ...] = (0, 1, 2)
     """Initialisations and terms' randomness; the order of data is training.data_seed."""
@@ -46,15 +49,24 @@ class Study:
 
     def _experiment(self, name: str, seed: int) -> Experiment:
         member = self.members[name]
-        d_sae = self.d_sae
-        if isinstance(member.init, PrincipalComponents):
-            d_sae = min(d_sae, 2 * self.source.d_in)
-        dictionary = DictionaryConfig(d_sae=d_sae, activation=member.activation, init=member.init, frozen=member.frozen)
+        dictionary = DictionaryConfig(
+            d_sae=width(member.init, self.d_sae, self.source), activation=member.activation, init=member.init,
+            frozen=member.frozen, leash=member.leash,
+        )  # fmt: skip
         training = self.training if member.trained else replace(self.training, tokens=0)
         return Experiment(
             name=name, source=self.source, objective=member.objective, dictionary=dictionary, training=training,
             seed=seed, control=member.control,
         )  # fmt: skip
+
+
+def width(init: Initialisation, d_sae: int, source: Source) -> int:
+    """Latents of a member: PCA has at most two signed directions a dimension, what is told the truth one a factor."""
+    if isinstance(init, PrincipalComponents):
+        return min(d_sae, 2 * source.d_in)
+    if isinstance(init, TrueDirections | SupervisedProbes):
+        return len(source.truth().names)
+    return d_sae
 
 
 def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experiment]:

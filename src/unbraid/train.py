@@ -24,6 +24,7 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, save_checkpoint, trim_log
 from unbraid.config import to_json
+from unbraid.dictionary import Origin, hold_near
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
@@ -52,10 +53,13 @@ class Learner:
         self.experiment = experiment
         normaliser = Normaliser.fit(sample, training.normalise)
         self.normaliser = normaliser.to(training.device)
-        bfloat16 = training.matmul == "bfloat16"
-        self.dictionary = experiment.dictionary.build(normaliser(sample), seed=experiment.seed, bfloat16=bfloat16).to(
-            training.device
-        )
+        self.dictionary = experiment.dictionary.build(
+            normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
+            origin=Origin(experiment.source, normaliser.mean, normaliser.scale),
+        ).to(training.device)  # fmt: skip
+        leashed = experiment.dictionary.leash > -1
+        self.first_atoms = self.dictionary.W_dec.detach().clone() if leashed else None
+        """Of leashed atoms: where they started, the same again when resumed."""
         self.parameters = {n: p for n, p in self.dictionary.named_parameters() if p.requires_grad}
         # W_enc is a transposed view, of which the fused optimiser would copy the gradient every step: it is given the
         # same memory in the order it has.
@@ -117,6 +121,9 @@ class Learner:
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.dictionary.renormalise()
+        if self.first_atoms is not None:
+            atoms = self.dictionary.W_dec.data
+            atoms.copy_(hold_near(atoms, self.first_atoms, self.experiment.dictionary.leash))
 
     def _move_control(self, l0: Tensor) -> None:
         target = self.experiment.objective.target_l0

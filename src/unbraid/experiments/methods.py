@@ -1,4 +1,4 @@
-"""The methods a study compares, at given sparsities: standard SAEs, disentanglement and control terms, controls.
+"""The methods a study compares, at given sparsities: standard SAEs, disentangling terms, controls, ceilings.
 
 Penalty weights make their gradient on the atoms, averaged over steps, about a fifth of the reconstruction's on the
 demo's world after a quarter of training (docs/log.md has the measurement); they are not tuned on any score.
@@ -7,7 +7,9 @@ demo's world after a quarter of training (docs/log.md has the measurement); they
 from collections.abc import Sequence
 
 from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.controls import Centroids, RandomPairs
 from unbraid.dictionary import PrincipalComponents
+from unbraid.informed import SupervisedProbes, TrueDirections
 from unbraid.objective import Objective, TargetL0
 from unbraid.sweep import Member
 from unbraid.terms.aux_k import AuxK
@@ -59,14 +61,33 @@ def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -
 
 
 def controls(l0: int) -> dict[str, Member]:
-    """Baselines no method should lose to: frozen decoder, untrained, principal components, at an L0."""
+    """Baselines no method should lose to, at an L0: the decoder frozen, or held near its start, or the encoder frozen
+    (Korznikov et al. 2026); untrained; atoms and encoder random apart; principal components; k-means."""
     plain = Objective(reconstruction=Reconstruction())
+    trained = Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()})
+    kept = BatchTopK(l0)
+    # b_dec is frozen with the encoder, because it shifts what the encoder is given.
+    encoder = ("W_enc", "b_enc", "b_dec")
     return {
-        f"frozen-decoder-l0_{l0}": Member(objective=plain, activation=BatchTopK(l0), frozen=("W_dec",), control=True),
-        f"untrained-l0_{l0}": Member(objective=plain, activation=BatchTopK(l0), trained=False, control=True),
+        f"frozen-decoder-l0_{l0}": Member(objective=plain, activation=kept, frozen=("W_dec",), control=True),
+        f"soft-frozen-decoder-l0_{l0}": Member(objective=trained, activation=kept, leash=0.8, control=True),
+        f"frozen-encoder-l0_{l0}": Member(objective=plain, activation=kept, frozen=encoder, control=True),
+        f"untrained-l0_{l0}": Member(objective=plain, activation=kept, trained=False, control=True),
+        f"random-l0_{l0}": Member(objective=plain, activation=kept, init=RandomPairs(), trained=False, control=True),
         f"pca-l0_{l0}": Member(
             objective=plain, activation=TopK(l0), init=PrincipalComponents(), trained=False, control=True
         ),
+        "kmeans-l0_1": Member(objective=plain, activation=TopK(1), init=Centroids(), trained=False, control=True),
+    }
+
+
+def ceilings() -> dict[str, Member]:
+    """What is told the truth, on sources that know it: the true directions, and supervised probes of every factor."""
+    plain = Objective(reconstruction=Reconstruction())
+    inits = {"truth": TrueDirections(), "probes": SupervisedProbes()}
+    return {
+        name: Member(objective=plain, activation=JumpReLU(), init=init, trained=False, control=True)
+        for name, init in inits.items()
     }
 
 
