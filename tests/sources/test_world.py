@@ -11,10 +11,25 @@ from unbraid.sources.world import World
 
 SMALL = World(factors=24, d_in=16, l0=2.0, roots=3, branching=2, depth=2, interactions=3)
 EXCLUSIVE = replace(SMALL, exclusive=1.0)
+RICH = World(
+    factors=32, d_in=16, l0=2.0, roots=3, interactions=3, dense=3, dense_probability=(0.5, 1.0), circles=2, spheres=1
+)
+"""A forest of 21, 5 single factors, 2 circles, a sphere, 3 dense factors."""
+ORTHONORMAL = World(factors=8, d_in=16, coherence=0.0, l0=2.0, roots=8, depth=0, effective=1.0, interactions=2)
 
 
 def firings(world: World, count: int = 60_000) -> torch.Tensor:
     return (world.sample(count, seed=1).z > 0).double()
+
+
+def assert_uncorrelated(one: torch.Tensor, other: torch.Tensor | None = None) -> None:
+    """Every pair within five and a half standard errors of no covariance, each p being its observed rate."""
+    other = one if other is None else other
+    p, q = one.mean(0).unsqueeze(1), other.mean(0)
+    errors = (one.T @ other / len(one) - p * q).abs() / (p * (1 - p) * q * (1 - q) / len(one)).sqrt()
+    if other is one:
+        errors.fill_diagonal_(0)
+    assert errors.max() < 5.5
 
 
 def assert_near_binomial(observed: torch.Tensor, p: torch.Tensor, count: torch.Tensor | int) -> None:
@@ -22,16 +37,20 @@ def assert_near_binomial(observed: torch.Tensor, p: torch.Tensor, count: torch.T
     assert ((observed - p).abs() <= 5 * (p * (1 - p) / count).sqrt() + 1e-12).all()
 
 
-@pytest.mark.parametrize("world", [SMALL, EXCLUSIVE, replace(SMALL, correlation=0.6), replace(SMALL, depth=0)])
+@pytest.mark.parametrize(
+    "world",
+    [SMALL, EXCLUSIVE, replace(SMALL, correlation=0.6), replace(SMALL, correlation=0.0), replace(SMALL, depth=0), RICH],
+)
 def test_each_factor_fires_with_its_stated_probability(world: World):
     active = firings(world)
     assert_near_binomial(active.mean(0), world.probabilities, len(active))
-    assert world.probabilities.sum().item() == pytest.approx(world.l0)
+    sparse = world.probabilities[: world.factors - world.dense]
+    assert sparse.sum().item() == pytest.approx(world.l0)
 
 
 def test_marginals_hold_when_a_sample_is_drawn_in_many_chunks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unbraid.sources.world.CHUNK_ENTRIES", 6 * 100)
-    active = firings(SMALL, 20_050)
+    monkeypatch.setattr("unbraid.worlds.firing.ROWS", 100)
+    active = firings(replace(SMALL), 20_050)
     assert_near_binomial(active.mean(0), SMALL.probabilities, len(active))
 
 
@@ -42,6 +61,44 @@ def test_children_fire_only_with_their_parent_and_as_often_as_stated():
     assert (active[:, children] <= active[:, parents]).all()
     counts = active[:, parents].sum(0)
     assert_near_binomial(active[:, children].sum(0) / counts, SMALL.given_parent[children], counts)
+
+
+def test_each_level_has_its_own_probabilities():
+    world = replace(SMALL, child_given_parent=((0.1, 0.3), (0.6, 0.8)))
+    assert [world.given_parent[world.level == level].unique().tolist() for level in (1, 2)] == [[0.1, 0.3], [0.6, 0.8]]
+    active = firings(world)
+    assert_near_binomial(active.mean(0), world.probabilities, len(active))
+
+
+def test_an_only_child_fires_at_the_middle_of_the_span():
+    assert replace(SMALL, branching=1).given_parent.unique().tolist() == [0.5, 1.0]
+
+
+def test_dense_factors_come_last_fire_as_stated_and_ignore_the_others():
+    active = firings(RICH)
+    assert RICH.probabilities[-3:].tolist() == [0.5, 0.75, 1.0] and (active[:, -1] == 1).all()
+    assert (RICH.parents[-3:] == -1).all() and (RICH.level[-3:] == 0).all()
+    assert_uncorrelated(active[:, -3:-1], active[:, :-3])
+    z = RICH.sample(40_000, seed=2).z[:, -1]
+    assert z.min() > 0 and z.mean().item() == pytest.approx(1.0085, abs=0.015)
+
+
+def test_the_twin_keeps_probabilities_directions_and_effects_and_drops_every_dependence():
+    world = replace(RICH, correlation=0.8, exclusive=1.0)
+    twin = world.twin()
+    for name in ("probabilities", "directions", "effects", "pairs", "pair_effects", "offset"):
+        assert torch.equal(getattr(twin, name), getattr(world, name))
+    assert (twin.parents == -1).all() and (twin.level == 0).all() and (twin.first_children == -1).all()
+    active = firings(twin)
+    assert_near_binomial(active.mean(0), world.probabilities, len(active))
+    assert_uncorrelated(active[:, :-1])
+    assert twin.twin() == twin == from_json(to_json(twin)) != world
+    assert fingerprint(twin) != fingerprint(world)
+
+
+def test_the_world_of_the_twin_is_not_independent():
+    with pytest.raises(AssertionError):
+        assert_uncorrelated(firings(SMALL))
 
 
 def test_the_forest_is_complete_and_its_tail_has_no_children():
@@ -73,12 +130,30 @@ def test_correlated_roots_fire_together_more_than_independent_ones():
     assert excess(replace(SMALL, correlation=0.8, correlation_rank=1)) > 5 * excess(replace(SMALL, correlation=0.0))
 
 
-@pytest.mark.parametrize("kind", ["lognormal", "uniform"])
+@pytest.mark.parametrize("kind", ["lognormal", "uniform", "quantised"])
 def test_magnitudes_have_mean_1_and_the_stated_spread(kind):
     z = replace(SMALL, magnitudes=kind, spread=0.4).sample(40_000, seed=2).z
     values = z[z > 0]
     assert values.mean().item() == pytest.approx(1, abs=5 * 0.4 / len(values) ** 0.5)
     assert values.std().item() == pytest.approx(0.4, rel=0.03)
+
+
+def test_a_circle_and_a_sphere_show_points_at_the_distance_of_their_magnitude():
+    world = replace(RICH, noise=0.0, roots=1, depth=0, factors=3, dense=0, circles=1, spheres=1, l0=1.0, interactions=0)
+    sample = world.sample(20_000, seed=3)
+    for manifold, other in zip(world.manifolds, reversed(world.manifolds), strict=True):
+        torch.testing.assert_close(manifold.basis[0], world.directions[manifold.factor])
+        torch.testing.assert_close(manifold.basis @ manifold.basis.T, torch.eye(len(manifold.basis)))
+        alone = (sample.z[:, manifold.factor] > 0) & (sample.z[:, other.factor] == 0) & (sample.z[:, 0] == 0)
+        x, z = (sample.x - world.offset)[alone], sample.z[alone, manifold.factor]
+        points = x @ manifold.basis.T
+        torch.testing.assert_close(points @ manifold.basis, x, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(points.norm(dim=1), z)
+        cosines = points / z.unsqueeze(1)
+        second = cosines.T @ cosines / len(cosines)  # uniform on the sphere: I / dimensions
+        torch.testing.assert_close(second, torch.eye(len(manifold.basis)) / len(manifold.basis), atol=0.03, rtol=0)
+        assert cosines.mean(0).norm() < 0.06
+    assert [len(manifold.basis) for manifold in world.manifolds] == [2, 3]
 
 
 def test_activations_are_the_factors_directions_summed():
@@ -151,6 +226,61 @@ def test_downstream_is_smooth_and_folds_any_leading_dimensions():
     torch.testing.assert_close(SMALL.downstream(x.view(2, 3, 1, -1)).view(6, -1), SMALL.downstream(x))
 
 
+def test_a_manifold_opens_its_gate_from_wherever_it_shows():
+    circle, sphere = RICH.manifolds[0], RICH.manifolds[-1]
+    for manifold in (circle, sphere):
+        points = torch.nn.functional.normalize(torch.randn(9, len(manifold.basis)), dim=1)
+        gates = RICH.gates(RICH.offset + 2 * points @ manifold.basis)[:, manifold.factor]
+        torch.testing.assert_close(gates, torch.full((9,), 1.5), atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_downstream_with_manifolds_can_be_differentiated_forwards_in_batches():
+    x, v = RICH.offset.repeat(4, 1), torch.randn(3, 4, RICH.d_in)  # where the distance to every manifold is 0
+    moved = torch.func.vmap(lambda one: torch.func.jvp(RICH.downstream, (x,), (one,))[1])(v)
+    assert moved.shape == (3, 4, RICH.d_in) and moved.isfinite().all()
+
+
+@pytest.mark.parametrize(("gate", "opened"), [("additive", 2.0), ("hard", 1.5), ("smooth", 1.5)])
+def test_gates_open_linearly_or_above_the_threshold(gate, opened):
+    world = replace(ORTHONORMAL, gate=gate)
+    gates = world.gates(world.offset + 2 * world.directions[1])
+    assert gates[1].item() == pytest.approx(opened, abs=1e-5)
+    assert gates[2].item() == pytest.approx(0, abs=0.003)
+    torch.testing.assert_close(world.readouts(world.offset + 2 * world.directions[1])[1], gates[1] * world.effect)
+
+
+def test_readouts_of_factors_without_effect_are_zero():
+    silent = SMALL.effects.norm(dim=1) == 0
+    assert (SMALL.readouts(SMALL.sample(50, seed=0).x)[:, silent] == 0).all()
+
+
+def test_effects_lie_in_a_subspace_of_the_stated_dimensions():
+    world = replace(SMALL, effect_dimensions=3)
+    both = torch.cat([world.effects, world.pair_effects])
+    assert torch.linalg.matrix_rank(both, rtol=1e-4) == 3
+    assert world.effects.norm(dim=1).max().item() == pytest.approx(world.effect)
+
+
+def test_an_intervention_moves_what_the_effects_say():
+    world = replace(ORTHONORMAL, gate="hard")
+    i, j = world.pairs[0].tolist()
+    base = (world.offset + 1.5 * world.directions[j]).expand(2, -1)
+    change = world.intervene(base, i, torch.tensor([2.0, 0.25]))
+    gates = torch.tensor([[1.5], [0.0]])
+    wanted = torch.tensor([[2.0], [0.25]]) * world.directions[i] + gates * (
+        world.effects[i] + 1.0 * world.pair_effects[0]
+    )
+    torch.testing.assert_close(change, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(world.intervene(base, i, 2.0)[0], change[0])
+
+
+@pytest.mark.parametrize("factor", [-1, 8, 100])
+def test_an_intervention_on_a_factor_there_is_not_is_refused(factor):
+    with pytest.raises(ValueError, match=f"no factor {factor}: this world's are 0 to 7"):
+        ORTHONORMAL.intervene(ORTHONORMAL.offset, factor, 1.0)
+
+
 def test_contexts_are_whole_and_their_base_is_downstream():
     contexts = SMALL.contexts(3, split="train", seed=0)
     assert contexts.acts.shape == (3, SMALL.context_size, SMALL.d_in) and contexts.mask.all()
@@ -165,6 +295,19 @@ def test_contexts_are_whole_and_their_base_is_downstream():
         ({"child_given_parent": (0.2, 1.0)}, "inside"),
         ({"child_given_parent": (0.4, 0.8), "exclusive": 0.5}, "mean of at most 0.50"),
         ({"roots": 4}, "lower roots, branching or depth"),
+        ({"dense": 10}, "14 that are not dense"),
+        ({"child_given_parent": ((0.2, 0.4),)}, "one for each level"),
+        ({"child_given_parent": ((0.2, 0.4), (0.4, 0.8)), "exclusive": 0.5}, "mean of at most 0.50"),
+        ({"coherence": 0.1}, "0.147 .the Welch bound"),
+        ({"coherence": 0.0}, "Welch bound"),
+        ({"circles": 2, "spheres": 2}, "there are 3; raise factors"),
+        ({"d_in": 2, "spheres": 1}, "raise d_in"),
+        ({"dense_probability": (0.5, 1.1)}, "inside"),
+        ({"effect_dimensions": 17}, "more than the 16"),
+        ({"zipf": -1.0}, "negative"),
+        ({"magnitudes": "quantised", "levels": 1}, "at least 2"),
+        ({"magnitudes": "quantised", "spread": 0.8}, "less than 0.745"),
+        ({"correlation_groups": 0}, "at least 1"),
         ({"l0": 23.0}, "lower l0 to"),
         ({"l0": 0.0}, "positive"),
         ({"correlation": 1.0}, "correlation"),

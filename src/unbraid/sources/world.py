@@ -1,33 +1,32 @@
 """Worlds: synthetic activations whose factors, hierarchy and downstream map we know.
 
-    x = bias + sum_i z_i d_i + noise,   y = x + sum_i gate_i effect_i + sum_(i,j) gate_i gate_j pair_effect_ij,
-    gate_i = softplus(sharpness (d_i . (x - bias) - threshold)) / sharpness
+    x = bias + sum_i z_i d_i + noise,   y = x + sum_i gate_i effect_i + sum_(i,j) gate_i gate_j pair_effect_ij
 
 Factors form a forest (a child is active only where its parent is); roots follow a Zipf law and fire together by a
-Gaussian copula. After SynthSAEBench (Chanin 2026), but P(child | parent) stays inside (0, 1), so that parents also fire
-alone and absorption can be seen, and there are layers after, so that there is something to steer.
+Gaussian copula; some may be dense, or circles and spheres. After SynthSAEBench (Chanin 2026), but parents also fire
+alone, so that absorption can be seen, and there are layers after, so that there is something to steer.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import embedding_bag, softplus
 
 from unbraid import seeding
 from unbraid.config import fingerprint
 from unbraid.source import Batch, Block, Contexts, Source, Split
 from unbraid.truth import Labelled, Truth
-
-CHUNK_ENTRIES = 2**22
-"""Roots times rows drawn at once: 16 MB."""
-LIKELIEST = 0.9
-"""No root may be more probable than this."""
+from unbraid.worlds.copula import Copula
+from unbraid.worlds.downstream import Downstream, Gate, in_subspace
+from unbraid.worlds.firing import Firing, Firings, add_factors
+from unbraid.worlds.forest import Forest, Span, spans
+from unbraid.worlds.geometry import check_coherence, orthonormal, random_units, units
+from unbraid.worlds.magnitudes import Kind, Magnitudes
+from unbraid.worlds.manifolds import MOST, Manifold, Manifolds
 
 
 @dataclass(frozen=True)
@@ -39,42 +38,54 @@ class Sample:
     """Magnitude of each factor; 0 where it is inactive."""
 
 
-class Firings(NamedTuple):
-    """Active factors of some rows, row by row."""
-
-    rows: Int[Tensor, " active"]
-    factors: Int[Tensor, " active"]
-    magnitudes: Float[Tensor, " active"]
-
-
 @dataclass(frozen=True, kw_only=True)
 class World(Source, Truth):
     factors: int = 256
     """Number of true directions. Those the forest does not use are roots without children."""
     d_in: int = 64  # pyright: ignore[reportIncompatibleMethodOverride]
     """Width of the activations."""
+    coherence: float | None = None
+    """Largest |cos| of two directions: they are moved apart until none is above; None leaves them random, 0 makes them
+    orthonormal."""
     l0: float = 8.0
-    """Expected number of active factors a sample; sets the scale of the root probabilities."""
+    """Expected number of active factors a sample, not counting dense ones; sets the scale of the root probabilities."""
     roots: int = 16
     """Factors at the top of the forest that have children."""
     branching: int = 2
     """Children of every factor above the last level."""
     depth: int = 2
     """Levels below the roots; 0 for a world without hierarchy."""
-    child_given_parent: tuple[float, float] = (0.2, 0.8)
-    """Smallest and largest P(child | parent); the children of one parent are spread evenly between them."""
+    child_given_parent: Span | tuple[Span, ...] = (0.2, 0.8)
+    """Smallest and largest P(child | parent), for all levels or a pair for each; the children of one parent are spread
+    evenly between them."""
     exclusive: float = 0.0
     """Share of parents whose children never fire together."""
     zipf: float = 0.5
     """Root probabilities fall as rank ** -zipf; 0 makes them equal."""
     correlation: float = 0.1
-    """Share of the copula's variance that roots have in common, in [0, 1); 0 makes them independent."""
+    """Correlation of the roots of a group in the copula, in [0, 1); 0 makes all independent."""
+    correlation_groups: int = 32
+    """Groups of roots, of equal size; as many as there are roots at most."""
     correlation_rank: int = 8
-    """Dimensions of what roots have in common."""
-    magnitudes: Literal["lognormal", "uniform"] = "lognormal"
+    """Dimensions of what the groups have in common: fewer than groups correlate them too, for better or worse."""
+    independent: bool = False
+    """Factors fire with the same probabilities, but ignore forest and copula: the factorial twin."""
+    magnitudes: Kind = "lognormal"
     """Distribution of an active factor's magnitude. Its mean is 1."""
     spread: float = 0.25
-    """Standard deviation of the magnitudes."""
+    """Standard deviation of the magnitudes; constant ones have none."""
+    levels: int = 4
+    """Equally likely values of quantised magnitudes."""
+    dense: int = 0
+    """Factors, the last ones, that are active most of the time, independent of all others."""
+    dense_probability: tuple[float, float] = (0.5, 0.9)
+    """Smallest and largest probability of a dense factor, evenly spread; 1 is always on."""
+    dense_spread: float = 0.5
+    """Dense magnitudes are |1 + dense_spread e|, e normal."""
+    circles: int = 0
+    """Factors that are a circle of directions in a plane: before the dense ones, without children."""
+    spheres: int = 0
+    """Factors that are a sphere of directions in three dimensions: after the circles."""
     noise: float = 0.02
     """Standard deviation of Gaussian noise in each coordinate."""
     bias: float = 0.5
@@ -83,10 +94,14 @@ class World(Source, Truth):
     """Share of factors with an effect downstream."""
     effect: float = 1.0
     """Norm of a factor's effect at gate 1."""
+    effect_dimensions: int = 0
+    """Dimensions of the subspace in which all effects lie; 0 for all of d_in."""
+    gate: Gate = "smooth"
+    """How downstream reads a factor: additive (linear), or above a threshold, smooth or hard."""
     threshold: float = 0.5
     """Magnitude at which a factor's gate opens."""
     sharpness: float = 8.0
-    """Steepness of the gates: how far they are from linear."""
+    """Steepness of smooth gates: how far they are from linear."""
     interactions: int = 16
     """Planted pairs of factors whose joint effect is not the sum of their own."""
     interaction: float = 0.5
@@ -101,6 +116,10 @@ class World(Source, Truth):
     def __post_init__(self) -> None:
         check(self)
 
+    def twin(self) -> "World":
+        """The same probabilities, directions and effects, and no factor knows of another."""
+        return replace(self, independent=True)
+
     @cached_property
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return tuple(f"factor {i}" for i in range(self.factors))
@@ -108,72 +127,57 @@ class World(Source, Truth):
     @cached_property
     def level(self) -> Int[Tensor, " factors"]:
         """Depth of each factor in the forest; 0 for roots, with children or without."""
-        sizes = torch.tensor([*level_sizes(self), self.factors - sum(level_sizes(self))])
-        return torch.repeat_interleave(torch.tensor([*range(self.depth + 1), 0]), sizes)
+        return self._planted(self._forest.level, 0)
 
     @cached_property
     def parents(self) -> Int[Tensor, " factors"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Index of each factor's parent; -1 for roots."""
-        above = torch.full((self.factors,), -1)
-        start = 0
-        for size in level_sizes(self)[:-1]:
-            children = torch.arange(size * self.branching)
-            above[start + size + children] = start + children // self.branching
-            start += size
-        return above
+        return self._planted(self._forest.parents, -1)
 
     @cached_property
     def first_children(self) -> Int[Tensor, " factors"]:
         """Index of each factor's first child, the others follow it; -1 for those without."""
-        first = torch.full((self.factors,), -1)
-        children = (self.parents >= 0).nonzero().squeeze(1)[:: self.branching]
-        first[self.parents[children]] = children
-        return first
+        return self._planted(self._forest.first_children, -1)
 
     @cached_property
     def exclusive_parents(self) -> Bool[Tensor, " factors"]:
         """Factors whose children never fire together."""
-        having = (self.first_children >= 0).nonzero().squeeze(1)
-        order = torch.randperm(len(having), generator=self._stream("exclusive"))
-        chosen = having[order[: round(self.exclusive * len(having))]]
-        return torch.zeros(self.factors, dtype=torch.bool).index_fill(0, chosen, True)
+        return self._planted(self._forest.exclusive_parents, False)
 
     @cached_property
     def given_parent(self) -> Float[Tensor, " factors"]:
         """P(factor | its parent); 1 for roots."""
-        siblings = torch.tensor(sibling_probabilities(self), dtype=torch.float64)
-        children = (self.parents >= 0).nonzero().squeeze(1)
-        return torch.ones(self.factors, dtype=torch.float64).index_copy(
-            0, children, siblings.repeat(len(children) // self.branching)
-        )
+        return self._planted(self._forest.given_parent, 1)
 
     @cached_property
     def probabilities(self) -> Float[Tensor, " factors"]:
         """Marginal probability of each factor, exact: P(child) = P(parent) P(child | parent)."""
-        p = torch.ones(self.factors, dtype=torch.float64)
-        tops = (self.parents < 0).nonzero().squeeze(1)
-        ranks = torch.randperm(len(tops), generator=self._stream("ranks"))
-        p[tops] = (ranks + 1).double() ** -self.zipf
-        for level in range(1, self.depth + 1):
-            here = (self.level == level).nonzero().squeeze(1)
-            p[here] = p[self.parents[here]] * self.given_parent[here]
-        return p * (self.l0 / p.sum())
+        dense = torch.linspace(*self.dense_probability, self.dense, dtype=torch.float64)
+        return torch.cat([self._forest.probabilities(self.l0, self.zipf), dense])
 
     @cached_property
     def directions(self) -> Float[Tensor, "factors d_in"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Unit vectors, random: with more factors than dimensions they overlap (superposition)."""
-        return self._units("directions", self.factors)
+        """Unit vectors; with more factors than dimensions they overlap (superposition). That of a circle or sphere is
+        one of its points: `manifolds` has the others."""
+        return self._axes[: self.factors]
+
+    @cached_property
+    def manifolds(self) -> tuple[Manifold, ...]:
+        """The circles, then the spheres."""
+        ranks = [2] * self.circles + [3] * self.spheres
+        first, bases = self._manifolds.first, self._manifolds.bases
+        return tuple(Manifold(first + i, bases[i, :rank]) for i, rank in enumerate(ranks))
 
     @cached_property
     def offset(self) -> Float[Tensor, " d_in"]:
         """The constant in all activations."""
-        return self.bias * self._units("bias", 1)[0]
+        return self.bias * random_units(1, self.d_in, self._stream("bias"))[0]
 
     @cached_property
     def effects(self) -> Float[Tensor, "factors d_in"]:
         """What each factor adds downstream at gate 1; zero for those without effect."""
         silent = self._order("effective")[round(self.effective * self.factors) :]
-        return (self.effect * self._units("effects", self.factors)).index_fill(0, silent, 0.0)
+        return (self.effect * self._effect_units("effects", self.factors)).index_fill(0, silent, 0.0)
 
     @cached_property
     def pairs(self) -> Int[Tensor, "pairs 2"]:
@@ -184,18 +188,31 @@ class World(Source, Truth):
     @cached_property
     def pair_effects(self) -> Float[Tensor, "pairs d_in"]:
         """What each pair adds downstream, besides, when both gates are 1."""
-        return self.interaction * self._units("pair-effects", self.interactions)
+        return self.interaction * self._effect_units("pair-effects", self.interactions)
 
     def gates(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
-        """How far the gate of each factor is open: 0 below the threshold, linear above."""
-        readout = (acts - self.offset.to(acts)) @ self.directions.to(acts).T
-        return softplus(readout - self.threshold, beta=self.sharpness)
+        """How far the gate of each factor is open."""
+        return self._downstream.gates(acts)
+
+    def readouts(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
+        """What each factor contributes downstream, alone: gate_i |effect_i|."""
+        return self._downstream.readouts(acts)
 
     def downstream(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold d_in"]:
         """The layers after: the activations themselves, the factors' effects, and the pairs'."""
-        gates = self.gates(acts)
-        joint = gates[..., self.pairs[:, 0]] * gates[..., self.pairs[:, 1]]
-        return acts + gates @ self.effects.to(acts) + joint @ self.pair_effects.to(acts)
+        return self._downstream(acts)
+
+    def intervene(
+        self, acts: Float[Tensor, "*fold d_in"], factor: int, magnitude: float | Float[Tensor, "*fold"]
+    ) -> Float[Tensor, "*fold d_in"]:
+        """What changes downstream when `magnitude` more of a factor is added, along its direction, to activations.
+
+        To set a factor that has magnitude z to m, add m - z. Raises ValueError for a factor there is not.
+        """
+        if not 0 <= factor < self.factors:
+            raise ValueError(f"there is no factor {factor}: this world's are 0 to {self.factors - 1}")
+        added = torch.as_tensor(magnitude).to(acts).unsqueeze(-1) * self.directions[factor].to(acts)
+        return self.downstream(acts + added) - self.downstream(acts)
 
     def sample(self, count: int, *, seed: int, name: str = "sample") -> Sample:
         """`count` samples of stream `name`, with their factors. Allocates count x factors."""
@@ -237,79 +254,84 @@ class World(Source, Truth):
     def sample_text(self, count: int) -> list[str]:
         return []
 
+    def _draw(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count d_in"], Firings]:
+        x = torch.randn(count, self.d_in, generator=rng).mul_(self.noise).add_(self.offset)
+        parts = []
+        for start in range(0, count, self._firing.at_once):
+            chunk = x[start : start + self._firing.at_once]
+            part = self._firing.draw(len(chunk), rng)
+            add_factors(chunk, part, self.directions, self._manifolds)
+            parts.append(part._replace(rows=part.rows + start))
+        return x, Firings(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
     def _stream(self, name: str) -> torch.Generator:
         return seeding.stream(self.seed, f"world/{name}")
-
-    def _units(self, name: str, count: int) -> Float[Tensor, "count d_in"]:
-        vectors = torch.randn(count, self.d_in, generator=self._stream(name))
-        return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
     def _order(self, name: str) -> Int[Tensor, " factors"]:
         return torch.randperm(self.factors, generator=self._stream(name))
 
-    def _draw(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count d_in"], Firings]:
-        tops = self._tops[0].shape[0]
-        rows = max(1, CHUNK_ENTRIES // tops)
-        x = torch.randn(count, self.d_in, generator=rng).mul_(self.noise).add_(self.offset)
-        parts = []
-        for start in range(0, count, rows):
-            part = self._fire(min(rows, count - start), rng)
-            x[start : start + rows] += weighted_sums(part, self.directions, min(rows, count - start))
-            parts.append(part._replace(rows=part.rows + start))
-        return x, Firings(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    def _effect_units(self, name: str, count: int) -> Float[Tensor, "count d_in"]:
+        subspace = self._stream("effect-subspace")
+        return in_subspace(count, self.d_in, self.effect_dimensions, subspace, self._stream(name))
 
-    def _fire(self, count: int, rng: torch.Generator) -> Firings:
-        """Which factors are active in `count` rows, and how strongly: roots first, then level by level."""
-        tops, bounds, loadings = self._tops
-        field = torch.randn(count, len(tops), generator=rng)
-        if self.correlation > 0:
-            common = torch.randn(count, self.correlation_rank, generator=rng)
-            own, shared = math.sqrt(1 - self.correlation), math.sqrt(self.correlation)
-            field.addmm_(common, loadings.T, beta=own, alpha=shared)
-        rows, top = (field > bounds).nonzero(as_tuple=True)
-        found = [(rows, tops[top])]
-        for _ in range(self.depth):
-            found.append(self._descend(*found[-1], rng))
-        rows, factors = (torch.cat(column) for column in zip(*found, strict=True))
-        order = rows.argsort(stable=True)
-        return Firings(rows[order], factors[order], self._magnitudes(len(order), rng))
-
-    def _descend(self, rows: Tensor, factors: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The active children of active factors."""
-        firsts, low, high, exclusive = self._children
-        having = firsts[factors] >= 0
-        rows, factors = rows[having], factors[having]
-        children = firsts[factors].unsqueeze(1) + torch.arange(self.branching)
-        draw = torch.rand(len(rows), self.branching, generator=rng)
-        # Siblings that exclude one another share a draw, and each owns an interval of it.
-        draw = torch.where(exclusive[factors].unsqueeze(1), draw[:, :1], draw)
-        parent, child = ((low[children] <= draw) & (draw < high[children])).nonzero(as_tuple=True)
-        return rows[parent], children[parent, child]
-
-    def _magnitudes(self, count: int, rng: torch.Generator) -> Float[Tensor, " count"]:
-        if self.magnitudes == "uniform":
-            half_width = self.spread * math.sqrt(3)
-            return torch.rand(count, generator=rng).mul_(2 * half_width).add_(1 - half_width)
-        variance = math.log1p(self.spread**2)  # of the logarithm
-        return torch.randn(count, generator=rng).mul_(math.sqrt(variance)).sub_(variance / 2).exp_()
+    def _planted(self, of_forest: Tensor, alone: int) -> Tensor:
+        """A column of the forest with the dense factors after it; in the twin every factor is alone."""
+        if self.independent:
+            return torch.full((self.factors,), alone, dtype=of_forest.dtype)
+        return torch.cat([of_forest, torch.full((self.dense,), alone, dtype=of_forest.dtype)])
 
     @cached_property
-    def _tops(self) -> tuple[Int[Tensor, " tops"], Float[Tensor, " tops"], Float[Tensor, "tops rank"]]:
-        """The roots, the copula's value above which each fires, and the unit loadings they share."""
-        tops = (self.parents < 0).nonzero().squeeze(1)
-        loadings = torch.randn(len(tops), self.correlation_rank, generator=self._stream("loadings"))
-        loadings = loadings / torch.linalg.vector_norm(loadings, dim=1, keepdim=True)
-        return tops, -torch.special.ndtri(self.probabilities[tops]).float(), loadings
+    def _forest(self) -> Forest:
+        levels = spans(self.child_given_parent, self.depth)
+        return Forest(self.factors - self.dense, self.roots, self.branching, levels, self.exclusive, self.seed)
 
     @cached_property
-    def _children(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """First child of each factor, the interval of the draw in which a factor fires, and who is exclusive."""
-        sizes = torch.tensor(sibling_probabilities(self), dtype=torch.float64)
-        before = sizes.cumsum(0) - sizes
-        low = torch.zeros(self.factors, dtype=torch.float64)
-        children = (self.parents >= 0).nonzero().squeeze(1)
-        low[children] = before.repeat(len(children) // self.branching) * self.exclusive_parents[self.parents[children]]
-        return self.first_children, low.float(), (low + self.given_parent).float(), self.exclusive_parents
+    def _axes(self) -> Float[Tensor, "axes d_in"]:
+        """Directions of all factors, then the other axes of circles and spheres."""
+        return units(axes(self), self.d_in, self.coherence, self._stream("directions"))
+
+    @cached_property
+    def _manifolds(self) -> Manifolds:
+        count, first = self.circles + self.spheres, self.factors - self.dense - self.circles - self.spheres
+        bases = torch.zeros(count, MOST, self.d_in)
+        after = self.factors
+        for i in range(count):
+            others = 1 if i < self.circles else 2
+            rows = torch.cat([self._axes[first + i : first + i + 1], self._axes[after : after + others]])
+            bases[i, : 1 + others] = orthonormal(rows)
+            after += others
+        return Manifolds(first, bases)
+
+    @cached_property
+    def _firing(self) -> Firing:
+        sparse, dense = self.probabilities.split([self.factors - self.dense, self.dense])
+        roots = self._forest.tops
+        groups = torch.randperm(len(roots), generator=self._stream("groups")) % self.correlation_groups
+        loadings = random_units(int(groups.max()) + 1, self.correlation_rank, self._stream("loadings"))
+        return Firing(
+            forest=self._forest,
+            copula=Copula(sparse[roots], self.correlation, groups, loadings),
+            sparse=sparse,
+            dense=dense,
+            twin=self.independent,
+            magnitudes=Magnitudes(self.magnitudes, self.spread, self.levels),
+            dense_spread=self.dense_spread,
+            manifolds=self._manifolds,
+        )
+
+    @cached_property
+    def _downstream(self) -> Downstream:
+        return Downstream(
+            offset=self.offset,
+            directions=self.directions,
+            manifolds=self._manifolds,
+            effects=self.effects,
+            pairs=self.pairs,
+            pair_effects=self.pair_effects,
+            gate=self.gate,
+            threshold=self.threshold,
+            sharpness=self.sharpness,
+        )
 
 
 def block_stream(split: Split, index: int) -> str:
@@ -317,79 +339,69 @@ def block_stream(split: Split, index: int) -> str:
     return f"samples/{split}/{index}"
 
 
-def weighted_sums(
-    firings: Firings, directions: Float[Tensor, "factors d_in"], count: int
-) -> Float[Tensor, "count d_in"]:
-    """sum_i z_i d_i for each of `count` rows, without the rows x factors matrix."""
-    counts = torch.bincount(firings.rows, minlength=count)
-    return embedding_bag(
-        firings.factors, directions, counts.cumsum(0) - counts, per_sample_weights=firings.magnitudes, mode="sum"
-    )
-
-
-def level_sizes(world: World) -> list[int]:
-    """Factors of the forest on each level, from the roots down."""
-    return [world.roots * world.branching**level for level in range(world.depth + 1)]
-
-
-def sibling_probabilities(world: World) -> list[float]:
-    """P(child | parent) of the children of one parent."""
-    low, high = world.child_given_parent
-    steps = max(1, world.branching - 1)
-    return [low + (high - low) * (i / steps if world.branching > 1 else 0.5) for i in range(world.branching)]
+def axes(world: World) -> int:
+    """Directions a world needs: one a factor, one more for a circle, two more for a sphere."""
+    return world.factors + world.circles + 2 * world.spheres
 
 
 def check(world: World) -> None:
     """Raise ValueError, saying what to change, for a world that cannot be."""
-    counts = {name: getattr(world, name) for name in ("factors", "d_in", "roots", "branching", "correlation_rank")}
-    counts |= {name: getattr(world, name) for name in ("context_size", "block_rows")}
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
-    if world.depth < 0 or sum(level_sizes(world)) > world.factors:
+    check_numbers(world)
+    forest = world._forest
+    alone = forest.factors - sum(forest.sizes)
+    if world.circles + world.spheres > alone:
         raise ValueError(
-            f"a forest of {world.roots} roots, branching {world.branching} and depth {world.depth} has "
-            f"{sum(level_sizes(world))} factors, more than {world.factors}; "
-            "raise factors, or lower roots, branching or depth"
+            f"{world.circles} circles and {world.spheres} spheres need as many factors that are neither dense nor in "
+            f"the forest, and there are {alone}; raise factors"
         )
-    check_probabilities(world)
-    check_shapes(world)
+    if world.coherence is not None:
+        check_coherence(axes(world), world.d_in, world.coherence)
+    needed = 3 if world.spheres else 2 if world.circles else 1
+    if world.d_in < needed:
+        raise ValueError(f"circles lie in 2 and spheres in 3 dimensions, and d_in is {world.d_in}; raise d_in")
+    Magnitudes(world.magnitudes, world.spread, world.levels)
+    forest.probabilities(world.l0, world.zipf)
+    check_effects(world)
 
 
-def check_probabilities(world: World) -> None:
-    low, high = world.child_given_parent
-    mass = sum(sibling_probabilities(world))
-    if not 0 < low <= high < 1:
-        raise ValueError(f"child_given_parent is {low, high}; both must lie inside (0, 1), the smaller first")
-    if world.exclusive > 0 and mass > 1 + 1e-9:
-        raise ValueError(
-            f"{world.branching} exclusive siblings would have probability {mass:.2f} together; "
-            f"lower child_given_parent to a mean of at most {1 / world.branching:.2f}, or set exclusive to 0"
-        )
-    if world.l0 <= 0:
-        raise ValueError(f"l0 is {world.l0}; it must be positive")
-    likeliest = float(world.probabilities.max())
-    if likeliest > LIKELIEST:
-        raise ValueError(
-            f"l0 = {world.l0} needs a root of probability {likeliest:.2f}, above {LIKELIEST}; "
-            f"lower l0 to {world.l0 * LIKELIEST / likeliest:.1f} or less, add factors, or lower zipf"
-        )
-
-
-def check_shapes(world: World) -> None:
-    shares = {name: getattr(world, name) for name in ("exclusive", "effective", "correlation")}
-    for name, value in shares.items():
-        if not 0 <= value <= 1 or (name == "correlation" and value == 1):
-            raise ValueError(f"{name} is {value}; it must be a share of 1{', and less' * (name == 'correlation')}")
-    for name in ("spread", "noise", "bias", "effect", "interaction", "interactions"):
+def check_numbers(world: World) -> None:
+    """What each number may be, by itself."""
+    for name in (
+        "factors",
+        "d_in",
+        "roots",
+        "branching",
+        "correlation_groups",
+        "correlation_rank",
+        "context_size",
+        "block_rows",
+    ):
+        if getattr(world, name) < 1:
+            raise ValueError(f"{name} is {getattr(world, name)}; it must be at least 1")
+    never_negative = ("depth", "dense", "dense_spread", "circles", "spheres", "spread", "noise", "bias", "effect")
+    for name in (*never_negative, "interaction", "interactions", "effect_dimensions", "zipf"):
         if getattr(world, name) < 0:
             raise ValueError(f"{name} is {getattr(world, name)}; it must not be negative")
-    if world.magnitudes == "uniform" and world.spread * math.sqrt(3) >= 1:
-        raise ValueError(f"uniform magnitudes of spread {world.spread} reach 0; use less than 0.577, or lognormal")
-    if world.sharpness <= 0:
-        raise ValueError(f"sharpness is {world.sharpness}; it must be positive")
-    if 2 * world.interactions > round(world.effective * world.factors):
+    for name in ("l0", "sharpness"):
+        if getattr(world, name) <= 0:
+            raise ValueError(f"{name} is {getattr(world, name)}; it must be positive")
+    for name in ("exclusive", "effective", "correlation"):
+        value = getattr(world, name)
+        if not 0 <= value <= 1 or (name == "correlation" and value == 1):
+            raise ValueError(f"{name} is {value}; it must be a share of 1{', and less' * (name == 'correlation')}")
+    low, high = world.dense_probability
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"dense_probability is {low, high}; both must lie inside (0, 1], the smaller first")
+
+
+def check_effects(world: World) -> None:
+    effective = round(world.effective * world.factors)
+    if 2 * world.interactions > effective:
         raise ValueError(
             f"{world.interactions} pairs need {2 * world.interactions} factors with an effect, and there are "
-            f"{round(world.effective * world.factors)}; lower interactions or raise effective"
+            f"{effective}; lower interactions or raise effective"
+        )
+    if world.effect_dimensions > world.d_in:
+        raise ValueError(
+            f"effect_dimensions is {world.effect_dimensions}, more than the {world.d_in} of d_in there are"
         )
