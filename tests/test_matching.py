@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 from unbraid.matching import sparse_pairs, best_atom_pairs, best_pairs, cosines
@@ -65,3 +67,23 @@ def test_similarities_that_are_not_numbers_are_refused():
         best_pairs(broken)
     with pytest.raises(ValueError, match="NaN"):
         sparse_pairs(lambda part: broken[part], 4, 4)
+
+
+def nearest_by_chance(count: int, width: int) -> float:
+    """Mean largest |cosine| of a random direction with `count` others: cos^2 of one is Beta(1/2, (width - 1) / 2)."""
+    t = np.linspace(0, 1, 100_001)
+    return float(np.trapezoid(1 - beta.cdf(t**2, 0.5, (width - 1) / 2) ** count, t))
+
+
+def test_random_atoms_have_a_near_neighbour_by_chance():
+    """0.149 at 16,384 atoms of width 768; sqrt(2 ln(count) / width) = .159 is too much."""
+    assert nearest_by_chance(16_384, 768) == pytest.approx(0.149, abs=5e-4)
+    some, all_others = random_atoms(256, 768, 0), random_atoms(16_384, 768, 1)
+    assert float(cosines(some, all_others).abs().amax(1).mean()) == pytest.approx(0.149, abs=2e-3)
+
+
+def test_matched_one_to_one_random_atoms_come_a_little_less_near():
+    """Measured at 16,384 x 768, in 15 seconds: .1448."""
+    atoms, others = random_atoms(1024, 96, 0), random_atoms(1024, 96, 1)
+    matched = float(cosines(atoms, others).abs()[best_pairs(cosines(atoms, others).abs())].mean())
+    assert 0.94 * nearest_by_chance(1024, 96) < matched < nearest_by_chance(1024, 96)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, diags_array
+from scipy.special import xlog1py, xlogy
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import f1_score, log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from unbraid.information import active_rows, gates, mutual_information
@@ -103,6 +104,12 @@ def _fit(z: csr_array, y: np.ndarray, other: csr_array) -> tuple[np.ndarray, np.
 
 
 def _score(probability: np.ndarray, y: np.ndarray, rate: float) -> tuple[float, float, float]:
-    entropy = log_loss(y, np.full(len(y), rate))
-    f1 = f1_score(y, probability > 0.5)
-    return float(roc_auc_score(y, probability)), float(f1), float(1 - log_loss(y, probability) / entropy)
+    found = probability > 0.5
+    f1 = 2 * (found & y).sum() / (found.sum() + y.sum())
+    information = 1 - _nats(probability, y) / _nats(np.full(len(y), rate), y)
+    return float(roc_auc_score(y, probability)), float(f1), information
+
+
+def _nats(probability: np.ndarray, y: np.ndarray) -> float:
+    """Cross-entropy."""
+    return -float((xlogy(y, probability) + xlog1py(~y, -probability)).mean())

@@ -32,8 +32,8 @@ DEFINITIONS = {
     "pw_mcc": "mean |cosine| of atoms and those of another seed matched to them one to one, dead ones too, mean over "
     "other seeds; kind=chance: random atoms of the same shapes; at best 1",
     "udr": "how exclusively each live latent goes with one of another seed's (|Spearman| of codes on the same held-out "
-    "rows, below .05 as 0), median over other seeds; kind=chance: the other's rows shuffled; at best 1; NaN when no "
-    "latent lives",
+    "rows, below .05 as 0), median over other seeds; kind=chance: the other's rows shuffled; kind=ceiling: the "
+    "dictionary with itself, 1 only if its latents go with none of one another; NaN when none lives",
 }
 RARE = 1e-4
 """Share of rows that a latent must be active in to be counted."""
@@ -68,6 +68,7 @@ def agreement(run: Run) -> list[Score]:
         ("pw_mcc", "chance", chance),
         ("udr", "measured", median(exclusive)),
         ("udr", "chance", median(shuffled)),
+        ("udr", "ceiling", udr(own_codes, own_codes)),
     ]
     return [Score(metric=name, value=value, better="higher", params={"kind": kind}) for name, kind, value in scores]
 

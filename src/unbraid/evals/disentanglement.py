@@ -71,10 +71,10 @@ Kind = Literal["measured", "chance", "ceiling"]
 
 def disentanglement(run: Run) -> list[Score]:
     """Raises NoTruth when the factors are not known."""
-    return disentanglement_scores(run.dictionary(), run.source.truth())
+    return disentanglement_scores(run.dictionary(), run.source.truth(), rows=ROWS)
 
 
-def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int = ROWS) -> list[Score]:
+def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -> list[Score]:
     """`dictionary`: for raw activations."""
     labelled = truth.labelled(rows, split="eval", seed=SEED)
     latents, factors = codes(dictionary, labelled.x), magnitudes(labelled)
