@@ -25,6 +25,7 @@ from unbraid.worlds.downstream import Downstream, Gate, in_subspace
 from unbraid.worlds.firing import Firing, Firings, add_factors
 from unbraid.worlds.forest import Forest, Span, spans
 from unbraid.worlds.geometry import check_coherence, orthonormal, random_units, units
+from unbraid.worlds.limits import check_numbers
 from unbraid.worlds.magnitudes import Kind, Magnitudes
 from unbraid.worlds.manifolds import MOST, Manifold, Manifolds
 
@@ -346,7 +347,7 @@ def axes(world: World) -> int:
 
 def check(world: World) -> None:
     """Raise ValueError, saying what to change, for a world that cannot be."""
-    check_numbers(world)
+    check_numbers(vars(world))
     forest = world._forest
     alone = forest.factors - sum(forest.sizes)
     if world.circles + world.spheres > alone:
@@ -362,36 +363,6 @@ def check(world: World) -> None:
     Magnitudes(world.magnitudes, world.spread, world.levels)
     forest.probabilities(world.l0, world.zipf)
     check_effects(world)
-
-
-def check_numbers(world: World) -> None:
-    """What each number may be, by itself."""
-    for name in (
-        "factors",
-        "d_in",
-        "roots",
-        "branching",
-        "correlation_groups",
-        "correlation_rank",
-        "context_size",
-        "block_rows",
-    ):
-        if getattr(world, name) < 1:
-            raise ValueError(f"{name} is {getattr(world, name)}; it must be at least 1")
-    never_negative = ("depth", "dense", "dense_spread", "circles", "spheres", "spread", "noise", "bias", "effect")
-    for name in (*never_negative, "interaction", "interactions", "effect_dimensions", "zipf"):
-        if getattr(world, name) < 0:
-            raise ValueError(f"{name} is {getattr(world, name)}; it must not be negative")
-    for name in ("l0", "sharpness"):
-        if getattr(world, name) <= 0:
-            raise ValueError(f"{name} is {getattr(world, name)}; it must be positive")
-    for name in ("exclusive", "effective", "correlation"):
-        value = getattr(world, name)
-        if not 0 <= value <= 1 or (name == "correlation" and value == 1):
-            raise ValueError(f"{name} is {value}; it must be a share of 1{', and less' * (name == 'correlation')}")
-    low, high = world.dense_probability
-    if not 0 < low <= high <= 1:
-        raise ValueError(f"dense_probability is {low, high}; both must lie inside (0, 1], the smaller first")
 
 
 def check_effects(world: World) -> None:
