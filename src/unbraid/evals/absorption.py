@@ -1,0 +1,241 @@
+"""Absorption, without probes: does the latent of a parent fall silent where a child's latent speaks for both?
+
+    full       = P(no parent latent fires, and child latents supply >= 0.4 of the parent | parent and a child active)
+    fractional = mean of min(supplied by child latents, missing from parent latents) / magnitude of the parent,
+    supplied by latents L = sum over l in L of z_l cos(atom_l, d_parent),   missing = magnitude - supplied by its own
+
+A parent's latents are found where it is active *without* any child, so that absorption cannot hide them: the one of
+the best F1 there, and greedily those that raise the F1 of their union by more than 0.03. Child latents are all others
+that stand for a factor below the parent. After SAEBench's absorption (Chanin et al. 2024, arXiv 2409.14507), with known
+factors in the place of probes. Factors without directions have no projections: full absorption then only asks that some
+child latent fires (params "by"), and there is no fractional one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csc_array, csr_array
+
+from unbraid.detection import FEWEST, owners
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.matching import cosines
+from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.run import Run
+from unbraid.truth import Truth, ancestors
+
+VERSION = 1
+DEFINITIONS = {
+    "absorption_full": "share of rows with a parent and a child in which no latent of the parent fires and latents of "
+    "factors below it supply at least 0.4 of the parent (by=direction) or fire (by=association); mean over scorable "
+    "parents; 0 for the truth, NaN when no parent is scorable",
+    "absorption_fractional": "share of the parent's magnitude that its latents leave out and latents of factors below "
+    "it supply, mean over rows with a parent and a child, then over scorable parents; 0 for the truth, NaN as above",
+    "parent_recall_given_child": "share of rows with a parent and a child in which a latent of the parent fires, mean "
+    "over scorable parents; 1 for the truth; kind=chance: the same latents where the parent is inactive; NaN as above",
+    "parent_recall_alone": "share of rows with a parent and no child in which a latent of the parent fires, mean over "
+    "scorable parents; 1 for the truth; NaN as above",
+    "scorable": "share of parents with latents that detect them when alone (F1 at least halfway from that of a latent "
+    "that always fires to 1); only these are scored: a parent without a latent is missing, not absorbed; near 0 "
+    "without training, 1 for the truth",
+}
+SUPPLIED = 0.4
+"""Share of the parent that child latents must supply to have absorbed it. SAEBench's."""
+GAIN = 0.03
+"""Rise of F1 for which another latent joins a parent's. SAEBench's."""
+CANDIDATES = 10
+"""Latents that may be a parent's. SAEBench's."""
+DETECTED = 0.5
+"""F1 from which a parent is detected: 0 for a latent that always fires, 1 for the truth."""
+
+Rows = Bool[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A parent, and where it is active with and without its children."""
+
+    parent: int
+    with_child: Rows
+    alone: Rows
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A parent's own latents, and the rows in which any of them fires."""
+
+    latents: Int[np.ndarray, " own"]
+    fires: Rows
+    detects: bool
+    """Whether it finds the parent when alone."""
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """What is scored of one parent."""
+
+    recall_given_child: float
+    recall_alone: float
+    false_alarms: float
+    full: float
+    fractional: float
+
+
+def absorption(run: Run) -> list[Score]:
+    """Scores of a dictionary whose source knows its factors. Raises NotApplicable when none has children."""
+    return absorption_scores(run.dictionary(), run.source.truth())
+
+
+@torch.no_grad()
+def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
+    """`dictionary`: for raw activations."""
+    labelled = truth.labelled(ROWS, split="eval")
+    observed = Observed(codes(dictionary, labelled.x), magnitudes(labelled))
+    found = families(observed.factors.tocsc(), truth.parents.numpy(), observed.rows)
+    if not found:
+        raise NotApplicable(
+            f"no factor is active in {FEWEST} rows with a child of its own and in {FEWEST} without: nothing to absorb"
+        )
+    detectors, scored = Detectors(observed), []
+    absorbers = Absorbers(dictionary, observed, truth)
+    for family in found:
+        detector = detectors.of(family)
+        if detector.detects:
+            scored.append(absorbers.absorbed(family, detector))
+    return scores(scored, len(found), by_direction=truth.directions is not None)
+
+
+def scores(scored: list[Absorbed], parents: int, *, by_direction: bool) -> list[Score]:
+    mean = lambda values: float(np.mean(values)) if values else float("nan")
+    full = Score(
+        metric="absorption_full", value=mean([s.full for s in scored]), better="lower",
+        params={"by": "direction" if by_direction else "association"},
+    )  # fmt: skip
+    fractional = Score(metric="absorption_fractional", value=mean([s.fractional for s in scored]), better="lower")
+    return [
+        full,
+        *([fractional] if by_direction else []),
+        Score(
+            metric="parent_recall_given_child", value=mean([s.recall_given_child for s in scored]), better="higher",
+            params={"kind": "measured"},
+        ),
+        Score(
+            metric="parent_recall_given_child", value=mean([s.false_alarms for s in scored]), better="higher",
+            params={"kind": "chance"},
+        ),
+        Score(metric="parent_recall_alone", value=mean([s.recall_alone for s in scored]), better="higher"),
+        Score(metric="scorable", value=len(scored) / parents, better="higher"),
+    ]  # fmt: skip
+
+
+def families(factors: csc_array, parents: Int[np.ndarray, " factors"], rows: int) -> list[Family]:
+    """Every parent that is active in enough rows both with a child and alone."""
+    found = []
+    for parent in np.unique(parents[parents >= 0]).tolist():
+        present, with_child = np.zeros((2, rows), dtype=bool)
+        present[active(factors, parent)] = True
+        for child in np.flatnonzero(parents == parent).tolist():
+            with_child[active(factors, child)] = True
+        with_child &= present
+        alone = present & ~with_child
+        if min(with_child.sum(), alone.sum()) >= FEWEST:
+            found.append(Family(parent, with_child, alone))
+    return found
+
+
+def active(matrix: csc_array, column: int) -> Int[np.ndarray, " active"]:
+    """Rows in which a column is not 0."""
+    return matrix.indices[matrix.indptr[column] : matrix.indptr[column + 1]]
+
+
+class Detectors:
+    """Finds parents' own latents."""
+
+    def __init__(self, observed: Observed):
+        self.by_row: csr_array = observed.latents
+        self.by_latent: csc_array = observed.latents.tocsc()
+        self.fired = observed.fired.numpy()
+
+    def of(self, family: Family) -> Detector:
+        """The latents whose union has, greedily, the best F1 where the parent is alone or not active."""
+        candidates = self.candidates(family)
+        chosen, fires, best = [], np.zeros_like(family.alone), 0.0
+        while candidates:
+            unions = {latent: fires | rows for latent, rows in candidates.items()}
+            f1s = {latent: self.f1(union, family) for latent, union in unions.items()}
+            latent = max(f1s, key=lambda one: f1s[one])
+            if f1s[latent] <= best + GAIN:
+                break
+            chosen, fires, best = [*chosen, latent], unions[latent], f1s[latent]
+            del candidates[latent]
+        always = self.f1(np.ones_like(fires), family)
+        return Detector(np.array(chosen, dtype=int), fires, best - always >= DETECTED * (1 - always))
+
+    def candidates(self, family: Family) -> dict[int, Rows]:
+        """The latents of the best F1, and where they fire."""
+        hits = self.firings(family.alone)
+        fired = self.fired - self.firings(family.with_child)
+        f1 = 2 * hits / (fired + family.alone.sum())
+        found = {}
+        for latent in np.argsort(-f1, kind="stable")[:CANDIDATES].tolist():
+            if hits[latent] > 0:
+                found[latent] = np.zeros_like(family.alone)
+                found[latent][active(self.by_latent, latent)] = True
+        return found
+
+    def firings(self, rows: Rows) -> Int[np.ndarray, " d_sae"]:
+        return np.bincount(self.by_row[np.flatnonzero(rows)].indices, minlength=len(self.fired))
+
+    def f1(self, fires: Rows, family: Family) -> float:
+        fired = np.sum(fires & ~family.with_child)
+        return float(2 * np.sum(fires & family.alone) / max(1, fired + family.alone.sum()))
+
+
+class Absorbers:
+    """Scores what happens to parents where their children are active."""
+
+    def __init__(self, dictionary: Dictionary, observed: Observed, truth: Truth):
+        self.observed = observed
+        self.magnitudes: csc_array = observed.factors.tocsc()
+        self.atoms, self.directions = dictionary.W_dec.cpu(), truth.directions
+        self.above = ancestors(truth.parents).numpy()
+        self.owners = owners(observed)
+
+    def absorbed(self, family: Family, detector: Detector) -> Absorbed:
+        rows = np.flatnonzero(family.with_child)
+        child_latents = np.setdiff1d(np.flatnonzero(self.below(family.parent)), detector.latents)
+        silent = ~detector.fires[rows]
+        absent = ~(family.with_child | family.alone)
+        speaking = self.observed.latents[rows][:, child_latents]
+        fractional = float("nan")
+        if self.directions is None:
+            instead = np.diff(speaking.indptr) > 0
+        else:
+            magnitude = self.magnitude(family.parent)[rows]
+            own = self.observed.latents[rows][:, detector.latents] @ self.cosines(detector.latents, family.parent)
+            others = speaking @ self.cosines(child_latents, family.parent)
+            instead = others >= SUPPLIED * magnitude
+            fractional = float(np.mean(np.clip(np.minimum(others, magnitude - own), 0, None) / magnitude))
+        return Absorbed(
+            recall_given_child=float(np.mean(~silent)),
+            recall_alone=float(np.mean(detector.fires[family.alone])),
+            false_alarms=float(np.mean(detector.fires[absent])) if absent.any() else float("nan"),
+            full=float(np.mean(silent & instead)),
+            fractional=fractional,
+        )
+
+    def below(self, parent: int) -> Bool[np.ndarray, " d_sae"]:
+        """Latents that stand for a factor below the parent."""
+        return (self.owners >= 0) & (self.above[:, self.owners] == parent).any(0)
+
+    def magnitude(self, factor: int) -> Float[np.ndarray, " rows"]:
+        dense = np.zeros(self.observed.rows)
+        part = slice(self.magnitudes.indptr[factor], self.magnitudes.indptr[factor + 1])
+        dense[self.magnitudes.indices[part]] = self.magnitudes.data[part]
+        return dense
+
+    def cosines(self, latents: Int[np.ndarray, " some"], factor: int) -> Float[np.ndarray, " some"]:
+        assert self.directions is not None
+        return cosines(self.atoms[latents], self.directions[[factor]])[:, 0].double().numpy()

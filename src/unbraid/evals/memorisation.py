@@ -1,0 +1,141 @@
+"""Memorisation: latents that stand for products of factors, not for factors.
+
+    literals of latent l: f, then "and g" or "and not g", each the one that raises the F1 of the conjunction with l most
+    l is a product when  F1(best conjunction) >= 0.5  and  F1(best conjunction) - F1(best single factor) >= 0.2
+
+An infinitely wide sparse dictionary would give each state of the world a latent of its own. A child implies its parent,
+so no conjunction holds a factor and another above or below it: the child alone is no product, nor is a parent that is
+silent for its child (that is absorption). The order of a product is the number of literals that come within 0.05 of
+its best F1; at most 8 are tried.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csc_array, csr_array
+
+from unbraid.chance import untrained_like
+from unbraid.detection import FEWEST
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import Score
+from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.run import Run
+from unbraid.truth import Truth, ancestors
+
+VERSION = 1
+DEFINITIONS = {
+    "product_latents": "latents that a conjunction of two or more unrelated factors, or their absence, explains much "
+    "better than any one factor does (F1 at least 0.5, and 0.2 above); 0 for the truth; kind=chance: untrained, same "
+    "shape and L0, here and below",
+    "product_share": "product latents over latents that fire in at least 10 rows; NaN when none does",
+    "product_order": "mean number of factors in a product; NaN when there are no products",
+}
+EXPLAINED = 0.5
+"""F1 from which a conjunction explains a latent."""
+GAIN = 0.2
+"""What it must explain beyond any single factor."""
+SLACK = 0.05
+"""F1 that further literals must add to count in the order."""
+MOST = 8
+"""Literals tried."""
+
+
+def memorisation(run: Run) -> list[Score]:
+    """Scores of a dictionary whose source knows its factors."""
+    return memorisation_scores(run.dictionary(), run.source.truth())
+
+
+@torch.no_grad()
+def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
+    """`dictionary`: for raw activations."""
+    labelled = truth.labelled(ROWS, split="eval")
+    factors, above = magnitudes(labelled), ancestors(truth.parents).numpy()
+    observed = Observed(codes(dictionary, labelled.x), factors)
+    untrained = Observed(codes(untrained_like(observed.latents, labelled.x), labelled.x), factors)
+    return [*scores(observed, above, "measured"), *scores(untrained, above, "chance")]
+
+
+def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: str) -> Iterator[Score]:
+    orders = product_orders(observed, above)
+    products, live = orders[orders > 1], np.sum(orders > 0)
+    mean = lambda part, whole: float(part / whole) if whole else float("nan")
+    params = {"kind": kind}
+    yield Score(metric="product_latents", value=float(len(products)), better="lower", params=params)
+    yield Score(metric="product_share", value=mean(len(products), live), better="lower", params=params)
+    yield Score(metric="product_order", value=mean(products.sum(), len(products)), better="neither", params=params)
+
+
+def product_orders(observed: Observed, above: Int[np.ndarray, "height factors"]) -> Int[np.ndarray, " d_sae"]:
+    """How many literals each latent stands for: 1 when it is no product, 0 when it fires too rarely to tell."""
+    search = Search(observed, above)
+    latents: csc_array = observed.latents.tocsc()
+    orders = np.zeros(len(observed.fired), dtype=int)
+    for latent in np.flatnonzero(observed.fired.numpy() >= FEWEST).tolist():
+        f1s = np.array(list(search.f1s(latents.indices[latents.indptr[latent] : latents.indptr[latent + 1]])))
+        is_product = f1s[-1] >= EXPLAINED and f1s[-1] - f1s[0] >= GAIN
+        orders[latent] = 1 + np.argmax(f1s >= f1s[-1] - SLACK) if is_product else 1
+    return orders
+
+
+class Search:
+    """Grows conjunctions of factors, one literal at a time."""
+
+    def __init__(self, observed: Observed, above: Int[np.ndarray, "height factors"]):
+        self.by_row: csr_array = observed.factors
+        self.by_factor: csc_array = observed.factors.tocsc()
+        self.present = observed.present.numpy()
+        self.rows = observed.rows
+        self.above = above
+
+    def f1s(self, fired: Int[np.ndarray, " fired"]) -> Iterator[float]:
+        """F1 of the best conjunction of 1, 2, … literals with the rows in which a latent fired, rising while it may
+        yet become a product."""
+        f1 = 2 * self.counts(fired) / (len(fired) + self.present)
+        factor = int(np.argmax(f1))
+        single = best = float(f1[factor])
+        yield single
+        fires = np.zeros(self.rows, dtype=bool)
+        fires[fired] = True
+        rows, free = self.active(factor), ~self.related(factor)
+        for _ in range(MOST - 1):
+            hits = np.sum(fires[rows])
+            # The best that literals could still do is to leave the hits and nothing else.
+            if 2 * hits / (len(fired) + hits) < max(EXPLAINED, single + GAIN):
+                return
+            negated, factor, f1 = self.next_literal(rows, fires, len(fired), free)
+            if f1 <= best:
+                return
+            best = f1
+            yield best
+            narrow = np.setdiff1d if negated else np.intersect1d
+            rows = narrow(rows, self.active(factor), assume_unique=True)
+            free &= ~self.related(factor)
+
+    def next_literal(
+        self,
+        rows: Int[np.ndarray, " some"],
+        fires: Bool[np.ndarray, " rows"],
+        fired: int,
+        free: Bool[np.ndarray, " factors"],
+    ) -> tuple[bool, int, float]:
+        """Whether negated, which factor, and the F1 of `rows` narrowed by it."""
+        hit = rows[fires[rows]]
+        with_, hits = self.counts(rows), self.counts(hit)
+        f1 = np.stack([2 * hits / (fired + with_), 2 * (len(hit) - hits) / (fired + len(rows) - with_)]) * free
+        negated, factor = np.unravel_index(int(np.argmax(f1)), f1.shape)
+        return bool(negated), int(factor), float(f1[negated, factor])
+
+    def counts(self, rows: Int[np.ndarray, " some"]) -> Float[np.ndarray, " factors"]:
+        """In how many of the rows each factor is active."""
+        return np.bincount(self.by_row[rows].indices, minlength=len(self.present)).astype(float)
+
+    def active(self, factor: int) -> Int[np.ndarray, " active"]:
+        return self.by_factor.indices[self.by_factor.indptr[factor] : self.by_factor.indptr[factor + 1]]
+
+    def related(self, factor: int) -> Bool[np.ndarray, " factors"]:
+        """The factor, those above it and those below it."""
+        found = (self.above == factor).any(0)
+        found[[factor, *(f for f in self.above[:, factor] if f >= 0)]] = True
+        return found

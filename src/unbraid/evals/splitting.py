@@ -1,0 +1,92 @@
+"""Splitting: how many latents one factor is spread over, and whether that grows with width.
+
+    latents_per_factor = mean over factors of exp(entropy of w),   w_l proportional to the rows of the factor in which
+    latent l fires, over the latents that stand for it
+
+An effective count: 1 for one latent, n for n equal parts of a factor and for n copies, whatever else the dictionary
+holds. (A share, such as distinct factors over latents, falls with width alone.) The slope is least squares against
+log2(d_sae) over runs that differ in width and name alone, and over the factors that all of them have latents for.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from unbraid.chance import untrained_like
+from unbraid.detection import owners
+from unbraid.evaluation import Score
+from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.run import Run
+from unbraid.truth import Labelled
+from unbraid.widths import other_widths, width
+
+VERSION = 1
+DEFINITIONS = {
+    "latents_per_factor": "effective number (exp of the entropy of their firings) of latents that stand for a factor, "
+    "mean over the represented factors; 1 for the truth, n for n parts or n copies; NaN when no latent stands for any",
+    "represented": "share of the active factors with a latent that stands for them: fires for them with purity 0.5 or "
+    "more; kind=chance: untrained, same shape and L0; 1 for the truth",
+    "latents_per_factor_slope": "rise of latents_per_factor when the width doubles, over runs that differ in width "
+    "alone and factors represented at every width; 0 for the truth; only where there are such runs",
+}
+
+
+def splitting(run: Run) -> list[Score]:
+    """Scores of a dictionary whose source knows its factors."""
+    labelled = run.source.truth().labelled(ROWS, split="eval")
+    factors = magnitudes(labelled)
+    observed = observe_run(run, labelled)
+    by_chance = Observed(codes(untrained_like(observed.latents, labelled.x), labelled.x), factors)
+    counts, chance = effective_counts(observed), effective_counts(by_chance)
+    scores = [
+        Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),
+        Score(metric="represented", value=represented(counts, observed), better="higher", params={"kind": "measured"}),
+        Score(metric="represented", value=represented(chance, observed), better="higher", params={"kind": "chance"}),
+    ]
+    if others := peers(run):
+        by_width = {width(run): counts}
+        by_width |= {width(other): effective_counts(observe_run(other, labelled)) for other in others}
+        scores.append(Score(metric="latents_per_factor_slope", value=slope(by_width), better="lower"))
+    return scores
+
+
+def peers(run: Run) -> list[Run]:
+    """Runs beside that differ in width and name alone."""
+    return other_widths(run)
+
+
+@torch.no_grad()
+def observe_run(run: Run, labelled: Labelled) -> Observed:
+    return Observed(codes(run.dictionary(), labelled.x), magnitudes(labelled))
+
+
+def effective_counts(observed: Observed) -> Float[np.ndarray, " factors"]:
+    """Effective number of latents that stand for each factor; 0 where none does."""
+    owner = owners(observed)
+    latents = np.flatnonzero(owner >= 0)
+    factors = owner[latents]
+    weights = np.asarray(observed.both[latents, factors])
+    size = len(observed.present)
+    total = np.bincount(factors, weights, size)
+    share = weights / total[factors]
+    entropy = np.bincount(factors, -share * np.log(share), size)
+    return np.where(total > 0, np.exp(entropy), 0.0)
+
+
+def mean_found(counts: Float[np.ndarray, " factors"]) -> float:
+    found = counts[counts > 0]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def represented(counts: Float[np.ndarray, " factors"], observed: Observed) -> float:
+    active = observed.present.numpy() > 0
+    return float(np.mean(counts[active] > 0)) if active.any() else float("nan")
+
+
+def slope(by_width: dict[int, Float[np.ndarray, " factors"]]) -> float:
+    """Per doubling; NaN when no factor is represented at every width."""
+    counts = np.stack(list(by_width.values()))
+    everywhere = (counts > 0).all(0)
+    if not everywhere.any():
+        return float("nan")
+    return float(np.polyfit(np.log2(list(by_width)), counts[:, everywhere].mean(1), 1)[0])

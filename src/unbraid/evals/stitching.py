@@ -1,0 +1,71 @@
+"""Stitching: of the latents a dictionary has beyond one half as wide, how many are new, and how many restate?
+
+    novel = share of live latents whose largest cosine with an atom of the narrower dictionary is below 0.7
+
+Novel latents hold what the narrower dictionary missed, reconstruction latents what it had, split more finely (Leask et
+al. 2025, arXiv 2502.04878). Runs of one seed start alike: a narrower dictionary's first atoms are the first half of a
+wider one's, so without any training half of the latents count as restated.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.matching import cosines
+from unbraid.run import Run
+from unbraid.source import held_out
+from unbraid.widths import other_widths, width
+
+VERSION = 1
+DEFINITIONS = {
+    "novel": "share of live latents whose largest cosine with an atom of the run of half the width is below 0.7; "
+    "kind=chance: untrained atoms of one seed, half of which are shared; NaN without live latents",
+    "restated": "share of live latents at 0.7 or above: 1 - novel",
+}
+CLOSE = 0.7
+"""Cosine from which a latent restates one of the narrower dictionary."""
+ROWS = 32_768
+"""Held-out activations on which a latent must fire to be live."""
+CHUNK = 2048
+
+
+def stitching(run: Run) -> list[Score]:
+    """Scores of the wider of two runs. Raises NotApplicable when there is no run of half the width beside."""
+    halves = peers(run)
+    if not halves:
+        raise NotApplicable(f"no run beside differs in width alone and has half of this one's {width(run)} latents")
+    dictionary = run.dictionary()
+    (live,) = torch.nonzero(firings(dictionary, held_out(run.source, ROWS).x), as_tuple=True)
+    measured = novel(dictionary.W_dec[live], halves[0].dictionary().W_dec)
+    atoms = torch.randn(dictionary.W_dec.shape, generator=seeding.stream(0, "stitching/chance"))
+    by_chance = novel(atoms, atoms[: width(halves[0])])
+    return [
+        Score(metric="novel", value=measured, better="higher", params={"kind": "measured"}),
+        Score(metric="novel", value=by_chance, better="higher", params={"kind": "chance"}),
+        Score(metric="restated", value=1 - measured, better="lower", params={"kind": "measured"}),
+        Score(metric="restated", value=1 - by_chance, better="lower", params={"kind": "chance"}),
+    ]
+
+
+def peers(run: Run) -> list[Run]:
+    """The run of half the width, when there is one."""
+    return [other for other in other_widths(run) if 2 * width(other) == width(run)][:1]
+
+
+def novel(atoms: Float[Tensor, "latents d_in"], narrower: Float[Tensor, "half d_in"]) -> float:
+    """Share of atoms that no atom of the narrower dictionary is close to; NaN of none."""
+    closest = [cosines(part, narrower).amax(1) for part in atoms.split(CHUNK)]
+    return float((torch.cat(closest) < CLOSE).double().mean())
+
+
+@torch.no_grad()
+def firings(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> Int[Tensor, " d_sae"]:
+    """Rows in which each latent fires."""
+    device = dictionary.W_dec.device
+    total = torch.zeros(dictionary.d_sae, dtype=torch.long)
+    for part in x.split(CHUNK):
+        total += dictionary.encode(part.to(device)).firings().cpu()
+    return total
