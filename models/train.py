@@ -36,7 +36,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    tokens: int = 14_000_000
+    tokens: int = 9_000_000
     batch: int = 4096
     """Tokens a step, about."""
     lr: float = 3e-3

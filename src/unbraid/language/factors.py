@@ -79,6 +79,8 @@ def expressed(told: Told) -> frozenset[int]:
         value, new = getattr(told.before, variable), getattr(told.state, variable)
         if new not in (-1, value):
             found |= with_value(variable, new)
+    if told.before.node == "converse":
+        return frozenset()  # `below` answers `above`: the word names the one relation and follows from the other
     return with_parents(frozenset(found)) | shown_by_choice(relevant(told.before), told.move)
 
 
@@ -225,9 +227,7 @@ def retold(told: Sequence[Told], variable: str, value: int) -> list[Told] | None
     now = getattr(told[-1].state, variable)
     if now in (-1, value):
         return None
-    start = len(told) - 1
-    while getattr(told[start].before, variable) == now:
-        start -= 1
+    start = next(i for i in reversed(range(len(told))) if chooses(told[i], variable, now))
     before, _, after = told[start]
     wanted = after._replace(**{variable: value})
     first = next((move for move in moves(before) if gives(move, variable) and move.turn.after(before) == wanted), None)
@@ -241,6 +241,14 @@ def retold(told: Sequence[Told], variable: str, value: int) -> list[Told] | None
             return None
         new.append(Told(state, same, same.turn.after(state)))
     return new
+
+
+def chooses(told: Told, variable: str, value: int) -> bool:
+    """Whether a word gives the variable this value where another was possible."""
+    return gives(told.move, variable) and any(
+        gives(move, variable) and getattr(move.turn.after(told.before), variable) != value
+        for move in moves(told.before)
+    )
 
 
 def gives(move: Move, variable: str) -> bool:

@@ -96,7 +96,7 @@ def one(word: str, node: str) -> Iterator[Move]:
 def opener(s: State) -> Iterator[Move]:
     for register, words in enumerate(lex.REGISTERS.values()):
         for i, word in enumerate(words["open"]):
-            yield Move(f"opener {i}", word, 0.25, to("opened", register=register))
+            yield Move(f"opener {register} {i}", word, 0.25, to("opened", register=register))
 
 
 def opened(s: State) -> Iterator[Move]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -381,6 +381,19 @@ class LanguageModel(Source):
     def logits(self, windows: Windows) -> Float[Tensor, "seq pos vocabulary"]:
         """What the model predicts. `windows[:8]` keeps memory down."""
         return forward(self._model, windows.ids, windows.attention).logits.float()
+
+    def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
+        """Windows of whole documents given as tokens."""
+        ids = [torch.tensor(self.tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
+        packed = Packed.of(list(enumerate(ids)), self._reader)
+        if len(packed) != len(documents):
+            raise ValueError(f"a document is longer than context {self.context}; raise --source.context")
+        return packed.windows(torch.arange(len(packed))).to(self._device)
+
+    def logits_from(self, windows: Windows, acts: Float[Tensor, "seq pos d_in"]) -> Float[Tensor, "seq pos vocabulary"]:
+        """What the model predicts when its activations at the site are these."""
+        with self._tap.hooked(lambda hidden: acts.to(hidden.dtype)):
+            return self.logits(windows)
 
     def spliced_logits(
         self, windows: Windows, replace: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]

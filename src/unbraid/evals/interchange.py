@@ -1,0 +1,240 @@
+"""Interchange: give a few latents the values they have in a minimal pair; does the model then read the other text?
+
+    x' = x + sum_(i in top n) (z_i(other text) - z_i(text)) atom_i        wherever the texts may differ
+    cause = (TV(p, p*) - TV(p', p*)) / (TV(p, p*) - TV(p_other, p*)),   isolation = 1 - extra mass on betraying words
+
+p, p', p_other: the model's next-word distribution on the text, on the text with x', on the other text; p*: the exact
+one after the other text. TV: total variation. Sums over pairs, then the mean over the variables that the model itself
+follows. Like RAVEL (Huang et al. 2024) as SAEBench scores it, but the counterfactual is exact, latents are ranked and
+not learned, and n is part of the score: the latents of a variable are those that change most, on average, in other
+pairs that differ in it. error=kept leaves what the dictionary does not explain in place; error=dropped replaces
+activations by reconstructions, so that fidelity counts as well.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.language.pairs import VARIABLES, Pair, pairs
+from unbraid.run import Run
+from unbraid.source import held_out
+from unbraid.sources.language_model import LanguageModel
+from unbraid.text import Windows, is_language
+
+VERSION = 1
+_WAYS = "directions: what is swapped, latents or as many random, principal or supervised directions"
+DEFINITIONS = {
+    "cause": "how far swapping n directions moves the next word towards the exact one of the other text, as a share of "
+    f"how far the other text itself does; 1 is as far; {_WAYS}",
+    "isolation": "1 - probability moved to words that would betray a change in another variable; at best 1",
+    "interchange": "mean of cause and isolation, as RAVEL's disentanglement score; doing nothing scores 0.5",
+    "nonsense": "probability moved to words that neither text allows",
+    "cause_by_variable": "cause of one variable, 4 latents, error kept; absent for variables the model does not follow",
+    "followed": "share of the language's variables that the model itself follows: reading the other text brings it at "
+    "least half of the way to the exact next word",
+}
+COUNTS = (1, 4, 16, 64)
+SCORED, RANKED = 24, 48
+"""Pairs of each variable that are scored, and others that latents are ranked on."""
+SEED = 0
+ROWS = 8192
+"""Rows principal directions are fitted on."""
+FOLLOWED = 0.5
+"""Share of the way that reading the other text must bring the model, for a variable to be scored."""
+
+
+def interchange(run: Run) -> list[Score]:
+    """Scores of a dictionary at a site of a model that reads the synthetic language."""
+    model = run.source
+    if not isinstance(model, LanguageModel) or not is_language(model.text):
+        raise NotApplicable("interchange needs minimal pairs, which only --source.text language://… has")
+    return interchange_scores(run.dictionary(), model)
+
+
+@torch.no_grad()
+def interchange_scores(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
+    """`dictionary`: for raw activations."""
+    tables = followed(model)
+    scores = list(baselines(model))
+    for count in COUNTS:
+        for error in ("kept", "dropped"):
+            swaps = {v: latent_swap(dictionary, t, count, drop=error == "dropped") for v, t in tables.items()}
+            found = {v: outcome(model, tables[v].scored, swap) for v, swap in swaps.items()}
+            scores += rows(found, {"directions": "latents", "n": count, "error": error})
+            if (count, error) == (4, "kept"):
+                scores += [score("cause_by_variable", one.cause, {"variable": v}) for v, one in found.items()]
+    return scores
+
+
+# ---- pairs as a model reads them
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Activations of both texts of some pairs, and what the model predicts at their ends."""
+
+    pairs: Sequence[Pair]
+    windows: Windows
+    base: Float[Tensor, "seq pos d_in"]
+    other: Float[Tensor, "seq pos d_in"]
+    swapped: Bool[Tensor, "seq pos"]
+    """From the first word that differs to the end."""
+    last: Int[Tensor, " seq"]
+    predicted: Float[Tensor, "seq vocabulary"]
+    predicted_other: Float[Tensor, "seq vocabulary"]
+
+
+class Table(NamedTuple):
+    """A variable's pairs."""
+
+    ranked: Read
+    scored: Read
+
+
+def followed(model: LanguageModel) -> dict[str, Table]:
+    """The pairs of every variable that the model itself follows. Raises ValueError when there is none."""
+    tables = {variable: prepared(model, variable) for variable in VARIABLES}
+    found = {variable: table for variable, table in tables.items() if follows(table.scored)}
+    if not found:
+        raise ValueError(
+            f"{model.model} follows no variable of the language; use a model trained on it, such as embedded"
+        )
+    return found
+
+
+def follows(seen: Read) -> bool:
+    here, there = (distance(p, seen.pairs).sum() for p in (seen.predicted, seen.predicted_other))
+    return bool(here - there >= FOLLOWED * here)
+
+
+def distance(predicted: Float[Tensor, "seq vocabulary"], found: Sequence[Pair]) -> Float[Tensor, " seq"]:
+    """Total variation to the exact distribution after the other text."""
+    target = torch.stack([pair.after for pair in found])
+    return 0.5 * (predicted.cpu()[:, : target.shape[1]] - target).abs().sum(1)
+
+
+@lru_cache(maxsize=64)
+def prepared(model: LanguageModel, variable: str) -> Table:
+    found = pairs(variable, RANKED + SCORED, seed=SEED)
+    return Table(read(model, found[:RANKED]), read(model, found[RANKED:]))
+
+
+def read(model: LanguageModel, found: Sequence[Pair]) -> Read:
+    windows = model.whole([pair.base for pair in found])
+    others = model.whole([pair.changed for pair in found])
+    shift = windows.ids.shape[1] - max(len(pair.base) for pair in found)  # 1 where there is a start token
+    last = windows.attention.sum(1) - 1
+    places = torch.arange(windows.ids.shape[1], device=last.device)
+    first = torch.tensor([pair.start + shift for pair in found], device=last.device)
+    swapped = (places >= first[:, None]) & (places <= last[:, None])
+    base, other = model.activations(windows), model.activations(others)
+    ends = torch.arange(len(found)), last
+    predicted = model.logits(windows)[ends].double().softmax(-1)
+    return Read(found, windows, base, other, swapped, last, predicted, model.logits(others)[ends].double().softmax(-1))
+
+
+# ---- swaps: rows of the text and of the other text, to rows
+
+Swap = Callable[[Float[Tensor, "row d_in"], Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
+
+
+def latent_swap(dictionary: Dictionary, table: Table, count: int, *, drop: bool) -> Swap:
+    """Give the `count` latents that change most between texts the other text's values."""
+    ranked = table.ranked
+    change = codes(dictionary, ranked.other[ranked.swapped]) - codes(dictionary, ranked.base[ranked.swapped])
+    top = change.abs().mean(0).topk(min(count, dictionary.d_sae)).indices
+
+    def swap(base: Tensor, other: Tensor) -> Tensor:
+        before, after = codes(dictionary, base), codes(dictionary, other)
+        moved = base + ((after - before)[:, top] @ dictionary.W_dec[top])
+        return moved - base + before @ dictionary.W_dec + dictionary.b_dec if drop else moved
+
+    return swap
+
+
+def codes(dictionary: Dictionary, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_sae"]:
+    return dictionary.encode(x).dense()
+
+
+def subspace_swap(directions: Float[Tensor, "n d_in"]) -> Swap:
+    """Give the part within a subspace, spanned by orthonormal rows, the other text's value."""
+    return lambda base, other: base + (other - base) @ directions.T @ directions
+
+
+# ---- scoring
+
+
+class Outcome(NamedTuple):
+    cause: float
+    isolation: float
+    nonsense: float
+
+
+def outcome(model: LanguageModel, seen: Read, swap: Swap) -> Outcome:
+    acts = seen.base.clone()
+    acts[seen.swapped] = swap(seen.base[seen.swapped], seen.other[seen.swapped])
+    logits = model.logits_from(seen.windows, acts)
+    found = logits[torch.arange(len(seen.pairs)), seen.last].double().softmax(-1).cpu()
+    before, other = seen.predicted.cpu(), seen.predicted_other.cpu()
+    here, there, moved = (distance(p, seen.pairs).sum() for p in (before, other, found))
+    leaks, nonsense = [], []
+    for i, pair in enumerate(seen.pairs):
+        impossible = (pair.before == 0) & (pair.after == 0)
+        extra = found[i, : len(impossible)] - torch.maximum(before[i], other[i])[: len(impossible)]
+        leaks += [float(extra[list(words)].sum().clamp(min=0)) for words in pair.betraying.values()]
+        nonsense.append(float(extra[impossible].sum().clamp(min=0)))
+    isolation = 1 - sum(leaks) / len(leaks) if leaks else float("nan")
+    return Outcome(float((here - moved) / (here - there)), isolation, sum(nonsense) / len(nonsense))
+
+
+def rows(found: dict[str, Outcome], params: dict[str, float | str]) -> Iterator[Score]:
+    """Means over variables. Isolation is over those with a place where another variable could be betrayed."""
+    cause = torch.tensor([one.cause for one in found.values()], dtype=torch.float64).mean()
+    isolation = torch.tensor([one.isolation for one in found.values()], dtype=torch.float64).nanmean()
+    yield score("cause", float(cause), params)
+    yield score("isolation", float(isolation), params)
+    yield score("interchange", float((cause + isolation) / 2), params)
+    nonsense = sum(one.nonsense for one in found.values()) / len(found)
+    yield Score(metric="nonsense", value=nonsense, better="lower", params=params)
+
+
+def score(metric: str, value: float, params: dict[str, float | str]) -> Score:
+    return Score(metric=metric, value=value, better="higher", params=params)
+
+
+# ---- baselines: the same for every run of a source
+
+
+@lru_cache(maxsize=4)
+def baselines(model: LanguageModel) -> tuple[Score, ...]:
+    """Swaps within random, principal and supervised subspaces, and of everything (n = d_in)."""
+    tables = followed(model)
+    x = held_out(model, ROWS).x
+    principal = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)))[1].flip(1).T
+    random = torch.linalg.qr(torch.randn(model.d_in, model.d_in, generator=seeding.stream(SEED, "interchange/random")))[
+        0
+    ]
+    scores = [score("followed", len(tables) / len(VARIABLES), {})]
+    for count in (*(n for n in COUNTS if n < model.d_in), model.d_in):
+        for name in ("random", "principal", "supervised"):
+            found = {}
+            for variable, table in tables.items():
+                own = {"random": random, "principal": principal, "supervised": supervised(table)}
+                found[variable] = outcome(model, table.scored, subspace_swap(own[name][:count].to(x)))
+            scores += rows(found, {"directions": name, "n": count, "error": "kept"})
+    return tuple(scores)
+
+
+def supervised(table: Table) -> Float[Tensor, "d_in d_in"]:
+    """Directions in which the two texts of the ranking pairs differ most: the best a linear swap could know."""
+    ranked = table.ranked
+    difference = ranked.other[ranked.swapped] - ranked.base[ranked.swapped]
+    return torch.linalg.eigh(difference.T @ difference)[1].flip(1).T

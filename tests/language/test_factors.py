@@ -1,0 +1,108 @@
+import pytest
+import torch
+
+from unbraid.language.documents import documents, read, words
+from unbraid.language.factors import FACTORS, INDEX, active, retold
+from unbraid.language.grammar import PAST
+from unbraid.language.lexicon import IDS, NOUNS
+from unbraid.language.pairs import LEAST, VARIABLES, pairs
+
+HEADER = "hey , today in the forest , "
+
+
+def names(text: str) -> set[str]:
+    """Factors active at the last word."""
+    return {FACTORS[i].name for i in active(read(text.split())[-1])}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hey", {"register=plain"}),
+        ("hey , today", {"tense=present"}),
+        (HEADER + "the", {"setting=outdoors", "place=forest"}),
+        (HEADER + "the crows", {"tense=present", "number=plural", "kind=animal", "class=bird", "noun=crow"}),
+        (HEADER + "the crows sleep", {"tense=present", "number=plural", "kind=animal"}),
+        (HEADER + "the crows fly", {"tense=present", "number=plural", "kind=animal", "class=bird"}),
+        (HEADER + "the crows fly and", {"number=plural"}),
+        (HEADER + "the big crow is", {"tense=present", "number=singular"}),
+        (HEADER + "the big crow flies and it is", {"tense=present", "number=singular", "adjective=big"}),
+        (HEADER + "the crow is above the fox , so the fox is", {"tense=present", "number=singular", "relation=above"}),
+        (HEADER + "the crow is above the fox , so the fox is below", set()),
+    ],
+)
+def test_a_word_holds_what_it_says_and_what_the_next_word_needs(text: str, expected: set[str]) -> None:
+    assert names(text) == expected
+
+
+def test_a_name_holds_all_that_is_known_of_the_person() -> None:
+    found = names(HEADER + "Ada")
+    assert {f.split("=")[0] for f in found} == {"tense", "number", "kind", "named", "home", "job", "gender"}
+    assert {f.split("=")[0] for f in names(HEADER + "Ada lives in")} == {"kind", "named", "home"}
+
+
+def test_children_are_active_only_with_their_parents() -> None:
+    for told in documents(100, seed=3):
+        for word in told:
+            found = active(word)
+            assert all(FACTORS[i].parent == -1 or FACTORS[i].parent in found for i in found)
+
+
+def test_every_factor_occurs_and_none_always() -> None:
+    counts = torch.zeros(len(FACTORS))
+    total = 0
+    for told in documents(800, seed=4):
+        for word in told:
+            counts[list(active(word))] += 1
+            total += 1
+    assert bool((counts > 10).all()) and bool((counts < 0.5 * total).all())
+
+
+def test_a_text_told_again_differs_in_what_the_variable_decides_and_nothing_else() -> None:
+    told = read((HEADER + "the old crows fly and they").split())
+    changed = retold(told, "plural", 0)
+    assert changed is not None
+    assert " ".join(words(changed)) == HEADER + "the old crow flies and it"
+    yesterday = retold(told, "tense", PAST)
+    assert yesterday is not None
+    assert " ".join(words(yesterday)) == "hey , yesterday in the forest , the old crows flew and they"
+    fox = retold(told[:-3], "subject", NOUNS.index("fox"))
+    assert fox is not None
+    assert words(fox)[-1] == "foxes"
+
+
+def test_a_variable_given_twice_changes_where_it_was_given_last() -> None:
+    told = read((HEADER + "a crow flies . today the fox").split())
+    changed = retold(told, "tense", PAST)
+    assert changed is not None
+    assert " ".join(words(changed)) == HEADER + "a crow flies . yesterday the fox"
+
+
+def test_a_text_that_cannot_be_told_again_is_none() -> None:
+    told = read((HEADER + "the old crows fly").split())
+    assert retold(told, "relation", 1) is None  # not in force
+    assert retold(read((HEADER + "Ada lives").split()), "plural", 1) is None  # one person is one
+
+
+def test_pairs_are_equally_long_and_decide_the_next_word() -> None:
+    for variable in VARIABLES:
+        for pair in pairs(variable, 6, seed=1):
+            assert len(pair.base) == len(pair.changed)
+            assert pair.base[: pair.start] == pair.changed[: pair.start]
+            assert 0.5 * float((pair.before - pair.after).abs().sum()) >= LEAST
+            for words_ in pair.betraying.values():
+                assert all(pair.after[i] == 0 for i in words_)
+
+
+def test_number_is_betrayed_by_the_verb_form() -> None:
+    found = [pair for pair in pairs("class", 60, seed=0) if "number" in pair.betraying and "tense" in pair.betraying]
+    assert found
+    pair = found[0]
+    assert pair.betraying["number"].isdisjoint(pair.betraying["tense"])
+    assert any(pair.after[i] == 0 for i in pair.betraying["number"])
+    assert max(pair.betraying["number"]) < len(IDS)
+
+
+def test_an_unknown_variable_is_refused() -> None:
+    with pytest.raises(ValueError, match="no variable 'colour'; there are register"):
+        pairs("colour", 1, seed=0)

@@ -1,0 +1,95 @@
+import math
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+
+from unbraid.language import lexicon as lex
+from unbraid.language.documents import LONGEST, Told, documents, entropy_rate, next_word, read, text, words
+from unbraid.language.grammar import NODES, State, moves
+
+DOCUMENTS = list(documents(150, seed=7))
+STATES = {word.state for told in DOCUMENTS for word in told} | {State()}
+
+
+def test_every_state_has_a_proper_distribution_over_distinct_words_and_choices() -> None:
+    for state in STATES:
+        ahead = moves(state)
+        if state.node == "end":
+            assert ahead == ()
+            continue
+        assert sum(move.probability for move in ahead) == pytest.approx(1, abs=1e-12)
+        assert len({move.word for move in ahead}) == len({move.choice for move in ahead}) == len(ahead)
+
+
+def test_what_a_node_is_said_to_read_is_all_it_reads() -> None:
+    for state in STATES:
+        assert tuple(NODES[state.node](state)) == moves(state)
+
+
+def test_every_word_can_be_said() -> None:
+    said = {word.move.word for told in documents(1500, seed=1) for word in told}
+    assert said == set(lex.WORDS) - {"<unk>", "<s>"}
+
+
+def test_documents_read_back_to_the_states_that_made_them() -> None:
+    for told in DOCUMENTS:
+        assert read(words(told)) == told
+        assert len(told) <= LONGEST
+
+
+def test_the_same_seed_tells_the_same_and_another_seed_something_else() -> None:
+    assert list(documents(5, seed=3)) == list(documents(5, seed=3))
+    assert list(documents(5, seed=3)) != list(documents(5, seed=4))
+
+
+def test_a_word_out_of_place_is_refused_with_what_could_stand_there() -> None:
+    with pytest.raises(ValueError, match="'flies' cannot follow 'sir , yesterday'.*allows in"):
+        read("sir , yesterday flies".split())
+
+
+def test_next_words_come_as_often_as_the_exact_distribution_says() -> None:
+    state = read("hey , today in the forest , the".split())[-1].state
+    exact = next_word(state)
+    seen = Counter(
+        after.move.word
+        for told in documents(4000, seed=2)
+        for before, after in pairwise(told)
+        if before.state.node == "phrase" and before.state.plural == -1 and before.state.place == 1
+    )
+    total = seen.total()
+    assert total > 500
+    for word, count in seen.most_common(10):
+        p = float(exact[lex.IDS[word]])
+        assert abs(count - total * p) < 4 * math.sqrt(total * p * (1 - p))
+
+
+def test_subject_and_verb_agree_in_number_and_tense() -> None:
+    for sentence, right, wrong in (
+        ("hey , today in the forest , the crows", "fly", "flies"),
+        ("hey , today in the forest , the crow near the boats", "flies", "fly"),
+        ("hey , yesterday in the forest , the crow", "flew", "flies"),
+        ("hey , today in the forest , Ada lives in Norwick and", "she", "they"),
+        ("hey , today in the forest , the crow is above the fox , so the fox is", "below", "above"),
+    ):
+        p = next_word(read(sentence.split())[-1].state)
+        if right == "she":
+            right = ("she", "he")[lex.PEOPLE[lex.NAMES.index("Ada")][2]]
+        assert p[lex.IDS[right]] > 0 and p[lex.IDS[wrong]] == 0, sentence
+
+
+def test_named_people_are_all_combinations_of_home_job_and_gender_once() -> None:
+    assert len(set(lex.PEOPLE)) == len(lex.NAMES) == 32
+
+
+def test_entropy_rate_is_the_mean_of_exact_entropies_and_of_surprise() -> None:
+    rate, error = entropy_rate(2000, seed=5)
+    told: list[Told] = [word for document in documents(2000, seed=5) for word in document]
+    surprise = torch.tensor([-math.log(word.move.probability) for word in told])
+    assert error < 0.01
+    assert abs(float(surprise.mean()) - rate) < 4 * float(surprise.std()) / math.sqrt(len(told))
+
+
+def test_text_leaves_the_end_token_out() -> None:
+    assert lex.EOS_WORD not in text(next(iter(documents(1, seed=0))))
