@@ -15,7 +15,7 @@ from unbraid.activation import TopK
 from unbraid.evals.disentanglement import DEFINITIONS, disentanglement, disentanglement_scores, measure
 from unbraid.evaluation import Score
 from unbraid.normaliser import Normaliser
-from unbraid.observed import Observed
+from unbraid.observed import Observed, magnitudes
 from unbraid.run import Run, save_run
 from unbraid.sources.world import World
 
@@ -90,6 +90,21 @@ def test_in_a_forest_the_ceiling_is_below_one_since_a_child_tells_of_its_parent(
     ceiling = values(of_untrained, "ceiling")
     assert 0.5 < ceiling["infom"] < 0.9 and 0.5 < ceiling["mig"] < 0.9
     assert ceiling["dci_disentanglement"] > 0.9  # a readout needs no child beside the parent's own latent
+
+
+def test_bits_prefer_an_absorbed_code_and_readouts_the_true_one():
+    """A parent's latent that falls silent where a child's speaks tells less of the child."""
+    true = magnitudes(EXACT.labelled(ROWS, split="eval")).toarray()
+    absorbed = true.copy()
+    for child, parent in enumerate(EXACT.parents.tolist()):
+        if parent >= 0:
+            absorbed[true[:, child] > 0, parent] = 0
+    found, ceiling = measured(absorbed, true), measured(true, true)
+    for metric in ("mig", "sap", "infom", "infoc"):
+        assert found[metric] > ceiling[metric] + 0.05, metric
+    for metric in ("dci_disentanglement", "dci_completeness"):
+        assert found[metric] < ceiling[metric] - 0.01, metric
+    assert found["dci_latents_per_factor"] > ceiling["dci_latents_per_factor"] + 0.1
 
 
 def test_robustness_is_scored_for_independent_factors_alone(of_untrained: list[Score], of_truth: list[Score]):

@@ -9,7 +9,9 @@ independent share 0 bits. DCI, explicitness and InfoE come from sparse linear re
 
 Each score comes three times: kind=measured; kind=chance, for an untrained dictionary of the same width and L0; and
 kind=ceiling, for the code whose latents are the factors. The ceiling may be below 1: in a forest the true code's
-latents do tell of other factors, a child's of its parent.
+latents do tell of other factors, a child's of its parent. There, mig, sap, modularity, infom and infoc prefer an
+absorbed code to the true one, and pass the ceiling; the dci scores do not, since a readout needs no child beside the
+parent's own latent.
 """
 
 from typing import Literal
