@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unbraid.language.documents import documents, read, words
-from unbraid.language.factors import FACTORS, INDEX, active, retold
+from unbraid.language.factors import FACTORS, active, retold
 from unbraid.language.grammar import PAST
 from unbraid.language.lexicon import IDS, NOUNS
 from unbraid.language.pairs import LEAST, VARIABLES, pairs
