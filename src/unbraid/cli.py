@@ -23,7 +23,7 @@ LINE_SECONDS = 30.0
 
 EPILOG = """\
 first steps
-  unbraid demo                                   the whole line on a synthetic world, in minutes, offline
+  unbraid demo                                   the whole line where factors are known, in minutes, offline
   unbraid list                                   experiments, terms and evals, one line each
   unbraid plan lm --source.model EleutherAI/pythia-70m-deduped --source.layer 3 --source.text corpus.jsonl
   unbraid sweep lm --source.model ... --out runs/pythia   train a cohort on one stream of activations
@@ -87,7 +87,9 @@ def arguments() -> argparse.ArgumentParser:
             "--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)"
         )
 
-    demo = command("demo", run_demo, "train, score and report a small study on a synthetic world")
+    demo = command(
+        "demo", run_demo, "train, score and report small studies on a world and on the embedded language model"
+    )
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where (default: runs/demo)")
     demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0)
     command(
@@ -387,12 +389,13 @@ def run_report(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.experiments.world import demo
+    from unbraid.experiments.language import demo_language
+    from unbraid.experiments.world import demo_world
     from unbraid.report import scores_json, write_report
     from unbraid.run import Run
 
     use_threads(1)
-    experiments = demo().experiments()
+    experiments = [*demo_world().experiments(), *demo_language().experiments()]
     trained = train_all(options, experiments)
     if trained:
         return trained

@@ -32,12 +32,13 @@ from unbraid.text import Windows, is_language
 VERSION = 1
 _WAYS = "directions: what is swapped, latents or as many random, principal or supervised directions"
 DEFINITIONS = {
-    "cause": "how far swapping n directions moves the next word towards the exact one of the other text, as a share of "
-    f"how far the other text itself does; 1 is as far; {_WAYS}",
-    "isolation": "1 - probability moved to words that would betray a change in another variable; at best 1",
+    "interchange_cause": "how far swapping n directions moves the next word towards the exact one of the other text, as "
+    f"a share of how far the other text itself does; 1 is as far; {_WAYS}",
+    "interchange_isolation": "1 - probability moved to words that would betray a change in another variable; at best 1",
     "interchange": "mean of cause and isolation, as RAVEL's disentanglement score; doing nothing scores 0.5",
-    "nonsense": "probability moved to words that neither text allows",
-    "cause_by_variable": "cause of one variable, 4 latents, error kept; absent for variables the model does not follow",
+    "interchange_nonsense": "probability moved to words that neither text allows",
+    "interchange_cause_by_variable": "cause of one variable, 4 latents, error kept; absent where the model does not "
+    "follow it",
     "followed": "share of the language's variables that the model itself follows: reading the other text brings it at "
     "least half of the way to the exact next word",
 }
@@ -70,7 +71,9 @@ def interchange_scores(dictionary: Dictionary, model: LanguageModel) -> list[Sco
             found = {v: outcome(model, tables[v].scored, swap) for v, swap in swaps.items()}
             scores += rows(found, {"directions": "latents", "n": count, "error": error})
             if (count, error) == (4, "kept"):
-                scores += [score("cause_by_variable", one.cause, {"variable": v}) for v, one in found.items()]
+                scores += [
+                    score("interchange_cause_by_variable", one.cause, {"variable": v}) for v, one in found.items()
+                ]
     return scores
 
 
@@ -199,11 +202,11 @@ def rows(found: dict[str, Outcome], params: dict[str, float | str]) -> Iterator[
     """Means over variables. Isolation is over those with a place where another variable could be betrayed."""
     cause = torch.tensor([one.cause for one in found.values()], dtype=torch.float64).mean()
     isolation = torch.tensor([one.isolation for one in found.values()], dtype=torch.float64).nanmean()
-    yield score("cause", float(cause), params)
-    yield score("isolation", float(isolation), params)
+    yield score("interchange_cause", float(cause), params)
+    yield score("interchange_isolation", float(isolation), params)
     yield score("interchange", float((cause + isolation) / 2), params)
     nonsense = sum(one.nonsense for one in found.values()) / len(found)
-    yield Score(metric="nonsense", value=nonsense, better="lower", params=params)
+    yield Score(metric="interchange_nonsense", value=nonsense, better="lower", params=params)
 
 
 def score(metric: str, value: float, params: dict[str, float | str]) -> Score:

@@ -29,6 +29,18 @@ def lm() -> Study:
     return Study(source=base.source, d_sae=4096, training=base.training, members=compared((16, 64)))
 
 
+def demo_language() -> Study:
+    """Half of `unbraid demo`: methods and controls on the embedded model, which reads a synthetic language."""
+    l0 = 8
+    chosen = standard(l0) | disentangling(l0) | controls(l0)
+    return Study(
+        source=LanguageModel(text="language://8000", buffer_tokens=32_768),
+        d_sae=512,
+        training=Training(tokens=300_000, batch_size=1024, lr=2e-3, dead_after=50_000),
+        members={name: chosen[name] for name in chosen if not name.startswith(("topk", "kmeans", "frozen-enc"))},
+    )
+
+
 def cached() -> Study:
     """Standard SAEs and controls on activations that `unbraid cache` wrote: name the folder with --source.folder."""
     return Study(

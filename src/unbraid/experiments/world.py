@@ -1,17 +1,15 @@
 """On worlds whose factors, hierarchy and downstream map are known: seconds to minutes on a laptop."""
 
+from unbraid import presets
 from unbraid.activation import BatchTopK
 from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
-from unbraid.experiments.methods import compared
+from unbraid.experiments.methods import ceilings, controls, disentangling, standard
 from unbraid.objective import Objective
 from unbraid.sources.world import World
-from unbraid.sweep import Study
+from unbraid.sweep import Member, Study
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.reconstruction import Reconstruction
-
-SMALL = World(factors=96, d_in=32, l0=5.0, roots=12, depth=2)
-"""96 factors in 32 dimensions: a forest of 84 and 12 on their own, 5 active at a time."""
 
 
 def world() -> Experiment:
@@ -25,11 +23,23 @@ def world() -> Experiment:
     )
 
 
-def demo() -> Study:
-    """What `unbraid demo` runs: every method at the true L0 and at twice it, three seeds, controls, a small world."""
+def demo_world() -> Study:
+    """Half of `unbraid demo`: every method, controls and ceilings at the true L0 of a world of 96 factors."""
+    source = presets.seconds()
     return Study(
-        source=SMALL,
-        d_sae=SMALL.factors,
+        source=source,
+        d_sae=source.factors,
+        training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        members=standard(5) | disentangling(5) | controls(5) | ceilings(),
+    )
+
+
+def facts() -> Study:
+    """The field's known facts, to be found again: absorption, what Matryoshka does about it, F1 against --d-sae."""
+    members: dict[str, Member] = standard(6) | ceilings()
+    return Study(
+        source=World(factors=128, d_in=64, l0=6.0, roots=16),
+        d_sae=128,
         training=Training(tokens=400_000, batch_size=512, lr=3e-3, dead_after=50_000),
-        members=compared((5, 10)),
+        members={name: member for name, member in members.items() if not name.startswith("jumprelu")},
     )

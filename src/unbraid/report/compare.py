@@ -23,10 +23,16 @@ HEADLINE = (
     ("ce_loss_score", "ce_score", "loss_recovered"),
     ("mcc",),
     ("f1", "mean_f1"),
+    ("absorption_full",),
+    ("latents_per_factor",),
+    ("dci_disentanglement",),
+    ("control_modularity",),
+    ("interchange (directions latents, error kept, n 4)",),
     ("alive", "alive_share", "share_alive"),
     ("max_decoder_cosine", "decoder_max_cosine", "max_cosine", "mean_max_cosine"),
 )
-"""What is answered first: the first name of each line that has scores."""
+"""What is answered first: the first name (or label) of each line that has scores. Gaps in shared bits (mig, modularity,
+infom) are not among them: where factors form a forest, a code that absorbs parents scores higher than the truth."""
 DIAGNOSTIC = frozenset({*HEADLINE[-2], *HEADLINE[-1]})
 """Headline scores that an objective can set directly (living latents, decoder cosines): shown, never counted as a
 win."""
@@ -36,6 +42,10 @@ AXES = (
     ("bits", ("bits_per_token", "bits", "description_length", "total_bits")),
 )
 """What can be held equal."""
+
+
+REFERENCES = ("kind chance", "kind ceiling", *(f"directions {name}" for name in ("random", "p", "supervised", "truth")))
+"""How the params of a reference level begin. "p": pca, principal."""
 
 
 @dataclass(frozen=True, order=True)
@@ -56,6 +66,11 @@ class Quantity:
     def chance(self) -> bool:
         """Whether this is a chance level of the metric, not a score of the run."""
         return "kind chance" in self.params
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a level to compare with (chance, ceiling, other directions), not a score of the run."""
+        return any(mark in self.params for mark in REFERENCES)
 
     @property
     def sign(self) -> int:
@@ -105,7 +120,7 @@ class Scores:
     def named(self, names: Sequence[str]) -> Quantity | None:
         """The quantity that goes by the first of `names` there is; without params if possible."""
         for name in names:
-            found = [q for q in self.quantities if q.metric == name and not q.chance]
+            found = [q for q in self.quantities if name in (q.metric, q.label) and not q.reference]
             if found:
                 return min(found, key=lambda q: (q.eval != "fidelity", bool(q.params), q))
         return None

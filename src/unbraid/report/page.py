@@ -111,7 +111,7 @@ def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotG
     """Headline scores, then the rest by eval, then training."""
     texts = definition_texts(definitions)
     headline = scores.headline
-    rest = [q for q in scores.quantities if q not in headline and q != scores.l0 and not q.chance]
+    rest = [q for q in scores.quantities if q not in headline and q != scores.l0 and not q.reference]
 
     def plots(quantities: Sequence[Quantity]) -> list[Plot]:
         drawn = (score_plot(scores, q, texts.get((q.eval, q.metric), "")) for q in quantities)
