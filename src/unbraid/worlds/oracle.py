@@ -1,10 +1,11 @@
-"""The dictionary that knows the truth: true directions as atoms, and the best linear readout of each as its encoder.
+"""The dictionary that knows the truth: true directions as atoms, and a linear readout of least variance as their encoder.
 
     w_i = C^-1 d_i / (d_i' C^-1 d_i),   C = sum_j var(z_j) d_j d_j' + noise I       (Capon 1969)
 
 passes factor i at gain 1 and lets through the least variance of the others, as if they were uncorrelated. With no more
 factors than dimensions and no noise it is the dual basis, exact. A factor counts as present where its readout exceeds
-the threshold of best F1 on training rows. In superposition no linear readout is exact: `ideal` has the true codes.
+the threshold of best F1 on training rows. In superposition no linear readout is exact, and fitted probes detect better
+(`unbraid.informed`); `ideal` has the true codes.
 """
 
 import torch
