@@ -82,6 +82,25 @@ def test_a_parent_in_two_halves_is_found_and_not_absorbed():
     assert scored(reading(STEADY, W_enc, atoms, b_enc=b_enc))["parent_recall_given_child"] == pytest.approx(1.0)
 
 
+def test_a_latent_of_the_parent_that_speaks_only_with_a_child_absorbs_it():
+    """For two of the children together, neither of which it stands for."""
+    reads, atoms = readers(STEADY), STEADY.directions
+    children = torch.stack([(STEADY.parents == parent).float() for parent in range(4)])
+    W_enc = torch.cat([reads[:4] - children @ reads, children @ reads, reads[4:]])
+    found = scored(reading(STEADY, W_enc, atoms[[*range(4), *range(4), *range(4, 24)]]))
+    assert (found["absorption_full"], found["parent_recall_given_child"]) == pytest.approx((1, 0))
+
+
+def test_a_parent_that_a_second_latent_detects_everywhere_is_not_absorbed():
+    """Beside the latents that fall silent there are others, that fire for another parent's rarer child too."""
+    world = replace(STEADY, child_given_parent=(0.2, 0.4), zipf=0.0)
+    absorbed, reads = absorbing(world, 1.0), readers(world)
+    W_enc = torch.cat([absorbed.W_enc.T, reads[:4] + 0.5 * reads[[6, 8, 10, 4]]])
+    atoms = torch.cat([absorbed.W_dec, world.directions[:4]])
+    found = scored(reading(world, W_enc, atoms, b_enc=torch.tensor([0.0] * 24 + [-0.4] * 4)), world)
+    assert (found["absorption_full"], found["parent_recall_given_child"]) == pytest.approx((0, 1))
+
+
 def test_a_parent_that_no_latent_detects_is_missing_not_absorbed():
     deaf = truth(STEADY)
     deaf.threshold[:2] = 1e6  # two of four parents

@@ -4,13 +4,15 @@
     fractional = mean of min(supplied by child latents, missing from parent latents) / magnitude of the parent,
     supplied by latents L = sum over l in L of z_l cos(atom_l, d_parent),   missing = magnitude - supplied by its own
 
-A parent's latents are found where it is active *without* any child, so that absorption cannot hide them: the one of
-the best F1 there, and greedily those that raise the F1 of their union by more than 0.03. Child latents are all others
-that stand for a factor below the parent. After SAEBench's absorption (Chanin et al. 2024, arXiv 2409.14507), with known
-factors in the place of probes. Factors without directions have no projections: full absorption then only asks that some
-child latent fires (params "by"), and there is no fractional one.
+A parent's latents are found where it is active *without* any child, so that absorption cannot hide them: all that
+detect it there, and those that greedily raise the F1 of a union by more than 0.03. Child latents are the others that
+stand for a factor below the parent, or for the parent but fire twice as often with a child as without. After
+SAEBench's absorption (Chanin et al. 2024, arXiv 2409.14507), with known factors in the place of probes. Factors
+without directions have no projections: full absorption then only asks that some child latent fires (params "by"), and
+there is no fractional one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +28,13 @@ from unbraid.observed import ROWS, Observed, codes, magnitudes
 from unbraid.run import Run
 from unbraid.truth import Truth, ancestors
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
-    "absorption_full": "share of rows with a parent and a child in which no latent of the parent fires and latents of "
-    "factors below it supply at least 0.4 of the parent (by=direction) or fire (by=association); mean over scorable "
-    "parents; 0 for the truth, NaN when no parent is scorable",
-    "absorption_fractional": "share of the parent's magnitude that its latents leave out and latents of factors below "
-    "it supply, mean over rows with a parent and a child, then over scorable parents; 0 for the truth, NaN as above",
+    "absorption_full": "share of rows with a parent and a child in which no latent of the parent fires and child "
+    "latents supply at least 0.4 of the parent (by=direction) or fire (by=association), mean over scorable parents; "
+    "0 for the truth, NaN when no parent is scorable",
+    "absorption_fractional": "share of the parent's magnitude that its latents leave out and child latents supply, "
+    "mean over rows with a parent and a child, then over scorable parents; 0 for the truth, NaN as above",
     "parent_recall_given_child": "share of rows with a parent and a child in which a latent of the parent fires, mean "
     "over scorable parents; 1 for the truth; kind=chance: the same latents where the parent is inactive; NaN as above",
     "parent_recall_alone": "share of rows with a parent and no child in which a latent of the parent fires, mean over "
@@ -48,7 +50,9 @@ GAIN = 0.03
 CANDIDATES = 10
 """Latents that may be a parent's. SAEBench's."""
 DETECTED = 0.5
-"""F1 from which a parent is detected: 0 for a latent that always fires, 1 for the truth."""
+"""How far F1 must be from that of a latent that always fires (0) to that of the truth (1)."""
+PREFERS = 2
+"""How much more often a latent of the parent must fire with a child than without to be a child latent."""
 
 Rows = Bool[np.ndarray, " rows"]
 
@@ -69,7 +73,9 @@ class Detector:
     latents: Int[np.ndarray, " own"]
     fires: Rows
     detects: bool
-    """Whether it finds the parent when alone."""
+    """Whether they find the parent when alone."""
+    prefers_child: Bool[np.ndarray, " d_sae"]
+    """Latents that fire twice as often where the parent is with a child as where it is alone."""
 
 
 @dataclass(frozen=True)
@@ -159,28 +165,35 @@ class Detectors:
         self.fired = observed.fired.numpy()
 
     def of(self, family: Family) -> Detector:
-        """The latents whose union has, greedily, the best F1 where the parent is alone or not active."""
-        candidates = self.candidates(family)
-        chosen, fires, best = [], np.zeros_like(family.alone), 0.0
-        while candidates:
-            unions = {latent: fires | rows for latent, rows in candidates.items()}
-            f1s = {latent: self.f1(union, family) for latent, union in unions.items()}
+        alone, with_child = self.firings(family.alone), self.firings(family.with_child)
+        candidates = self.candidates(family, alone, with_child)
+        chosen, best = self.union(family, candidates)
+        always = self.f1(np.ones_like(family.alone), family)
+        detects = lambda f1: f1 - always >= DETECTED * (1 - always)
+        chosen |= {latent for latent, rows in candidates.items() if detects(self.f1(rows, family))}
+        fires = np.any([candidates[latent] for latent in chosen] or [np.zeros_like(family.alone)], axis=0)
+        prefers = (with_child > 0) & (with_child * family.alone.sum() >= PREFERS * alone * family.with_child.sum())
+        return Detector(np.array(sorted(chosen), dtype=int), fires, detects(best), prefers)
+
+    def union(self, family: Family, candidates: Mapping[int, Rows]) -> tuple[set[int], float]:
+        """The latents whose union has, greedily, the best F1, and that F1."""
+        chosen, fires, best = set(), np.zeros_like(family.alone), 0.0
+        while len(chosen) < len(candidates):
+            f1s = {latent: self.f1(fires | rows, family) for latent, rows in candidates.items() if latent not in chosen}
             latent = max(f1s, key=lambda one: f1s[one])
             if f1s[latent] <= best + GAIN:
                 break
-            chosen, fires, best = [*chosen, latent], unions[latent], f1s[latent]
-            del candidates[latent]
-        always = self.f1(np.ones_like(fires), family)
-        return Detector(np.array(chosen, dtype=int), fires, best - always >= DETECTED * (1 - always))
+            chosen, fires, best = chosen | {latent}, fires | candidates[latent], f1s[latent]
+        return chosen, best
 
-    def candidates(self, family: Family) -> dict[int, Rows]:
-        """The latents of the best F1, and where they fire."""
-        hits = self.firings(family.alone)
-        fired = self.fired - self.firings(family.with_child)
-        f1 = 2 * hits / (fired + family.alone.sum())
+    def candidates(
+        self, family: Family, alone: Int[np.ndarray, " d_sae"], with_child: Int[np.ndarray, " d_sae"]
+    ) -> dict[int, Rows]:
+        """The latents of the best F1, and where they fire. `alone`, `with_child`: how often they do there."""
+        f1 = 2 * alone / (self.fired - with_child + family.alone.sum())
         found = {}
         for latent in np.argsort(-f1, kind="stable")[:CANDIDATES].tolist():
-            if hits[latent] > 0:
+            if alone[latent] > 0:
                 found[latent] = np.zeros_like(family.alone)
                 found[latent][active(self.by_latent, latent)] = True
         return found
@@ -189,6 +202,7 @@ class Detectors:
         return np.bincount(self.by_row[np.flatnonzero(rows)].indices, minlength=len(self.fired))
 
     def f1(self, fires: Rows, family: Family) -> float:
+        """With the parent, over the rows in which none of its children is active."""
         fired = np.sum(fires & ~family.with_child)
         return float(2 * np.sum(fires & family.alone) / max(1, fired + family.alone.sum()))
 
@@ -205,7 +219,8 @@ class Absorbers:
 
     def absorbed(self, family: Family, detector: Detector) -> Absorbed:
         rows = np.flatnonzero(family.with_child)
-        child_latents = np.setdiff1d(np.flatnonzero(self.below(family.parent)), detector.latents)
+        child_latents = self.below(family.parent) | ((self.owners == family.parent) & detector.prefers_child)
+        child_latents = np.setdiff1d(np.flatnonzero(child_latents), detector.latents)
         silent = ~detector.fires[rows]
         absent = ~(family.with_child | family.alone)
         speaking = self.observed.latents[rows][:, child_latents]
