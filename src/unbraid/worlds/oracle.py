@@ -1,4 +1,4 @@
-"""The dictionary that knows the truth: true directions as atoms, and a linear readout of least variance as their encoder.
+"""The dictionary that knows the truth: true directions as atoms, and a readout of least variance as their encoder.
 
     w_i = C^-1 d_i / (d_i' C^-1 d_i),   C = sum_j var(z_j) d_j d_j' + noise I       (Capon 1969)
 
