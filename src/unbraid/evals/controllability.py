@@ -1,0 +1,302 @@
+"""Are latents handles: set one, keep the rest and the reconstruction's error, and watch the layers after.
+
+    x' = x + (level - z_i) atom_i,   level: R, the same for all runs of a source; size=own: the 95th percentile of z_i
+
+Where each factor's readout downstream is known (World): modularity of what moves, and the share that is the latent's
+own factor, the one it detects best. Everywhere: effects D_i = f(x + R atom_i) - f(x) - R atom_i, pooled over held-out
+contexts, their overlap, rank and interactions in pairs. R is where random directions leave the linear regime.
+kind=measured: living latents; chance: random directions, and for readouts an untrained dictionary as wide and sparse;
+pca: principal directions; ceiling: true directions.
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.causal.calibration import calibrate_radius, random_units
+from unbraid.causal.effect import pooled_effect
+from unbraid.causal.independence import Effects, effect_rank, interactions, largest_cosines
+from unbraid.causal.setting import Moves, modularity, moves, shares
+from unbraid.chance import untrained_like
+from unbraid.detection import FEWEST, f1
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.observed import ROWS, Observed, codes, observe
+from unbraid.run import Run
+from unbraid.source import Contexts, Source, held_out
+from unbraid.sources.world import World
+from unbraid.truth import NoTruth
+
+VERSION = 1
+DEFINITIONS = {
+    "modularity": "(largest share of what setting a latent moves - 1/F) / (1 - 1/F), F factors with a readout: 1 moves "
+    "one alone; mean over latents that move any, all set to R, or with size=own to the 95th percentile of their codes",
+    "isolation": "share of what setting a latent moves that is the factor it detects best, mean over latents whose "
+    "factor has a readout",
+    "hit": "share of these latents whose most moved factor is the one they detect best",
+    "effect": "mean norm of effects over the root mean square of random directions' at the same R",
+    "felt": "share of latents whose effect is above a hundredth of that; the others count in none of the next three",
+    "overlap": "mean largest cosine of an effect with another's or its nearest atom's; NaN when none is felt",
+    "interaction": "|D_ij - D_i - D_j| / (|D_i| + |D_j|), mean over as many random pairs as latents; NaN below three",
+    "effect_rank": "participation ratio of the effects of at most 64 latents: the dimensions they span",
+    "radius": "R in raw units; by=nonlinearity: calibrated; by=spread: half the root mean square deviation of the "
+    "activations, where the layers after have no radius at which they bend",
+}
+SEED = 0
+"""Of everything drawn: the same for every run."""
+LATENTS = 64
+"""Living latents set, and directions beside them, at most."""
+CONTEXTS = 8
+SET_ROWS = 128
+"""Held-out rows in which readouts are watched."""
+NEGLIGIBLE = 1e-2
+"""Effects below this share of a random direction's are not felt."""
+ROUNDING = 1e-4
+"""Effects of random directions below this share of the push are rounding: the layers after do nothing."""
+
+
+class Panel(NamedTuple):
+    """Directions to push along, and of each the atom nearest to it."""
+
+    directions: Float[Tensor, "k d_in"]
+    neighbours: Float[Tensor, "k d_in"]
+
+
+class Levels(NamedTuple):
+    """Living latents, their atoms, and where their codes are when they are high."""
+
+    latents: Int[Tensor, " k"]
+    atoms: Float[Tensor, "k d_in"]
+    high: Float[Tensor, " k"]
+
+    @property
+    def signs(self) -> Float[Tensor, " k"]:
+        return self.high.sign()
+
+
+class Slice(NamedTuple):
+    """The layers after, and how far to push."""
+
+    contexts: Contexts
+    radius: float
+    by: str
+
+
+def controllability(run: Run) -> list[Score]:
+    """Scores of latents as handles. Raises NotApplicable when nothing comes after the activations."""
+    return controllability_scores(run.dictionary(), run.source)
+
+
+@torch.no_grad()
+def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score]:
+    """`dictionary`: for raw activations."""
+    after = slice_of(source)
+    observed = observe(dictionary, source) if isinstance(source, World) else None
+    latents = codes(dictionary, held_out(source, ROWS).x) if observed is None else observed.latents
+    living = alive(dictionary, latents)
+    own = Panel(living.atoms * living.signs.unsqueeze(1), nearest(dictionary.W_dec.cpu(), living.latents))
+    scores = [
+        Score(metric="radius", value=after.radius, better="neither", params={"by": after.by}),
+        *effect_scores("measured", own, after, usual_effect(source)),
+        *reference_scores(source, dictionary.d_sae),
+    ]
+    if isinstance(source, World) and observed is not None:
+        scores += readout_scores(dictionary, source, observed, living, after.radius)
+    return scores
+
+
+@lru_cache(maxsize=4)
+def slice_of(source: Source) -> Slice:
+    """Held-out contexts and the radius. Raises NotApplicable when there is nothing after the activations."""
+    try:
+        contexts = source.contexts(CONTEXTS, split="eval", seed=SEED)
+    except ValueError as reason:
+        raise NotApplicable(f"controllability pushes the layers after: {reason}") from reason
+    try:
+        radius = calibrate_radius(contexts, rng=stream("radius"))
+        return Slice(contexts, radius, "nonlinearity")
+    except ValueError:  # no such radius: the layers after are linear, or do nothing
+        kept = contexts.acts[contexts.mask].float()
+        spread = (kept - kept.mean(0)).square().sum(1).mean().sqrt()
+        return Slice(contexts, 0.5 * float(spread), "spread")
+
+
+def stream(name: str) -> torch.Generator:
+    return seeding.stream(SEED, f"controllability/{name}")
+
+
+def alive(dictionary: Dictionary, latents: csr_array) -> Levels:
+    """At most 64 latents that fire often enough to know their codes, in random order."""
+    columns = latents.tocsc()
+    counts = np.diff(columns.indptr)
+    living = torch.from_numpy(np.flatnonzero(counts >= FEWEST))
+    chosen = living[torch.randperm(len(living), generator=stream("latents"))[:LATENTS]]
+    high = [upper(columns.data[columns.indptr[i] : columns.indptr[i + 1]]) for i in chosen.tolist()]
+    return Levels(chosen, dictionary.W_dec.cpu()[chosen], torch.tensor(high, dtype=torch.float32))
+
+
+def upper(values: np.ndarray) -> float:
+    """The 95th percentile by size, with its sign: codes may be negative."""
+    return float(np.quantile(np.abs(values), 0.95) * np.sign(np.median(values)))
+
+
+def nearest(atoms: Float[Tensor, "all d_in"], chosen: Int[Tensor, " k"]) -> Float[Tensor, "k d_in"]:
+    """Of each chosen atom the most similar other one. The only atom there is has none but itself turned round."""
+    if len(atoms) < 2:
+        return -atoms[chosen]
+    cosines = atoms[chosen] @ atoms.T
+    cosines[torch.arange(len(chosen)), chosen] = -math.inf
+    return atoms[cosines.argmax(1)]
+
+
+@lru_cache(maxsize=4)
+def usual_effect(source: Source) -> float:
+    """Root mean square effect of random directions; 0 when it is so small that it is rounding."""
+    after = slice_of(source)
+    effects = pooled_effect(after.contexts, after.radius * random_units(LATENTS, source.d_in, stream("usual")))
+    usual = float(effects.square().sum(1).mean().sqrt())
+    return usual if usual > ROUNDING * after.radius else 0.0
+
+
+@lru_cache(maxsize=8)
+def references(source: Source, d_sae: int) -> dict[str, Panel]:
+    """Random directions, as many as latents to choose neighbours from; principal ones; the true ones where known."""
+    x = held_out(source, ROWS).x.cpu().double()
+    found = {
+        "chance": random_units(d_sae, source.d_in, stream("random")),
+        "pca": torch.linalg.eigh(torch.cov(x.T))[1].flip(1).T.float().contiguous(),
+    }
+    chosen = {kind: torch.arange(min(LATENTS, len(all_))) for kind, all_ in found.items()}
+    if (true := true_directions(source)) is not None:
+        found["ceiling"], chosen["ceiling"] = true, some_factors(len(true))
+    return {kind: Panel(all_[chosen[kind]], nearest(all_, chosen[kind])) for kind, all_ in found.items()}
+
+
+def true_directions(source: Source) -> Float[Tensor, "factors d_in"] | None:
+    try:
+        return source.truth().directions
+    except NoTruth:
+        return None
+
+
+def some_factors(count: int) -> Int[Tensor, " k"]:
+    return torch.randperm(count, generator=stream("factors"))[:LATENTS]
+
+
+@lru_cache(maxsize=8)
+def reference_scores(source: Source, d_sae: int) -> tuple[Score, ...]:
+    """Of what is the same for every dictionary as wide."""
+    after, usual = slice_of(source), usual_effect(source)
+    panels = references(source, d_sae)
+    return tuple(score for kind, panel in panels.items() for score in effect_scores(kind, panel, after, usual))
+
+
+def effect_scores(kind: str, panel: Panel, after: Slice, usual: float) -> list[Score]:
+    """Effects at the common radius. `usual`: the root mean square of random directions'."""
+    pushes, near = (after.radius * part for part in panel)
+    effects, beside = (pooled_effect(after.contexts, part) if len(part) else part for part in (pushes, near))
+    sizes = torch.linalg.vector_norm(effects, dim=1)
+    felt = (sizes > NEGLIGIBLE * usual) & (usual > 0)
+    together = in_pairs(after.contexts, pushes[felt], effects[felt])
+    higher = {
+        "effect": float(sizes.mean()) / usual if usual > 0 else math.nan,
+        "felt": float(felt.double().mean()),
+        "effect_rank": effect_rank(effects[felt]) if bool(felt.any()) else math.nan,
+    }
+    lower = {
+        "overlap": float(largest_cosines(effects[felt], beside[felt]).mean()),
+        "interaction": float(together.mean()),
+    }
+    return [
+        *(
+            Score(metric=metric, value=value, better="higher", params={"kind": kind})
+            for metric, value in higher.items()
+        ),
+        *(Score(metric=metric, value=value, better="lower", params={"kind": kind}) for metric, value in lower.items()),
+    ]
+
+
+def in_pairs(contexts: Contexts, pushes: Float[Tensor, "k d_in"], effects: Effects) -> Float[Tensor, " pair"]:
+    """Interactions of each with the one after it, round the ring."""
+    if len(pushes) < 3:
+        return effects.new_empty(0)
+    return interactions(pooled_effect(contexts, pushes + pushes.roll(1, 0)), effects, effects.roll(1, 0))
+
+
+class Handles(NamedTuple):
+    """What setting latents, or pushing along directions, moves; and the factor each is meant to move, -1 for none."""
+
+    moved: Moves
+    own: Int[Tensor, " k"]
+
+
+def readout_scores(
+    dictionary: Dictionary, world: World, observed: Observed, living: Levels, radius: float
+) -> list[Score]:
+    """Which factors' readouts move when a latent is set, and whether it is its own."""
+    rows = world.labelled(SET_ROWS, split="eval", seed=SEED)
+    readable = torch.linalg.vector_norm(world.effects, dim=1) > 0
+    panels, factors = references(world, dictionary.d_sae), some_factors(world.factors)
+
+    def push(atoms: Tensor, levels: Tensor | float, now: Tensor | float = 0.0) -> Moves:
+        height, here = torch.zeros(len(atoms)) + levels, torch.zeros(len(rows.x), len(atoms)) + now
+        return moves(lambda acts: world.readouts(acts)[..., readable], rows.x, atoms, here, height)
+
+    def now(made: Dictionary, chosen: Levels) -> Tensor:
+        return made.encode(rows.x.to(made.W_dec.device)).dense().cpu()[:, chosen.latents]
+
+    def handles(made: Dictionary, seen: Observed, chosen: Levels) -> Handles:
+        moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))
+        return Handles(moved, detected(seen, chosen.latents))
+
+    untrained = untrained_like(observed.latents, held_out(world, ROWS).x)
+    unlearned = observe(untrained, world)
+    found = {
+        "measured": handles(dictionary, observed, living),
+        "chance": handles(untrained, unlearned, alive(untrained, unlearned.latents)),
+        "ceiling": Handles(push(world.directions[factors], radius, rows.dense()[:, factors]), factors),
+    }
+    random = panels["chance"].directions[: len(living.high)]
+    return [
+        *(modular(handle.moved, {"kind": kind}) for kind, handle in found.items()),
+        modular(push(panels["pca"].directions, radius), {"kind": "pca"}),
+        modular(push(living.atoms, living.high, now(dictionary, living)), {"kind": "measured", "size": "own"}),
+        modular(push(random, living.high.abs()), {"kind": "chance", "size": "own"}),
+        *(score for kind, handle in found.items() for score in ownership(kind, handle, readable)),
+    ]
+
+
+def detected(observed: Observed, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
+    """The factor each latent detects best, by F1; -1 where it never fires with any."""
+    scores = torch.from_numpy(f1(observed)[latents.numpy()].toarray())
+    best = scores.max(1)
+    return torch.where(best.values > 0, best.indices, -1)
+
+
+def modular(moved: Moves, params: dict[str, float | str]) -> Score:
+    return Score(metric="modularity", value=float(modularity(moved).nanmean()), better="higher", params=params)
+
+
+def ownership(kind: str, handles: Handles, readable: Bool[Tensor, " factors"]) -> list[Score]:
+    """Isolation and hit, over those that move something and whose own factor has a readout; one meant to move nothing
+    scores 0."""
+    counted = ((handles.own < 0) | readable[handles.own]) & (handles.moved.sum(1) > 0)
+    share, own = shares(handles.moved[counted]), handles.own[counted]
+    column = (readable.cumsum(0) - 1)[own]
+    known = own >= 0
+    most = share.argmax(1) if len(share) else own
+    values = {
+        "isolation": share.gather(1, column.unsqueeze(1)).squeeze(1) * known,
+        "hit": ((most == column) & known).double(),
+    }
+    return [
+        Score(metric=metric, value=float(value.mean()), better="higher", params={"kind": kind})
+        for metric, value in values.items()
+    ]
