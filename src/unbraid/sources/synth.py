@@ -1,0 +1,235 @@
+"""SAELens's synthetic models, SynthSAEBench-16k among them: as saved, or generated from the same settings.
+
+    x = bias + sum_i z_i d_i
+
+Which factors fire follows a Zipf law, a low-rank Gaussian copula and a forest, all drawn by SAELens, so that scores can
+be set beside the published ones. There is no downstream map, and with `compensate_probabilities` a parent hardly ever
+fires without a child: absorption cannot be seen here, a World shows it. After SynthSAEBench (Chanin et al. 2026).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.config import fingerprint
+from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream
+from unbraid.truth import Labelled, Truth
+
+if TYPE_CHECKING:
+    from sae_lens.synthetic import SyntheticModel, SyntheticModelConfig
+
+ENTRIES = 2**20
+"""Samples times factors drawn at once: SAELens draws densely. What is drawn depends on it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synth(Source, Truth):
+    """Fields from `num_features` on are SAELens's `SyntheticModelConfig`, by its names; they generate a model and are
+    not for one that is loaded. Their defaults are SynthSAEBench-16k's at a thirty-second of its size."""
+
+    model: str = ""
+    """Folder or Hugging Face name of a saved SyntheticModel ("name:subfolder" for one in a subfolder); empty to
+    generate one."""
+    block_rows: int = 16_384
+    """Samples in a block."""
+    num_features: int = 512
+    """Factors."""
+    hidden_dim: int = 64
+    """Width of the activations."""
+    exponent: float = 0.5
+    """Probabilities fall as rank ** -exponent, from max_prob to min_prob."""
+    max_prob: float = 0.4
+    min_prob: float = 5e-4
+    total_root_nodes: int = 4
+    """Trees of the forest; 0 for no hierarchy."""
+    branching_factor: int = 4
+    """Children of every factor above the last level."""
+    max_depth: int = 3
+    """Levels below the roots."""
+    mutually_exclusive_portion: float = 1.0
+    """Share of parents whose children never fire together."""
+    compensate_probabilities: bool = True
+    """Raise the probabilities of children, so that they fire as often as without the forest, as far as they can."""
+    scale_children_by_parent: bool = True
+    """A child's magnitude is multiplied by its parent's, relative to the parent's mean."""
+    orthogonalization_steps: int = 100
+    """Steps that move directions apart; 0 leaves them random. At 16,384 factors they take long without a GPU."""
+    orthogonalization_lr: float = 3e-4
+    correlation_rank: int = 25
+    """Dimensions of what factors have in common; 0 makes the copula independent."""
+    correlation_scale: float = 0.1
+    mean_firing_magnitudes: tuple[float, float] = (5.0, 4.0)
+    """Mean magnitude of the first factor and of the last; linear between."""
+    std_firing_magnitudes: tuple[float, float] = (0.5, 0.5)
+    """Each factor's standard deviation is |normal| with this mean and standard deviation."""
+    bias: float = 0.5
+    """Norm of the constant added to all activations."""
+    seed: int = 42
+    """Directions, forest, copula and magnitudes. Samples follow the seed of the data, not this one."""
+
+    def __post_init__(self) -> None:
+        if self.block_rows < 1:
+            raise ValueError(f"block_rows is {self.block_rows}; it must be at least 1")
+        given = [f.name for f in fields(self)[2:] if getattr(self, f.name) != f.default]
+        if self.model and given:
+            raise ValueError(
+                f"{self.model!r} is loaded as it was saved; {', '.join(given)} cannot be set: leave them, or model, out"
+            )
+
+    @property
+    def d_in(self) -> int:
+        return self._synthetic.cfg.hidden_dim if self.model else self.hidden_dim
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return tuple(f"factor {i}" for i in range(self._synthetic.cfg.num_features))
+
+    @cached_property
+    def parents(self) -> Int[Tensor, " factors"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Index of each factor's parent; -1 for roots."""
+        found = torch.full((self._synthetic.cfg.num_features,), -1)
+        hierarchy = self._synthetic.hierarchy
+        above = [(root, -1) for root in hierarchy.roots] if hierarchy else []
+        while above:
+            node, parent = above.pop()
+            if node.feature_index is not None:  # else the node only groups others, which belong to the one above
+                found[node.feature_index] = parent
+                parent = node.feature_index
+            above += [(child, parent) for child in node.children]
+        return found
+
+    @cached_property
+    def directions(self) -> Float[Tensor, "factors d_in"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return torch.nn.functional.normalize(self._vectors, dim=1)
+
+    def truth(self) -> Truth:
+        return self
+
+    def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
+        return labelled(self, count, split, seed)
+
+    def block(self, index: int, *, split: Split, seed: int) -> Block:
+        x = self._draw(self.block_rows, seeding.integer(seed, f"synth/{split}/{index}")).x
+        documents = torch.arange(index * self.block_rows, (index + 1) * self.block_rows)
+        return Block(Batch(x, torch.full_like(documents, -1), documents, torch.zeros_like(documents)))
+
+    def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        raise no_downstream("a synthetic model of SAELens")
+
+    def available(self, split: Split) -> float:
+        return math.inf
+
+    def metadata(self) -> Mapping[str, str | int | bool]:
+        return {
+            "model_name": "synth",
+            "hook_name": "blocks.0.hook_resid_post",
+            "hook_layer": 0,
+            "context_size": 1,
+            "prepend_bos": False,
+            "synth": self.model or fingerprint(self),
+        }
+
+    def sample_text(self, count: int) -> list[str]:
+        return []
+
+    @cached_property
+    def _synthetic(self) -> "SyntheticModel":
+        library = saelens()
+        with seeded(seeding.integer(0, "synth/load")):  # loading draws what a model saved without a seed leaves open
+            if not self.model:
+                return library.SyntheticModel(config(self, library))
+            try:
+                return library.SyntheticModel.load_from_source(self.model)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                raise ValueError(
+                    f"cannot load a synthetic model from {self.model!r} ({error}); give a folder written by "
+                    "SyntheticModel.save, or the name of one on Hugging Face, such as decoderesearch/synth-sae-bench-16k-v1"
+                ) from error
+
+    @property
+    def _vectors(self) -> Float[Tensor, "factors d_in"]:
+        """What a magnitude of 1 adds."""
+        return self._synthetic.feature_dict.feature_vectors.detach().float()
+
+    def _draw(self, count: int, seed: int) -> Labelled:
+        model = self._synthetic
+        factors, norms = model.cfg.num_features, self._vectors.norm(dim=1)
+        at_once = max(1, ENTRIES // factors)
+        parts: list[tuple[Tensor, ...]] = []
+        with seeded(seed):
+            for start in range(0, count, at_once):
+                x, z = model.sample_with_features(min(at_once, count - start))
+                rows, active = z.nonzero(as_tuple=True)
+                parts.append((x.float(), rows + start, active, z[rows, active].float() * norms[active]))
+        return Labelled(*(torch.cat(column) for column in zip(*parts, strict=True)), count=factors)
+
+
+SYNTHSAEBENCH_16K = Synth(
+    num_features=16_384, hidden_dim=768, total_root_nodes=128, branching_factor=4, max_depth=3, block_rows=8192
+)
+"""The published settings. The model as published, directions and all, is decoderesearch/synth-sae-bench-16k-v1."""
+
+
+@lru_cache(maxsize=2)
+def labelled(source: Synth, count: int, split: Split, seed: int) -> Labelled:
+    """Drawn once for all evals and runs of a source: SAELens takes seconds here and minutes at 16,384 factors."""
+    return source._draw(count, seeding.integer(seed, f"synth/labelled/{split}"))
+
+
+def config(source: Synth, library: Any) -> "SyntheticModelConfig":
+    """SAELens's own configuration of a model to generate. It raises ValueError for what cannot be."""
+    hierarchy = (
+        library.HierarchyConfig(
+            total_root_nodes=source.total_root_nodes,
+            branching_factor=source.branching_factor,
+            max_depth=source.max_depth,
+            mutually_exclusive_portion=source.mutually_exclusive_portion,
+            compensate_probabilities=source.compensate_probabilities,
+            scale_children_by_parent=source.scale_children_by_parent,
+        )
+        if source.total_root_nodes
+        else None
+    )
+    apart = library.OrthogonalizationConfig(num_steps=source.orthogonalization_steps, lr=source.orthogonalization_lr)
+    copula = library.LowRankCorrelationConfig(rank=source.correlation_rank, correlation_scale=source.correlation_scale)
+    first, last = source.mean_firing_magnitudes
+    mean, std = source.std_firing_magnitudes
+    return library.SyntheticModelConfig(
+        num_features=source.num_features,
+        hidden_dim=source.hidden_dim,
+        firing_probability=library.ZipfianFiringProbabilityConfig(
+            exponent=source.exponent, max_prob=source.max_prob, min_prob=source.min_prob
+        ),
+        hierarchy=hierarchy,
+        orthogonalization=apart if source.orthogonalization_steps else None,
+        correlation=copula if source.correlation_rank else None,
+        mean_firing_magnitudes=library.LinearMagnitudeConfig(start=first, end=last),
+        std_firing_magnitudes=library.FoldedNormalMagnitudeConfig(mean=mean, std=std) if std else mean,
+        bias=source.bias,
+        seed=source.seed,
+    )  # fmt: skip
+
+
+def saelens() -> Any:
+    try:
+        import sae_lens.synthetic
+    except ImportError as error:
+        raise ValueError("synthetic models are drawn by SAELens; pip install 'unbraid[synth]'") from error
+    return sae_lens.synthetic
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """SAELens draws from torch's global generator: seed it, and leave it as it was found."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
