@@ -63,7 +63,7 @@ def score_all(runs: list[Path]) -> dict[str, dict[str, float]]:
 def test_every_family_goes_from_text_to_report(family: str, tmp_path: Path):
     source = tiny(tmp_path, family)
     runs = train(study(source), tmp_path / "runs")
-    assert len(runs) == 10
+    assert len(runs) == 14
     scores = score_all(runs)
     for found in scores.values():
         assert found["ce_clean"] > 0 and torch.isfinite(torch.tensor(found["loss_recoveredzero"]))
