@@ -7,7 +7,7 @@ from unbraid.sweep import Study
 
 
 def synth() -> Study:
-    """SynthSAEBench at a thirty-second of its size: as many latents as a quarter of the factors, as published.
+    """SynthSAEBench with a thirty-second of its factors: as many latents as a quarter of the factors, as published.
 
     The 128 most frequent factors are active 3.6 at a time: 4 is the integer nearest.
     """

@@ -34,7 +34,7 @@ ENTRIES = 2**20
 @dataclass(frozen=True, kw_only=True)
 class Synth(Source, Truth):
     """Fields from `num_features` on are SAELens's `SyntheticModelConfig`, by its names; they generate a model and are
-    not for one that is loaded. Their defaults are SynthSAEBench-16k's at a thirty-second of its size."""
+    not for one that is loaded. Their defaults are SynthSAEBench-16k's with a thirty-second of its factors."""
 
     model: str = ""
     """Folder or Hugging Face name of a saved SyntheticModel ("name:subfolder" for one in a subfolder); empty to
@@ -144,15 +144,16 @@ class Synth(Source, Truth):
     @cached_property
     def _synthetic(self) -> "SyntheticModel":
         library = saelens()
-        with seeded(seeding.integer(0, "synth/load")):  # loading draws what a model saved without a seed leaves open
+        # Loading draws what a model saved without a seed leaves open; moving directions apart needs gradients.
+        with seeded(seeding.integer(0, "synth/load")), torch.enable_grad():
             if not self.model:
                 return library.SyntheticModel(config(self, library))
             try:
                 return library.SyntheticModel.load_from_source(self.model)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
                 raise ValueError(
-                    f"cannot load a synthetic model from {self.model!r} ({error}); give a folder written by "
-                    "SyntheticModel.save, or the name of one on Hugging Face, such as decoderesearch/synth-sae-bench-16k-v1"
+                    f"cannot load a synthetic model from {self.model!r} ({error}); give a folder that "
+                    "SyntheticModel.save wrote, or a Hugging Face name, such as decoderesearch/synth-sae-bench-16k-v1"
                 ) from error
 
     @property
@@ -187,18 +188,11 @@ def labelled(source: Synth, count: int, split: Split, seed: int) -> Labelled:
 
 def config(source: Synth, library: Any) -> "SyntheticModelConfig":
     """SAELens's own configuration of a model to generate. It raises ValueError for what cannot be."""
-    hierarchy = (
-        library.HierarchyConfig(
-            total_root_nodes=source.total_root_nodes,
-            branching_factor=source.branching_factor,
-            max_depth=source.max_depth,
-            mutually_exclusive_portion=source.mutually_exclusive_portion,
-            compensate_probabilities=source.compensate_probabilities,
-            scale_children_by_parent=source.scale_children_by_parent,
-        )
-        if source.total_root_nodes
-        else None
-    )
+    forest = {
+        name: getattr(source, name)
+        for name in ("total_root_nodes", "branching_factor", "max_depth", "mutually_exclusive_portion",
+                     "compensate_probabilities", "scale_children_by_parent")
+    }  # fmt: skip
     apart = library.OrthogonalizationConfig(num_steps=source.orthogonalization_steps, lr=source.orthogonalization_lr)
     copula = library.LowRankCorrelationConfig(rank=source.correlation_rank, correlation_scale=source.correlation_scale)
     first, last = source.mean_firing_magnitudes
@@ -209,14 +203,14 @@ def config(source: Synth, library: Any) -> "SyntheticModelConfig":
         firing_probability=library.ZipfianFiringProbabilityConfig(
             exponent=source.exponent, max_prob=source.max_prob, min_prob=source.min_prob
         ),
-        hierarchy=hierarchy,
+        hierarchy=library.HierarchyConfig(**forest) if source.total_root_nodes else None,
         orthogonalization=apart if source.orthogonalization_steps else None,
         correlation=copula if source.correlation_rank else None,
         mean_firing_magnitudes=library.LinearMagnitudeConfig(start=first, end=last),
         std_firing_magnitudes=library.FoldedNormalMagnitudeConfig(mean=mean, std=std) if std else mean,
         bias=source.bias,
         seed=source.seed,
-    )  # fmt: skip
+    )
 
 
 def saelens() -> Any:
@@ -231,5 +225,5 @@ def saelens() -> Any:
 def seeded(seed: int) -> Iterator[None]:
     """SAELens draws from torch's global generator: seed it, and leave it as it was found."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
