@@ -26,7 +26,7 @@ HEADLINE = (
     ("absorption_full",),
     ("latents_per_factor",),
     ("dci_disentanglement",),
-    ("control_modularity",),
+    ("isolation",),
     ("interchange (directions latents, error kept, n 4)",),
     ("alive", "alive_share", "share_alive"),
     ("max_decoder_cosine", "decoder_max_cosine", "max_cosine", "mean_max_cosine"),
@@ -44,7 +44,7 @@ AXES = (
 """What can be held equal."""
 
 
-REFERENCES = ("kind chance", "kind ceiling", *(f"directions {name}" for name in ("random", "p", "supervised", "truth")))
+REFERENCES = ("kind chance", "kind ceiling", "kind pca", *(f"directions {name}" for name in ("random", "p", "supervised", "truth")))
 """How the params of a reference level begin. "p": pca, principal."""
 
 
