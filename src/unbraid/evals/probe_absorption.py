@@ -1,0 +1,318 @@
+"""Absorption as SAEBench scores it: a logistic probe of each parent stands for the parent's direction.
+
+    wanted = (x - b_dec) . p,   supplied by latents L = sum over l in L of z_l atom_l . p,   p the probe's unit weights
+    full           = P(all main latents are silent, and the latent that supplies most has cos >= 0.025 with p
+                       and supplies >= 0.4 wanted)
+    fraction 0.3.2 = (all - main) / all             all, main: supplied by all, and by main latents
+                     0 where main >= wanted or all <= 0
+    fraction 0.6.0 = min(top, wanted - main) / (min(top, wanted - main) + main)
+                     top: supplied by the 3 others of cos >= 0.1 that supply most
+                     0 where main >= wanted or top < 0.4 wanted; 1 where main <= 0
+
+over the rows in which the parent is active and its probe says so; then the mean over parents. Main latents: k_sparse. A
+parent with a probe of F1 0.6 or less is left out. The numbers that SAEBench (Karvonen et al. 2025, arXiv 2503.09532)
+published are the first fraction; it computes the second since version 0.4.1. It takes x . p for wanted, so that what
+b_dec supplies is missing.
+
+Beside the probe-free absorption this one is blind where children are frequent: the latent of a child that brings 0.03
+of F1 is taken for a part of its parent, so that absorption shows as `probe_main_latents` instead. A probe leans on the
+children of its factor, so that the truth need not score 0 (kind=ceiling). And where main latents find little of the
+parent, as without training, the rest counts as absorbed (kind=chance).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array, diags_array
+from torch import Tensor
+
+from unbraid.chance import untrained_like
+from unbraid.detection import FEWEST
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.informed import ROWS as TRAIN_ROWS
+from unbraid.informed import Lesson, learned
+from unbraid.k_sparse import Labels, Rows, f1, k_sparse
+from unbraid.matching import unit
+from unbraid.observed import ROWS, codes, magnitudes
+from unbraid.probes import difference_of_means
+from unbraid.run import Run
+from unbraid.source import Source
+from unbraid.truth import Labelled, Truth
+
+VERSION = 1
+_KINDS = (
+    "kind=chance: an untrained dictionary of the same shape and L0; ceiling: the true directions, or differences of "
+    "means, with the true codes"
+)
+DEFINITIONS = {
+    "probe_absorption_full": "share of a parent's rows in which its main latents are silent and one other latent "
+    "supplies at least 0.4 of its probe's projection, mean over probed parents; low where latents find no parent, so "
+    f"read it beside probe_main_f1; NaN when no probed parent has a main latent; {_KINDS}",
+    "probe_absorption_fraction": "share of a parent's projection that other latents supply, mean over its rows, then "
+    "over probed parents, as SAEBench defined it in version 0.3.2 (published) or 0.6.0; NaN as above; kinds as above",
+    "probe_main_latents": "main latents of a parent, mean over probed parents: 1 when none is split; kinds as above",
+    "probe_main_f1": "F1 of the probe that reads a parent's main latents alone, on rows it was not fitted on, mean "
+    "over probed parents; 0 for a parent without a main latent; kinds as above",
+    "probed": "share of parents whose probe has F1 above 0.6; only these are scored, at most 32, evenly spaced by "
+    "frequency",
+}
+PARENTS = 32
+"""Parents probed, at most. SAEBench has 26 letters."""
+PROBE_F1 = 0.6
+"""F1 above which a probe stands for its factor. This and those below are SAEBench's."""
+FULL_COSINE, FRACTION_COSINE = 0.025, 0.1
+"""Cosine with the probe from which a latent may be what absorbed."""
+SUPPLIED = 0.4
+"""Share of the projection that it, or they together, must supply."""
+ABSORBERS = 3
+"""Latents that may have absorbed a part each (0.6.0)."""
+L2 = 1.0
+"""Of the probes: that of the informed dictionaries, which then share them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A factor with children, and its probe."""
+
+    probe: Float[Tensor, " d_in"]
+    """Unit weights."""
+    train: Bool[np.ndarray, " train"]
+    held: Bool[np.ndarray, " held"]
+    """Rows in which it is active."""
+    found: Int[np.ndarray, " found"]
+    """Held-out rows in which it is active and the probe says so."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What all runs of a source share."""
+
+    train: Labelled
+    held: Labelled
+    parents: list[Parent]
+    """Those with a good probe."""
+    share: float
+    """Theirs among the parents tried."""
+    ceiling: list[Score]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Codes of the labelled rows, and what they are decoded by."""
+
+    train: csr_array
+    held: csr_array
+    atoms: Float[Tensor, "d_sae d_in"]
+    bias: Float[Tensor, " d_in"]
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """What is scored of one parent. NaN without main latents."""
+
+    full: float
+    published: float
+    revised: float
+    mains: int
+    main_f1: float
+
+
+def probe_absorption(run: Run) -> list[Score]:
+    """Scores of a dictionary whose source knows its factors. Raises NotApplicable when none has children."""
+    return probe_absorption_scores(run.dictionary(), run.source)
+
+
+@torch.no_grad()
+def probe_absorption_scores(dictionary: Dictionary, source: Source) -> list[Score]:
+    """`dictionary`: for raw activations."""
+    known = probed(source)
+    measured = seen(dictionary, known)
+    chance = seen(untrained_like(measured.held, known.held.x), known)
+    return [
+        *scores(measured, known.held, known.parents, "measured"),
+        *scores(chance, known.held, known.parents, "chance"),
+        *known.ceiling,
+        Score(metric="probed", value=known.share, better="neither"),
+    ]
+
+
+def scores(coded: Seen, held: Labelled, parents: list[Parent], kind: str) -> list[Score]:
+    found = [absorbed(coded, held, parent) for parent in parents]
+    present = [one for one in found if one.mains]
+    mean = lambda values: float(np.mean(values)) if values else float("nan")
+    return [
+        Score(
+            metric="probe_absorption_full", value=mean([one.full for one in present]), better="lower",
+            params={"kind": kind},
+        ),
+        Score(
+            metric="probe_absorption_fraction", value=mean([one.published for one in present]), better="lower",
+            params={"kind": kind, "definition": "0.3.2"},
+        ),
+        Score(
+            metric="probe_absorption_fraction", value=mean([one.revised for one in present]), better="lower",
+            params={"kind": kind, "definition": "0.6.0"},
+        ),
+        Score(
+            metric="probe_main_latents", value=mean([one.mains for one in found]), better="lower",
+            params={"kind": kind},
+        ),
+        Score(
+            metric="probe_main_f1", value=mean([one.main_f1 for one in found]), better="higher", params={"kind": kind}
+        ),
+    ]  # fmt: skip
+
+
+# ---- what all runs of a source share
+
+
+@lru_cache(maxsize=2)
+def probed(source: Source) -> Probed:
+    """Probes of parents, and the scores of the truth."""
+    truth, lesson = source.truth(), learned(source, TRAIN_ROWS, L2)
+    held = truth.labelled(ROWS, split="eval")
+    tried = candidates(truth, lesson.labelled, held)
+    if not len(tried):
+        raise NotApplicable(f"no factor with children is active in {FEWEST} rows and inactive in {FEWEST}")
+    parents = [parent for factor in tried if (parent := probed_parent(factor, lesson, held)) is not None]
+    ceiling = scores(true_codes(truth, lesson.labelled, held), held, parents, "ceiling")
+    return Probed(lesson.labelled, held, parents, len(parents) / len(tried), ceiling)
+
+
+def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
+    """At most 32 factors with children that are active, and inactive, often enough; evenly spaced by frequency."""
+    factors = truth.parents.unique()
+    factors = factors[factors >= 0]
+    enough = torch.ones(len(factors), dtype=torch.bool)
+    for part in (train, held):
+        count = torch.bincount(part.factors, minlength=part.count)[factors]
+        enough &= (count >= FEWEST) & (len(part.x) - count >= FEWEST)
+    count = torch.bincount(held.factors, minlength=held.count)
+    frequent = factors[enough][count[factors[enough]].argsort(descending=True, stable=True)]
+    places = torch.linspace(0, len(frequent) - 1, min(PARENTS, len(frequent))).round().long()
+    return frequent[places].tolist()
+
+
+def probed_parent(factor: int, lesson: Lesson, held: Labelled) -> Parent | None:
+    """None when its probe is poor."""
+    weights, bias = lesson.probes.weights[factor], lesson.probes.bias[factor]
+    says = (held.x @ weights + bias > 0).numpy()
+    active = rows_with(factor, held)
+    if f1(says, active) <= PROBE_F1:
+        return None
+    probe = weights / torch.linalg.vector_norm(weights)
+    return Parent(probe, rows_with(factor, lesson.labelled), active, np.flatnonzero(says & active))
+
+
+def rows_with(factor: int, labelled: Labelled) -> Rows:
+    rows = np.zeros(len(labelled.x), dtype=bool)
+    rows[labelled.rows[labelled.factors == factor].numpy()] = True
+    return rows
+
+
+def true_codes(truth: Truth, train: Labelled, held: Labelled) -> Seen:
+    """The true directions with the true magnitudes; where there are none, differences of means with their sizes."""
+    if truth.directions is None:
+        atoms = difference_of_means(train, truth.parents).nan_to_num(0.0)
+        sizes = diags_array(torch.linalg.vector_norm(atoms, dim=1).double().numpy())
+        z, others = (csr_array(magnitudes(part) @ sizes) for part in (train, held))
+        atoms = unit(atoms)
+    else:
+        atoms, z, others = truth.directions, magnitudes(train), magnitudes(held)
+    bias = train.x.double().mean(0) - torch.from_numpy(z.mean(axis=0)) @ atoms.double()
+    return Seen(z, others, atoms, bias.to(atoms))
+
+
+def seen(dictionary: Dictionary, known: Probed) -> Seen:
+    bias = dictionary.b_dec.cpu()
+    return Seen(codes(dictionary, known.train.x), codes(dictionary, known.held.x), dictionary.W_dec.cpu(), bias)
+
+
+# ---- one parent
+
+
+def absorbed(coded: Seen, held: Labelled, parent: Parent) -> Absorbed:
+    mains, main_f1 = k_sparse(Labels(coded.train, parent.train), Labels(coded.held, parent.held))
+    if not len(mains):
+        return Absorbed(float("nan"), float("nan"), float("nan"), 0, 0.0)
+    wanted = ((held.x[parent.found] - coded.bias) @ parent.probe).double().numpy()
+    supply = supplies(coded.held[parent.found], coded.atoms, parent.probe, mains)
+    return Absorbed(
+        full=float(full(supply, wanted).mean()),
+        published=float(published_fraction(supply, wanted).mean()),
+        revised=float(revised_fraction(supply, wanted).mean()),
+        mains=len(mains),
+        main_f1=main_f1,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Supply:
+    """What each active latent supplies of a probe's projection, entry by entry, row after row."""
+
+    rows: Int[np.ndarray, " nnz"]
+    values: Float[np.ndarray, " nnz"]
+    cosines: Float[np.ndarray, " nnz"]
+    """Of the entry's atom with the probe."""
+    main: Bool[np.ndarray, " nnz"]
+    count: int
+    """Rows there are."""
+
+    def total(self, entries: Bool[np.ndarray, " nnz"]) -> Float[np.ndarray, " row"]:
+        # bincount counts in integers when there is nothing to sum.
+        return np.bincount(self.rows[entries], self.values[entries], self.count).astype(float)
+
+    def largest(self, among: Bool[np.ndarray, " nnz"], count: int) -> Bool[np.ndarray, " nnz"]:
+        """The `count` entries of each row, of those given, that supply most."""
+        places = np.flatnonzero(among)
+        places = places[np.lexsort((-self.values[places], self.rows[places]))]
+        rows = self.rows[places]
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        chosen = np.zeros(len(self.rows), dtype=bool)
+        chosen[places[rank < count]] = True
+        return chosen
+
+
+def supplies(
+    latents: csr_array,
+    atoms: Float[Tensor, "d_sae d_in"],
+    probe: Float[Tensor, " d_in"],
+    mains: Int[np.ndarray, " taken"],
+) -> Supply:
+    projections, cosines = ((part @ probe).double().numpy() for part in (atoms, unit(atoms)))
+    count = len(latents.indptr) - 1
+    return Supply(
+        rows=np.repeat(np.arange(count), np.diff(latents.indptr)),
+        values=latents.data * projections[latents.indices],
+        cosines=cosines[latents.indices],
+        main=np.isin(latents.indices, mains),
+        count=count,
+    )
+
+
+def full(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+    everything = np.ones_like(supply.main)
+    enough = (supply.cosines >= FULL_COSINE) & (supply.values >= SUPPLIED * wanted[supply.rows])
+    instead = np.zeros(supply.count, dtype=bool)
+    instead[supply.rows[supply.largest(everything, 1) & enough]] = True
+    silent = np.bincount(supply.rows[supply.main], minlength=supply.count) == 0
+    return silent & instead & (wanted > 0)
+
+
+def published_fraction(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    everything, main = supply.total(np.ones_like(supply.main)), supply.total(supply.main)
+    none = (main >= wanted) | (everything <= 0)
+    return np.where(none, 0.0, np.clip((everything - main) / np.where(none, 1.0, everything), 0, 1))
+
+
+def revised_fraction(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    might = ~supply.main & (supply.cosines >= FRACTION_COSINE) & (supply.values > 0)
+    top, main = supply.total(supply.largest(might, ABSORBERS)), supply.total(supply.main)
+    none = (main >= wanted) | (top < SUPPLIED * wanted) | (wanted <= 0)
+    instead = np.minimum(top, wanted - main)
+    share = instead / np.where(none | (main <= 0), 1.0, instead + main)
+    return np.where(none, 0.0, np.where(main <= 0, 1.0, share))
