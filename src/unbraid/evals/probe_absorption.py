@@ -17,8 +17,7 @@ b_dec supplies is missing.
 Beside the probe-free absorption this one is blind where children are frequent: the latent of a child that brings 0.03
 of F1 is taken for a part of its parent, so that absorption shows as `probe_main_latents` instead. A probe leans on the
 children of its factor, so that the truth need not score 0 (kind=ceiling). And where main latents find little of the
-parent, as without training, what others supply by accident counts as absorbed: the more, the more are active
-(kind=chance).
+parent, as without training, what others supply by accident counts as absorbed (kind=chance).
 """
 
 from dataclasses import dataclass
