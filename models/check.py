@@ -27,7 +27,7 @@ from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
 TRAINED, SCORED = 48_000, 24_000
 FOUND = 0.9
 SCALES = (1, 4)
-"""Times the difference of means. It is a mean over all places where a factor is active, most of them unlike this one."""
+"""Times the difference of means, which is over all places where a factor is active, most of them unlike this one."""
 
 
 def main(out: Path, model: str = EMBEDDED) -> None:

@@ -109,7 +109,7 @@ class English(Corpus):
     vocabulary: int
     seed: int
     context: int = 256  # pyright: ignore[reportIncompatibleVariableOverride]
-    spelling: float = 0.06
+    spelling: float = 0.15
     """Share of rows that spell words."""
     eval_share: float = 0.005
 

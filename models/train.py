@@ -57,14 +57,15 @@ def language(out: Path, schedule: Schedule = Schedule(), shape: Shape = Shape())
 def english(
     text: Annotated[list[Path], tyro.conf.arg(help="Files of documents: .jsonl.xz or .txt.")],
     out: Path,
-    schedule: Schedule = Schedule(tokens=6_000_000, batch=8192, lr=3e-3),
+    schedule: Schedule = Schedule(tokens=20_000_000),
     shape: Shape = Shape(hidden=256, layers=6, heads=8, inner=640),
     vocabulary: int = 4096,
+    spelling: Annotated[float, tyro.conf.arg(help="Share of rows that spell words.")] = 0.15,
     half: bool = True,
     minutes: Annotated[float, tyro.conf.arg(help="Stop after this many; 0 for the whole schedule.")] = 0.0,
 ) -> None:
     """Train on English text with spelling lines mixed in. Weights are saved in float16."""
-    corpus = English(tuple(text), vocabulary=vocabulary, seed=schedule.seed)
+    corpus = English(tuple(text), vocabulary=vocabulary, spelling=spelling, seed=schedule.seed)
     train(corpus, shape, schedule, out, dtype=torch.float16 if half else torch.float32, minutes=minutes)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from unbraid import catalog
 from unbraid.cli import axis, main
 
 QUICK = ["--training.tokens", "5120", "--training.batch-size", "256", "--source.factors", "48", "--source.d-in", "16",
@@ -33,7 +34,7 @@ def test_train_eval_report_and_export_follow_one_another(tmp_path, capsys):
     assert train_quickly(tmp_path / "runs") == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert main(["eval", str(run)]) == 0
-    assert {path.stem for path in (run / "results").iterdir()} == {"fidelity", "recovery"}
+    assert {path.stem for path in (run / "results").iterdir()} == set(catalog.evals())
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 0
@@ -143,7 +144,7 @@ def test_a_new_term_is_one_file_dropped_into_a_package_and_trained_by_name(tmp_p
         (["export", "nowhere", "--out", "x"], "no finished run"),
         (["sweep", "world", "--cross", "seed"], "write FIELD=VALUE,VALUE"),
         (["sweep", "world", "--cross", "training.lrr=1"], "did you mean 'lr'"),
-        (["sweep", "demo", "--cross", "seed=1,2"], "works on a single experiment"),
+        (["sweep", "facts", "--cross", "seed=1,2"], "works on a single experiment"),
         (["train", "world", "--dictionary.activation.k", "9999"], "k = 9999"),
         (["train", "world", "--name", "../up"], "lower-case"),
         (["train", "world", "--package", "no_such_package"], "cannot import package 'no_such_package'"),
@@ -186,7 +187,7 @@ def test_the_version_is_told(capsys):
 
 
 def test_help_of_a_command_teaches_with_and_without_a_name(capsys):
-    for words in (["train", "--help"], ["sweep", "demo", "--help"]):
+    for words in (["train", "--help"], ["sweep", "facts", "--help"]):
         with pytest.raises(SystemExit) as stopped:
             main(words)
         assert stopped.value.code == 0
@@ -207,7 +208,7 @@ def test_unfinished_runs_are_passed_over_by_name(tmp_path, capsys):
 
 def test_members_of_a_study_are_chosen_by_pattern(tmp_path, capsys):
     quick = ["--training.tokens", "1024", "--training.batch-size", "256", "--d-sae", "32", "--seeds", "0"]
-    assert main(["sweep", "demo", "--out", str(tmp_path), "--only", "topk-*", "pca-l0_5", *quick]) == 0
+    assert main(["sweep", "demo_world", "--out", str(tmp_path), "--only", "topk-*", "pca-l0_5", *quick]) == 0
     assert {path.name.rpartition("-s0")[0] for path in tmp_path.iterdir()} == {"topk-l0_5", "topk-l0_10", "pca-l0_5"}
-    assert main(["sweep", "demo", "--out", str(tmp_path), "--only", "topl-*", *quick]) == 2
+    assert main(["sweep", "demo_world", "--out", str(tmp_path), "--only", "topl-*", *quick]) == 2
     assert "matches no member; there are: relu-l0_5" in capsys.readouterr().err

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,12 @@ EVAL_ROWS = 32_768
 """Held-out activations a cache keeps: what the evals read."""
 
 LINE_SECONDS = 30.0
+
+DEMO_EVALS = {
+    "demo_world": ["fidelity", "recovery", "absorption", "splitting", "controllability"],
+    "demo_language": ["fidelity", "recovery", "absorption", "splitting", "interchange"],
+}
+"""What the demo's minutes allow; `unbraid eval runs/demo/*` makes the rest."""
 
 EPILOG = """\
 first steps
@@ -91,7 +99,12 @@ def arguments() -> argparse.ArgumentParser:
         "demo", run_demo, "train, score and report small studies on a world and on the embedded language model"
     )
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where (default: runs/demo)")
-    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0)
+    demo.set_defaults(resume=True, overwrite=False, checkpoint_seconds=120.0, experiment="demo_world")
+
+    part = commands.add_parser("demo-part")  # one of the demo's two processes; without help, so not listed
+    part.add_argument("experiment", choices=list(DEMO_EVALS))
+    part.add_argument("--out", type=Path, required=True)
+    part.set_defaults(run=run_demo_part, package=[], resume=True, overwrite=False, checkpoint_seconds=120.0)
     command(
         "plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True
     )
@@ -389,22 +402,57 @@ def run_report(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.experiments.language import demo_language
-    from unbraid.experiments.world import demo_world
     from unbraid.report import scores_json, write_report
-    from unbraid.run import Run
 
     use_threads(1)
-    experiments = [*demo_world().experiments(), *demo_language().experiments()]
-    trained = train_all(options, experiments)
-    if trained:
-        return trained
-    runs = [Run.open(options.out / e.folder) for e in experiments]
-    failed = score_all(runs, options, [])
-    rows = write_report([run.path for run in runs], options.out / "report.html")
+    folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
+    print("two worlds at once, one core each; the whole takes a few minutes")
+    with beside(
+        [sys.executable, "-m", "unbraid.cli", "demo-part", "demo_language", "--out", str(options.out)]
+    ) as other:
+        failed = run_demo_part(options, rest)
+        failed = other.wait() or failed
+    rows = write_report(folders, options.out / "report.html")
     scores_json(rows, options.out / "scores.json")
     print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
     return failed
+
+
+def run_demo_part(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.run import Run
+
+    use_threads(1)
+    experiments = demo_experiments(options.experiment)
+    trained = train_all(options, experiments)
+    if trained:
+        return trained
+    return score_all([Run.open(options.out / e.folder) for e in experiments], options, DEMO_EVALS[options.experiment])
+
+
+def demo_experiments(name: str) -> "list[Experiment]":
+    from unbraid import catalog
+    from unbraid.sweep import Study
+
+    study = catalog.experiments()[name]()
+    assert isinstance(study, Study)
+    return study.experiments()
+
+
+@contextmanager
+def beside(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
+    """A command in a process of its own, its lines shown among ours; stopped when ours fails."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        lines = process.stdout
+        reader = threading.Thread(target=lambda: [print(f"  | {line}", end="", flush=True) for line in lines])
+        reader.start()
+        try:
+            yield process
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            reader.join()
 
 
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:
@@ -450,3 +498,7 @@ def run_list(options: argparse.Namespace, rest: list[str]) -> int:
     for name, item in sorted(catalog.evals(allowed).items()):
         print(f"  {name:<24} {catalog.headline(inspect.getmodule(item.score))}")
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

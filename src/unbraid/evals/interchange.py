@@ -32,8 +32,8 @@ from unbraid.text import Windows, is_language
 VERSION = 1
 _WAYS = "directions: what is swapped, latents or as many random, principal or supervised directions"
 DEFINITIONS = {
-    "interchange_cause": "how far swapping n directions moves the next word towards the exact one of the other text, as "
-    f"a share of how far the other text itself does; 1 is as far; {_WAYS}",
+    "interchange_cause": "how far swapping n directions moves the next word towards the exact one of the other text, "
+    f"as a share of how far the other text itself does; 1 is as far; {_WAYS}",
     "interchange_isolation": "1 - probability moved to words that would betray a change in another variable; at best 1",
     "interchange": "mean of cause and isolation, as RAVEL's disentanglement score; doing nothing scores 0.5",
     "interchange_nonsense": "probability moved to words that neither text allows",
@@ -43,7 +43,7 @@ DEFINITIONS = {
     "least half of the way to the exact next word",
 }
 COUNTS = (1, 4, 16, 64)
-SCORED, RANKED = 24, 48
+SCORED, RANKED = 16, 32
 """Pairs of each variable that are scored, and others that latents are ranked on."""
 SEED = 0
 ROWS = 8192

@@ -3,7 +3,7 @@
 from unbraid.activation import TopK
 from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
-from unbraid.experiments.methods import compared, controls, standard
+from unbraid.experiments.methods import compared, controls, disentangling, standard
 from unbraid.objective import Objective
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model import LanguageModel
@@ -29,15 +29,21 @@ def lm() -> Study:
     return Study(source=base.source, d_sae=4096, training=base.training, members=compared((16, 64)))
 
 
+DEMONSTRATED = (
+    "relu", "batchtopk", "jumprelu", "matryoshka", "orthogonality", "effect", "frozen-decoder", "untrained", "pca",
+)  # fmt: skip
+"""Methods and controls of the demo."""
+
+
 def demo_language() -> Study:
     """Half of `unbraid demo`: methods and controls on the embedded model, which reads a synthetic language."""
     l0 = 8
     chosen = standard(l0) | disentangling(l0) | controls(l0)
     return Study(
-        source=LanguageModel(text="language://8000", buffer_tokens=32_768),
+        source=LanguageModel(text="language://6000", buffer_tokens=32_768),
         d_sae=512,
-        training=Training(tokens=300_000, batch_size=1024, lr=2e-3, dead_after=50_000),
-        members={name: chosen[name] for name in chosen if not name.startswith(("topk", "kmeans", "frozen-enc"))},
+        training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
+        members={name: member for name, member in chosen.items() if name.rpartition("-l0")[0] in DEMONSTRATED},
     )
 
 

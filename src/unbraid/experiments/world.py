@@ -23,14 +23,21 @@ def world() -> Experiment:
     )
 
 
+DEMONSTRATED = (
+    "relu", "batchtopk", "jumprelu", "matryoshka", "orthogonality", "effect",
+    "frozen-decoder", "soft-frozen-decoder", "untrained", "pca",
+)  # fmt: skip
+"""Methods and controls of the demo."""
+
+
 def demo_world() -> Study:
     """Half of `unbraid demo`: every method, controls and ceilings at the true L0 of a world of 96 factors."""
-    source = presets.seconds()
+    source, chosen = presets.seconds(), standard(5) | disentangling(5) | controls(5)
     return Study(
         source=source,
         d_sae=source.factors,
         training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
-        members=standard(5) | disentangling(5) | controls(5) | ceilings(),
+        members={n: m for n, m in chosen.items() if n.rpartition("-l0")[0] in DEMONSTRATED} | ceilings(),
     )
 
 

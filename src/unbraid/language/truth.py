@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,7 +14,8 @@ from unbraid.language.factors import FACTORS, active
 from unbraid.truth import Labelled, Truth
 
 
-class Reading(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Reading:
     """Whole documents of the language as a model reads them."""
 
     words: Sequence[Sequence[str]]
@@ -43,15 +45,19 @@ class LanguageTruth(Truth):
         return None
 
     def labelled(self, count: int, *, split: Literal["train", "eval"], seed: int = 0) -> Labelled:
-        found = self.reading(count, split, seed)
-        active_factors = [sorted(active(word)) for document in found.words for word in read(document)]
-        kept = found.acts[found.keep][:count].cpu()
-        if len(active_factors) < len(kept):
-            raise ValueError(
-                f"{len(active_factors)} words of the language were read for {len(kept)} activations; every document "
-                "must be read whole, by a tokenizer that has one token for each word: set --source.context 128"
-            )
-        active_factors = active_factors[: len(kept)]
-        rows = torch.tensor([row for row, factors in enumerate(active_factors) for _ in factors], dtype=torch.long)
-        factors = torch.tensor([factor for factors in active_factors for factor in factors], dtype=torch.long)
-        return Labelled(kept, rows, factors, torch.ones(len(rows)), len(FACTORS))
+        return _labelled(self.reading(count, split, seed), count)
+
+
+@lru_cache(maxsize=2)
+def _labelled(found: Reading, count: int) -> Labelled:
+    active_factors = [sorted(active(word)) for document in found.words for word in read(document)]
+    kept = found.acts[found.keep][:count].cpu()
+    if len(active_factors) < len(kept):
+        raise ValueError(
+            f"{len(active_factors)} words of the language were read for {len(kept)} activations; every document "
+            "must be read whole, by a tokenizer that has one token for each word: set --source.context 128"
+        )
+    active_factors = active_factors[: len(kept)]
+    rows = torch.tensor([row for row, factors in enumerate(active_factors) for _ in factors], dtype=torch.long)
+    factors = torch.tensor([factor for factors in active_factors for factor in factors], dtype=torch.long)
+    return Labelled(kept, rows, factors, torch.ones(len(rows)), len(FACTORS))

@@ -356,7 +356,7 @@ class LanguageModel(Source):
     def truth(self) -> Truth:
         if not texts.is_language(self.text):
             raise NoTruth("the factors behind this text are not known; those of --source.text language://20000 are")
-        return LanguageTruth(self._reading)
+        return LanguageTruth(partial(reading, self))
 
     # -- whole windows, for evals and for looking at text
 
@@ -420,7 +420,7 @@ class LanguageModel(Source):
 
     # -- how
 
-    def _reading(self, count: int, split: Split, seed: int) -> Reading:
+    def reading(self, count: int, split: Split, seed: int) -> Reading:
         """Whole documents of the language, at least `count` words of them or all there are."""
         pool = self._corpus.pool(split)
         mean = pool.total / max(1, len(pool))
@@ -524,3 +524,9 @@ class LanguageModel(Source):
         if path is not None:
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+@lru_cache(maxsize=2)
+def reading(source: LanguageModel, count: int, split: Split, seed: int) -> Reading:
+    """What `source` reads; kept, because every eval of every run of a source asks for the same."""
+    return source.reading(count, split, seed)
