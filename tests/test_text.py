@@ -298,7 +298,7 @@ def test_a_source_can_train_on_what_its_model_writes(model, tmp_path):
 @pytest.mark.parametrize("spec", ["sample://", "sample://0", "sample://many"])
 def test_a_sample_without_a_count_is_refused(model, tmp_path, spec):
     lm = load_model(str(model), "main", "float32", "cpu")
-    with pytest.raises(ValueError, match="does not say how many documents to sample; write sample://1000"):
+    with pytest.raises(ValueError, match="does not say how many documents; write sample://1000"):
         text.sampled(spec, lm, make_reader(model), batch=4, cache=tmp_path)
 
 

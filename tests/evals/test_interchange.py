@@ -1,0 +1,138 @@
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tests.small import WORLD
+from unbraid.activation import JumpReLU, ReLU
+from unbraid.dictionary import Dictionary, RandomAtoms, set_tied
+from unbraid.evals import interchange as subject
+from unbraid.evals.interchange import (
+    Outcome,
+    baselines,
+    followed,
+    interchange,
+    interchange_scores,
+    latent_swap,
+    outcome,
+    prepared,
+    supervised,
+)
+from unbraid.evaluation import NotApplicable, Score
+from unbraid.language.pairs import VARIABLES
+from unbraid.run import Run
+from unbraid.source import held_out
+from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
+
+MODEL = LanguageModel(text="language://400", layer=2)
+
+
+def reading(atoms: Tensor, W_enc: Tensor | None = None) -> Dictionary:
+    """Latents that read by the rows of `W_enc`, the atoms themselves when not given, rectified."""
+    made = Dictionary(atoms.shape[1], len(atoms), ReLU())
+    with torch.no_grad():
+        made.W_dec.copy_(atoms)
+        made.W_enc.copy_((atoms if W_enc is None else W_enc).T)
+    return made.requires_grad_(False)
+
+
+def both_ways() -> Dictionary:
+    """Every coordinate and its negative: reconstructs exactly."""
+    identity = torch.eye(MODEL.d_in)
+    return reading(torch.cat([identity, -identity]))
+
+
+def silent() -> Dictionary:
+    made = Dictionary(MODEL.d_in, 32, JumpReLU(bandwidth=0.0))
+    RandomAtoms()(made, held_out(MODEL, 64).x, torch.Generator().manual_seed(0))
+    made.threshold.data.fill_(1e9)
+    return made.requires_grad_(False)
+
+
+def supervised_atoms(variable: str) -> Dictionary:
+    directions = supervised(prepared(MODEL, variable))
+    return reading(torch.cat([directions, -directions]))
+
+
+def swapped(dictionary: Dictionary, variable: str, count: int, *, drop: bool = False) -> Outcome:
+    table = followed(MODEL)[variable]
+    return outcome(MODEL, table.scored, latent_swap(dictionary, table, count, drop=drop))
+
+
+def value(scores: list[Score], metric: str, **params: float | str) -> float:
+    (found,) = [s for s in scores if s.metric == metric and s.params == params]
+    return found.value
+
+
+def test_the_embedded_model_follows_most_of_its_language():
+    assert set(followed(MODEL)) <= set(VARIABLES)
+    assert len(followed(MODEL)) >= 9
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("variable", ["tense", "number", "job"])
+def test_giving_everything_the_other_texts_values_is_reading_the_other_text(variable: str, drop: bool):
+    found = swapped(both_ways(), variable, 2 * MODEL.d_in, drop=drop)
+    assert found.cause == pytest.approx(1, abs=1e-3)
+    assert found.isolation == pytest.approx(1, abs=1e-3)
+    assert found.nonsense == pytest.approx(0, abs=1e-3)
+
+
+def test_a_dictionary_that_says_nothing_causes_nothing_and_betrays_nothing():
+    scores = interchange_scores(silent(), MODEL)
+    for count in subject.COUNTS:
+        params = {"directions": "latents", "n": count, "error": "kept"}
+        assert value(scores, "interchange_cause", **params) == pytest.approx(0, abs=1e-6)
+        assert value(scores, "interchange_isolation", **params) == pytest.approx(1, abs=1e-6)
+        assert value(scores, "interchange", **params) == pytest.approx(0.5, abs=1e-6)
+
+
+def test_without_the_error_a_silent_dictionary_is_worse_than_silent():
+    found = swapped(silent(), "tense", 4, drop=True)
+    assert found.cause < 0.1 and found.nonsense > 0.1
+
+
+def test_the_stated_chance_is_near_nothing_and_the_stated_ceiling_near_everything():
+    known = list(baselines(MODEL))
+    for name, low, high in (("random", -0.05, 0.1), ("supervised", 0.15, 1.01)):
+        assert low < value(known, "interchange_cause", directions=name, n=1, error="kept") < high
+    whole = {"n": MODEL.d_in, "error": "kept"}
+    for name in ("random", "principal", "supervised"):
+        assert value(known, "interchange_cause", directions=name, **whole) == pytest.approx(1, abs=1e-3)
+
+
+def test_atoms_that_are_told_the_pairs_do_better_than_coordinates():
+    assert swapped(supervised_atoms("tense"), "tense", 2).cause > swapped(both_ways(), "tense", 2).cause + 0.2
+
+
+def test_the_order_of_latents_does_not_matter():
+    plain = both_ways()
+    order = torch.randperm(plain.d_sae, generator=torch.Generator().manual_seed(1))
+    permuted = reading(plain.W_dec[order])
+    torch.testing.assert_close(
+        torch.tensor(swapped(permuted, "number", 16)), torch.tensor(swapped(plain, "number", 16)), atol=1e-4, rtol=0
+    )
+
+
+def test_a_latent_told_twice_takes_two_to_swap():
+    plain = supervised_atoms("tense")
+    halves = reading(plain.W_dec.repeat(2, 1), plain.W_dec.repeat(2, 1) / 2)
+    assert swapped(halves, "tense", 4).cause == pytest.approx(swapped(plain, "tense", 2).cause, abs=1e-3)
+    assert swapped(halves, "tense", 1).cause < swapped(plain, "tense", 1).cause - 0.02
+
+
+def test_a_world_without_pairs_is_not_scored(tmp_path):
+    class OfWorld(Run):
+        source = WORLD
+
+    with pytest.raises(NotApplicable, match="minimal pairs"):
+        interchange(OfWorld(tmp_path))
+
+
+def test_a_model_that_follows_nothing_is_named(tmp_path):
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(located(EMBEDDED))
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(located(EMBEDDED)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="follows no variable of the language"):
+        followed(LanguageModel(model=str(tmp_path), text="language://400", layer=2))

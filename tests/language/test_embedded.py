@@ -1,0 +1,105 @@
+"""The model that ships with the package, and the script that made it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from models import train as script
+from models.corpus import English, Language, collate, encoded
+from models.train import Schedule, Shape
+from unbraid.language.documents import documents, entropy, text
+from unbraid.language.grammar import relevant
+from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
+from unbraid.text import Windows
+
+
+
+class Few(Language):
+    """Few documents at a time, and no entropy rate: seconds, not a minute."""
+
+    def rows(self, skip: int) -> Iterator[list[int]]:
+        return iter(list(encoded(100, 1)))
+
+    def held_out(self) -> Iterator[Tensor]:
+        yield collate(list(encoded(20, 2)))
+
+    def reference(self) -> str:
+        return "not asked"
+
+
+TINY = Shape(hidden=16, layers=1, heads=2, inner=32)
+SHORT = Schedule(tokens=6000, batch=512, save_seconds=0.0)
+
+
+@torch.no_grad()
+def test_the_loss_is_within_five_percent_of_the_exact_entropy_of_texts_it_never_saw():
+    model = AutoModelForCausalLM.from_pretrained(located(EMBEDDED))
+    told, rows = list(documents(200, seed=77)), list(encoded(200, 77))
+    exact = sum(entropy(relevant(word.before)) for document in told for word in document)
+    loss = sum(float(script.loss_of(model, torch.tensor([row]), "sum")) for row in rows)
+    assert sum(len(row) - 1 for row in rows) == sum(map(len, told))
+    assert 1 < loss / exact < 1.05
+
+
+def test_the_tokenizer_has_a_token_for_every_word_and_gives_texts_back():
+    tokenizer = AutoTokenizer.from_pretrained(located(EMBEDDED))
+    for told in documents(20, seed=5):
+        ids = tokenizer(text(told))["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text(told)
+
+
+def test_the_weights_ship_within_eight_megabytes():
+    folder = Path(located(EMBEDDED))
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8 * 2**20
+    assert {"seed", "shape", "schedule", "held_out_loss"} <= set(json.loads((folder / "training.json").read_text()))
+
+
+@torch.no_grad()
+def test_transformer_lens_reads_the_same_model_at_the_same_site():
+    bridge = pytest.importorskip("transformer_lens.model_bridge").TransformerBridge
+    ours = LanguageModel(text="language://50", layer=2)
+    theirs = bridge.boot_transformers(str(located(EMBEDDED)), device="cpu", dtype=torch.float32)
+    ids = torch.tensor([row[:16] for row in encoded(8, 3)])
+    logits, cache = theirs.run_with_cache(ids)
+    windows = Windows(ids, *(torch.ones_like(ids, dtype=torch.bool),) * 2, torch.arange(len(ids)))
+    torch.testing.assert_close(cache["blocks.2.hook_resid_post"], ours.activations(windows), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(logits, ours.logits(windows), atol=1e-3, rtol=1e-4)
+
+
+def test_training_that_was_stopped_continues_and_ends_in_a_model_with_its_card(tmp_path, monkeypatch):
+    learn, seen = script.learn, []
+
+    def stops(*args):
+        seen.append(len(seen))
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return learn(*args)
+
+    monkeypatch.setattr(script, "learn", stops)
+    with pytest.raises(KeyboardInterrupt):
+        script.train(Few(seed=0), TINY, SHORT, tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    script.train(Few(seed=0), TINY, SHORT, tmp_path)
+    card = json.loads((tmp_path / "training.json").read_text())
+    assert 6000 <= card["tokens"] < 7000 and len(seen) < 20
+    assert 1.3 < card["held_out_loss"] < 6
+    assert not (tmp_path / "training.safetensors").exists()
+    AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_english_rows_hold_text_and_spelling(tmp_path):
+    words = ["river", "stone", "bright", "morning", "wander", "quiet", "harbour", "lantern"]
+    lines = [" ".join(words[(i * k + k) % 8] for k in range(400)) for i in range(60)]
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    corpus = English((tmp_path / "text.jsonl",), vocabulary=320, seed=0, spelling=0.5, eval_share=0.1)
+    tokenizer = corpus.tokenizer()
+    rows = [row for row, _ in zip(corpus.rows(0), range(60), strict=False)]
+    spelled = [row for row in rows if "first letter" in tokenizer.decode(row)]
+    assert 0 < len(spelled) < len(rows)
+    assert all(len(row) == corpus.context and row[0] == tokenizer.bos_token_id for row in rows)
