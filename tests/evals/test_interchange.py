@@ -1,11 +1,11 @@
 import pytest
 import torch
+from tests.small import WORLD
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from tests.small import WORLD
 from unbraid.activation import JumpReLU, ReLU
-from unbraid.dictionary import Dictionary, RandomAtoms, set_tied
+from unbraid.dictionary import Dictionary, RandomAtoms
 from unbraid.evals import interchange as subject
 from unbraid.evals.interchange import (
     Outcome,
@@ -121,12 +121,10 @@ def test_a_latent_told_twice_takes_two_to_swap():
     assert swapped(halves, "tense", 1).cause < swapped(plain, "tense", 1).cause - 0.02
 
 
-def test_a_world_without_pairs_is_not_scored(tmp_path):
-    class OfWorld(Run):
-        source = WORLD
-
+def test_a_world_without_pairs_is_not_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "source", WORLD)
     with pytest.raises(NotApplicable, match="minimal pairs"):
-        interchange(OfWorld(tmp_path))
+        interchange(Run(tmp_path))
 
 
 def test_a_model_that_follows_nothing_is_named(tmp_path):

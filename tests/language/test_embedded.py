@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from models import train as script
 from models.corpus import English, Language, collate, encoded
 from models.train import Schedule, Shape
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
 from unbraid.language.documents import documents, entropy, text
 from unbraid.language.grammar import relevant
 from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
 from unbraid.text import Windows
-
 
 
 class Few(Language):
@@ -38,7 +37,7 @@ SHORT = Schedule(tokens=6000, batch=512, save_seconds=0.0)
 
 @torch.no_grad()
 def test_the_loss_is_within_five_percent_of_the_exact_entropy_of_texts_it_never_saw():
-    model = AutoModelForCausalLM.from_pretrained(located(EMBEDDED))
+    model = LlamaForCausalLM.from_pretrained(located(EMBEDDED))
     told, rows = list(documents(200, seed=77)), list(encoded(200, 77))
     exact = sum(entropy(relevant(word.before)) for document in told for word in document)
     loss = sum(float(script.loss_of(model, torch.tensor([row]), "sum")) for row in rows)
@@ -67,7 +66,8 @@ def test_transformer_lens_reads_the_same_model_at_the_same_site():
     theirs = bridge.boot_transformers(str(located(EMBEDDED)), device="cpu", dtype=torch.float32)
     ids = torch.tensor([row[:16] for row in encoded(8, 3)])
     logits, cache = theirs.run_with_cache(ids)
-    windows = Windows(ids, *(torch.ones_like(ids, dtype=torch.bool),) * 2, torch.arange(len(ids)))
+    every = torch.ones_like(ids, dtype=torch.bool)
+    windows = Windows(ids, every, every, torch.arange(len(ids)))
     torch.testing.assert_close(cache["blocks.2.hook_resid_post"], ours.activations(windows), atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(logits, ours.logits(windows), atol=1e-3, rtol=1e-4)
 
