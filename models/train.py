@@ -1,10 +1,12 @@
 """Train the project's own language models: a Llama-style decoder on the synthetic language, or on English text.
 
     python -m models.train language --out src/unbraid/language/model
-    python -m models.train english --text ../shared/data/corpora/*.jsonl.xz --out models/english
+    TEXT=$(echo corpora/{enwiki2015_sample,english_novels,enwikinews_sample,tinystories_1000}.jsonl.xz)
+    python -m models.train english --text $TEXT --out models/english --minutes 85
+    python -m models.train english --text $TEXT --out models/english --minutes 75 --further --spelling 0.6
 
-Both run on two cores (the first in under an hour). A run can be stopped and continued: the state is saved every few
-minutes beside the model, and removed when training ends.
+Both run on two cores (the first in under an hour). The order of the files is part of the recipe. A run
+can be stopped and continued: the state is saved every few minutes beside the model, and removed when training ends.
 """
 
 import json
@@ -63,10 +65,12 @@ def english(
     spelling: Annotated[float, tyro.conf.arg(help="Share of rows that spell words.")] = 0.15,
     half: bool = True,
     minutes: Annotated[float, tyro.conf.arg(help="Stop after this many; 0 for the whole schedule.")] = 0.0,
+    further: Annotated[bool, tyro.conf.arg(help="Start from the model that --out holds.")] = False,
 ) -> None:
     """Train on English text with spelling lines mixed in. Weights are saved in float16."""
     corpus = English(tuple(text), vocabulary=vocabulary, spelling=spelling, seed=schedule.seed)
-    train(corpus, shape, schedule, out, dtype=torch.float16 if half else torch.float32, minutes=minutes)
+    dtype = torch.float16 if half else torch.float32
+    train(corpus, shape, schedule, out, dtype=dtype, minutes=minutes, further=further)
 
 
 def train(
@@ -76,7 +80,9 @@ def train(
     out: Path,
     dtype: torch.dtype = torch.float32,
     minutes: float = 0.0,
+    further: bool = False,
 ) -> None:
+    """`further`: a new phase from the finished model in `out`, whose card it keeps as "before"."""
     tokenizer = corpus.tokenizer()
     torch.manual_seed(seeding.integer(schedule.seed, "model/initialisation"))
     model = LlamaForCausalLM(configuration(shape, len(tokenizer), corpus.context))
@@ -85,7 +91,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(out)
     state = State(out / "training.safetensors", model, optimiser)
-    done, losses = state.load(), []
+    before = json.loads((out / "training.json").read_text()) if further else {}
+    if before:
+        model.load_state_dict(load_file(out / "model.safetensors"), strict=False)  # tied weights are stored once
+    done, losses = state.load() or before.get("tokens", 0), []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     started = saved = time.monotonic()
     with Progress(*columns) as progress, (out / "training.jsonl").open("a") as log:
@@ -102,7 +111,7 @@ def train(
                 state.save(done)
                 saved = time.monotonic()
     loss = held_out_loss(model, corpus)
-    finish(model, corpus, shape, schedule, loss, done, dtype, out)
+    finish(model, corpus, shape, schedule, loss, done, dtype, out, before)
     state.path.unlink(missing_ok=True)
     print(f"held-out loss {loss:.4f} nats a token after {done:,} tokens; {corpus.reference()}")
 
@@ -165,7 +174,7 @@ def held_out_loss(model: LlamaForCausalLM, corpus: Corpus) -> float:
 
 def finish(
     model: LlamaForCausalLM, corpus: Corpus, shape: Shape, schedule: Schedule, loss: float, done: int,
-    dtype: torch.dtype, out: Path,
+    dtype: torch.dtype, out: Path, before: dict[str, Any],
 ) -> None:  # fmt: skip
     model.to(dtype)  # pyright: ignore[reportArgumentType]
     model.save_pretrained(out)
@@ -174,6 +183,8 @@ def finish(
         "shape": vars(shape), "schedule": {k: v for k, v in vars(schedule).items() if k != "save_seconds"},
         "torch": torch.__version__,
     }  # fmt: skip
+    card |= {"spelling": corpus.spelling} if isinstance(corpus, English) else {}
+    card |= {"before": before} if before else {}
     (out / "training.json").write_text(json.dumps(card, indent=2) + "\n")
 
 

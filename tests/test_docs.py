@@ -61,10 +61,11 @@ def test_the_readmes_commands_exist_with_their_flags():
             catalog.pick(options.name, catalog.experiments(), "experiment")
 
 
-def test_the_readme_lists_every_term():
-    table = re.findall(r"^\| `(.*?)` \|", README, re.M)
-    listed = {name for row in table for name in row.replace("`", "").split(", ")}
-    assert listed == set(catalog.terms())
+@pytest.mark.parametrize(("header", "known"), [("term", catalog.terms), ("eval", catalog.evals)])
+def test_the_readme_lists_every_member(header, known):
+    (table,) = re.findall(rf"^\| {header} \|.*\n((?:\|.*\n)+)", README, re.M)
+    rows = re.findall(r"^\| `(.*?)` \|", table, re.M)
+    assert {name for row in rows for name in row.replace("`", "").split(", ")} == set(known())
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/index.md", "docs/concepts.md"])

@@ -1,3 +1,4 @@
+import json
 import math
 import random
 
@@ -157,6 +158,20 @@ def test_chance_levels_are_not_scores(full_study):
     mcc = scores.named(["mcc"])
     assert mcc is not None and mcc.params == "kind measured"
     assert scores.chance(mcc) == pytest.approx(0.3)
+
+
+def test_a_win_that_chance_reaches_too_is_no_evidence(run):
+    folders = two_methods(run, 0.2)
+    for folder in folders:
+        path = folder / "results" / "recovery.json"
+        result = json.loads(path.read_text())
+        chance = {"metric": "mcc", "value": 2.0, "better": "higher", "params": {"kind": "chance"}}
+        path.write_text(json.dumps(result | {"scores": [*result["scores"], chance]}))
+    found = answered(folders)
+    mcc = of(found, "mcc")
+    assert mcc.word == "better" and "Chance (2.00) is as good" in mcc.chance
+    assert found.tone != "yes"
+    assert answered(two_methods(run, 0.2)).tone == "yes"
 
 
 def test_widths_are_compared_apart(run):

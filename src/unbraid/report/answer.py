@@ -32,6 +32,8 @@ class MetricAnswer:
     """How the named method does at the other points."""
     control: str
     control_warns: bool
+    chance: str
+    """Empty when the best method is above chance, or nobody says what chance is."""
     comparisons: list[Comparison]
     """All methods at the primary L0."""
 
@@ -80,9 +82,10 @@ def answer(scores: Scores, d_sae: int) -> Answer:
     answers = []
     if start is not None and compared:
         answers = [metric_answer(scores, metric, everything, start, d_sae) for metric in metrics]
-    # What a penalty can move by itself is shown, but is no evidence for an answer.
-    shown = [c for m in matrices for _, row in m.rows for c in row if c.metric.metric not in DIAGNOSTIC]
-    counted = [c for c in everything if c.metric.metric not in DIAGNOSTIC]
+    # What a penalty can move by itself, and what chance does as well, is shown, but is no evidence for an answer.
+    mute = {m for m in metrics if m.metric in DIAGNOSTIC or below_chance(scores, m, everything)}
+    shown = [c for m in matrices for _, row in m.rows for c in row if c.metric not in mute]
+    counted = [c for c in everything if c.metric not in mute]
     tone, verdict = conclude(baselines, compared, shown, counted, start)
     return Answer(d_sae, tone, verdict, profiles(matrices), answers, matrices, everything, baselines, compared)
 
@@ -102,7 +105,8 @@ def metric_answer(
     order = ("not comparable", "no interval", "worse", "no difference shown", "better")
     best = max(here, key=lambda c: (order.index(c.word), c.gain if math.isfinite(c.gain) else -math.inf))
     control, warns = control_check(scores, metric, point, d_sae)
-    return MetricAnswer(metric, best.word, sentence(best, here), elsewhere(best, everything), control, warns, here)
+    said = sentence(best, here), elsewhere(best, everything), control, warns, below_chance(scores, metric, everything)
+    return MetricAnswer(metric, best.word, *said, here)
 
 
 def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
@@ -167,6 +171,19 @@ def control_check(scores: Scores, metric: Quantity, point: Point, d_sae: int) ->
         f"The control {control.name} ({number(found.baseline_value)}) {better} the best method here, {best.name} "
         f"({number(found.value)}): this score says little about the methods at this {point.axis}."
     ), True
+
+
+def below_chance(scores: Scores, metric: Quantity, everything: Sequence[Comparison]) -> str:
+    """Says so when chance is as good as the best method of either side at any matched point."""
+    chance = scores.chance(metric)
+    of_both = [value for c in everything if c.metric == metric for value in (c.value, c.baseline_value)]
+    values = [value for value in of_both if math.isfinite(value)]
+    if not math.isfinite(chance) or not values:
+        return ""
+    best = max(values, key=lambda value: metric.sign * value)
+    if metric.sign * (best - chance) > 0:
+        return ""
+    return f"Chance ({number(chance)}) is as good as the best method ({number(best)}): this score shows nothing here."
 
 
 def profiles(matrices: Sequence[Matrix]) -> list[str]:

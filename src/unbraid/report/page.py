@@ -98,13 +98,16 @@ def section(index: int, title: str, study: Study, out: Path) -> Section:
 
 
 def source_titles(study: Study, sources: Sequence[str]) -> dict[str, str]:
-    """The class of each source and the fields in which the sources differ; of a single one, no fields."""
+    """The class of each source, and the fields in which sources of one class differ."""
     nodes = {source: next(run.experiment["source"] for run in study.runs if run.source == source) for source in sources}
-    fields = {source: dict(flat(node)) for source, node in nodes.items()}
-    names = dict.fromkeys(name for found in fields.values() for name in found)
-    differing = [n for n in names if len({found.get(n) for found in fields.values()}) > 1]
-    said = {source: [f"{n} {fields[source][n]}" for n in differing if n in fields[source]] for source in sources}
-    return {source: ", ".join([class_name(nodes[source]), *said[source]]) for source in sources}
+    titles = {}
+    for kind in dict.fromkeys(map(class_name, nodes.values())):
+        fields = {source: dict(flat(node)) for source, node in nodes.items() if class_name(node) == kind}
+        names = dict.fromkeys(name for found in fields.values() for name in found)
+        differing = [n for n in names if len({found.get(n) for found in fields.values()}) > 1]
+        for source, found in fields.items():
+            titles[source] = ", ".join([kind, *(f"{n} {found[n]}" for n in differing if n in found)])
+    return titles
 
 
 def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotGroup]:
