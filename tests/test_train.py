@@ -286,6 +286,6 @@ def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone():
     assert block is not None
     before = {name: value.clone() for name, value in learner.dictionary.state_dict().items()}
     learner.dictionary.b_enc.register_hook(lambda grad: grad * torch.nan)
-    with pytest.raises(ValueError, match="gradient is not finite at step 0"):
+    with pytest.raises(ValueError, match="gradient of b_enc is not finite at step 0"):
         learner.step(block.rows[:160], 0, no_contexts)
     assert all(torch.equal(value, before[name]) for name, value in learner.dictionary.state_dict().items())

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from unbraid import weighting
 from unbraid.codes import Codes
 from unbraid.dictionary import Dictionary
 from unbraid.source import Batch, Contexts
@@ -64,9 +65,19 @@ class Term(ABC):
 
     weight: float = 1.0
     """Multiplies the loss; 0 skips the term altogether."""
+    rho: float = 0.0
+    """Above 0, `weight` is not used: the weight makes this term's gradient so large a share of the reconstruction's
+    (`weighting`). Ratios compare between terms and widths, as weights do not."""
+    start: float = 0.0
+    """Share of training before which the term is left out."""
     every: int = 1
     """Apply on every n-th step only, n times as strongly."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it does anything at all."""
+        return self.weight != 0 or self.rho > 0
 
     @abstractmethod
     def __call__(self, step: Step) -> TermOutput: ...
@@ -100,7 +111,8 @@ class Objective:
     penalties: Mapping[str, Term] = field(default_factory=dict)
     """What is asked besides, by name."""
     ramp: float = 0.05
-    """Share of training over which penalty weights rise linearly from 0. Terms that must act from the start: set 0."""
+    """Share of training over which penalty weights rise linearly from 0, from a penalty's start. Terms that must act
+    from the first step: set 0."""
     target_l0: TargetL0 | None = None
     """Move one penalty's weight to reach an L0; None keeps all weights as given."""
 
@@ -108,12 +120,21 @@ class Objective:
         """All terms by name, reconstruction first."""
         return {"reconstruction": self.reconstruction, **self.penalties}
 
+    def ramped(self, progress: float, term: Term) -> float:
+        """Share of its weight that a penalty has by now."""
+        return min(1.0, (progress - term.start) / self.ramp) if self.ramp > 0 else 1.0
+
     def check(self) -> None:
-        """Raise ValueError when the controller names a penalty there is none of."""
+        """Raise ValueError when the controller names a penalty there is none of, or one whose weight rho would set
+        too."""
         if self.target_l0 is not None and self.target_l0.penalty not in self.penalties:
             raise ValueError(
                 f"target_l0 moves the penalty {self.target_l0.penalty!r}, but there are {sorted(self.penalties)}; "
                 "add it, or name another with --objective.target-l0.penalty"
+            )
+        if self.target_l0 is not None and self.penalties[self.target_l0.penalty].rho > 0:
+            raise ValueError(
+                f"the weight of {self.target_l0.penalty!r} is moved by target_l0 and set by its rho; leave one out"
             )
 
 
@@ -137,21 +158,56 @@ def evaluate(
 
     Raises ValueError, naming term and step, when a loss is not finite.
     """
-    ramp = min(1.0, step.progress / objective.ramp) if objective.ramp > 0 else 1.0
     total, metrics = step.x.new_zeros(()), {}
+    reconstruction = total
     for name, term in objective.terms().items():
-        weight = term.weight * scale.get(name, 1.0) * term.every * (1.0 if name == "reconstruction" else ramp)
-        if weight == 0 or index % term.every:
+        own = name == "reconstruction"
+        share = scale.get(name, 1.0) * term.every * (1.0 if own else objective.ramped(step.progress, term))
+        if index % term.every or not term.wanted or (share == 0 and term.rho == 0) or step.progress < term.start:
             continue
         loss, extra = term(replace_keeping(step, streams(name), memory[name]))
         if not bool(torch.isfinite(loss.detach())):
             raise ValueError(
-                f"term {name!r} gave {float(loss.detach())} at step {index}; lower its weight or the learning rate"
+                f"term {name!r} gave {float(loss.detach())} at step {index} ({what_is_bad(step, extra)}); lower its "
+                "weight or the learning rate"
             )
-        total = total + weight * loss
+        weight = term.weight
+        if term.rho > 0 and not own:
+            settled = step.progress >= term.start + weighting.SETTLED
+            weight = weighting.weight(
+                term.rho, reconstruction, loss, step.dictionary, memory[name], settled=settled
+            )  # fmt: skip
+            metrics[f"weights/{name}"] = torch.tensor(weight)
+        total = total + weight * share * loss
+        reconstruction = total if own else reconstruction
         metrics[f"losses/{name}"] = loss.detach()
         metrics |= {f"metrics/{name}/{key}": value.detach() for key, value in extra.items()}
     return Weighted(total, metrics)
+
+
+def culprits(
+    objective: Objective,
+    step: Step,
+    index: int,
+    *,
+    streams: Callable[[str], torch.Generator],
+    memory: Mapping[str, dict[str, Tensor]],
+) -> list[str]:
+    """Terms whose own gradient on `step` is not finite."""
+    found = []
+    for name, term in objective.terms().items():
+        if term.wanted and not index % term.every and step.progress >= term.start:
+            loss = term(replace_keeping(step, streams(name), dict(memory[name]))).loss
+            grads = weighting.gradients(loss, step.dictionary).values()
+            found += [] if all(bool(torch.isfinite(grad).all()) for grad in grads) else [name]
+    return found
+
+
+def what_is_bad(step: Step, metrics: Mapping[str, Tensor]) -> str:
+    """Which tensors of the step, or of what the term measured, are not finite."""
+    seen = {"x": step.x, "z": step.z.values, **dict(step.dictionary.named_parameters()), **metrics}
+    bad = [name for name, tensor in seen.items() if not bool(torch.isfinite(tensor.detach()).all())]
+    return f"not finite: {', '.join(bad)}" if bad else "what it read is finite, so it is the term's own arithmetic"
 
 
 def replace_keeping(step: Step, rng: torch.Generator, memory: dict[str, Tensor]) -> Step:

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
@@ -28,7 +28,7 @@ from unbraid.dictionary import Origin, hold_near
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
-from unbraid.objective import Step, evaluate
+from unbraid.objective import Step, culprits, evaluate
 from unbraid.run import finished, machine, save_run
 from unbraid.source import Batch, Contexts, Position, Source, Split, Stream
 
@@ -37,6 +37,10 @@ SAMPLE_ROWS = 32_768
 LOGGED_STEPS = 200
 CONTEXTS = 4
 """Whole sequences a slice term sees in one step."""
+
+
+class BadGradient(ValueError):
+    """A gradient is not finite; the parameters are as before the step."""
 
 
 class Interrupted(Exception):
@@ -93,7 +97,13 @@ class Learner:
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
         loss, metrics = evaluate(objective, step, index, scale=scale, streams=streams, memory=self.memory)
         loss.backward()
-        self._update(index)
+        try:
+            self._update(index)
+        except BadGradient as error:
+            fresh = replace(step, z=self.dictionary.encode(x))
+            names = culprits(objective, fresh, index, streams=streams, memory=self.memory)
+            of = f", from {names}" if names else ", though each term's alone is"
+            raise ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight") from error
         fired = z.firings() > 0
         self.since_fired.add_(len(x)).masked_fill_(fired, 0)
         l0 = z.l0()
@@ -113,7 +123,8 @@ class Learner:
         grads = [p.grad for p in self.stored.values() if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
         if not bool(torch.isfinite(norm)):
-            raise ValueError(f"the gradient is not finite at step {index}; lower the learning rate or a weight")
+            bad = [n for n, p in self.stored.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
+            raise BadGradient(f"the gradient of {', '.join(bad) or 'all parameters together'} is not finite")
         # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
         self.optimiser.grad_scale = (norm / training.clip).clamp_min(1.0)  # pyright: ignore[reportAttributeAccessIssue]
         for group in self.optimiser.param_groups:
@@ -336,7 +347,7 @@ def check_needs(members: Sequence[Experiment]) -> None:
     """Raise ValueError, before any work, when a term reads what the source cannot give."""
     for member in members:
         for name, term in member.objective.terms().items():
-            if "contexts" in term.reads and term.weight:
+            if "contexts" in term.reads and term.wanted:
                 try:
                     member.source.contexts(1, split="train", seed=0)
                 except ValueError as error:

@@ -78,7 +78,8 @@ class StoredRun:
         if self.control:
             return False
         objective = self.experiment["objective"]
-        penalties = {kind(term) for term in (objective.get("penalties") or {}).values() if term.get("weight", 1.0)}
+        asked = [t for t in (objective.get("penalties") or {}).values() if t.get("weight", 1.0) or t.get("rho")]
+        penalties = {kind(term) for term in asked}
         return kind(objective["reconstruction"]) in STANDARD_RECONSTRUCTIONS and penalties <= STANDARD_PENALTIES
 
     def log(self) -> list[dict[str, Any]]:

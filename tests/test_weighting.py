@@ -1,0 +1,139 @@
+"""rho: a penalty's gradient is the asked share of the reconstruction's, measured once, the same after a resume."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from unbraid import weighting
+from unbraid.activation import TopK
+from unbraid.dictionary import DictionaryConfig
+from unbraid.experiment import Experiment, Training
+from unbraid.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
+from unbraid.sources.world import World
+from unbraid.terms.l1 import L1
+from unbraid.terms.orthogonality import Orthogonality
+from unbraid.terms.reconstruction import Reconstruction
+from unbraid.train import Learner, fitting_sample
+
+WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull(Term):
+    """sum of W_dec times a fixed direction: its gradient is known."""
+
+    size: float = 1.0
+    reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+
+    def __call__(self, step: Step) -> TermOutput:
+        direction = torch.ones_like(step.dictionary.W_dec)
+        return TermOutput(self.size * (step.dictionary.W_dec * direction).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(Term):
+    """Finite itself, with a gradient that is not."""
+
+    after: float = 0.0
+    reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+
+    def __call__(self, step: Step) -> TermOutput:
+        atoms = step.dictionary.W_dec
+        return TermOutput((atoms - atoms.detach()).abs().sqrt().sum() if step.progress >= self.after else atoms.sum())
+
+
+def learner(penalties: dict[str, Term], **objective) -> Learner:
+    experiment = Experiment(
+        name="t", source=WORLD, seed=3,
+        objective=Objective(reconstruction=Reconstruction(), penalties=penalties, **objective),
+        dictionary=DictionaryConfig(d_sae=32, activation=TopK(3)),
+        training=Training(tokens=6400, batch_size=64),
+    )  # fmt: skip
+    return Learner(experiment, fitting_sample(WORLD, 0))
+
+
+def run(of: Learner, until: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
+    rows = WORLD.block(0, split="train", seed=0).rows
+    contexts = lambda: WORLD.contexts(2, split="train", seed=0)
+    return [of.step(rows[64 * (i % 32) : 64 * (i % 32 + 1)], i, contexts) for i in range(start, until)]
+
+
+def test_the_first_weight_makes_the_gradient_rho_of_the_reconstructions():
+    of = learner({"pull": Pull(rho=0.3)})
+    x = WORLD.block(0, split="train", seed=0).rows.x[:64]
+    z = of.dictionary.encode(of.normaliser(x))
+    rec = ((of.normaliser(x) - of.dictionary.decode(z)) ** 2).sum() / 64
+    atoms, (grad,) = of.dictionary.W_dec.detach(), torch.autograd.grad(rec, [of.dictionary.W_dec])
+    ones = torch.ones_like(atoms)
+    tangent = [g - (g * atoms).sum(1, keepdim=True) * atoms for g in (grad, ones)]
+    expected = 0.3 * float(tangent[0].norm() / tangent[1].norm())
+    (first,) = run(of, 1)
+    assert float(first["weights/pull"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_penaltys_own_scale_and_weight_do_not_matter():
+    weights = [run(learner({"pull": Pull(rho=0.3, size=s, weight=w)}), 12) for s, w in ((1.0, 1.0), (50.0, 7.0))]
+    for small, large in zip(*weights, strict=True):
+        assert float(small["weights/pull"]) == pytest.approx(50 * float(large["weights/pull"]), rel=1e-3)
+
+
+def test_the_weight_is_frozen_after_the_window():
+    seen = [float(m["weights/pull"]) for m in run(learner({"pull": Pull(rho=0.1)}), 40)]
+    assert len(set(seen[:5])) == 5  # 5 % of 100 steps
+    assert len(set(seen[5:])) == 1
+
+
+def test_a_penalty_without_gradient_has_no_weight_and_does_no_harm():
+    silent = learner({"pull": Pull(rho=0.1, size=0.0)})
+    plain = learner({})
+    run(silent, 8), run(plain, 8)
+    assert torch.equal(silent.dictionary.W_dec, plain.dictionary.W_dec)
+
+
+def test_a_resumed_run_keeps_the_frozen_weight():
+    whole, first = (learner({"ort": Orthogonality(rho=0.3, every=2)}) for _ in range(2))
+    run(whole, 20)
+    run(first, 9)
+    second = learner({"ort": Orthogonality(rho=0.3, every=2)})
+    second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+    run(second, 20, start=9)
+    assert torch.equal(whole.dictionary.W_dec, second.dictionary.W_dec)
+
+
+def test_a_term_is_left_out_before_its_start():
+    seen = run(learner({"pull": Pull(start=0.1)}), 14)
+    assert ["losses/pull" in m for m in seen] == [False] * 11 + [True] * 3  # at its start the ramp is still 0
+
+
+def test_rho_and_the_l0_controller_cannot_both_set_a_weight():
+    with pytest.raises(ValueError, match="leave one out"):
+        learner({"sparsity": L1(rho=0.1)}, target_l0=TargetL0(l0=3.0))
+
+
+def test_a_bad_gradient_names_the_term_the_step_and_the_parameter_and_changes_nothing():
+    of = learner({"broken": Broken(after=0.03)}, ramp=0.0)
+    run(of, 3)
+    before = of.dictionary.W_dec.detach().clone()
+    with pytest.raises(ValueError, match=r"gradient of W_dec is not finite at step 3, from \['broken'\]"):
+        run(of, 4, start=3)
+    assert torch.equal(of.dictionary.W_dec, before)
+
+
+def test_a_bad_loss_names_the_tensor():
+    @dataclass(frozen=True, kw_only=True)
+    class Bad(Term):
+        def __call__(self, step: Step) -> TermOutput:
+            return TermOutput(step.z.values.sum() * torch.nan, {"half": torch.tensor(torch.inf)})
+
+    with pytest.raises(ValueError, match=r"term 'bad' gave nan at step 0 \(not finite: half\)"):
+        run(learner({"bad": Bad()}, ramp=0.0), 1)
+
+
+def test_weights_are_measured_on_what_the_penalty_reaches():
+    of = learner({"l1": L1(rho=0.1)})
+    run(of, 2)
+    memory = of.memory["l1"]
+    assert set(memory) == set(weighting.KEYS) and all(float(v) > 0 for v in memory.values())
+    assert replace(L1(), weight=0.0).wanted is False
