@@ -81,7 +81,7 @@ def test_other_sites_train_with_terms_that_need_no_slice(site: Site, tmp_path: P
 
 
 def test_a_slice_term_at_the_mlp_is_refused_before_training(tmp_path: Path):
-    with pytest.raises(ValueError, match="effect-l0_4: term 'effect' reads whole contexts, but mlp_out .*resid_post"):
+    with pytest.raises(ValueError, match="effect-l0_4: term 'effect' reads contexts, but mlp_out .*resid_post"):
         train(study(tiny(tmp_path, "llama", "mlp_out")), tmp_path / "runs")
 
 

@@ -177,7 +177,7 @@ def test_a_slice_term_on_a_source_without_a_model_stops_before_training(tmp_path
 
     write_cache(WORLD, tmp_path / "cache", blocks=1, seed=0)
     slice_term = replace(experiment(effect=Effect()), source=Cached(folder=str(tmp_path / "cache")))
-    with pytest.raises(ValueError, match="term 'effect' reads whole contexts, but .*LanguageModel or World"):
+    with pytest.raises(ValueError, match="term 'effect' reads contexts, but .*LanguageModel or World"):
         train([slice_term], tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))
 

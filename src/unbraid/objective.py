@@ -19,11 +19,16 @@ from torch import Tensor
 from unbraid import weighting
 from unbraid.codes import Codes
 from unbraid.dictionary import Dictionary
-from unbraid.source import Batch, Contexts
+from unbraid.source import Batch, Contexts, Counterfactuals
 
-Reads = Literal["codes", "dense", "decoder", "documents", "contexts"]
+Reads = Literal["codes", "dense", "decoder", "documents", "contexts", "counterfactuals"]
 """codes: step.z in either form, never made dense. dense: batch x d_sae. decoder: W_dec alone. documents:
-step.batch.documents and positions. contexts: whole sequences and the layers after them."""
+step.batch.documents and positions. contexts: whole sequences and the layers after them. counterfactuals: minimal
+pairs."""
+
+
+def no_counterfactuals() -> Counterfactuals:
+    raise ValueError("this step was given no minimal pairs")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Step:
     """A fresh handful of whole sequences; the same ones for every term of a step."""
     rng: torch.Generator
     """This term's own random stream, fresh every step."""
+    counterfactuals: Callable[[], Counterfactuals] = no_counterfactuals
+    """Minimal pairs, normalised as x is; the same ones for every term of a step."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """This term's own state from step to step; the loop saves and restores it."""
 

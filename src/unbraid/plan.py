@@ -12,7 +12,7 @@ from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
 from unbraid.source import Stream
 from unbraid.sources.cached import row_bytes
-from unbraid.train import Learner, check_needs, check_shared, context_supply, fitting_sample, steps
+from unbraid.train import Learner, check_needs, check_shared, context_supply, fitting_sample, pair_supply, steps
 
 MEASURED_STEPS = 3
 FLOAT = 4  # bytes of a float32
@@ -106,13 +106,15 @@ def measured(learner: Learner, stream: Stream, seed: int) -> float:
 
     def seconds(index: int) -> float:
         batch, contexts = next(stream), context_supply(stream.source, seed, index)
+        pairs = pair_supply(stream.source, seed, index)
         before = time.monotonic()
-        learner.step(batch, index, contexts)
+        learner.step(batch, index, contexts, pairs)
         return time.monotonic() - before
 
-    seconds(0)  # warm-up: allocations, calibrations
-    plain = sorted(seconds(1) for _ in range(MEASURED_STEPS))[MEASURED_STEPS // 2]
-    return plain if every == 1 else plain + max(0.0, seconds(0) - plain) / every
+    due = (learner.steps - 1) // every * every  # late, when every term has started
+    seconds(due)  # warm-up: allocations, calibrations
+    plain = sorted(seconds(due + 1) for _ in range(MEASURED_STEPS))[MEASURED_STEPS // 2]
+    return plain if every == 1 else plain + max(0.0, seconds(due) - plain) / every
 
 
 def free_memory() -> int:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -72,8 +72,23 @@ class Contexts:
     downstream: Downstream
 
 
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Activations in pairs: what the model carries, and what it would carry had one cause been another."""
+
+    x: Float[Tensor, "pair d_in"]
+    changed: Float[Tensor, "pair d_in"]
+
+    def __post_init__(self) -> None:
+        if self.x.shape != self.changed.shape:
+            raise ValueError(f"pairs of unlike shapes: {list(self.x.shape)} and {list(self.changed.shape)}")
+
+
 class Source(ABC):
     """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
+
+    has_documents: ClassVar[bool] = True
+    """Whether rows come from documents that hold many of them."""
 
     @property
     @abstractmethod
@@ -87,6 +102,13 @@ class Source(ABC):
     @abstractmethod
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         """`count` whole sequences chosen by `seed`. Raises ValueError when nothing comes after these activations."""
+
+    def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
+        """`count` minimal pairs chosen by `seed`; fewer where there are no more. Raises ValueError without any."""
+        raise ValueError(
+            f"{type(self).__name__} has no minimal pairs; use a source that has: World, LanguageModel on "
+            "--source.text language://…, or LanguageModel with --source.pairs and a file of your own"
+        )
 
     @abstractmethod
     def available(self, split: Split) -> float:

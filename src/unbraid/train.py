@@ -28,15 +28,18 @@ from unbraid.dictionary import Origin, hold_near
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
-from unbraid.objective import Step, culprits, evaluate
+from unbraid.objective import Reads, Step, culprits, evaluate, no_counterfactuals
+from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
-from unbraid.source import Batch, Contexts, Position, Source, Split, Stream
+from unbraid.source import Batch, Contexts, Counterfactuals, Position, Source, Split, Stream
 
 SAMPLE_ROWS = 32_768
 """Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
 LOGGED_STEPS = 200
 CONTEXTS = 4
 """Whole sequences a slice term sees in one step."""
+PAIRS = 256
+"""Minimal pairs a term sees in one step."""
 
 
 class BadGradient(ValueError):
@@ -83,15 +86,22 @@ class Learner:
         """Of the L0 controller: log of the weight's factor, moving average of log L0, and its slope per step."""
         self.steps = steps(training)
 
-    def step(self, batch: Batch, index: int, contexts: Callable[[], Contexts]) -> dict[str, Tensor]:
-        """One update on a batch of raw activations; what to log. Raises ValueError, naming the term, for a loss that is
-        not finite, and for a gradient that is not; the parameters are then as before the step."""
+    def step(
+        self,
+        batch: Batch,
+        index: int,
+        contexts: Callable[[], Contexts],
+        counterfactuals: Callable[[], Counterfactuals] = no_counterfactuals,
+    ) -> dict[str, Tensor]:
+        """One update on a batch of raw activations; what to log. Contexts and pairs are raw too. Raises ValueError,
+        naming the term, for a loss or a gradient that is not finite; the parameters are then as before the step."""
         objective, seed = self.experiment.objective, self.experiment.seed
         x = self.normaliser(batch.x)
         z = self.dictionary.encode(x)
         step = Step(
             x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=contexts, progress=index / self.steps,
             dead=self.since_fired >= self.experiment.training.dead_after, rng=torch.Generator(),
+            counterfactuals=lambda: self._normalised(counterfactuals()),
         )  # fmt: skip
         streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
@@ -114,6 +124,10 @@ class Learner:
             | {f"weights/{n}": torch.tensor(s) for n, s in scale.items()}
         )
 
+    def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:
+        device = self.experiment.training.device
+        return Counterfactuals(*(self.normaliser(x.to(device)) for x in (pairs.x, pairs.changed)))
+
     def _update(self, index: int) -> None:
         training = self.experiment.training
         self.dictionary.project_gradient()
@@ -135,6 +149,10 @@ class Learner:
         if self.first_atoms is not None:
             atoms = self.dictionary.W_dec.data
             atoms.copy_(hold_near(atoms, self.first_atoms, self.experiment.dictionary.leash))
+        blocks = self.experiment.dictionary.orthonormal_blocks
+        if blocks and self.dictionary.W_dec.requires_grad:
+            atoms = self.dictionary.W_dec.data
+            atoms.copy_(orthonormalise_blocks(atoms, blocks))
 
     def _move_control(self, l0: Tensor) -> None:
         target = self.experiment.objective.target_l0
@@ -215,6 +233,13 @@ def context_supply(source: Source, seed: int, index: int) -> Callable[[], Contex
     return partial(draw, CONTEXTS, split=split, seed=seeding.integer(seed, f"contexts/{index}"))
 
 
+def pair_supply(source: Source, seed: int, index: int) -> Callable[[], Counterfactuals]:
+    """The minimal pairs of step `index`, likewise."""
+    draw = lru_cache(maxsize=1)(source.counterfactuals)
+    split: Split = "train"
+    return partial(draw, PAIRS, split=split, seed=seeding.integer(seed, f"counterfactuals/{index}"))
+
+
 Watch = Callable[[int, int], None]
 """Told (tokens done, tokens in all) after every step: the command line shows a progress bar."""
 
@@ -282,9 +307,10 @@ def _loop(
         for index in range(start, last):
             batch = next(stream).to(training.device)
             contexts = context_supply(stream.source, training.data_seed, index)
+            counterfactuals = pair_supply(stream.source, training.data_seed, index)
             for folder, learner in learners.items():
                 if index < learner.steps:
-                    metrics = learner.step(batch, index, contexts)
+                    metrics = learner.step(batch, index, contexts, counterfactuals)
                     if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
                         log(folder, index, training.batch_size, learner, metrics, stream.position)
             if watch is not None:
@@ -347,11 +373,23 @@ def check_needs(members: Sequence[Experiment]) -> None:
     """Raise ValueError, before any work, when a term reads what the source cannot give."""
     for member in members:
         for name, term in member.objective.terms().items():
-            if "contexts" in term.reads and term.wanted:
+            for part in term.reads if term.wanted else ():
                 try:
-                    member.source.contexts(1, split="train", seed=0)
+                    try_to_give(part, member.source)
                 except ValueError as error:
-                    raise ValueError(f"{member.name}: term {name!r} reads whole contexts, but {error}") from error
+                    raise ValueError(f"{member.name}: term {name!r} reads {part}, but {error}") from error
+
+
+def try_to_give(part: Reads, source: Source) -> None:
+    if part == "contexts":
+        source.contexts(1, split="train", seed=0)
+    elif part == "counterfactuals":
+        source.counterfactuals(1, split="train", seed=0)
+    elif part == "documents" and not source.has_documents:
+        raise ValueError(
+            f"a {type(source).__name__} has none: every row stands alone; use a source that reads text: LanguageModel, "
+            "or activations cached from one"
+        )
 
 
 def claim(folder: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:

@@ -15,7 +15,7 @@ from unbraid.codes import DenseCodes, SparseCodes
 from unbraid.config import from_json, to_json
 from unbraid.dictionary import Dictionary, Path
 from unbraid.objective import Step, Term, TermOutput
-from unbraid.source import Batch, Contexts
+from unbraid.source import Batch, Contexts, Counterfactuals
 from unbraid.sources.world import World
 
 WORLD = World(factors=48, d_in=16, l0=3.0, roots=8, branching=2, depth=1, interactions=4)
@@ -47,7 +47,14 @@ def step(of: Dictionary, path: Path = "auto", *, x: Tensor | None = None, dead: 
         x=rows, z=of.encode(rows, path), dictionary=of, batch=Batch(rows, index, index // 4, index % 4),
         dead=silent if dead is None else dead, progress=0.5, contexts=lambda: contexts(of.W_dec.dtype),
         rng=seeding.stream(0, "term/contract"),
+        counterfactuals=lambda: counterfactuals(rows.dtype, silent=not bool(rows.any())),
     )  # fmt: skip
+
+
+def counterfactuals(dtype: torch.dtype, *, silent: bool) -> Counterfactuals:
+    """Pairs of the world; of zeros when the batch is."""
+    given = WORLD.counterfactuals(32, split="train", seed=0)
+    return Counterfactuals(*((0 * x if silent else x).to(dtype) for x in (given.x, given.changed)))
 
 
 def contexts(dtype: torch.dtype) -> Contexts:

@@ -22,9 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unbraid import seeding
 from unbraid import text as texts
+from unbraid.language.pairs import VARIABLES
+from unbraid.language.pairs import pairs as language_pairs
 from unbraid.language.truth import LanguageTruth, Reading
-from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite
+from unbraid.source import Batch, Block, Contexts, Counterfactuals, Source, Split, check_finite
 from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
+from unbraid.text_pairs import read_pairs
 from unbraid.truth import NoTruth, Truth
 
 EMBEDDED = "embedded"
@@ -304,6 +307,9 @@ class LanguageModel(Source):
     """Where the model runs and the activations stay: cpu, cuda, mps."""
     cache: str = ".unbraid-cache"
     """Folder for sampled text."""
+    pairs: str = ""
+    """A .jsonl file of minimal pairs of your own, {"base": "…", "changed": "…"} a line, read at their last tokens; for
+    terms that read counterfactuals. The synthetic language has its own."""
 
     def __post_init__(self) -> None:
         if self.site not in get_args(Site):
@@ -333,6 +339,11 @@ class LanguageModel(Source):
         acts, base, tail = capture(self._model, *self._span, windows.ids, windows.attention)
         mask = windows.keep & (acts.float().norm(dim=-1) <= self.max_norm)
         return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail)
+
+    def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
+        pool = minimal_pairs(self, split)
+        order = torch.randperm(len(pool.x), generator=seeding.stream(seed, f"counterfactuals/{split}"))[:count]
+        return Counterfactuals(pool.x[order], pool.changed[order])
 
     def available(self, split: Split) -> float:
         return self._corpus.available(split)
@@ -524,6 +535,34 @@ class LanguageModel(Source):
         if path is not None:
             return hashlib.sha256(Path(path).read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+PAIRS_EACH = 64
+"""Minimal pairs of every variable of the language, read once."""
+
+
+@lru_cache(maxsize=4)
+def minimal_pairs(source: LanguageModel, split: Split) -> Counterfactuals:
+    """All minimal pairs there are, at their last tokens: the user's, or the language's. A user's serve both splits."""
+    if source.pairs:
+        documents = [[source.tokenizer.tokenize(text) for text in pair] for pair in read_pairs(source.pairs)]
+    elif texts.is_language(source.text):
+        seed = seeding.integer(1, f"counterfactuals/{split}")
+        found = [pair for variable in VARIABLES for pair in language_pairs(variable, PAIRS_EACH, seed=seed)]
+        documents = [[pair.base, pair.changed] for pair in found]
+    else:
+        raise ValueError(
+            "this text has no minimal pairs: name a file of them with --source.pairs, or read the synthetic language "
+            "with --source.text language://20000"
+        )
+    return Counterfactuals(*(at_ends(source, side) for side in zip(*documents, strict=True)))
+
+
+def at_ends(source: LanguageModel, documents: Sequence[Sequence[str]]) -> Float[Tensor, "document d_in"]:
+    """Activations at the last tokens of whole documents."""
+    windows = source.whole(documents)
+    acts = torch.cat([source.activations(part) for part in windows.parts(source.batch)])
+    return acts[torch.arange(len(documents)), windows.attention.sum(1) - 1]
 
 
 @lru_cache(maxsize=2)

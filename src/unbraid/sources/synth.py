@@ -76,6 +76,8 @@ class Synth(Source, Truth):
     seed: int = 42
     """Directions, forest, copula and magnitudes. Samples follow the seed of the data, not this one."""
 
+    has_documents: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         if self.block_rows < 1:
             raise ValueError(f"block_rows is {self.block_rows}; it must be at least 1")

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config import fingerprint
-from unbraid.source import Batch, Block, Contexts, Source, Split
+from unbraid.source import Batch, Block, Contexts, Counterfactuals, Source, Split
 from unbraid.truth import Labelled, Truth
 from unbraid.worlds.copula import Copula
 from unbraid.worlds.downstream import Downstream, Gate, in_subspace
@@ -28,6 +29,7 @@ from unbraid.worlds.geometry import check_coherence, orthonormal, random_units, 
 from unbraid.worlds.limits import check_numbers
 from unbraid.worlds.magnitudes import Kind, Magnitudes
 from unbraid.worlds.manifolds import MOST, Manifold, Manifolds
+from unbraid.worlds.minimal import without_one
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class World(Source, Truth):
     """Samples in a block."""
     seed: int = 0
     """Directions, ranks, pairs and effects. Samples follow the seed of the data, not this one."""
+
+    has_documents: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -238,6 +242,13 @@ class World(Source, Truth):
         acts = x.view(count, self.context_size, self.d_in)
         mask = torch.ones(count, self.context_size, dtype=torch.bool)
         return Contexts(acts, mask, self.downstream(acts), self.downstream)
+
+    def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
+        """Rows without one of their factors. Of `count` rows those that have a factor to lose."""
+        rng = seeding.stream(seed, f"counterfactuals/{split}")
+        x, firings = self._draw(count, rng)
+        x, changed, _ = without_one(x, firings, self.directions, self._manifolds, self.parents, rng)
+        return Counterfactuals(x, changed)
 
     def available(self, split: Split) -> float:
         return math.inf
