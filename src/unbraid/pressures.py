@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.information import support_bits
-from unbraid.terms.orthogonality import nearest_atoms
+from unbraid.neighbours import nearest_atoms
 
 Codes = Float[Tensor, "states latents"]
 Weights = Float[Tensor, " states"]

@@ -14,7 +14,7 @@ from unbraid.terms.aux_k import AuxK
 from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
 from unbraid.terms.nested_reconstruction import NestedReconstruction
-from unbraid.terms.orthogonality import Orthogonality, nearest_atoms
+from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
 
 X = torch.tensor([[3.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
@@ -161,12 +161,3 @@ def test_orthogonality_differentiates_as_the_dense_expression_does():
     (got,) = torch.autograd.grad(loss, atoms)
     torch.testing.assert_close(loss, dense)
     torch.testing.assert_close(got, wanted)
-
-
-def test_the_nearest_atom_is_found_whatever_the_rows_at_once():
-    rng = torch.Generator().manual_seed(2)
-    atoms = torch.nn.functional.normalize(torch.randn(20, 5, generator=rng, dtype=torch.float64), dim=1)
-    part = torch.randperm(20, generator=rng)[:13]
-    cosines = (atoms[part] @ atoms[part].T).fill_diagonal_(-2)
-    for rows in (1, 4, 100):
-        assert torch.equal(nearest_atoms(atoms, part, rows), part[cosines.argmax(1)])

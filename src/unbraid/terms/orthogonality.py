@@ -9,10 +9,7 @@ differentiated, which equals the dense gradient away from ties.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
+from unbraid.neighbours import drawn_neighbours
 from unbraid.objective import Reads, Step, Term, TermOutput
 
 
@@ -25,22 +22,5 @@ class Orthogonality(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.dictionary.W_dec
-        order = torch.randperm(atoms.shape[0], generator=step.rng).to(atoms.device)
-        nearest = torch.cat([nearest_atoms(atoms.detach(), part) for part in order.split(self.chunk)])
-        cosines = (atoms.index_select(0, order) * atoms.index_select(0, nearest)).sum(1)
+        _, _, cosines = drawn_neighbours(step.dictionary.W_dec, self.chunk, step.rng)
         return TermOutput(cosines.relu().square().mean(), {"max_cosine": cosines.mean()})
-
-
-def nearest_atoms(
-    atoms: Float[Tensor, "d_sae d_in"], part: Int[Tensor, " chunk"], rows: int = 1024
-) -> Int[Tensor, " chunk"]:
-    """For each atom of `part`, the one of the others it has the largest cosine with; itself when it is alone."""
-    own = atoms[part]
-    best = []
-    for start in range(0, len(part), rows):
-        cosines = own[start : start + rows] @ own.T
-        diagonal = torch.arange(cosines.shape[0], device=cosines.device)
-        cosines[diagonal, diagonal + start] = -torch.inf if len(part) > 1 else 0.0
-        best.append(cosines.argmax(1))
-    return part[torch.cat(best)]

@@ -1,0 +1,37 @@
+"""Which atom is nearest to each, in random chunks: the neighbours that decoder penalties keep apart.
+
+Nothing of d_sae x d_sae is ever formed: atoms meet the others of their chunk alone, a few rows at a time.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def nearest_atoms(
+    atoms: Float[Tensor, "d_sae d_in"], part: Int[Tensor, " chunk"], rows: int = 1024
+) -> Int[Tensor, " chunk"]:
+    """For each atom of `part`, the one of the others it has the largest cosine with; itself when it is alone."""
+    own = atoms[part]
+    best = []
+    for start in range(0, len(part), rows):
+        cosines = own[start : start + rows] @ own.T
+        diagonal = torch.arange(cosines.shape[0], device=cosines.device)
+        cosines[diagonal, diagonal + start] = -torch.inf if len(part) > 1 else 0.0
+        best.append(cosines.argmax(1))
+    return part[torch.cat(best)]
+
+
+def drawn_neighbours(
+    atoms: Float[Tensor, "d_sae d_in"], chunk: int, rng: torch.Generator
+) -> tuple[Int[Tensor, " d_sae"], Int[Tensor, " d_sae"], Float[Tensor, " d_sae"]]:
+    """Atoms in a random order, the nearest of each within its chunk of that order, and their cosines; 0 for an atom
+    that is alone in its chunk.
+
+    Neighbours are found without gradient; only these d_sae cosines are differentiable, which equals the dense gradient
+    away from ties.
+    """
+    order = torch.randperm(atoms.shape[0], generator=rng).to(atoms.device)
+    nearest = torch.cat([nearest_atoms(atoms.detach(), part) for part in order.split(chunk)])
+    cosines = (atoms.index_select(0, order) * atoms.index_select(0, nearest)).sum(1)
+    return order, nearest, cosines.masked_fill(order == nearest, 0.0)
