@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unbraid import seeding
 from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
 from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
+from unbraid.retraction import orthonormalise_blocks
 from unbraid.source import Source
 
 Acts = Float[Tensor, "batch d_in"]
@@ -131,6 +132,15 @@ def hold_near(
     return torch.where(along < cosine, cosine * start + math.sqrt(1 - cosine**2) * across, atoms)
 
 
+@torch.no_grad()
+def start_orthonormal(dictionary: Dictionary, size: int) -> None:
+    """Retract the atoms, and an encoder that is their transpose with them."""
+    tied = torch.equal(dictionary.W_enc, dictionary.W_dec.T)
+    dictionary.W_dec.copy_(orthonormalise_blocks(dictionary.W_dec, size))
+    if tied:
+        dictionary.W_enc.copy_(dictionary.W_dec.T)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
@@ -201,9 +211,12 @@ class DictionaryConfig:
     leash: float = -1.0
     """Smallest cosine of a trained atom to where it started; -1 leaves atoms free. 0.8 is the soft-frozen decoder of
     Korznikov et al. 2026 (arXiv 2602.14111)."""
+    orthonormal_blocks: int = 0
+    """Keep every so many atoms in a row exactly orthonormal: retracted to the nearest such block at the start and after
+    each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
 
     def check(self) -> None:
-        """Raise ValueError for widths, k, frozen parameters and leashes that cannot be."""
+        """Raise ValueError for widths, k, frozen parameters, leashes and blocks that cannot be."""
         k = getattr(self.activation, "k", 1)
         if not 0 < k <= self.d_sae:
             raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
@@ -212,12 +225,30 @@ class DictionaryConfig:
             raise ValueError(f"no parameters {wrong} to freeze; there are {', '.join(PARAMETERS)}")
         if not -1 <= self.leash < 1:
             raise ValueError(f"leash {self.leash} is no cosine in [-1, 1); freeze W_dec to hold atoms where they start")
+        self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        size = self.orthonormal_blocks
+        if size < 0 or (size and self.d_sae % size):
+            raise ValueError(
+                f"orthonormal_blocks {size} does not divide d_sae = {self.d_sae}: "
+                "set --dictionary.orthonormal-blocks to a divisor, or 0 for none"
+            )
+        if size and self.leash > -1:
+            raise ValueError("orthonormal_blocks and leash both say where atoms may be; leave one out")
 
     def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
         """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError as `check` does."""
         self.check()
         dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
+        if self.orthonormal_blocks > dictionary.d_in:
+            raise ValueError(
+                f"{self.orthonormal_blocks} atoms cannot be orthonormal in {dictionary.d_in} dimensions: "
+                f"set --dictionary.orthonormal-blocks to {dictionary.d_in} or less"
+            )
         self.init(dictionary, sample, seeding.stream(seed, "init"), origin)
+        if self.orthonormal_blocks:
+            start_orthonormal(dictionary, self.orthonormal_blocks)
         if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
             start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
             dictionary.threshold.data.fill_(start)

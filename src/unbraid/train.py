@@ -30,6 +30,7 @@ from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Reads, Step, culprits, evaluate, no_counterfactuals
 from unbraid.retraction import orthonormalise_blocks
+from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
 from unbraid.source import Batch, Contexts, Counterfactuals, Position, Source, Split, Stream
 
@@ -149,6 +150,10 @@ class Learner:
         if self.first_atoms is not None:
             atoms = self.dictionary.W_dec.data
             atoms.copy_(hold_near(atoms, self.first_atoms, self.experiment.dictionary.leash))
+        blocks = self.experiment.dictionary.orthonormal_blocks
+        if blocks and self.dictionary.W_dec.requires_grad:
+            atoms = self.dictionary.W_dec.data
+            atoms.copy_(orthonormalise_blocks(atoms, blocks))
         blocks = self.experiment.dictionary.orthonormal_blocks
         if blocks and self.dictionary.W_dec.requires_grad:
             atoms = self.dictionary.W_dec.data
