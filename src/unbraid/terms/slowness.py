@@ -1,0 +1,31 @@
+"""Slowness: latents should keep their value from token to token of a document (after SlowVAE, Klindt et al. 2021).
+
+    mean over pairs of sum_i |z_i(t) - z_i(t')| / scale_i,    t' the nearest earlier token of t's document in the batch
+
+SlowVAE's Laplace prior on transitions, without its variational part. `scale` is a latent's usual size where it is
+active (no gradient), in place of its standard deviation: that of a rare latent is small, and the loss would delete it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.views import active_rms, earlier_tokens, side_by_side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slowness(Term):
+    start: float = 0.1
+    pairs: int = 1024
+    """Pairs of tokens compared each time, at most."""
+    reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
+
+    def __call__(self, step: Step) -> TermOutput:
+        later, earlier = earlier_tokens(step.batch, step.rng, nearest=True)
+        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
+        scale = active_rms(step.z, step.memory)
+        found = side_by_side(step.z, later[chosen], earlier[chosen])
+        moved = ((found.one - found.other).abs() / scale[found.latents]).sum()
+        return TermOutput(moved / max(1, len(chosen)), {"pairs": torch.tensor(len(chosen))})
