@@ -35,3 +35,10 @@ def drawn_neighbours(
     nearest = torch.cat([nearest_atoms(atoms.detach(), part) for part in order.split(chunk)])
     cosines = (atoms.index_select(0, order) * atoms.index_select(0, nearest)).sum(1)
     return order, nearest, cosines.masked_fill(order == nearest, 0.0)
+
+
+def nearest_to(atoms: Float[Tensor, "d_sae d_in"], which: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
+    """For each of a few atoms, the one of all others it has the largest cosine with."""
+    cosines = atoms[which] @ atoms.T
+    cosines[torch.arange(len(which), device=atoms.device), which] = -torch.inf
+    return cosines.argmax(1)

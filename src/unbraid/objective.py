@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import weighting
@@ -53,6 +53,15 @@ class Step:
     """Minimal pairs, normalised as x is; the same ones for every term of a step."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """This term's own state from step to step; the loop saves and restores it."""
+
+    def sampled_latents(self, count: int) -> Int[Tensor, " k"]:
+        """`count` living latents, or all there are, from the term's own stream."""
+        living = (~self.dead).nonzero().squeeze(1)
+        return living[torch.randperm(len(living), generator=self.rng)[:count].to(living.device)]
+
+    def sampled_atoms(self, count: int) -> Float[Tensor, "k d_in"]:
+        """The atoms of as many living latents, differentiable."""
+        return self.dictionary.W_dec.index_select(0, self.sampled_latents(count))
 
     @cached_property
     def x_hat(self) -> Float[Tensor, "batch d_in"]:

@@ -93,3 +93,12 @@ def random_units(count: int, d_in: int, rng: torch.Generator) -> Float[Tensor, "
     """Random unit vectors, on the CPU."""
     vectors = torch.randn(count, d_in, generator=rng, device=rng.device)
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+
+
+def remembered_radius(contexts: Contexts, *, given: float, memory: dict[str, Tensor], rng: torch.Generator) -> float:
+    """`given` if above 0, else the radius calibrated at the first use and kept in `memory`."""
+    if given > 0:
+        return given
+    if "radius" not in memory:
+        memory["radius"] = torch.tensor(calibrate_radius(contexts, rng=rng), dtype=torch.float64)
+    return float(memory["radius"])

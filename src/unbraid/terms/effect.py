@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.causal.calibration import calibrate_radius, random_units
+from unbraid.causal.calibration import random_units, remembered_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
@@ -36,25 +36,16 @@ class Effect(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
 
     def __call__(self, step: Step) -> TermOutput:
-        living = (~step.dead).nonzero().squeeze(1)
-        order = torch.randperm(len(living), generator=step.rng)[: self.columns]
-        if not len(order):
+        atoms = step.sampled_atoms(self.columns)
+        if not len(atoms):
             return TermOutput(step.x.new_zeros(()))
         contexts = step.contexts()
-        radius = self._radius(step, contexts)
+        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
         usual = self._usual_effect(step, contexts, radius)
-        atoms = step.dictionary.W_dec.index_select(0, living[order.to(living.device)])
         effects = pooled_effect(contexts, radius * atoms)
         loss = -explained(effects, atoms, self.ridge) / (len(atoms) * usual)
         relative = effects.detach().square().sum(1).mean() / usual
         return TermOutput(loss, {"effect_over_random": relative, "radius": torch.tensor(radius)})
-
-    def _radius(self, step: Step, contexts: Contexts) -> float:
-        if self.radius > 0:
-            return self.radius
-        if "radius" not in step.memory:
-            step.memory["radius"] = torch.tensor(calibrate_radius(contexts, rng=step.rng), dtype=torch.float64)
-        return float(step.memory["radius"])
 
     @torch.no_grad()
     def _usual_effect(self, step: Step, contexts: Contexts, radius: float) -> Float[Tensor, ""]:

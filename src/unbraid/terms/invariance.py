@@ -1,7 +1,7 @@
 """Minimal pairs: one cause was changed, so few latents should change (weak supervision by counterfactuals).
 
-    l1     mean over pairs of sum_i |d_i|                   d_i = (z_i(x') - z_i(x)) / scale_i   (after SSAE, 2502.12179)
-    ada    mean over pairs of sum_(i: |d_i| < tau) d_i^2     tau = half the pair's largest |d_i|   (after Ada-GVAE)
+    l1     mean over pairs of sum_i |d_i|                   d_i = (z_i(x') - z_i(x)) / scale_i  (after SSAE, 2502.12179)
+    ada    mean over pairs of sum_(i: |d_i| < tau) d_i^2    tau = half the pair's largest |d_i|  (after Ada-GVAE)
 
 Ada-GVAE (Locatello et al. 2020) averages the latents that a pair seems to share, those that differ by less than midway
 between the least and the most; over sparse codes the least is always 0. Averaging them and paying for it is the same as

@@ -1,0 +1,42 @@
+"""Hessian penalty through the layers after: pairs of atoms should not interact (Peebles et al. 2020, arXiv 2008.10599).
+
+    Var_v [E(theta(v)) + E(-theta(v))] / mean_v |E(theta(v)) - E(-theta(v))|^2 * 4          (causal/curvature.py)
+
+v are random signs of sampled living atoms, E their pooled effect. On the decoder, which is linear, the penalty is zero
+whatever the atoms: it must look through the model. Unlike the original it is normalised, as in Tripod (Hsu et al.
+2024): else atoms that do nothing would be best.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+
+from unbraid.causal.calibration import remembered_radius
+from unbraid.causal.curvature import cross_curvature, differences, random_signs
+from unbraid.causal.effect import pooled_effect
+from unbraid.objective import Reads, Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hessian(Term):
+    start: float = 0.2
+    every: int = 8
+    columns: int = 8
+    """Latents sampled each time."""
+    samples: int = 4
+    """Random signs: each costs two perturbed passes."""
+    radius: float = 0.0
+    """Size of a push, in raw units; 0 calibrates it at the first use."""
+    reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
+
+    def __call__(self, step: Step) -> TermOutput:
+        atoms = step.sampled_atoms(self.columns)
+        if len(atoms) < 2:
+            return TermOutput(step.x.new_zeros(()))
+        contexts = step.contexts()
+        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
+        signs = random_signs(self.samples, len(atoms), step.rng)
+        found = differences(partial(pooled_effect, contexts), atoms, signs, radius)
+        return TermOutput(cross_curvature(*found), {"radius": torch.tensor(radius)})

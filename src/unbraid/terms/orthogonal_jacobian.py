@@ -1,0 +1,42 @@
+"""Orthogonal Jacobian through the layers after: atoms' effects should be orthogonal (OroJaR, arXiv 2203.07251).
+
+    Var_v |first(v)|^2 / (mean_v |first(v)|^2)^2,   first(v) = (E(theta(v)) - E(-theta(v))) / 2   (causal/curvature.py)
+
+For a linear map this is 2 sum_(i != j) (J d_i . J d_j)^2 over the square of their sum of squares. On the decoder itself
+it would be the frame potential, which copies of a basis minimise as well as anything: it is asked of effects, and of
+finite pushes, here. Normalised, for the reason the Hessian penalty is.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+
+from unbraid.causal.calibration import remembered_radius
+from unbraid.causal.curvature import differences, overlap, random_signs
+from unbraid.causal.effect import pooled_effect
+from unbraid.objective import Reads, Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthogonalJacobian(Term):
+    start: float = 0.2
+    every: int = 8
+    columns: int = 8
+    """Latents sampled each time."""
+    samples: int = 4
+    """Random signs: each costs two perturbed passes."""
+    radius: float = 0.0
+    """Size of a push, in raw units; 0 calibrates it at the first use."""
+    reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
+
+    def __call__(self, step: Step) -> TermOutput:
+        atoms = step.sampled_atoms(self.columns)
+        if len(atoms) < 2:
+            return TermOutput(step.x.new_zeros(()))
+        contexts = step.contexts()
+        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
+        signs = random_signs(self.samples, len(atoms), step.rng)
+        first, _ = differences(partial(pooled_effect, contexts), atoms, signs, radius)
+        return TermOutput(overlap(first), {"radius": torch.tensor(radius)})
