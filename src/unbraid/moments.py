@@ -1,0 +1,61 @@
+"""Moving averages of how each latent fires: what penalties normalise by, without gradient.
+
+Early averages weigh all batches alike, so that the first is no more than one of many. A latent that has just come to
+life has a small average: its deviation is never taken for smaller than in the batch at hand, which keeps correlations
+near or below 1 and, depending on its own column alone, biases no pair of independent latents.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unbraid.codes import Codes
+
+FLOOR = 1e-3
+"""Smallest variance, as a share of the mean square when active: that of a latent firing once in a thousand rows."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    rate: Float[Tensor, " d_sae"]
+    """Share of rows in which the latent fires."""
+    mean: Float[Tensor, " d_sae"]
+    square: Float[Tensor, " d_sae"]
+    """Mean square; of all rows, like the mean."""
+
+    def living(self, rarest: float) -> Int[Tensor, " living"]:
+        """Latents that fire at least so often."""
+        return (self.rate >= rarest).nonzero().squeeze(1)
+
+    def variance(self) -> Float[Tensor, " d_sae"]:
+        return (self.square - self.mean.square()).clamp_min(0)
+
+    def rms(self) -> Float[Tensor, " d_sae"]:
+        """Root mean square when active; 0 of a silent latent."""
+        return (self.square / self.rate.clamp_min(1e-12)).sqrt()
+
+
+@torch.no_grad()
+def measured(z: Codes) -> Moments:
+    """Of one batch."""
+    values, _, latents = z.entries()
+    sums = lambda of: of.new_zeros(z.d_sae).index_add_(0, latents, of) / z.batch
+    return Moments(sums(torch.ones_like(values)), sums(values), sums(values.square()))
+
+
+@torch.no_grad()
+def averaged(z: Codes, memory: dict[str, Tensor], decay: float) -> tuple[Moments, Float[Tensor, " d_sae"]]:
+    """The averages with this batch, kept in `memory`, and the deviation to divide each latent by, above 0."""
+    now = measured(z)
+    seen = memory.get("seen", torch.zeros((), dtype=torch.long))
+    keep = min(decay, float(seen) / (float(seen) + 1))
+    memory["seen"] = seen + 1
+    for name in ("rate", "mean", "square"):
+        fresh = getattr(now, name)
+        memory[name] = fresh if name not in memory else keep * memory[name] + (1 - keep) * fresh
+    average = Moments(memory["rate"], memory["mean"], memory["square"])
+    variance = torch.maximum(average.variance(), now.variance())
+    floor = FLOOR * average.rms().square()
+    return average, torch.maximum(variance, floor).sqrt().clamp_min(1e-12)
