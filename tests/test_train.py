@@ -16,7 +16,7 @@ from unbraid.checkpoint import steps_saved
 from unbraid.dictionary import DictionaryConfig, PrincipalComponents
 from unbraid.objective import Objective, TargetL0
 from unbraid.run import Run
-from unbraid.source import Contexts
+from unbraid.supply import Supply
 from unbraid.terms.effect import Effect
 from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
@@ -24,10 +24,6 @@ from unbraid.terms.nested_reconstruction import NestedReconstruction
 from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
 from unbraid.train import Learner, fitting_sample, schedule, train
-
-
-def no_contexts() -> Contexts:
-    raise AssertionError("no term of these tests reads contexts")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -203,7 +199,7 @@ def test_dead_latents_are_counted_in_tokens():
         learner.dictionary.b_enc[:60] = -1e3
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
-    dead = [int(learner.step(block.rows[:160], index, no_contexts)["sparsity/dead"]) for index in range(12)]
+    dead = [int(learner.step(block.rows[:160], index, Supply(WORLD, 0, index))["sparsity/dead"]) for index in range(12)]
     assert dead[9] == 0 and dead[10] >= 60, "1,600 tokens are 10 steps of 160"
 
 
@@ -212,7 +208,7 @@ def test_atoms_have_unit_norm_after_every_step():
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
     for index in range(5):
-        learner.step(block.rows[:160], index, no_contexts)
+        learner.step(block.rows[:160], index, Supply(WORLD, 0, index))
         assert torch.allclose(learner.dictionary.W_dec.norm(dim=1), torch.ones(64), atol=1e-6)
 
 
@@ -227,7 +223,7 @@ def test_clipping_and_the_fused_optimiser_equal_plain_torch():
     assert block is not None
     for index in range(6):
         rows = block.rows[160 * index : 160 * (index + 1)]
-        learner.step(rows, index, no_contexts)
+        learner.step(rows, index, Supply(WORLD, 0, index))
         x = learner.normaliser(rows.x)
         loss = (reference.decode(reference.encode(x, "dense")) - x).square().sum() / 160
         loss.backward()
@@ -287,5 +283,5 @@ def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone():
     before = {name: value.clone() for name, value in learner.dictionary.state_dict().items()}
     learner.dictionary.b_enc.register_hook(lambda grad: grad * torch.nan)
     with pytest.raises(ValueError, match="gradient of b_enc is not finite at step 0"):
-        learner.step(block.rows[:160], 0, no_contexts)
+        learner.step(block.rows[:160], 0, Supply(WORLD, 0, 0))
     assert all(torch.equal(value, before[name]) for name, value in learner.dictionary.state_dict().items())

@@ -12,6 +12,7 @@ from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
 from unbraid.sources.world import World
+from unbraid.supply import Supply
 from unbraid.terms.l1 import L1
 from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
@@ -56,8 +57,7 @@ def learner(penalties: dict[str, Term], **objective) -> Learner:
 
 def run(of: Learner, until: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
     rows = WORLD.block(0, split="train", seed=0).rows
-    contexts = lambda: WORLD.contexts(2, split="train", seed=0)
-    return [of.step(rows[64 * (i % 32) : 64 * (i % 32 + 1)], i, contexts) for i in range(start, until)]
+    return [of.step(rows[64 * (i % 32) : 64 * (i % 32 + 1)], i, Supply(WORLD, 0, i)) for i in range(start, until)]
 
 
 def test_the_first_weight_makes_the_gradient_rho_of_the_reconstructions():
@@ -88,7 +88,8 @@ def test_the_weight_is_frozen_after_the_window():
 def test_a_penalty_without_gradient_has_no_weight_and_does_no_harm():
     silent = learner({"pull": Pull(rho=0.1, size=0.0)})
     plain = learner({})
-    run(silent, 8), run(plain, 8)
+    for learning in (silent, plain):
+        run(learning, 8)
     assert torch.equal(silent.dictionary.W_dec, plain.dictionary.W_dec)
 
 

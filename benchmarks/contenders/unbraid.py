@@ -8,8 +8,9 @@ from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
 from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective, Term
-from unbraid.source import Batch, Contexts
+from unbraid.source import Batch
 from unbraid.sources.world import World
+from unbraid.supply import Supply
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
@@ -35,7 +36,7 @@ def build(setting: Setting, *, bfloat16: bool = False) -> Contender:
 
     def step(index: int, x: Tensor) -> None:
         nowhere = torch.full((len(x),), -1)
-        learner.step(Batch(x, nowhere, nowhere, nowhere), index, no_contexts)
+        learner.step(Batch(x, nowhere, nowhere, nowhere), index, Supply(learner.experiment.source, 0, index))
 
     active = lambda x: dictionary.encode(x, "dense").dense()
     return Contender(step, list(dictionary.parameters()), learner.optimiser, active)
@@ -50,10 +51,6 @@ def build_bfloat16(setting: Setting) -> Contender:
 
 def sample(setting: Setting) -> Tensor:
     return torch.randn(2 * setting.d_in, setting.d_in, generator=torch.Generator().manual_seed(1))
-
-
-def no_contexts() -> Contexts:
-    raise AssertionError("no benchmarked term reads whole sequences")
 
 
 def experiment(setting: Setting, *, bfloat16: bool = False) -> Experiment:

@@ -21,14 +21,18 @@ from unbraid.codes import Codes
 from unbraid.dictionary import Dictionary
 from unbraid.source import Batch, Contexts, Counterfactuals
 
-Reads = Literal["codes", "dense", "decoder", "documents", "contexts", "counterfactuals"]
+Reads = Literal["codes", "dense", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
 """codes: step.z in either form, never made dense. dense: batch x d_sae. decoder: W_dec alone. documents:
 step.batch.documents and positions. contexts: whole sequences and the layers after them. counterfactuals: minimal
-pairs."""
+pairs. corrupted: rows with some of their causes replaced."""
 
 
 def no_counterfactuals() -> Counterfactuals:
     raise ValueError("this step was given no minimal pairs")
+
+
+def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
+    raise ValueError(f"this step was given no rows with a share of {share} of their causes replaced")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Step:
     """This term's own random stream, fresh every step."""
     counterfactuals: Callable[[], Counterfactuals] = no_counterfactuals
     """Minimal pairs, normalised as x is; the same ones for every term of a step."""
+    corrupted: Callable[[float], Float[Tensor, "row d_in"]] = no_corrupted
+    """Normalised activations with this share of their causes (tokens, a world's factors) replaced at random."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """This term's own state from step to step; the loop saves and restores it."""
 

@@ -12,7 +12,8 @@ from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
 from unbraid.source import Stream
 from unbraid.sources.cached import row_bytes
-from unbraid.train import Learner, check_needs, check_shared, context_supply, fitting_sample, pair_supply, steps
+from unbraid.supply import Supply
+from unbraid.train import Learner, check_needs, check_shared, fitting_sample, steps
 
 MEASURED_STEPS = 3
 FLOAT = 4  # bytes of a float32
@@ -105,10 +106,9 @@ def measured(learner: Learner, stream: Stream, seed: int) -> float:
     every = max(term.every for term in learner.experiment.objective.terms().values())
 
     def seconds(index: int) -> float:
-        batch, contexts = next(stream), context_supply(stream.source, seed, index)
-        pairs = pair_supply(stream.source, seed, index)
+        batch, supply = next(stream), Supply(stream.source, seed, index)
         before = time.monotonic()
-        learner.step(batch, index, contexts, pairs)
+        learner.step(batch, index, supply)
         return time.monotonic() - before
 
     due = (learner.steps - 1) // every * every  # late, when every term has started

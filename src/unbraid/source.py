@@ -110,6 +110,14 @@ class Source(ABC):
             "--source.text language://…, or LanguageModel with --source.pairs and a file of your own"
         )
 
+    def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        """About `count` activations with this share of their causes replaced at random: tokens by other tokens, a
+        world's factors by others. Raises ValueError where causes cannot be replaced."""
+        raise ValueError(
+            f"the causes of a {type(self).__name__}'s activations cannot be replaced; use a source where they can: "
+            "World or LanguageModel"
+        )
+
     @abstractmethod
     def available(self, split: Split) -> float:
         """Tokens in `split`, counting epochs; `inf` when there is no end, or none known beforehand."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,19 +27,15 @@ from unbraid.dictionary import Origin, hold_near
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
-from unbraid.objective import Reads, Step, culprits, evaluate, no_counterfactuals
-from unbraid.retraction import orthonormalise_blocks
+from unbraid.objective import Reads, Step, culprits, evaluate
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
-from unbraid.source import Batch, Contexts, Counterfactuals, Position, Source, Split, Stream
+from unbraid.source import Batch, Counterfactuals, Position, Source, Stream
+from unbraid.supply import Supply
 
 SAMPLE_ROWS = 32_768
 """Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
 LOGGED_STEPS = 200
-CONTEXTS = 4
-"""Whole sequences a slice term sees in one step."""
-PAIRS = 256
-"""Minimal pairs a term sees in one step."""
 
 
 class BadGradient(ValueError):
@@ -87,22 +82,17 @@ class Learner:
         """Of the L0 controller: log of the weight's factor, moving average of log L0, and its slope per step."""
         self.steps = steps(training)
 
-    def step(
-        self,
-        batch: Batch,
-        index: int,
-        contexts: Callable[[], Contexts],
-        counterfactuals: Callable[[], Counterfactuals] = no_counterfactuals,
-    ) -> dict[str, Tensor]:
-        """One update on a batch of raw activations; what to log. Contexts and pairs are raw too. Raises ValueError,
-        naming the term, for a loss or a gradient that is not finite; the parameters are then as before the step."""
-        objective, seed = self.experiment.objective, self.experiment.seed
+    def step(self, batch: Batch, index: int, supply: Supply) -> dict[str, Tensor]:
+        """One update on a batch of raw activations; what to log. Raises ValueError, naming the term, for a loss or a
+        gradient that is not finite; the parameters are then as before the step."""
+        objective, training, seed = self.experiment.objective, self.experiment.training, self.experiment.seed
         x = self.normaliser(batch.x)
         z = self.dictionary.encode(x)
         step = Step(
-            x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=contexts, progress=index / self.steps,
-            dead=self.since_fired >= self.experiment.training.dead_after, rng=torch.Generator(),
-            counterfactuals=lambda: self._normalised(counterfactuals()),
+            x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=supply.contexts, progress=index / self.steps,
+            dead=self.since_fired >= training.dead_after, rng=torch.Generator(),
+            counterfactuals=lambda: self._normalised(supply.counterfactuals()),
+            corrupted=lambda share: self.normaliser(supply.corrupted(share).to(training.device)),
         )  # fmt: skip
         streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
@@ -150,10 +140,6 @@ class Learner:
         if self.first_atoms is not None:
             atoms = self.dictionary.W_dec.data
             atoms.copy_(hold_near(atoms, self.first_atoms, self.experiment.dictionary.leash))
-        blocks = self.experiment.dictionary.orthonormal_blocks
-        if blocks and self.dictionary.W_dec.requires_grad:
-            atoms = self.dictionary.W_dec.data
-            atoms.copy_(orthonormalise_blocks(atoms, blocks))
         blocks = self.experiment.dictionary.orthonormal_blocks
         if blocks and self.dictionary.W_dec.requires_grad:
             atoms = self.dictionary.W_dec.data
@@ -231,20 +217,6 @@ def fitting_sample(source: Source, seed: int) -> Tensor:
     return sample
 
 
-def context_supply(source: Source, seed: int, index: int) -> Callable[[], Contexts]:
-    """The whole sequences of step `index`: drawn when first asked for, the same for every member."""
-    draw = lru_cache(maxsize=1)(source.contexts)
-    split: Split = "train"
-    return partial(draw, CONTEXTS, split=split, seed=seeding.integer(seed, f"contexts/{index}"))
-
-
-def pair_supply(source: Source, seed: int, index: int) -> Callable[[], Counterfactuals]:
-    """The minimal pairs of step `index`, likewise."""
-    draw = lru_cache(maxsize=1)(source.counterfactuals)
-    split: Split = "train"
-    return partial(draw, PAIRS, split=split, seed=seeding.integer(seed, f"counterfactuals/{index}"))
-
-
 Watch = Callable[[int, int], None]
 """Told (tokens done, tokens in all) after every step: the command line shows a progress bar."""
 
@@ -311,11 +283,10 @@ def _loop(
     with stopping() as stop_asked:
         for index in range(start, last):
             batch = next(stream).to(training.device)
-            contexts = context_supply(stream.source, training.data_seed, index)
-            counterfactuals = pair_supply(stream.source, training.data_seed, index)
+            supply = Supply(stream.source, training.data_seed, index)
             for folder, learner in learners.items():
                 if index < learner.steps:
-                    metrics = learner.step(batch, index, contexts, counterfactuals)
+                    metrics = learner.step(batch, index, supply)
                     if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
                         log(folder, index, training.batch_size, learner, metrics, stream.position)
             if watch is not None:
@@ -390,6 +361,8 @@ def try_to_give(part: Reads, source: Source) -> None:
         source.contexts(1, split="train", seed=0)
     elif part == "counterfactuals":
         source.counterfactuals(1, split="train", seed=0)
+    elif part == "corrupted":
+        source.corrupted(1, share=0.0, split="train", seed=0)
     elif part == "documents" and not source.has_documents:
         raise ValueError(
             f"a {type(source).__name__} has none: every row stands alone; use a source that reads text: LanguageModel, "

@@ -48,6 +48,9 @@ def step(of: Dictionary, path: Path = "auto", *, x: Tensor | None = None, dead: 
         dead=silent if dead is None else dead, progress=0.5, contexts=lambda: contexts(of.W_dec.dtype),
         rng=seeding.stream(0, "term/contract"),
         counterfactuals=lambda: counterfactuals(rows.dtype, silent=not bool(rows.any())),
+        corrupted=lambda share: (
+            WORLD.corrupted(32, share=share, split="train", seed=0).to(rows.dtype) * bool(rows.any())
+        ),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -345,6 +345,18 @@ class LanguageModel(Source):
         order = torch.randperm(len(pool.x), generator=seeding.stream(seed, f"counterfactuals/{split}"))[:count]
         return Counterfactuals(pool.x[order], pool.changed[order])
 
+    def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        """Whole windows in which kept tokens of this share are others of the same windows."""
+        windows = self.windows(max(1, count // self.context), split=split, seed=seed)
+        rng = seeding.stream(seed, f"corrupted/{split}")
+        ids, kept = windows.ids.cpu(), windows.keep.cpu()
+        pool = ids[kept]
+        drawn = pool[torch.randint(len(pool), ids.shape, generator=rng)]
+        chosen = (torch.rand(ids.shape, generator=rng) < share) & kept
+        replaced = replace(windows, ids=torch.where(chosen, drawn, ids).to(windows.ids.device))
+        acts = self.activations(replaced)
+        return acts[windows.keep & (acts.norm(dim=-1) <= self.max_norm)]
+
     def available(self, split: Split) -> float:
         return self._corpus.available(split)
 
@@ -407,15 +419,15 @@ class LanguageModel(Source):
             return self.logits(windows)
 
     def spliced_logits(
-        self, windows: Windows, replace: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
+        self, windows: Windows, rewrite: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
     ) -> Float[Tensor, "seq pos vocabulary"]:
-        """What the model predicts when `replace` rewrites the activations of the tokens a dictionary is trained on."""
+        """What the model predicts when `rewrite` rewrites the activations of the tokens a dictionary is trained on."""
 
         limit = self.max_norm  # Needs forward passes of its own, so not inside the hook.
 
         def see(hidden: Tensor) -> Tensor:
             chosen = windows.keep & (hidden.float().norm(dim=-1) <= limit)
-            return hidden.index_put((chosen,), replace(hidden[chosen].float()).to(hidden.dtype))
+            return hidden.index_put((chosen,), rewrite(hidden[chosen].float()).to(hidden.dtype))
 
         with self._tap.hooked(see):
             return self.logits(windows)

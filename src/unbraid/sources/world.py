@@ -250,6 +250,19 @@ class World(Source, Truth):
         x, changed, _ = without_one(x, firings, self.directions, self._manifolds, self.parents, rng)
         return Counterfactuals(x, changed)
 
+    def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        """Each active factor of this share is another, drawn by frequency, whatever the forest says. Those on manifolds
+        stay."""
+        rng = seeding.stream(seed, f"corrupted/{split}")
+        _, firings = self._draw(count, rng)
+        drawn = torch.multinomial(self.probabilities, len(firings.factors), replacement=True, generator=rng)
+        curved = self._manifolds.among(firings.factors) | self._manifolds.among(drawn)
+        chosen = (torch.rand(len(drawn), generator=rng) < share) & ~curved
+        x = torch.randn(count, self.d_in, generator=rng).mul_(self.noise).add_(self.offset)
+        replaced = firings._replace(factors=torch.where(chosen, drawn, firings.factors))
+        add_factors(x, replaced, self.directions, self._manifolds)
+        return x
+
     def available(self, split: Split) -> float:
         return math.inf
 

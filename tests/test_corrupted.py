@@ -1,0 +1,79 @@
+"""Rows with some causes replaced: none of them at share 0, all at 1; and the term that reconstructs them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unbraid.activation import TopK
+from unbraid.dictionary import Dictionary
+from unbraid.objective import Step
+from unbraid.source import Batch
+from unbraid.sources.cached import Cached
+from unbraid.sources.language_model import LanguageModel
+from unbraid.sources.world import World
+from unbraid.supply import Supply
+from unbraid.terms.masked import Masked
+
+WORLD = World(factors=64, d_in=64, l0=4.0, roots=8, noise=0.0, coherence=0.0, interactions=4)
+MODEL = LanguageModel(text="language://300", layer=1, max_norm_ratio=0.0)
+
+
+def active(share: float) -> torch.Tensor:
+    x = WORLD.corrupted(8192, share=share, split="train", seed=0) - WORLD.offset
+    return (x @ WORLD.directions.T) > 0.05
+
+
+def orphans(present: torch.Tensor) -> float:
+    """Share of active factors whose parent is not active."""
+    child = WORLD.parents >= 0
+    alone = present[:, child] & ~present[:, WORLD.parents[child]]
+    return float(alone.sum() / present[:, child].sum())
+
+
+def test_nothing_is_replaced_at_share_0_and_the_forest_is_broken_above():
+    assert orphans(active(0.0)) == 0
+    assert 0.2 < orphans(active(0.3)) < orphans(active(1.0))
+
+
+def test_frequencies_stay():
+    before, after = active(0.0).float().mean(0), active(1.0).float().mean(0)
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.98
+    assert after.sum() == pytest.approx(float(before.sum()), rel=0.1)  # a factor drawn twice in a row counts once
+
+
+def test_a_models_tokens_are_replaced_by_others_of_its_text():
+    windows = MODEL.windows(4, split="train", seed=5)
+    plain = MODEL.activations(windows)[windows.keep]
+    same, some = (MODEL.corrupted(4 * MODEL.context, share=s, split="train", seed=5) for s in (0.0, 0.5))
+    assert torch.allclose(plain, same, atol=1e-5)
+    assert some.shape == plain.shape
+    changed = (some - plain).norm(dim=1) > 1e-3
+    assert changed.float().mean() > 0.5  # what comes after a replaced token changes too
+
+
+def test_a_source_that_cannot_says_which_can(tmp_path):
+    with pytest.raises(ValueError, match="World or LanguageModel"):
+        Cached(folder=str(tmp_path)).corrupted(4, share=0.1, split="train", seed=0)
+
+
+def test_a_supply_draws_once():
+    supply = Supply(WORLD, 0, 7)
+    assert supply.corrupted(0.1) is supply.corrupted(0.1)
+    assert supply.contexts() is supply.contexts() and supply.counterfactuals() is supply.counterfactuals()
+    assert not torch.equal(supply.corrupted(0.1), Supply(WORLD, 0, 8).corrupted(0.1))
+
+
+def test_masked_is_the_squared_error_on_corrupted_rows():
+    made = Dictionary(2, 2, TopK(1)).double()
+    made.W_dec.data.copy_(torch.eye(2))
+    made.W_enc.data.copy_(torch.eye(2))
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    index = torch.zeros(1, dtype=torch.long)
+    now = Step(
+        x=x, z=made.encode(x), dictionary=made, batch=Batch(x, index, index, index), progress=0.5,
+        dead=torch.zeros(2, dtype=torch.bool), rng=torch.Generator(), contexts=lambda: pytest.fail("none"),
+        corrupted=lambda share: torch.tensor([[3.0, 1.0], [0.0, 2.0]], dtype=torch.float64) * (share / 0.15),
+    )  # fmt: skip
+    assert Masked()(now).loss.item() == pytest.approx((1 + 0) / 2)
+    assert Masked(share=0.3)(replace(now, memory={})).loss.item() == pytest.approx(4 / 2)
