@@ -3,7 +3,7 @@
     polar(A) = (A A')^(-1/2) A = U V',   A = U S V'
 
 Newton and Schulz's iteration A <- 3/2 A - 1/2 A A' A converges to it quadratically while |A A' - I| < 1, using matrix
-products alone; matrices further away take the SVD (Higham 2008, Functions of Matrices, section 8.3).
+products alone; matrices further away take the SVD (Higham 2008, Functions of Matrices, chapter 8).
 """
 
 import torch
