@@ -1,0 +1,46 @@
+"""Steps worked out by hand: a few rows, a few atoms, in float64."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unbraid.activation import Activation, ReLU
+from unbraid.dictionary import Dictionary, Path
+from unbraid.objective import Step
+from unbraid.source import Batch, Contexts
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def units(count: int, d_in: int, seed: int) -> Tensor:
+    return normalize(torch.randn(count, d_in, generator=rng(seed), dtype=torch.float64), dim=1)
+
+
+def no_contexts() -> Contexts:
+    raise AssertionError("these terms read no contexts")
+
+
+def with_atoms(atoms: Tensor, activation: Activation | None = None) -> Dictionary:
+    """Each latent reads its own atom."""
+    dictionary = Dictionary(atoms.shape[1], len(atoms), activation or ReLU()).double()
+    dictionary.W_dec.data.copy_(atoms)
+    dictionary.W_enc.data.copy_(atoms.T)
+    return dictionary
+
+
+def step(
+    dictionary: Dictionary, x: Tensor, *, seed: int = 0, path: Path = "auto", memory: dict[str, Tensor] | None = None
+) -> Step:
+    index = torch.arange(len(x))
+    return Step(
+        x=x, z=dictionary.encode(x, path), dictionary=dictionary, batch=Batch(x, index, index, index),
+        dead=torch.zeros(dictionary.d_sae, dtype=torch.bool), progress=0.5, contexts=no_contexts, rng=rng(seed),
+        memory={} if memory is None else memory,
+    )  # fmt: skip
+
+
+def decoder_step(atoms: Tensor, *, seed: int = 0, memory: dict[str, Tensor] | None = None) -> Step:
+    """For terms that read atoms alone."""
+    return step(with_atoms(atoms), torch.zeros(1, atoms.shape[1], dtype=torch.float64), seed=seed, memory=memory)
