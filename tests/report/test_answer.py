@@ -208,3 +208,49 @@ def test_the_best_of_comparable_l0_is_marked_once_a_column(run):
     rows, _ = table(scores, scores.headline, study.holes)
     column = [q.metric for q in scores.headline].index("mcc")
     assert [r.method for r in rows if r.cells[column].best] == ["hsic"] * 3
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "winner", "says"),
+    [
+        ("alive", 1.0, 0.9, "latents were deleted: living share 0.900, topk 1.00"),
+        ("l2_ratio", 0.95, 0.8, "reconstructions shrank"),
+    ],
+)
+def test_a_win_by_deleting_or_shrinking_is_void_and_says_by_what(run, metric, baseline, winner, says):
+    def study(value: float):
+        folders = two_methods(run, 0.2)
+        for folder in folders:
+            path = folder / "results" / "fidelity.json"
+            result = json.loads(path.read_text())
+            own = value if folder.name.startswith("hsic") else baseline
+            guard = {"metric": metric, "value": own, "better": "neither", "params": {}}
+            path.write_text(json.dumps(result | {"scores": [*result["scores"], guard]}))
+        return answered(folders)
+
+    void = study(winner)
+    assert of(void, "mcc").word == "void" and says in of(void, "mcc").sentence
+    assert void.tone != "yes" and any("void on mcc" in line for line in void.profiles)
+    assert study(baseline).tone == "yes"
+
+
+def test_less_absorption_without_more_parents_is_void(run):
+    def study(recall: float):
+        folders = two_methods(run, 0.0)
+        for folder in folders:
+            own, seed = folder.name.startswith("hsic"), int(folder.name.rpartition("-s")[2][0])
+            values = {
+                "absorption_full": (0.05 if own else 0.3) + 0.005 * seed,
+                "parent_recall_given_child": recall if own else 0.6,
+            }
+            scores = [
+                {"metric": m, "value": v, "better": "lower" if "absorption" in m else "higher", "params": {}}
+                for m, v in values.items()
+            ]
+            (folder / "results" / "absorption.json").write_text(
+                json.dumps({"eval": "absorption", "version": 1, "scores": scores})
+            )
+        return of(answered(folders), "absorption_full")
+
+    assert study(0.6).word == "void" and "no parent is found more often" in study(0.6).sentence
+    assert study(0.8).word == "better"

@@ -17,10 +17,18 @@ from unbraid.report.compare import (
     points,
     primary,
 )
+from unbraid.report.guards import guarded
 from unbraid.report.intervals import FEWEST_SEEDS
 from unbraid.report.text import change, listed, number, plural, seeds
 
-SYMBOLS = {"better": "▲", "worse": "▼", "no difference shown": "≈", "no interval": "?", "not comparable": "–"}
+SYMBOLS = {
+    "better": "▲",
+    "void": "⊘",
+    "worse": "▼",
+    "no difference shown": "≈",
+    "no interval": "?",
+    "not comparable": "–",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Answer:
     """yes, no, mixed, same or unknown."""
     verdict: str
     profiles: list[str]
-    """One sentence per method that is better or worse anywhere."""
+    """One sentence per method that is better or worse anywhere, or whose win is void."""
     metrics: list[MetricAnswer]
     matrices: list[Matrix]
     all: list[Comparison]
@@ -74,7 +82,7 @@ def answer(scores: Scores, d_sae: int) -> Answer:
         for point in found
         for metric in metrics
         if metric != point.quantity
-        for comparison in compare(scores, point, metric, d_sae)
+        for comparison in guarded(scores, compare(scores, point, metric, d_sae))
     ]
     matrices = [matrix(everything, point, metrics) for point in chosen.values()]
     start = chosen.get("L0")
@@ -102,7 +110,7 @@ def metric_answer(
     scores: Scores, metric: Quantity, everything: Sequence[Comparison], point: Point, d_sae: int
 ) -> MetricAnswer:
     here = [c for c in everything if c.metric == metric and c.point == point]
-    order = ("not comparable", "no interval", "worse", "no difference shown", "better")
+    order = ("not comparable", "no interval", "worse", "no difference shown", "void", "better")
     best = max(here, key=lambda c: (order.index(c.word), c.gain if math.isfinite(c.gain) else -math.inf))
     control, warns = control_check(scores, metric, point, d_sae)
     said = sentence(best, here), elsewhere(best, everything), control, warns, below_chance(scores, metric, everything)
@@ -126,6 +134,8 @@ def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
         return f"{best.method} is better than {baseline}, {where}: {evidence}."
     if best.word == "worse":
         return f"Worse: even {among}, is behind {baseline}, {where}: {evidence}."
+    if best.word == "void":
+        return f"Void: {best.method} is ahead of {baseline}, {where}: {evidence}."
     if best.word == "no interval":
         values = f"has {number(best.value)} {where}, and {baseline}, {number(best.baseline_value)}"
         return f"{best.note}, so no claim: {among}, {values}."
@@ -134,7 +144,7 @@ def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
 
 def elsewhere(best: Comparison, everything: Sequence[Comparison]) -> str:
     others = [c for c in everything if c.metric == best.metric and c.method == best.method and c.point != best.point]
-    order = ("better", "no difference shown", "worse", "no interval", "not comparable")
+    order = ("better", "void", "no difference shown", "worse", "no interval", "not comparable")
     parts = []
     for word in order:
         said = [at_points(word, axis, [c for c in others if c.point.axis == axis]) for axis, _ in AXES]
@@ -193,10 +203,10 @@ def profiles(matrices: Sequence[Matrix]) -> list[str]:
         parts = []
         for m in matrices:
             row = dict(m.rows).get(name, [])
-            gains, losses = (listed([c.metric.label for c in row if c.word == word]) for word in ("better", "worse"))
-            if gains or losses:
-                said = ", ".join(filter(None, (gains and f"better on {gains}", losses and f"worse on {losses}")))
-                parts.append(f"at {m.point.axis} {number(m.point.at)} {said}")
+            on = {word: [c.metric.label for c in row if c.word == word] for word in ("better", "void", "worse")}
+            said = [f"{word} on {listed(labels)}" for word, labels in on.items() if labels]
+            if said:
+                parts.append(f"at {m.point.axis} {number(m.point.at)} {', '.join(said)}")
         if parts:
             found.append(f"{name}: {'; '.join(parts)}.")
     return found

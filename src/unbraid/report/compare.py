@@ -16,7 +16,7 @@ from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finit
 from unbraid.report.rows import StoredRun, Study, records
 
 Role = Literal["standard", "compared", "control"]
-Word = Literal["better", "no difference shown", "worse", "no interval", "not comparable"]
+Word = Literal["better", "void", "no difference shown", "worse", "no interval", "not comparable"]
 
 HEADLINE = (
     ("fvu",),
