@@ -25,6 +25,8 @@ class Member:
     """Parameters left untrained."""
     leash: float = -1.0
     """Smallest cosine of a trained atom to where it started."""
+    orthonormal_blocks: int = 0
+    """Keep every so many atoms exactly orthonormal."""
     trained: bool = True
     """False leaves the dictionary as initialised."""
     control: bool = False
@@ -51,7 +53,7 @@ class Study:
         member = self.members[name]
         dictionary = DictionaryConfig(
             d_sae=width(member.init, self.d_sae, self.source), activation=member.activation, init=member.init,
-            frozen=member.frozen, leash=member.leash,
+            frozen=member.frozen, leash=member.leash, orthonormal_blocks=member.orthonormal_blocks,
         )  # fmt: skip
         training = self.training if member.trained else replace(self.training, tokens=0)
         return Experiment(

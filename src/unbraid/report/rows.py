@@ -75,7 +75,7 @@ class StoredRun:
     @cached_property
     def standard(self) -> bool:
         """Whether this is a standard SAE."""
-        if self.control:
+        if self.control or self.experiment["dictionary"].get("orthonormal_blocks"):
             return False
         objective = self.experiment["objective"]
         asked = [t for t in (objective.get("penalties") or {}).values() if t.get("weight", 1.0) or t.get("rho")]
