@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.codes import Codes
+from unbraid.moments import averaged
 from unbraid.source import Batch
 
 
@@ -82,14 +83,7 @@ def side_by_side(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " pair"
     )
 
 
-def active_rms(z: Codes, memory: dict[str, Tensor], *, decay: float = 0.99) -> Float[Tensor, " d_sae"]:
-    """Root mean square of each latent where it is active, a moving average kept in `memory`; 1 until it has fired."""
-    values, _, latents = z.entries()
-    counts = torch.bincount(latents, minlength=z.d_sae)
-    sums = torch.zeros(z.d_sae, dtype=values.dtype, device=values.device)
-    now = sums.index_add(0, latents, values.detach().square()) / counts.clamp_min(1)
-    before = memory.get("active_square", torch.zeros_like(now))
-    average = torch.where(before > 0, decay * before + (1 - decay) * now, now)
-    memory["active_square"] = torch.where(counts > 0, average, before)
-    square = memory["active_square"]
-    return torch.where(square > 0, square, 1.0).sqrt()
+def usual_size(z: Codes, memory: dict[str, Tensor], *, decay: float = 0.99) -> Float[Tensor, " d_sae"]:
+    """Root mean square of each latent where it is active, from moving averages in `memory`; 1 until it has fired."""
+    rms = averaged(z, memory, decay)[0].rms()
+    return torch.where(rms > 0, rms, 1.0)

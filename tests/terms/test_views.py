@@ -12,7 +12,7 @@ from unbraid.source import Batch, Counterfactuals
 from unbraid.terms.invariance import Invariance
 from unbraid.terms.slowness import Slowness
 from unbraid.terms.temporal import Temporal
-from unbraid.views import active_rms, earlier_tokens, side_by_side
+from unbraid.views import earlier_tokens, side_by_side, usual_size
 
 
 def identity(width: int = 4) -> Dictionary:
@@ -75,9 +75,9 @@ def test_the_scale_is_that_of_active_values_and_remembers():
     made = identity(2)
     memory: dict[str, torch.Tensor] = {}
     x = torch.tensor([[3.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)
-    assert active_rms(made.encode(x), memory).tolist() == [3, 1]
+    assert usual_size(made.encode(x), memory).tolist() == [3, 1]
     x = torch.tensor([[-1.0, 2.0]], dtype=torch.float64)
-    assert active_rms(made.encode(x), memory).tolist() == [3, 2]
+    assert usual_size(made.encode(x), memory).tolist() == [3, 2]
 
 
 def test_slowness_is_the_mean_relative_change_from_the_token_before():

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.objective import Reads, Step, Term, TermOutput
-from unbraid.views import active_rms, side_by_side
+from unbraid.views import side_by_side, usual_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Invariance(Term):
         z = step.dictionary.encode(torch.cat([pairs.x, pairs.changed]).to(step.x))
         one, other = torch.arange(2 * count, device=step.x.device).view(2, count)
         found = side_by_side(z, one, other)
-        moved = (found.one - found.other).abs() / active_rms(z, step.memory)[found.latents]
+        moved = (found.one - found.other).abs() / usual_size(z, step.memory)[found.latents]
         kept = torch.ones_like(moved) if self.form == "l1" else shared(moved.detach(), found.pairs, count)
         cost = moved if self.form == "l1" else moved.square()
         changed = (moved.detach() > 0).sum() / max(1, count)

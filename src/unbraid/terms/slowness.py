@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from unbraid.objective import Reads, Step, Term, TermOutput
-from unbraid.views import active_rms, earlier_tokens, side_by_side
+from unbraid.views import earlier_tokens, side_by_side, usual_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Slowness(Term):
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=True)
         chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
-        scale = active_rms(step.z, step.memory)
+        scale = usual_size(step.z, step.memory)
         found = side_by_side(step.z, later[chosen], earlier[chosen])
         moved = ((found.one - found.other).abs() / scale[found.latents]).sum()
         return TermOutput(moved / max(1, len(chosen)), {"pairs": torch.tensor(len(chosen))})
