@@ -19,7 +19,7 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 @dataclass(frozen=True, kw_only=True)
 class FourthPower(Term):
     every: int = 5
-    chunk: int = 1024
+    chunk: int = 512
     """Atoms compared with one another; the partition is drawn anew each time. The sum is scaled to all pairs, so that
     smaller chunks cost less and only add noise."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)

@@ -18,6 +18,7 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 
 @dataclass(frozen=True, kw_only=True)
 class WeightDecay(Term):
+    every: int = 5
     power: Literal[1, 2] = 2
     """1 decays absolute values, of atoms too; 2 squares."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
