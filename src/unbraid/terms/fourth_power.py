@@ -26,11 +26,10 @@ class FourthPower(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
-        parts = torch.randperm(len(atoms), generator=step.rng).to(atoms.device).split(self.chunk)
-        total, pairs = atoms.new_zeros(()), sum(len(part) * (len(part) - 1) for part in parts)
-        for part in parts:
-            own = atoms.index_select(0, part)
-            total = total + (own @ own.T).fill_diagonal_(0.0).pow(4).sum()
+        order = torch.randperm(len(atoms), generator=step.rng).to(atoms.device)
+        parts = atoms.index_select(0, order).split(self.chunk)
+        pairs = sum(len(part) * (len(part) - 1) for part in parts)
+        total = torch.stack([(part @ part.T).fill_diagonal_(0.0).square().square().sum() for part in parts]).sum()
         loss = (len(atoms) - 1) * total / max(1, pairs)
         d_in = atoms.shape[1]
         random = 3 * max(1, len(atoms) - 1) / (d_in * (d_in + 2))
