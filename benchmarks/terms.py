@@ -1,0 +1,107 @@
+"""What each term adds to a training step: python -m benchmarks.terms --only correlation,hsic
+
+One dictionary with the term and one without take steps in turn, on one thread of one process; the figure is the median
+CPU time of a step in which the term is due, less that of a plain step, over `every` and over the plain step.
+Activations are a world's, documents are made up (64 tokens each), and slice terms look through the world's downstream
+map, which is far cheaper than a language model's layers.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarks.run import names
+from unbraid.activation import BatchTopK, JumpReLU
+from unbraid.catalog import terms
+from unbraid.dictionary import DictionaryConfig
+from unbraid.experiment import Experiment, Training
+from unbraid.objective import Objective, Term
+from unbraid.source import Batch
+from unbraid.sources.world import World
+from unbraid.supply import Supply
+from unbraid.terms.reconstruction import Reconstruction
+from unbraid.train import Learner
+
+STEPS = 100_000
+DOCUMENT = 64
+NOT_PENALTIES = ("reconstruction", "nested_reconstruction")
+THRESHOLDS = ("l0",)
+"""Terms that need JumpReLU."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    d_in: int
+    d_sae: int
+    batch: int
+    k: int
+
+    def world(self) -> World:
+        return World(factors=4 * self.d_in, d_in=self.d_in, l0=float(self.k), roots=self.d_in // 4)
+
+    def batches(self, world: World, count: int) -> list[Batch]:
+        x = world.labelled(count * self.batch, split="train").x
+        index = torch.arange(len(x))
+        rows = Batch(x, index, index // DOCUMENT, index % DOCUMENT)
+        return [rows[i * self.batch : (i + 1) * self.batch] for i in range(count)]
+
+    def learner(self, world: World, sample: torch.Tensor, penalties: dict[str, Term], jump: bool) -> Learner:
+        activation = JumpReLU(initial_l0=self.k) if jump else BatchTopK(self.k)
+        experiment = Experiment(
+            name="bench", source=world,
+            objective=Objective(reconstruction=Reconstruction(), penalties=penalties, ramp=0.0),
+            dictionary=DictionaryConfig(d_sae=self.d_sae, activation=activation),
+            training=Training(tokens=STEPS * self.batch, batch_size=self.batch),
+        )  # fmt: skip
+        return Learner(experiment, sample)
+
+
+def measure(
+    bench: Bench, world: World, batches: Sequence[Batch], term: Term, repetitions: int, jump: bool
+) -> tuple[float, float]:
+    """Seconds of a plain step, and those that the term adds to a step on average."""
+    sample = batches[0].x[:4096]
+    asked = replace(term, start=0.0)
+    plain = bench.learner(world, sample, {}, jump)
+    with_term = bench.learner(world, sample, {"asked": asked}, jump)
+    times: dict[str, list[float]] = {"plain": [], "term": []}
+    for repetition in range(repetitions + 2):  # the first two warm up: moving averages, banks, calibration
+        for name, learner in (("plain", plain), ("term", with_term)):
+            index = repetition * asked.every
+            supply, batch = Supply(world, 0, index), batches[repetition % len(batches)]
+            for given in (supply.contexts, supply.counterfactuals):
+                given()  # not the term's own cost: a cohort shares what a source gives
+            before = time.process_time()
+            learner.step(batch, index, supply)
+            times[name].append(time.process_time() - before)
+    base, due = (statistics.median(found[2:]) for found in times.values())
+    return base, (due - base) / asked.every
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    found = {name: kind for name, kind in terms().items() if name not in NOT_PENALTIES}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=lambda text: names(text, list(found)), default=list(found), help="terms")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--d-in", type=int, default=512)
+    parser.add_argument("--d-sae", type=int, default=16_384)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--k", type=int, default=32)
+    chosen = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    bench = Bench(chosen.d_in, chosen.d_sae, chosen.batch, chosen.k)
+    world = bench.world()
+    batches = bench.batches(world, 3)
+    print(f"{'term':<26}{'every':>6}{'plain ms':>10}{'added ms':>10}{'share':>8}")
+    for name in chosen.only:
+        term = found[name]()
+        base, added = measure(bench, world, batches, term, chosen.repetitions, name in THRESHOLDS)
+        print(f"{name:<26}{term.every:>6}{1e3 * base:>10.0f}{1e3 * added:>10.1f}{added / base:>8.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
