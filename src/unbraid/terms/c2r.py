@@ -30,8 +30,8 @@ class C2R(Term):
     """sum: as released, use of either latent counts. coactivation: use of both in one row."""
     exponent: float = 1.0
     """Of the summed norms, in the sum form."""
-    chunk: int = 8192
-    """Atoms compared with one another; the partition is drawn anew each time."""
+    chunk: int = 2048
+    """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
 
     def __call__(self, step: Step) -> TermOutput:

@@ -17,8 +17,8 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 class Orthogonality(Term):
     weight: float = 0.25  # as reimplemented in C2R's ort.py; unverified against the paper
     every: int = 5
-    chunk: int = 8192
-    """Atoms compared with one another; the partition is drawn anew each time."""
+    chunk: int = 2048
+    """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
 
     def __call__(self, step: Step) -> TermOutput:

@@ -24,8 +24,8 @@ class OrthogonalityHinge(Term):
     """Cosine that is free. Welch's bound, sqrt((m - d) / (d (m - 1))), is the least that m atoms can all keep to (0.044
     for 16k in 512 dimensions); the nearest of m random atoms is at about sqrt(2 ln(m) / d), 0.195 there: the default
     charges what is more alike than chance. Narrow spaces need more."""
-    chunk: int = 8192
-    """Atoms compared with one another; the partition is drawn anew each time."""
+    chunk: int = 2048
+    """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
 
     def __call__(self, step: Step) -> TermOutput:
