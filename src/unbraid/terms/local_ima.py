@@ -19,7 +19,8 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 
 @dataclass(frozen=True, kw_only=True)
 class LocalIma(Term):
-    rows: int = 256
+    every: int = 4
+    rows: int = 128
     """Rows of the batch looked at each time."""
     most: int = 64
     """Latents of a row looked at, the most active: a row of an unsparse code would cost its square."""
