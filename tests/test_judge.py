@@ -51,7 +51,7 @@ def test_planted_effects_are_held_refuted_or_void():
     assert "absorption held" in said(lines, "2 c2r-sum") and "absorption held" in said(lines, "2 c2r-coactivation")
     assert "absorption held" in said(lines, "3 ") and "against correlation held" in said(lines, "4 ")
     assert "absorption refuted" in said(lines, "6 functional:") and "isolation held" in said(lines, "6 functional:")
-    assert "VOID: alive 0.8" in said(lines, "7 ")
+    assert "VOID: alive 0.78" in said(lines, "7 ")
     assert said(lines, "d ").endswith(": functional")
 
 
