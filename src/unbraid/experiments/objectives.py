@@ -38,7 +38,9 @@ from unbraid.terms.quantised import Quantised
 from unbraid.terms.random_gradient import RandomGradient
 from unbraid.terms.reconstruction import Reconstruction
 from unbraid.terms.slowness import Slowness
+from unbraid.terms.support import Support
 from unbraid.terms.temporal import Temporal
+from unbraid.terms.total_correlation import TotalCorrelation
 from unbraid.terms.weight_decay import WeightDecay
 
 RHO = 0.1
@@ -60,6 +62,8 @@ GEOMETRY: dict[str, Term] = {
 INDEPENDENCE: dict[str, Term] = {
     "correlation": Correlation(),
     "hsic": Hsic(),
+    "total-correlation": TotalCorrelation(),
+    "support": Support(),
     "gate-kl": GateKl(),
     "quantised": Quantised(),
 }
