@@ -1,5 +1,6 @@
 """rho: a penalty's gradient is the asked share of the reconstruction's, measured once, the same after a resume."""
 
+import json
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import torch
 
 from unbraid import weighting
 from unbraid.activation import TopK
+from unbraid.checkpoint import steps_saved
 from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
@@ -16,7 +18,7 @@ from unbraid.supply import Supply
 from unbraid.terms.l1 import L1
 from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, fitting_sample
+from unbraid.train import Learner, fitting_sample, train
 
 WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
 
@@ -46,13 +48,16 @@ class Broken(Term):
 
 
 def learner(penalties: dict[str, Term], **objective) -> Learner:
-    experiment = Experiment(
+    return Learner(asking(penalties, **objective), fitting_sample(WORLD, 0))
+
+
+def asking(penalties: dict[str, Term], **objective) -> Experiment:
+    return Experiment(
         name="t", source=WORLD, seed=3,
         objective=Objective(reconstruction=Reconstruction(), penalties=penalties, **objective),
         dictionary=DictionaryConfig(d_sae=32, activation=TopK(3)),
         training=Training(tokens=6400, batch_size=64),
     )  # fmt: skip
-    return Learner(experiment, fitting_sample(WORLD, 0))
 
 
 def run(of: Learner, until: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
@@ -120,6 +125,17 @@ def test_a_bad_gradient_names_the_term_the_step_and_the_parameter_and_changes_no
     with pytest.raises(ValueError, match=r"gradient of W_dec is not finite at step 3, from \['broken'\]"):
         run(of, 4, start=3)
     assert torch.equal(of.dictionary.W_dec, before)
+
+
+def test_a_run_that_breaks_keeps_its_last_checkpoint_and_can_go_on(tmp_path):
+    broken = asking({"broken": Broken(after=0.5)}, ramp=0.0)
+    with pytest.raises(ValueError, match=r"at step 50, from \['broken'\]"):
+        train([broken], tmp_path, checkpoint_steps=20)
+    assert 40 in steps_saved(tmp_path / broken.folder)
+    with pytest.raises(ValueError, match="at step 50"):  # from step 40 on, it breaks where it broke
+        train([broken], tmp_path, resume=True)
+    rows = [json.loads(line) for line in (tmp_path / broken.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 49 and sum(row["step"] == 0 for row in rows) == 1
 
 
 def test_a_bad_loss_names_the_tensor():
