@@ -19,6 +19,7 @@ from unbraid.terms.aux_k import AuxK
 from unbraid.terms.c2r import C2R
 from unbraid.terms.correlation import Correlation
 from unbraid.terms.effect import Effect
+from unbraid.terms.factor_vae import FactorVae
 from unbraid.terms.fourth_power import FourthPower
 from unbraid.terms.frame_potential import FramePotential
 from unbraid.terms.functional_orthogonality import FunctionalOrthogonality
@@ -37,6 +38,7 @@ from unbraid.terms.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.quantised import Quantised
 from unbraid.terms.random_gradient import RandomGradient
 from unbraid.terms.reconstruction import Reconstruction
+from unbraid.terms.redundancy import Redundancy
 from unbraid.terms.slowness import Slowness
 from unbraid.terms.support import Support
 from unbraid.terms.temporal import Temporal
@@ -64,6 +66,7 @@ INDEPENDENCE: dict[str, Term] = {
     "hsic": Hsic(),
     "total-correlation": TotalCorrelation(),
     "support": Support(),
+    "factor-vae": FactorVae(),
     "gate-kl": GateKl(),
     "quantised": Quantised(),
 }
@@ -75,7 +78,12 @@ MECHANISM: dict[str, Term] = {
     "effect": Effect(),
 }
 PAIRS: dict[str, Term] = {"invariance-ada": Invariance(form="ada"), "invariance-l1": Invariance(form="l1")}
-TIME: dict[str, Term] = {"temporal": Temporal(), "slowness": Slowness()}
+TIME: dict[str, Term] = {
+    "temporal": Temporal(),
+    "slowness": Slowness(),
+    "barlow": Redundancy(form="barlow"),
+    "vicreg": Redundancy(form="vicreg"),
+}
 NOT_CONTENDERS: dict[str, Term] = {
     "random-gradient": RandomGradient(),
     "masked": Masked(),
