@@ -46,6 +46,7 @@ def test_training_is_adam():
         loss.backward()
         optimiser.step()
     assert not any(value.requires_grad for value in state.values())
+    assert all(value.is_contiguous() for value in state.values())  # or a restored one would train differently
     for name, value in free.items():
         torch.testing.assert_close(state[name], value.detach(), rtol=1e-6, atol=1e-9)
 

@@ -67,6 +67,8 @@ def trained(state: State, codes: Rows, mixed: Rows, lr: float, betas: tuple[floa
         free = {name: state[name].detach().requires_grad_() for name in names}
         loss = softplus(-logits(state | free, codes)).mean() + softplus(logits(state | free, mixed)).mean()
         grads = torch.autograd.grad(loss, list(free.values()))
+    # A gradient may come transposed; in another order the same numbers multiply to others, and files keep no order.
+    grads = [grad.contiguous() for grad in grads]
     count = int(state["steps"]) + 1
     state["steps"] = torch.tensor(count)
     for name, grad in zip(names, grads, strict=True):
