@@ -118,6 +118,17 @@ def test_rho_and_the_l0_controller_cannot_both_set_a_weight():
         learner({"sparsity": L1(rho=0.1)}, target_l0=TargetL0(l0=3.0))
 
 
+@pytest.mark.parametrize("wrong", [{"rho": -1.0}, {"rho": float("nan")}, {"start": 1.0}, {"start": -0.1}, {"every": 0}])
+def test_settings_that_cannot_be_are_refused(wrong):
+    with pytest.raises(ValueError, match="term 'pull' has"):
+        learner({"pull": Pull(**wrong)})
+
+
+def test_the_reconstruction_has_no_rho():
+    with pytest.raises(ValueError, match="rho is a share of the reconstruction's"):
+        Objective(reconstruction=Reconstruction(rho=0.1)).check()
+
+
 def test_a_bad_gradient_names_the_term_the_step_and_the_parameter_and_changes_nothing():
     of = learner({"broken": Broken(after=0.03)}, ramp=0.0)
     run(of, 3)

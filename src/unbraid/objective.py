@@ -101,6 +101,14 @@ class Term(ABC):
         """Whether it does anything at all."""
         return self.weight != 0 or self.rho > 0
 
+    def check(self, name: str) -> None:
+        """Raise ValueError for settings no term can have."""
+        if not (self.rho >= 0 and 0 <= self.start < 1 and self.every >= 1):
+            raise ValueError(
+                f"term {name!r} has rho {self.rho}, start {self.start} and every {self.every}; rho must be at least 0, "
+                "start a share of training in [0, 1), every at least 1"
+            )
+
     @abstractmethod
     def __call__(self, step: Step) -> TermOutput: ...
 
@@ -147,8 +155,12 @@ class Objective:
         return min(1.0, (progress - term.start) / self.ramp) if self.ramp > 0 else 1.0
 
     def check(self) -> None:
-        """Raise ValueError when the controller names a penalty there is none of, or one whose weight rho would set
-        too."""
+        """Raise ValueError for a strength, start or cadence that cannot be, and when the controller names a penalty
+        there is none of, or one whose weight rho would set too."""
+        for name, term in self.terms().items():
+            term.check(name)
+        if self.reconstruction.rho > 0:
+            raise ValueError("rho is a share of the reconstruction's gradient, so the reconstruction has none; set 0")
         if self.target_l0 is not None and self.target_l0.penalty not in self.penalties:
             raise ValueError(
                 f"target_l0 moves the penalty {self.target_l0.penalty!r}, but there are {sorted(self.penalties)}; "
