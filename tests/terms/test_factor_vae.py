@@ -78,3 +78,15 @@ def test_a_discriminator_that_stays_certain_stops_training():
         term._stop_when_certain(memory, accuracy)
     with pytest.raises(ValueError, match="3 times running"):
         term._stop_when_certain(memory, 0.96)
+
+
+def test_a_state_that_starts_elsewhere_in_memory_gives_the_same_bits():
+    """As one read from a file does."""
+    codes, memory = sparse(300, 40, 0.3), {}
+    FactorVae()(step(codes, memory=memory))
+    moved = {}
+    for name, value in memory.items():
+        shifted = torch.zeros(value.numel() + 1, dtype=value.dtype)[1:].view(value.shape)
+        moved[name] = shifted.copy_(value)
+    losses = [FactorVae()(step(codes, memory=m, seed=1)).loss for m in (memory, moved)]
+    assert torch.equal(*losses) and all(torch.equal(memory[name], moved[name]) for name in memory)

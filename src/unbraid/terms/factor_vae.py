@@ -57,7 +57,8 @@ class FactorVae(Term):
         codes, mixed = inputs[: len(inputs) // 2], shuffled(inputs[len(inputs) // 2 :].detach(), step.rng)
         if not len(codes):
             return TermOutput(step.x.new_zeros(()))
-        held = {name.removeprefix(NAME): value for name, value in memory.items() if name.startswith(NAME)}
+        # Copied: a tensor read from a checkpoint may start anywhere, and matrix products round by where it starts.
+        held = {name.removeprefix(NAME): value.clone() for name, value in memory.items() if name.startswith(NAME)}
         state = held or fresh(inputs.shape[1], inputs, step.rng)
         found = logits(state, codes)
         with torch.no_grad():
