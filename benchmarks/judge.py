@@ -151,7 +151,7 @@ def slopes(rows: Sequence[Row], method: str) -> dict[int, float]:
     here = chosen(rows, world="forest", asked=4, method=method)
     found = {}
     for seed in {row["seed"] for row in here}:
-        points = {row["d_sae"]: row["latents_per_factor"] for row in chosen(here, seed=seed)}
+        points = {row["d_sae"]: row.get("latents_per_factor") for row in chosen(here, seed=seed)}
         known = {math.log2(d): y for d, y in points.items() if y is not None}
         if len(known) > 1:
             found[seed] = statistics.linear_regression(list(known), list(known.values())).slope
