@@ -182,7 +182,7 @@ class Learner:
             self.optimiser.state[stored] = {key: value.to(device) for key, value in saved.items()}
         for name, memory in self.memory.items():
             prefix = f"memory/{name}/"
-            # Cloned: products of tensors round differently by where in memory these start, and mapped ones start anywhere.
+            # Cloned: products round differently by where in memory tensors start, and mapped ones start anywhere.
             memory |= {k.removeprefix(prefix): v.to(device).clone() for k, v in tensors.items() if k.startswith(prefix)}
         self.since_fired.copy_(tensors["since_fired"])
         self.control.copy_(tensors["control"])
