@@ -25,8 +25,8 @@ class Temporal(Term):
     weight: float = 0.1  # alpha of the released code
     share: float = 0.2
     """Share of the latents, the first ones, that the contrast is on."""
-    pairs: int = 1024
-    """Pairs contrasted with one another each time, at most."""
+    pairs: int = 512
+    """Pairs contrasted with one another each time, at most; cost grows with the square."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
 
     def __call__(self, step: Step) -> TermOutput:
@@ -49,7 +49,10 @@ class Temporal(Term):
 
 def prefix(z: Codes, rows: Int[Tensor, " pair"], width: int) -> Float[Tensor, "pair width"]:
     """The first `width` latents of some rows, dense."""
+    chosen, place = rows.unique(return_inverse=True)
     values, row, latent = z.entries()
-    kept = (latent < width).nonzero().squeeze(1)
-    dense = values.new_zeros(z.batch, width).index_put((row[kept], latent[kept]), values[kept])
-    return dense[rows]
+    held = torch.full((z.batch,), -1, device=row.device)
+    held[chosen] = torch.arange(len(chosen), device=row.device)
+    kept = ((held[row] >= 0) & (latent < width)).nonzero().squeeze(1)
+    dense = values.new_zeros(len(chosen), width).index_put((held[row[kept]], latent[kept]), values[kept])
+    return dense[place]
