@@ -9,10 +9,16 @@ At a finite R they are what their names say, of finite pushes.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from unbraid.causal.calibration import remembered_radius
+from unbraid.causal.effect import pooled_effect
+from unbraid.source import Contexts
 
 Effect = Callable[[Float[Tensor, "k d_in"]], Float[Tensor, "k d_out"]]
 
@@ -28,6 +34,22 @@ def differences(
     push = radius / len(atoms) ** 0.5 * signs.to(atoms) @ atoms
     up, down = effect(torch.cat([push, -push])).chunk(2)
     return (up - down) / 2, up + down
+
+
+class Pushed(NamedTuple):
+    first: Float[Tensor, "k d_out"]
+    second: Float[Tensor, "k d_out"]
+    radius: Tensor
+
+
+def random_pushes(
+    contexts: Contexts, atoms: Float[Tensor, "n d_in"], samples: int, *, radius: float, memory: dict[str, Tensor],
+    rng: torch.Generator,
+) -> Pushed:  # fmt: skip
+    """Both differences of pooled effects for `samples` random signs, at a radius given or calibrated once."""
+    size = remembered_radius(contexts, given=radius, memory=memory, rng=rng)
+    found = differences(partial(pooled_effect, contexts), atoms, random_signs(samples, len(atoms), rng), size)
+    return Pushed(*found, torch.tensor(size))
 
 
 def cross_curvature(first: Float[Tensor, "k d_out"], second: Float[Tensor, "k d_out"]) -> Float[Tensor, ""]:

@@ -8,14 +8,9 @@ whatever the atoms: it must look through the model. Unlike the original it is no
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
-import torch
-
-from unbraid.causal.calibration import remembered_radius
-from unbraid.causal.curvature import cross_curvature, differences, random_signs
-from unbraid.causal.effect import pooled_effect
+from unbraid.causal.curvature import cross_curvature, random_pushes
 from unbraid.objective import Reads, Step, Term, TermOutput
 
 
@@ -35,8 +30,7 @@ class Hessian(Term):
         atoms = step.sampled_atoms(self.columns)
         if len(atoms) < 2:
             return TermOutput(step.x.new_zeros(()))
-        contexts = step.contexts()
-        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
-        signs = random_signs(self.samples, len(atoms), step.rng)
-        found = differences(partial(pooled_effect, contexts), atoms, signs, radius)
-        return TermOutput(cross_curvature(*found), {"radius": torch.tensor(radius)})
+        found = random_pushes(
+            step.contexts(), atoms, self.samples, radius=self.radius, memory=step.memory, rng=step.rng
+        )
+        return TermOutput(cross_curvature(found.first, found.second), {"radius": found.radius})

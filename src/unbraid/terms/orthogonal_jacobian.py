@@ -8,14 +8,9 @@ finite pushes, here. Normalised, for the reason the Hessian penalty is.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
-import torch
-
-from unbraid.causal.calibration import remembered_radius
-from unbraid.causal.curvature import differences, overlap, random_signs
-from unbraid.causal.effect import pooled_effect
+from unbraid.causal.curvature import overlap, random_pushes
 from unbraid.objective import Reads, Step, Term, TermOutput
 
 
@@ -35,8 +30,7 @@ class OrthogonalJacobian(Term):
         atoms = step.sampled_atoms(self.columns)
         if len(atoms) < 2:
             return TermOutput(step.x.new_zeros(()))
-        contexts = step.contexts()
-        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
-        signs = random_signs(self.samples, len(atoms), step.rng)
-        first, _ = differences(partial(pooled_effect, contexts), atoms, signs, radius)
-        return TermOutput(overlap(first), {"radius": torch.tensor(radius)})
+        found = random_pushes(
+            step.contexts(), atoms, self.samples, radius=self.radius, memory=step.memory, rng=step.rng
+        )
+        return TermOutput(overlap(found.first), {"radius": found.radius})
