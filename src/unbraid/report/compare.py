@@ -24,6 +24,7 @@ HEADLINE = (
     ("mcc",),
     ("f1", "mean_f1"),
     ("absorption_full",),
+    ("parent_recall_given_child",),
     ("latents_per_factor",),
     ("isolation",),
     ("interchange (directions latents, error kept, n 4)",),
