@@ -21,7 +21,7 @@ from unbraid.files import read_json, write_text
 from unbraid.report.intervals import t_interval
 from unbraid.report.rows import split_name
 
-SCORES: dict[str, tuple[str, str, dict[str, str]]] = {
+SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fvu": ("fidelity", "fvu", {}),
     "l0": ("fidelity", "l0", {}),
     "alive": ("fidelity", "alive", {}),
@@ -42,6 +42,8 @@ SCORES: dict[str, tuple[str, str, dict[str, str]]] = {
     "overlap": ("controllability", "overlap", {"kind": "measured"}),
     "interaction": ("controllability", "interaction", {"kind": "measured"}),
     "products": ("memorisation", "product_latents", {}),
+    "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
+    "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
 }
 SHOWN = (
     "l0", "fvu", "mcc", "f1", "absorption", "recall_child", "latents_per_factor", "infom", "isolation", "overlap",
@@ -209,6 +211,13 @@ def predictions(rows: Sequence[Row]) -> list[str]:
              ("absorption", share("gate-kl", "absorption", 0.1, far)),
              ("alive", absolute("gate-kl", "alive", -far, -1e-9))),
     ]  # fmt: skip
+    spoken = {"world": "language", "d_sae": 512, "asked": 8}
+    found += [
+        f"8 {method}: {guard(rows, method, **spoken)}"
+        f"absorption {relative(rows, method, 'absorption', -0.1, 0.1, **spoken)}; "
+        f"latents per factor lower {relative(rows, method, 'latents_per_factor', -far, 0, **spoken)}"
+        for method in ("temporal", "temporal-nested")
+    ]
     return found + decisive(rows, at)
 
 
