@@ -50,6 +50,8 @@ SHOWN = (
     "alive",
 )  # fmt: skip
 BASELINE = "batchtopk"
+FLAT = 0.02
+"""Slope of latents per factor below which there is no splitting to change."""
 WORLDS = {8: "memorisation", 96: "forest"}
 
 
@@ -168,6 +170,8 @@ def relative(rows: Sequence[Row], method: str, score: str, low: float, high: flo
 
 def slope_change(rows: Sequence[Row], method: str, low: float, high: float) -> str:
     own, base = (slopes(rows, m) for m in (method, BASELINE))
+    if abs(mean(base)) < FLAT:
+        return f"not judged: {BASELINE} itself does not split ({mean(base):+.3f} latents a factor and doubling)"
     return f"{word([d / mean(base) for d in less(own, base)], low, high)} of {mean(base):.3f} a doubling"
 
 
