@@ -1,10 +1,9 @@
-"""A budget of nats a token for which latents are open: beta-VAE's KL (Higgins et al. 2017; annealed, Burgess et al.
-2018) with Bernoulli gates.
+"""A budget of nats a token for which latents are open: beta-VAE's annealed KL, with Bernoulli gates.
 
     | KL - C |,   KL = sum_i q_i log(q_i / pi_i) + (1 - q_i) log((1 - q_i) / (1 - pi_i)),
     q = sigmoid((pre - theta) / temperature)
 
-pi are moving firing rates, without gradient. Burgess et al. raise C from 0; here it falls, from 2 C_max to C_max, for a
+After Higgins et al. 2017 and Burgess et al. 2018. pi are moving firing rates, without gradient. Burgess et al. raise C from 0; here it falls, from 2 C_max to C_max, for a
 budget that starts at nothing kills latents. Unless given, C_max = sum_i h(pi_i), h the entropy of a gate, at the first
 use: what hard gates with those rates cost on average, whatever they are the gates of.
 
