@@ -3,9 +3,10 @@
     | KL - C |,   KL = sum_i q_i log(q_i / pi_i) + (1 - q_i) log((1 - q_i) / (1 - pi_i)),
     q = sigmoid((pre - theta) / temperature)
 
-After Higgins et al. 2017 and Burgess et al. 2018. pi are moving firing rates, without gradient. Burgess et al. raise C from 0; here it falls, from 2 C_max to C_max, for a
-budget that starts at nothing kills latents. Unless given, C_max = sum_i h(pi_i), h the entropy of a gate, at the first
-use: what hard gates with those rates cost on average, whatever they are the gates of.
+After Higgins et al. 2017 and Burgess et al. 2018. pi are moving firing rates, without gradient. Burgess et al. raise C
+from 0; here it falls, from 2 C_max to C_max, for a budget that starts at nothing kills latents. Unless given, C_max =
+sum_i h(pi_i), h the entropy of a gate, at the first use: what hard gates with those rates cost on average, whatever
+they are the gates of.
 
 The sum is over all latents. Active ones are summed over the whole batch, every time. Inactive ones count as closed (q =
 0, which costs -log(1 - pi)); what they cost beside that is measured on a few rows, dense, now and then, and remembered
