@@ -76,6 +76,16 @@ def test_shrinkage_is_seen():
     assert values(small)["l2_ratio"] == pytest.approx(0.5)
 
 
+def test_rows_of_zero_have_no_direction_and_no_share():
+    exact = dictionary(6, torch.cat([torch.eye(6), -torch.eye(6)]), ReLU())
+    exact.b_dec.fill_(0.1)
+    exact.b_enc.fill_(0.05)
+    found, alone = values(exact, torch.cat([X, torch.zeros(50, 6)])), values(exact, X)
+    assert found["l2_ratio"] == pytest.approx(alone["l2_ratio"]) and found["cosine"] == pytest.approx(alone["cosine"])
+    none = values(exact, torch.zeros(50, 6))
+    assert none["l2_ratio"] != none["l2_ratio"] and none["cosine"] != none["cosine"], "NaN, not zero"
+
+
 def test_a_constant_input_has_no_variance_to_explain():
     found = values(dictionary(6, torch.eye(6), ReLU()), torch.ones(10, 6))
     assert found["fvu"] != found["fvu"], "NaN, not zero"

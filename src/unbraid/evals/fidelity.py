@@ -21,14 +21,14 @@ from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
 from unbraid.text import Windows
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
     "fvu": "fraction of variance unexplained: sum |x - x_hat|^2 / sum |x - mean x|^2 on held-out rows",
     "explained_variance": "1 - FVU; a predictor of the mean scores 0",
     "l0": "mean number of non-zero latents a token",
     "l1": "mean sum of |latent| a token, over the root of the total variance",
-    "cosine": "mean cosine between x and its reconstruction",
-    "l2_ratio": "mean |x_hat| / |x|; below 1 is shrinkage",
+    "cosine": "mean cosine between x and its reconstruction, over rows that are not 0",
+    "l2_ratio": "mean |x_hat| / |x|, over rows that are not 0; below 1 is shrinkage",
     "alive": "share of latents that fire at least once on the held-out rows",
     "max_decoder_cosine": "mean over atoms of the largest |cosine| with another atom",
     "ce_clean": "cross-entropy of the model as it is, nats a token",
@@ -58,6 +58,7 @@ def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
     mean = x.double().mean(0)
     total = float((x.double() - mean).square().sum())
     error = active = magnitude = cosine = ratio = 0.0
+    there = 0
     fired = torch.zeros(dictionary.d_sae, dtype=torch.bool)
     for part in x.split(CHUNK):
         z = dictionary.encode(part)
@@ -65,18 +66,21 @@ def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
         error += float((x_hat - part).double().square().sum())
         active += float(z.l0()) * len(part)
         magnitude += float(z.values.abs().sum(dtype=torch.float64))
-        cosine += float(torch.nn.functional.cosine_similarity(part, x_hat, dim=1).sum())
-        ratio += float((x_hat.norm(dim=1) / part.norm(dim=1).clamp_min(1e-12)).sum())
+        some = part.norm(dim=1) > 0  # a world without noise has rows of 0, that have no direction and no share
+        there += int(some.sum())
+        cosine += float(torch.nn.functional.cosine_similarity(part[some], x_hat[some], dim=1).sum())
+        ratio += float((x_hat[some].norm(dim=1) / part[some].norm(dim=1)).sum())
         fired |= z.firings() > 0
     n, scale = len(x), (total / len(x)) ** 0.5
+    share = lambda sum_over_rows: sum_over_rows / there if there else float("nan")
     fvu = error / total if total > 0 else float("nan")
     return [
         Score(metric="fvu", value=fvu, better="lower"),
         Score(metric="explained_variance", value=1 - fvu, better="higher"),
         Score(metric="l0", value=active / n, better="neither"),
         Score(metric="l1", value=magnitude / n / scale if scale > 0 else float("nan"), better="neither"),
-        Score(metric="cosine", value=cosine / n, better="higher"),
-        Score(metric="l2_ratio", value=ratio / n, better="neither"),
+        Score(metric="cosine", value=share(cosine), better="higher"),
+        Score(metric="l2_ratio", value=share(ratio), better="neither"),
         Score(metric="alive", value=float(fired.float().mean()), better="higher"),
     ]
 
