@@ -15,6 +15,8 @@ from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
 from unbraid.sources.world import World
 from unbraid.supply import Supply
+from unbraid.terms.factor_vae import FactorVae
+from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
 from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
@@ -47,16 +49,16 @@ class Broken(Term):
         return TermOutput((atoms - atoms.detach()).abs().sqrt().sum() if step.progress >= self.after else atoms.sum())
 
 
-def learner(penalties: dict[str, Term], **objective) -> Learner:
-    return Learner(asking(penalties, **objective), fitting_sample(WORLD, 0))
+def learner(penalties: dict[str, Term], *, tokens: int = 6400, **objective) -> Learner:
+    return Learner(asking(penalties, tokens=tokens, **objective), fitting_sample(WORLD, 0))
 
 
-def asking(penalties: dict[str, Term], **objective) -> Experiment:
+def asking(penalties: dict[str, Term], *, tokens: int = 6400, **objective) -> Experiment:
     return Experiment(
         name="t", source=WORLD, seed=3,
         objective=Objective(reconstruction=Reconstruction(), penalties=penalties, **objective),
         dictionary=DictionaryConfig(d_sae=32, activation=TopK(3)),
-        training=Training(tokens=6400, batch_size=64),
+        training=Training(tokens=tokens, batch_size=64),
     )  # fmt: skip
 
 
@@ -88,6 +90,17 @@ def test_the_weight_is_frozen_after_the_window():
     seen = [float(m["weights/pull"]) for m in run(learner({"pull": Pull(rho=0.1)}), 40)]
     assert len(set(seen[:5])) == 5  # 5 % of 100 steps
     assert len(set(seen[5:])) == 1
+
+
+@pytest.mark.parametrize("every", [3, 8])
+def test_a_term_that_is_due_seldom_gets_the_weight_of_one_that_always_is(every):
+    """Gradients fall fast at first; the window's end must decide, however many steps of it a term sees."""
+    frozen = []
+    for cadence in (1, every):
+        of = learner({"pull": Pull(rho=0.1, every=cadence)}, tokens=64 * 640)
+        seen = [float(m["weights/pull"]) for m in run(of, 40) if "weights/pull" in m]
+        frozen.append(seen[-1])
+    assert frozen[1] == pytest.approx(frozen[0], rel=0.15)
 
 
 def test_a_penalty_without_gradient_has_no_weight_and_does_no_harm():
@@ -161,7 +174,49 @@ def test_a_bad_loss_names_the_tensor():
 
 def test_weights_are_measured_on_what_the_penalty_reaches():
     of = learner({"l1": L1(rho=0.1)})
-    run(of, 2)
-    memory = of.memory["l1"]
-    assert set(memory) == set(weighting.KEYS) and all(float(v) > 0 for v in memory.values())
+    x = of.normaliser(WORLD.block(0, split="train", seed=0).rows.x[:64])
+    z = of.dictionary.encode(x)
+    losses = ((x - of.dictionary.decode(z)) ** 2).sum() / 64, z.values.abs().sum() / 64
+    encoder = [of.dictionary.W_enc, of.dictionary.b_enc, of.dictionary.b_dec]  # L1 does not reach the atoms
+    norms = [
+        torch.stack([g.square().sum() for g in torch.autograd.grad(loss, encoder, retain_graph=True)]).sum().sqrt()
+        for loss in losses
+    ]
+    (first,) = run(of, 1)
+    assert float(first["weights/l1"]) == pytest.approx(0.1 * float(norms[0] / norms[1]), rel=1e-4)
+    assert set(of.memory["l1"]) == set(weighting.KEYS)
     assert replace(L1(), weight=0.0).wanted is False
+
+
+@pytest.mark.parametrize("wrong", [{"every": 2}, {"start": 0.1}, {"weight": 0.0}])
+def test_rho_needs_a_reconstruction_on_every_step(wrong):
+    Objective(reconstruction=Reconstruction(**wrong), penalties={"pull": Pull()}).check()
+    with pytest.raises(ValueError, match="the reconstruction must run on every step"):
+        Objective(reconstruction=Reconstruction(**wrong), penalties={"pull": Pull(rho=0.1)}).check()
+
+
+def test_a_controlled_penalty_must_act_from_the_start():
+    with pytest.raises(ValueError, match="would wind up"):
+        learner({"sparsity": L1(start=0.5)}, target_l0=TargetL0(l0=3.0))
+
+
+@pytest.mark.parametrize(
+    ("term", "message"), [(L0(), "moves JumpReLU's thresholds"), (FactorVae(), "TopK rows have k")]
+)
+def test_a_term_that_cannot_use_the_activation_stops_before_training(tmp_path, term, message):
+    with pytest.raises(ValueError, match=message):
+        train([asking({"asked": term})], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reconstruction_is_decoded_once_for_all_terms():
+    @dataclass(frozen=True, kw_only=True)
+    class Reader(Term):
+        def __call__(self, step: Step) -> TermOutput:
+            return TermOutput(0 * step.x_hat.sum())
+
+    of = learner({"one": Reader(), "two": Reader()}, ramp=0.0)
+    calls, decode = [], of.dictionary.decode
+    of.dictionary.decode = lambda z: calls.append(1) or decode(z)
+    run(of, 1)
+    assert len(calls) == 1

@@ -17,12 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import weighting
+from unbraid.activation import Activation
 from unbraid.codes import Codes
 from unbraid.dictionary import Dictionary
 from unbraid.source import Batch, Contexts, Counterfactuals
 
-Reads = Literal["codes", "dense", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
-"""codes: step.z in either form, never made dense. dense: batch x d_sae. decoder: W_dec alone. documents:
+Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
+"""codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
 step.batch.documents and positions. contexts: whole sequences and the layers after them. counterfactuals: minimal
 pairs. corrupted: rows with some of their causes replaced."""
 
@@ -109,6 +110,9 @@ class Term(ABC):
                 "start a share of training in [0, 1), every at least 1"
             )
 
+    def suits(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
+        """Raise ValueError for an activation that the term says nothing about. Called before training."""
+
     @abstractmethod
     def __call__(self, step: Step) -> TermOutput: ...
 
@@ -161,14 +165,26 @@ class Objective:
             term.check(name)
         if self.reconstruction.rho > 0:
             raise ValueError("rho is a share of the reconstruction's gradient, so the reconstruction has none; set 0")
-        if self.target_l0 is not None and self.target_l0.penalty not in self.penalties:
+        plain = self.reconstruction.every == 1 and self.reconstruction.start == 0 and self.reconstruction.wanted
+        if not plain and any(term.rho > 0 for term in self.penalties.values()):
             raise ValueError(
-                f"target_l0 moves the penalty {self.target_l0.penalty!r}, but there are {sorted(self.penalties)}; "
+                "rho is a share of the reconstruction's gradient, so the reconstruction must run on every step: set "
+                "its every to 1, its start to 0 and its weight above 0, or give penalties weights instead of rho"
+            )
+        if self.target_l0 is not None:
+            self._check_controlled(self.target_l0.penalty)
+
+    def _check_controlled(self, name: str) -> None:
+        if name not in self.penalties:
+            raise ValueError(
+                f"target_l0 moves the penalty {name!r}, but there are {sorted(self.penalties)}; "
                 "add it, or name another with --objective.target-l0.penalty"
             )
-        if self.target_l0 is not None and self.penalties[self.target_l0.penalty].rho > 0:
+        if self.penalties[name].rho > 0:
+            raise ValueError(f"the weight of {name!r} is moved by target_l0 and set by its rho; leave one out")
+        if self.penalties[name].start > 0:
             raise ValueError(
-                f"the weight of {self.target_l0.penalty!r} is moved by target_l0 and set by its rho; leave one out"
+                f"target_l0 would wind up while {name!r}, whose weight it moves, has not started; set its start to 0"
             )
 
 
@@ -199,18 +215,19 @@ def evaluate(
         share = scale.get(name, 1.0) * term.every * (1.0 if own else objective.ramped(step.progress, term))
         if index % term.every or not term.wanted or (share == 0 and term.rho == 0) or step.progress < term.start:
             continue
-        loss, extra = term(replace_keeping(step, streams(name), memory[name]))
+        seen = replace_keeping(step, streams(name), memory[name])
+        loss, extra = term(seen)
+        if "x_hat" in seen.__dict__:
+            step.__dict__["x_hat"] = seen.x_hat  # decoded once for all terms
         if not bool(torch.isfinite(loss.detach())):
             raise ValueError(
                 f"term {name!r} gave {float(loss.detach())} at step {index} ({what_is_bad(step, extra)}); lower its "
                 "weight or the learning rate"
             )
         weight = term.weight
-        if term.rho > 0 and not own:
-            settled = step.progress >= term.start + weighting.SETTLED
-            weight = weighting.weight(
-                term.rho, reconstruction, loss, step.dictionary, memory[name], settled=settled
-            )  # fmt: skip
+        if term.rho > 0:
+            elapsed = step.progress - term.start
+            weight = weighting.weight(term.rho, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed)
             metrics[f"weights/{name}"] = torch.tensor(weight)
         total = total + weight * share * loss
         reconstruction = total if own else reconstruction
@@ -231,7 +248,9 @@ def culprits(
     found = []
     for name, term in objective.terms().items():
         if term.wanted and not index % term.every and step.progress >= term.start:
-            loss = term(replace_keeping(step, streams(name), dict(memory[name]))).loss
+            loss = term(
+                replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
+            ).loss
             grads = weighting.gradients(loss, step.dictionary).values()
             found += [] if all(bool(torch.isfinite(grad).all()) for grad in grads) else [name]
     return found

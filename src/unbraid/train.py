@@ -245,10 +245,10 @@ def train(
     made_by = machine()
     members = list(todo.values())
     check_shared(members)
+    check_needs(members)
     for folder, experiment in todo.items():
         claim(folder, experiment, resume=resume, overwrite=overwrite)
     source, training = members[0].source, members[0].training
-    check_needs(members)
     sample = fitting_sample(source, training.data_seed)
     learners = {folder: Learner(e, sample) for folder, e in todo.items()}
     stream = Stream(source, training.batch_size, seed=training.data_seed)
@@ -350,6 +350,8 @@ def check_needs(members: Sequence[Experiment]) -> None:
     """Raise ValueError, before any work, when a term reads what the source cannot give."""
     for member in members:
         for name, term in member.objective.terms().items():
+            if term.wanted:
+                term.suits(member.dictionary.activation)
             for part in term.reads if term.wanted else ():
                 try:
                     try_to_give(part, member.source)

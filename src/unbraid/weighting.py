@@ -2,9 +2,11 @@
 
     weight = rho |grad reconstruction| / |grad penalty|     over the parameters that the penalty's gradient reaches
 
-Norms are moving averages of squares, of one batch each, measured in the first `SETTLED` share of training in which the
-term runs; then the weight is frozen, so that the loss is again a fixed sum. What unit norm undoes, the part of an
-atom's gradient along the atom, does not count.
+Norms are root mean squares, of one batch each, measured in the first `SETTLED` share of training in which the term
+runs; then the weight is frozen, so that the loss is again a fixed sum. Gradients shrink fast at first, so a measurement
+counts by the cube of the training since the term's start: most at the end of the window, and as much for a term that is
+due on every eighth step as for one that always is. What unit norm undoes, the part of an atom's gradient along the
+atom, does not count.
 """
 
 from collections.abc import Mapping
@@ -17,8 +19,8 @@ from unbraid.dictionary import Dictionary
 
 SETTLED = 0.05
 """Share of training after which a weight is frozen."""
-DECAY = 0.8
-"""Of the moving averages: gradients shrink fast at first, and the last of the window must count most."""
+RECENCY = 3
+"""Power of the training since the start that a measurement counts by."""
 KEYS = ("weighting.reconstruction", "weighting.penalty")
 
 
@@ -29,19 +31,24 @@ def weight(
     dictionary: Dictionary,
     memory: dict[str, Tensor],
     *,
-    settled: bool,
+    elapsed: float,
 ) -> float:
-    """The weight to use now; 0 while the penalty has had no gradient. Unless `settled`, it is measured on these two
-    losses, and `memory` is updated."""
-    if not settled or KEYS[0] not in memory:
-        measure(reconstruction, penalty, dictionary, memory)
+    """The weight to use now; 0 while the penalty has had no gradient. `elapsed`: share of training since the term's
+    start; within the window the weight is measured on these two losses, and `memory` is updated."""
+    if elapsed < SETTLED or KEYS[0] not in memory:
+        measure(reconstruction, penalty, dictionary, memory, max(elapsed, 1e-6) ** RECENCY)
     wanted, had = (float(memory.get(key, torch.zeros(()))) for key in KEYS)
     return rho * (wanted / had) ** 0.5 if had > 0 else 0.0
 
 
 def measure(
-    reconstruction: Float[Tensor, ""], penalty: Float[Tensor, ""], dictionary: Dictionary, memory: dict[str, Tensor]
+    reconstruction: Float[Tensor, ""],
+    penalty: Float[Tensor, ""],
+    dictionary: Dictionary,
+    memory: dict[str, Tensor],
+    counts: float,
 ) -> None:
+    """Add squared norms to `memory`; `counts`: how much. Only their ratio will matter."""
     of_penalty = gradients(penalty, dictionary)
     shared = [name for name, grad in of_penalty.items() if bool(grad.any())]
     if not shared:
@@ -49,7 +56,7 @@ def measure(
     of_reconstruction = gradients(reconstruction, dictionary)
     for key, found in zip(KEYS, (of_reconstruction, of_penalty), strict=True):
         square = torch.stack([found[n].square().sum() for n in shared if n in found] or [penalty.new_zeros(())]).sum()
-        memory[key] = DECAY * memory.get(key, square) + (1 - DECAY) * square
+        memory[key] = memory.get(key, 0.0) + counts * square.double()
 
 
 def gradients(loss: Float[Tensor, ""], dictionary: Dictionary) -> Mapping[str, Tensor]:

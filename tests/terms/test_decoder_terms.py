@@ -175,5 +175,5 @@ def test_with_rho_a_random_push_is_a_share_of_the_reconstructions_pull_on_atoms(
     reconstruction, push = Reconstruction()(now).loss, RandomGradient()(now).loss
     (pull,) = torch.autograd.grad(reconstruction, now.dictionary.W_dec, retain_graph=True)
     tangent = pull - (pull * THREE).sum(1, keepdim=True) * THREE
-    weight = weighting.weight(0.3, reconstruction, push, now.dictionary, {}, settled=False)
+    weight = weighting.weight(0.3, reconstruction, push, now.dictionary, {}, elapsed=0.0)
     assert weight == pytest.approx(0.3 * tangent.norm().item())

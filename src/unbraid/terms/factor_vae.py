@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.activation import TopK
+from unbraid.activation import Activation, TopK
 from unbraid.density_ratio import fresh, logits, trained
 from unbraid.gram import gather
 from unbraid.moments import averaged
@@ -43,12 +43,15 @@ class FactorVae(Term):
     decay: float = 0.99
     """Of the moving averages that latents are scaled by."""
 
-    def __call__(self, step: Step) -> TermOutput:
-        if isinstance(step.dictionary.activation, TopK):
+    def suits(self, activation: Activation) -> None:
+        if isinstance(activation, TopK):
             raise ValueError(
                 "factor_vae would learn that TopK rows have k active latents and mixed rows have not, and nothing "
                 "else: use --dictionary.activation BatchTopK or JumpReLU, or the term total_correlation"
             )
+
+    def __call__(self, step: Step) -> TermOutput:
+        self.suits(step.dictionary.activation)
         memory = step.memory
         average, _ = averaged(step.z, memory, self.decay)
         if "block" not in memory:

@@ -39,7 +39,7 @@ class GateKl(Term):
     """Share of training over which the budget falls to C_max."""
     rows: int = 16
     """Rows on which inactive latents are measured; 0 counts them as closed, and nothing then opens a latent."""
-    apart: int = 16
+    apart: int = 4
     """Applications from one such measurement to the next."""
     decay: float = 0.99
     """Of the moving average of firing rates."""

@@ -10,19 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.activation import JumpReLU, window
+from unbraid.activation import Activation, JumpReLU, window
 from unbraid.objective import Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class L0(Term):
-    def __call__(self, step: Step) -> TermOutput:
-        activation = step.dictionary.activation
+    def suits(self, activation: Activation) -> None:
         if not isinstance(activation, JumpReLU):
             raise ValueError(
                 f"the L0 penalty moves JumpReLU's thresholds; {type(activation).__name__} has none: "
                 "use L1, or --dictionary.activation JumpReLU"
             )
+
+    def __call__(self, step: Step) -> TermOutput:
+        activation = step.dictionary.activation
+        self.suits(activation)
+        assert isinstance(activation, JumpReLU)
         threshold = step.z.along(step.dictionary.threshold)
         count = _Above.apply(step.z.pre, threshold, activation.bandwidth).sum()
         return TermOutput(count / step.z.batch)
