@@ -53,8 +53,8 @@ def random_pushes(
 
 
 def cross_curvature(first: Float[Tensor, "k d_out"], second: Float[Tensor, "k d_out"]) -> Float[Tensor, ""]:
-    """Var_v second, summed over outputs, relative to the mean of |first|^2: neither less effect nor a smaller push
-    lowers it."""
+    """Var_v second, summed over outputs, relative to the mean of |first|^2: less effect does not lower it. It
+    grows with the square of the push, so values at different radii do not compare."""
     return second.var(0).sum() / first.square().sum(1).mean().clamp_min(1e-20)
 
 

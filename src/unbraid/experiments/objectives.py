@@ -1,6 +1,6 @@
 """Disentanglement objectives from the literature beside standard SAEs and controls, at matched sparsity.
 
-Every term has a tenth of the reconstruction's gradient (`rho`); nothing is tuned on any score. XX
+Every term has a tenth of the reconstruction's gradient (`rho`); nothing is tuned on any score. Terms that ask nothing
 that disentanglement would are controls.
 """
 

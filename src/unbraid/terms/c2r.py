@@ -24,8 +24,10 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 
 @dataclass(frozen=True, kw_only=True)
 class C2R(Term):
-    weight: float = 5.0
-    every: int = 5  # both as released
+    weight: float = (
+        5.0  # as released, where norms are not divided by sqrt(batch): much less here; rho says what it does
+    )
+    every: int = 5  # as released
     form: Literal["sum", "coactivation"] = "sum"
     """sum: as released, use of either latent counts. coactivation: use of both in one row."""
     exponent: float = 1.0

@@ -33,7 +33,7 @@ class Effect(Term):
     """Random directions measured each time, to know what an effect is worth."""
     decay: float = 0.9
     """Of the moving average of random directions' effects."""
-    reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
+    reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.sampled_atoms(self.columns)

@@ -24,7 +24,7 @@ class OrthogonalJacobian(Term):
     """Random signs: each costs two perturbed passes."""
     radius: float = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
-    reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
+    reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.sampled_atoms(self.columns)

@@ -45,6 +45,11 @@ class Support(Term):
     decay: float = 0.99
     """Of the moving moments that values are scaled by."""
 
+    def __post_init__(self) -> None:
+        # Slots and ages are sorted as 16-bit numbers.
+        if not (0 < self.pairs < 2**14 and 0 < self.reach < 2**15):
+            raise ValueError(f"pairs {self.pairs} must be below {2**14}, and reach {self.reach} below {2**15}")
+
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)
         known = recalled(step.memory, step.z)
