@@ -5,19 +5,21 @@
     python -m benchmarks.judge predictions docs/results/objectives.json
 
 A prediction is about a paired difference from plain BatchTopK, of the same L0, width and seed: *held* when the whole
-95 % t-interval lies in the predicted range, *refuted* when none of it does, *undecided* else, *void* when the run has
-fewer than 95 % of BatchTopK's living latents or of its |x_hat| / |x|.
+95 % t-interval lies in the predicted range, *refuted* when none of it does, *undecided* else, and VOID stands before it
+when the method breaks one of the report's guards there.
 """
 
 import argparse
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unbraid.files import read_json, write_text
+from unbraid.report.guards import GUARDS, PARENTS
 from unbraid.report.intervals import t_interval
 from unbraid.report.rows import split_name
 
@@ -32,6 +34,7 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "f1_latents": ("recovery", "f1_latents", {"kind": "measured"}),
     "absorption": ("absorption", "absorption_full", {}),
     "recall_child": ("absorption", "parent_recall_given_child", {"kind": "measured"}),
+    "recall_rarest": ("recovery", "recall_by_frequency", {}),
     "recall_alone": ("absorption", "parent_recall_alone", {}),
     "latents_per_factor": ("splitting", "latents_per_factor", {}),
     "represented": ("splitting", "represented", {"kind": "measured"}),
@@ -50,6 +53,9 @@ SHOWN = (
     "alive",
 )  # fmt: skip
 BASELINE = "batchtopk"
+STANDARD = (BASELINE, "topk", "matryoshka")
+GUARDED = {"alive": "alive", "l2_ratio": "l2_ratio", "recall_by_frequency": "recall_rarest"}
+"""What the report's guards read, by the names used here."""
 FLAT = 0.02
 """Slope of latents per factor below which there is no splitting to change."""
 WORLDS = {8: "memorisation", 96: "forest"}
@@ -82,11 +88,13 @@ def scores_of(folder: Path) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name, (eval_name, metric, params) in SCORES.items():
         path = folder / "results" / f"{eval_name}.json"
-        for score in read_json(path).get("scores", []) if path.is_file() else []:
-            own = score["metric"] == metric and all(score["params"].get(k) == v for k, v in params.items())
-            if own and "size" not in score["params"] and name not in found:
-                value = score["value"]
-                found[name] = value if value is None else float(f"{value:.5g}")
+        scores = read_json(path).get("scores", []) if path.is_file() else []
+        own = [s for s in scores if s["metric"] == metric and all(s["params"].get(k) == v for k, v in params.items())]
+        # Of a score by frequency, the rarest band: they are named 1e-1 to 1e0, 1e-2 to 1e-1, …
+        own = sorted((s for s in own if "size" not in s["params"]), key=lambda s: s["params"].get("band", ""))
+        if own:
+            value = own[-1]["value"]
+            found[name] = value if value is None else float(f"{value:.5g}")
     return found
 
 
@@ -126,7 +134,7 @@ def table(rows: Sequence[Row], world: str, d_sae: int, l0: float) -> str:
 
 def cell(values: Mapping[int, float]) -> str:
     spread = f" ± {statistics.stdev(values.values()):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{spread}".replace("0.", ".") if values else ""
+    return re.sub(r"\b0\.", ".", f"{mean(values):.3f}{spread}") if values else ""
 
 
 # ---- predictions
@@ -165,7 +173,9 @@ def slopes(rows: Sequence[Row], method: str) -> dict[int, float]:
 def relative(rows: Sequence[Row], method: str, score: str, low: float, high: float, **where: Any) -> str:
     """A predicted range in shares of the baseline's mean."""
     differences, base = paired(rows, method, score, **where)
-    return f"{word([d / base for d in differences], low, high)} of {base:.3f}" if base else "baseline is 0"
+    if not base or math.isnan(base):
+        return "not measured"
+    return f"{word([d / base for d in differences], low, high)} of {base:.3f}"
 
 
 def slope_change(rows: Sequence[Row], method: str, low: float, high: float) -> str:
@@ -176,40 +186,52 @@ def slope_change(rows: Sequence[Row], method: str, low: float, high: float) -> s
 
 
 def guard(rows: Sequence[Row], method: str, **where: Any) -> str:
-    for score, keeps in (("alive", 0.95), ("l2_ratio", 0.95)):
-        differences, base = paired(rows, method, score, **where)
-        if differences and base + sum(differences) / len(differences) < keeps * base:
-            return f"VOID: {score} {base + sum(differences) / len(differences):.3f} against {base:.3f}; "
+    """The report's guards, against BatchTopK at the same point."""
+    for each in GUARDS:
+        differences, base = paired(rows, method, GUARDED[each.metric], **where)
+        if differences and base + statistics.fmean(differences) < each.keeps * base:
+            return f"VOID, {each.says} {base + statistics.fmean(differences):.3f} against {base:.3f}; "
     return ""
+
+
+def lowered(rows: Sequence[Row], method: str, share: float, **where: Any) -> str:
+    """Absorption down by a share; void when parents are not found more often beside their children."""
+    found = relative(rows, method, "absorption", -math.inf, -share, **where)
+    recall, _ = paired(rows, method, "recall_child", **where)
+    gamed = found.startswith("held") and statistics.fmean(recall) <= 0
+    return f"VOID, {PARENTS.says} {statistics.fmean(recall):+.3f}, {found}" if gamed else found
 
 
 def predictions(rows: Sequence[Row]) -> list[str]:
     far, at = math.inf, {"world": "forest", "d_sae": 384, "asked": 4}
 
-    def absolute(method: str, score: str, low: float, high: float, **other: Any) -> str:
-        return word(paired(rows, method, score, **(at | other))[0], low, high)
+    def absolute(method: str, score: str, low: float, high: float) -> str:
+        return word(paired(rows, method, score, **at)[0], low, high)
 
     def line(number: str, method: str, *parts: tuple[str, str]) -> str:
         return f"{number} {method}: {guard(rows, method, **at)}" + "; ".join(f"{what} {found}" for what, found in parts)
 
     share = lambda method, score, low, high: relative(rows, method, score, low, high, **at)
+    beside = lambda method, other, low, high: relative(rows, method, "absorption", low, high, against=other, **at)
     found = [
         line("1", "orthogonality", ("S", slope_change(rows, "orthogonality", -far, -0.3)),
-             ("absorption", share("orthogonality", "absorption", -far, -0.4)),
+             ("absorption", lowered(rows, "orthogonality", 0.4, **at)),
              ("recall", absolute("orthogonality", "recall_child", 0.1, far))),
-        line("2", "c2r-sum", ("absorption", share("c2r-sum", "absorption", -far, -0.3))),
+        line("2", "c2r-sum", ("absorption", lowered(rows, "c2r-sum", 0.3, **at)),
+             ("beside orthogonality", beside("c2r-sum", "orthogonality", -0.1, 0.1))),
         line("2", "c2r-coactivation", ("absorption", share("c2r-coactivation", "absorption", -0.1, 0.1))),
         line("3", "correlation", ("S", slope_change(rows, "correlation", -0.1, 0.1)),
              ("absorption", share("correlation", "absorption", 0.2, far)),
              ("recall", absolute("correlation", "recall_child", -far, 0)),
              ("FVU", absolute("correlation", "fvu", -far, 0.01))),
-        line("4", "hsic", ("absorption", share("hsic", "absorption", 0.2, far)),
-             ("against correlation", word(paired(rows, "hsic", "absorption", against="correlation", **at)[0], 0, far))),
+        line("4", "hsic", ("absorption", share("hsic", "absorption", 0, far)),
+             ("beside correlation", beside("hsic", "correlation", 0, far))),
         line("5", "support", ("S", slope_change(rows, "support", -0.2, -0.05)),
              ("absorption", share("support", "absorption", -0.1, 0.1))),
         line("6", "functional", ("S", slope_change(rows, "functional", -far, -0.2)),
-             ("absorption", share("functional", "absorption", -far, -0.2)),
-             ("isolation", absolute("functional", "isolation", 0.03, far))),
+             ("absorption", lowered(rows, "functional", 0.2, **at)),
+             ("isolation", absolute("functional", "isolation", 0.03, far)),
+             ("largest gain of isolation", largest_gain(rows, "isolation", **at))),
         line("6", "functional-apart", ("S", slope_change(rows, "functional-apart", -0.1, 0.1))),
         line("7", "gate-kl", ("latents per factor", share("gate-kl", "latents_per_factor", -far, -0.1)),
              ("absorption", share("gate-kl", "absorption", 0.1, far)),
@@ -222,37 +244,75 @@ def predictions(rows: Sequence[Row]) -> list[str]:
         f"latents per factor lower {relative(rows, method, 'latents_per_factor', -far, 0, **spoken)}"
         for method in ("temporal", "temporal-nested")
     ]
-    return found + decisive(rows, at)
+    return [*found, families(rows, at), *memorised(rows), *flipped(rows, at), beaten(rows, at)]
 
 
-def decisive(rows: Sequence[Row], at: dict[str, Any]) -> list[str]:
-    def family(methods: Sequence[str], score: str, **where: Any) -> list[float]:
-        each = [paired(rows, m, score, **where)[0] for m in methods]
-        return [sum(found) / len(found) for found in zip(*each, strict=False)]
+def contenders(rows: Sequence[Row], **where: Any) -> list[str]:
+    return sorted({r["method"] for r in chosen(rows, **where) if not r["control"]} - set(STANDARD))
 
-    lower, higher = ("orthogonality", "c2r-sum", "functional"), ("correlation", "hsic", "gate-kl")
-    found = [
-        f"a geometry and mechanism: absorption {word(family(lower, 'absorption', **at), -math.inf, 0)}; "
-        f"independence and capacity {word(family(higher, 'absorption', **at), 0, math.inf)}"
-    ]
-    wide = {"world": "memorisation", "d_sae": 256}
+
+def largest_gain(rows: Sequence[Row], score: str, **where: Any) -> str:
+    gains = {m: paired(rows, m, score, **where)[0] for m in contenders(rows, **where)}
+    known = {m: statistics.fmean(gain) for m, gain in gains.items() if gain}
+    best = max(known, key=lambda m: known[m], default="")
+    return f"is {best}'s ({known[best]:+.3f})" if best else "not measured"
+
+
+def families(rows: Sequence[Row], at: Mapping[str, Any]) -> str:
+    """Refuted when both family means have one sign; held when each interval is on its side."""
+
+    def family(methods: Sequence[str]) -> list[float]:
+        each = [paired(rows, m, "absorption", **at)[0] for m in methods]
+        return [statistics.fmean(found) for found in zip(*each, strict=False)]
+
+    lower, higher = family(("orthogonality", "c2r-sum", "functional")), family(("correlation", "hsic", "gate-kl"))
+    if len(lower) < 2 or len(higher) < 2:
+        return "a families: not measured"
+    words = word(lower, -math.inf, 0), word(higher, 0, math.inf)
+    sides = statistics.fmean(lower) * statistics.fmean(higher) < 0
+    verdict = "refuted" if not sides else "held" if all(w.startswith("held") for w in words) else "undecided"
+    return f"a {verdict}: absorption, geometry and mechanism {words[0]}; independence and capacity {words[1]}"
+
+
+def memorised(rows: Sequence[Row]) -> list[str]:
+    """With the share of living latents that are products: a count falls with every latent that dies."""
+    found = []
     for method, low, high in (
         ("correlation", -0.1, 0.1), ("hsic", -0.1, 0.1),
         ("orthogonality", -math.inf, -0.3), ("functional", -math.inf, -0.3),
     ):  # fmt: skip
-        said = [f"L0 {l0}: {relative(rows, method, 'products', low, high, asked=l0, **wide)}" for l0 in (2, 4)]
+        said = []
+        for l0 in (2, 4):
+            at = {"world": "memorisation", "d_sae": 256, "asked": l0}
+            count = relative(rows, method, "products", low, high, **at)
+            said.append(
+                f"L0 {l0}: {guard(rows, method, **at)}{count}, {product_share(chosen(rows, method=method, **at))}"
+            )
         found.append(f"b {method}: product latents {'; '.join(said)}")
+    return found
+
+
+def product_share(rows: Sequence[Row]) -> str:
+    """Of living latents, the mean over runs."""
+    known = [r["products"] / (r["alive"] * r["d_sae"]) for r in rows if r.get("products") is not None and r["alive"]]
+    return f"{statistics.fmean(known):.0%} of the living" if known else "not measured"
+
+
+def flipped(rows: Sequence[Row], at: Mapping[str, Any]) -> list[str]:
+    found = []
     for method in ("correlation", "hsic"):
-        twin = word(paired(rows, method, "mcc", **(at | {"world": "twin"}))[0], 0, math.inf)
-        forest = word(paired(rows, method, "mcc", **at)[0], -math.inf, 0)
-        found.append(f"c {method}: MCC on the twin not lower {twin}; on the forest lower {forest}")
-    return [*found, *beaten(rows, at)]
+        twin = dict(at) | {"world": "twin"}
+        on_twin = word(paired(rows, method, "mcc", **twin)[0], 0, math.inf)
+        on_forest = word(paired(rows, method, "mcc", **at)[0], -math.inf, 0)
+        said = f"{guard(rows, method, **twin)}{on_twin}; on the forest lower {guard(rows, method, **at)}{on_forest}"
+        found.append(f"c {method}: MCC on the twin not lower {said}")
+    return found
 
 
-def beaten(rows: Sequence[Row], at: Mapping[str, Any]) -> list[str]:
-    """Methods at twice the L0 that beat Matryoshka and masked regularisation at the true L0 on both scores."""
+def beaten(rows: Sequence[Row], at: Mapping[str, Any]) -> str:
+    """Terms at twice the L0 that beat Matryoshka and masked regularisation at the true L0 on both scores."""
     here = chosen(rows, world=at["world"], d_sae=at["d_sae"])
-    names = sorted({row["method"] for row in here if not row["control"]} - {"topk", "matryoshka"})
+    wide = dict(at) | {"asked": 2 * at["asked"]}
 
     def differences(method: str, other: str, score: str) -> list[float]:
         own, base = (by_seed(chosen(here, method=m, asked=l0), score) for m, l0 in ((method, 8), (other, 4)))
@@ -262,10 +322,11 @@ def beaten(rows: Sequence[Row], at: Mapping[str, Any]) -> list[str]:
         others = ("matryoshka", "masked")
         gains = [differences(method, o, score) for o in others for score in ("recall_child", "isolation")]
         losses = [differences(method, o, "fvu") for o in others]
-        return all(surely_higher(g) for g in gains) and all(f and statistics.fmean(f) <= 0.02 for f in losses)
+        enough = all(surely_higher(g) for g in gains) and all(f and statistics.fmean(f) <= 0.02 for f in losses)
+        return enough and not guard(rows, method, **wide)
 
-    winners = [name for name in names if wins(name)]
-    return [f"d beat Matryoshka and masked at twice their L0: {', '.join(winners) or 'none'}"]
+    winners = [name for name in contenders(rows, **wide) if wins(name)]
+    return f"d beat Matryoshka and masked at twice their L0: {', '.join(winners) or 'none'}"
 
 
 def surely_higher(differences: Sequence[float]) -> bool:

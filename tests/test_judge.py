@@ -2,7 +2,7 @@
 
 import random
 
-from benchmarks.judge import BASELINE, predictions, slopes, table, word
+from benchmarks.judge import BASELINE, cell, predictions, slopes, table, word
 
 
 def rows(effects: dict[str, dict[str, float]]) -> list[dict]:
@@ -16,7 +16,8 @@ def rows(effects: dict[str, dict[str, float]]) -> list[dict]:
                         shared, own = random.Random(f"{seed}"), random.Random(f"{method}{seed}{d_sae}{asked}")
                         base = {
                             "absorption": 0.2, "recall_child": 0.6, "latents_per_factor": 1 + d_sae / 960, "fvu": 0.05,
-                            "isolation": 0.2, "alive": 1.0, "l2_ratio": 1.0, "mcc": 0.7, "products": 20.0, "l0": asked,
+                            "isolation": 0.2, "alive": 1.0, "l2_ratio": 1.0, "mcc": 0.7, "products": 20.0, "recall_rarest": 0.4,
+                            "l0": asked,
                         }  # fmt: skip
                         noise = 0.02 * shared.gauss(0, 1)
                         row = {
@@ -34,7 +35,7 @@ def said(lines: list[str], start: str) -> str:
 
 PLANTED = {
     "orthogonality": {"absorption": -0.15, "recall_child": 0.2},
-    "c2r-sum": {"absorption": -0.1},
+    "c2r-sum": {"absorption": -0.1, "recall_child": 0.1},
     "c2r-coactivation": {},
     "correlation": {"absorption": 0.1, "recall_child": -0.1},
     "hsic": {"absorption": 0.15},
@@ -49,15 +50,38 @@ def test_planted_effects_are_held_refuted_or_void():
     lines = predictions(rows(PLANTED))
     assert "absorption held (-0.766" in said(lines, "1 ") and "recall held" in said(lines, "1 ")
     assert "absorption held" in said(lines, "2 c2r-sum") and "absorption held" in said(lines, "2 c2r-coactivation")
-    assert "absorption held" in said(lines, "3 ") and "against correlation held" in said(lines, "4 ")
+    assert "absorption held" in said(lines, "3 ") and "beside correlation held" in said(lines, "4 ")
     assert "absorption refuted" in said(lines, "6 functional:") and "isolation held" in said(lines, "6 functional:")
-    assert "VOID: alive 0.78" in said(lines, "7 ")
+    assert "VOID, latents were deleted: living share 0.78" in said(lines, "7 ")
+    assert "largest gain of isolation is functional's" in said(lines, "6 functional:")
     assert said(lines, "d ").endswith(": functional")
 
 
-def test_a_family_of_the_other_sign_is_refuted():
+def test_families_are_refuted_when_their_means_have_one_sign():
+    assert said(predictions(rows(PLANTED)), "a ").startswith("a held")
     planted = PLANTED | {name: {"absorption": 0.1} for name in ("orthogonality", "c2r-sum", "functional")}
-    assert "geometry and mechanism: absorption refuted" in said(predictions(rows(planted)), "a ")
+    assert said(predictions(rows(planted)), "a ").startswith("a refuted")
+
+
+def test_less_absorption_without_more_parents_is_void():
+    gamed = PLANTED | {"orthogonality": {"absorption": -0.15, "recall_child": -0.01}}
+    assert "absorption VOID, no parent is found more often" in said(predictions(rows(gamed)), "1 ")
+
+
+def test_rare_factors_given_up_make_a_win_void():
+    gave_up = PLANTED | {"functional": PLANTED["functional"] | {"recall_rarest": -0.1}}
+    lines = predictions(rows(gave_up))
+    assert "VOID, rare factors were given up" in said(lines, "6 functional:") and said(lines, "d ").endswith("none")
+
+
+def test_memorisation_is_read_beside_living_latents():
+    dead = PLANTED | {"orthogonality": {"products": -10.0, "alive": -0.5}}
+    assert "VOID, latents were deleted" in said(predictions(rows(dead)), "b orthogonality")
+    assert "of the living" in said(predictions(rows(PLANTED)), "b orthogonality")
+
+
+def test_a_leading_zero_is_dropped_and_no_other():
+    assert cell({0: 10.005, 1: 20.5}).startswith("15.25") and cell({0: 0.5}) == ".500" and cell({}) == ""
 
 
 def test_an_interval_across_the_border_is_undecided():
