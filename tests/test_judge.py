@@ -16,8 +16,8 @@ def rows(effects: dict[str, dict[str, float]]) -> list[dict]:
                         shared, own = random.Random(f"{seed}"), random.Random(f"{method}{seed}{d_sae}{asked}")
                         base = {
                             "absorption": 0.2, "recall_child": 0.6, "latents_per_factor": 1 + d_sae / 960, "fvu": 0.05,
-                            "isolation": 0.2, "alive": 1.0, "l2_ratio": 1.0, "mcc": 0.7, "products": 20.0, "recall_rarest": 0.4,
-                            "l0": asked,
+                            "isolation": 0.2, "alive": 1.0, "l2_ratio": 1.0, "mcc": 0.7, "products": 20.0,
+                            "recall_rarest": 0.4, "l0": asked,
                         }  # fmt: skip
                         noise = 0.02 * shared.gauss(0, 1)
                         row = {

@@ -215,6 +215,7 @@ def test_the_best_of_comparable_l0_is_marked_once_a_column(run):
     [
         ("alive", 1.0, 0.9, "latents were deleted: living share 0.900, topk 1.00"),
         ("l2_ratio", 0.95, 0.8, "reconstructions shrank"),
+        ("recall_by_frequency", 0.5, 0.4, "rare factors were given up: recall of the rarest 0.400, topk 0.500"),
     ],
 )
 def test_a_win_by_deleting_or_shrinking_is_void_and_says_by_what(run, metric, baseline, winner, says):
@@ -224,14 +225,37 @@ def test_a_win_by_deleting_or_shrinking_is_void_and_says_by_what(run, metric, ba
             path = folder / "results" / "fidelity.json"
             result = json.loads(path.read_text())
             own = value if folder.name.startswith("hsic") else baseline
-            guard = {"metric": metric, "value": own, "better": "neither", "params": {}}
-            path.write_text(json.dumps(result | {"scores": [*result["scores"], guard]}))
+            bands = {"1e-1 to 1e0": 0.9, "1e-3 to 1e-2": own} if metric == "recall_by_frequency" else {"": own}
+            guards = [
+                {"metric": metric, "value": v, "better": "neither", "params": {"band": b} if b else {}}
+                for b, v in bands.items()
+            ]
+            path.write_text(json.dumps(result | {"scores": [*result["scores"], *guards]}))
         return answered(folders)
 
     void = study(winner)
     assert of(void, "mcc").word == "void" and says in of(void, "mcc").sentence
     assert void.tone != "yes" and any("void on mcc" in line for line in void.profiles)
+    assert void.verdict.startswith("No win that counts") and "Wins of hsic are void" in void.verdict
     assert study(baseline).tone == "yes"
+
+
+def test_a_baseline_that_overshoots_asks_for_no_overshoot(run):
+    folders = two_methods(run, 0.2)
+    for folder in folders:
+        path = folder / "results" / "fidelity.json"
+        result = json.loads(path.read_text())
+        own = 1.0 if folder.name.startswith("hsic") else 1.2
+        guard = {"metric": "l2_ratio", "value": own, "better": "neither", "params": {}}
+        path.write_text(json.dumps(result | {"scores": [*result["scores"], guard]}))
+    assert answered(folders).tone == "yes"
+
+
+def test_guards_that_were_not_measured_are_listed(run):
+    study = read_study(two_methods(run, 0.2))
+    scores = arrange(study)
+    (gap,) = [g for g in gaps(study, scores, [answer(scores, 1024)]) if "guards" in g.what]
+    assert "alive" in gap.what and "recall_by_frequency" in gap.what
 
 
 def test_less_absorption_without_more_parents_is_void(run):

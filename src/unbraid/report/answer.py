@@ -231,22 +231,31 @@ def conclude(
     winners = [name for name, said in words.items() if "better" in said and "worse" not in said]
     mixed = [name for name, said in words.items() if {"better", "worse"} <= said]
     losers = [name for name, said in words.items() if "worse" in said and "better" not in said]
+    voided = [name for name, said in words.items() if "void" in said]
     matched = f"at matched {where}"
+    is_better = "has a win that counts" if voided else "is better"
+    over = "over" if voided else "than"
+    void = f" Wins of {listed(voided)} are void; the cards say why." if voided else ""
     if winners:
         verb = "is" if len(winners) == 1 else "are each"
         return "yes", (
             f"Yes, on what was measured here: {matched}, {listed(winners)} {verb} better than the best standard "
-            "SAE on some headline score, and worse on none at any matched point."
+            f"SAE on some headline score, and worse on none at any matched point.{void}"
         )
     if mixed:
         verb = "is" if len(mixed) == 1 else "are"
         said = f"{matched}, {listed(mixed)} {verb} better than the best standard SAE on some headline score, and worse"
-        return "mixed", f"It depends: {said} on another, or at another matched point."
+        return "mixed", f"It depends: {said} on another, or at another matched point.{void}"
     if losers:
         verb = "is" if len(losers) == 1 else "are"
         return "no", (
-            f"No: {matched}, no compared method is better than the best standard SAE on any headline score, "
-            f"and {listed(losers)} {verb} worse on some."
+            f"No: {matched}, no compared method {is_better} {over} the best standard SAE on any headline score, "
+            f"and {listed(losers)} {verb} worse on some.{void}"
+        )
+    if voided:
+        return "same", (
+            f"No win that counts: {matched}, no compared method has one over the best standard SAE, and none is worse "
+            f"on any headline score.{void}"
         )
     return "same", (
         f"No difference shown: {matched}, no compared method is better or worse than the best standard SAE "

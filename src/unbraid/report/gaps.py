@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from unbraid.report.answer import Answer
 from unbraid.report.compare import AXES, Scores
+from unbraid.report.guards import unmeasured
 from unbraid.report.intervals import FEWEST_SEEDS
 from unbraid.report.rows import Study, records
 from unbraid.report.text import listed, plural
@@ -77,6 +78,9 @@ def designs(scores: Scores, answers: list[Answer]) -> list[Gap]:
     for axis, names in AXES:
         if scores.named(names) is None:
             found.append(Gap("not tested", f"matched {axis}", "the runs have no such score", []))
+    if missing := unmeasured(scores):
+        reason = "the runs have no such score, so wins were not checked for what it would show"
+        found.append(Gap("not tested", f"guards against void wins: {listed(missing)}", reason, []))
     if not scores.having("control"):
         found.append(Gap("not tested", "controls", "no control was run: what is trivial is not known", []))
     for answer in answers:

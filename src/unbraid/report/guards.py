@@ -1,9 +1,9 @@
 """When a win is void: it was had by deleting latents, by shrinking, by giving up rare factors, or by gaming cosines.
 
 At the very point of a comparison, the winner must keep
-    95 % of the baseline's living latents,  95 % of its |x_hat| / |x|,  90 % of its recall of the rarest factors,
-and where it has less absorption, find parents more often when a child is there: thresholds on decoder cosines can be
-met by turning atoms, without finding a single parent.
+    95 % of the baseline's living latents,  95 % of its |x_hat| / |x|,  90 % of its recall of the rarest factors
+(of 1, where the baseline has more), and where it has less absorption, find parents more often when a child is there:
+thresholds on decoder cosines can be met by turning atoms, without finding a single parent.
 """
 
 import math
@@ -34,7 +34,13 @@ ABSORPTION = ("absorption_full", "absorption_fractional", "probe_absorption_full
 
 def guarded(scores: Scores, comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same, with wins that break a guard called void, and the numbers that show it in the note."""
-    return [replace(c, word="void", note=why) if (why := fault(scores, c)) else c for c in comparisons]
+    faults = [(c, fault(scores, c)) for c in comparisons]
+    return [replace(c, word="void", note="; ".join(filter(None, (why, c.note)))) if why else c for c, why in faults]
+
+
+def unmeasured(scores: Scores) -> list[str]:
+    """Guards that nothing was measured for, so that they hold nobody back."""
+    return [guard.metric for guard in (*GUARDS, PARENTS) if guarding(scores, guard) is None]
 
 
 def fault(scores: Scores, c: Comparison) -> str:
@@ -47,7 +53,7 @@ def fault(scores: Scores, c: Comparison) -> str:
         if quantity is None or quantity == c.metric:
             continue
         own, baseline = (mean_at(scores, name, c.point, quantity) for name in (c.method, c.baseline))
-        if own < guard.keeps * baseline or (guard is PARENTS and own == baseline):
+        if own < guard.keeps * min(1.0, baseline) or (guard is PARENTS and own == baseline):
             return f"void, {guard.says} {number(own)}, {c.baseline} {number(baseline)}"
     return ""
 
