@@ -1,5 +1,6 @@
 """What a cohort will cost, before any work: tokens, disk, memory, time, and what the model will read."""
 
+import math
 import os
 import shutil
 import time
@@ -103,18 +104,30 @@ def estimate(cohort: Sequence[Experiment]) -> float:
 
 def measured(learner: Learner, stream: Stream, seed: int) -> float:
     """Seconds of a step, terms that are due on some steps only included at their true share."""
-    every = max(term.every for term in learner.experiment.objective.terms().values())
+    cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.wanted})
 
-    def seconds(index: int) -> float:
-        batch, supply = next(stream), Supply(stream.source, seed, index)
-        before = time.monotonic()
-        learner.step(batch, index, supply)
-        return time.monotonic() - before
+    def seconds(due: int) -> float:
+        """Of the last step, so that every term has started, in which terms of cadence `due` run and others do not."""
+        others = [every for every in cadences if due % every]
+        last = learner.steps - 1
+        alone = (i for i in range(last - last % due, -1, -due) if all(i % every for every in others))
+        index = next(alone, last - last % due)
+        times = []
+        for _ in range(MEASURED_STEPS):
+            batch, supply = next(stream), Supply(stream.source, seed, index)
+            before = time.monotonic()
+            learner.step(batch, index, supply)
+            times.append(time.monotonic() - before)
+        return sorted(times)[len(times) // 2]
 
-    due = (learner.steps - 1) // every * every  # late, when every term has started
-    seconds(due)  # warm-up: allocations, calibrations
-    plain = sorted(seconds(due + 1) for _ in range(MEASURED_STEPS))[MEASURED_STEPS // 2]
-    return plain if every == 1 else plain + max(0.0, seconds(due) - plain) / every
+    seconds(math.lcm(*cadences))  # warm-up: allocations, calibrations
+    plain = seconds(1)
+    added: dict[int, float] = {}
+    for every in cadences:
+        if every > 1:
+            shared = sum(cost for other, cost in added.items() if every % other == 0)
+            added[every] = max(0.0, seconds(every) - plain - shared)
+    return plain + sum(cost / every for every, cost in added.items())
 
 
 def free_memory() -> int:

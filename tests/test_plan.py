@@ -1,0 +1,34 @@
+"""The estimate of a step's time counts every term at its cadence."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.small import WORLD, experiment
+from unbraid import plan
+from unbraid.source import Stream
+from unbraid.terms.l1 import L1
+from unbraid.train import Learner, fitting_sample
+
+
+@pytest.mark.parametrize("steps", [1000, 391, 41])
+def test_terms_of_different_cadences_are_each_counted_at_their_share(monkeypatch, steps):
+    """A plain step takes a second, a term of cadence n 10 n seconds when it is due: 10 a step."""
+    cadences, clock, seen = (1, 5, 8, 2), [0.0], []
+    base = experiment()
+    asked = replace(
+        base,
+        objective=replace(base.objective, penalties={f"l1-{n}": L1(every=n) for n in cadences}, target_l0=None),
+        training=replace(base.training, tokens=steps * base.training.batch_size),
+    )
+    learner = Learner(asked, fitting_sample(WORLD, 0))
+
+    def step(batch, index, supply):
+        seen.append(index)
+        clock[0] += 1.0 + sum(10.0 * every for every in cadences if every > 1 and index % every == 0)
+
+    monkeypatch.setattr(learner, "step", step)
+    monkeypatch.setattr(plan.time, "monotonic", lambda: clock[0])
+    stream = Stream(WORLD, asked.training.batch_size, seed=0)
+    assert plan.measured(learner, stream, 0) == pytest.approx(1 + 3 * 10)
+    assert max(seen) < steps
