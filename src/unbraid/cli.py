@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -305,10 +306,12 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
         done = len(cohort) - len(todo)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         try:
-            with progress_of(f"training {len(todo)}") as watch:
+            with progress() as see:
                 train(
                     cohort, options.out, resume=options.resume, overwrite=options.overwrite,
-                    checkpoint_seconds=options.checkpoint_seconds, watch=watch,
+                    checkpoint_seconds=options.checkpoint_seconds,
+                    watch=partial(see, f"training {len(todo)}", "tokens"),
+                    fitting=lambda name, done, total: see(f"fitting {name}", "steps", done, total),
                 )  # fmt: skip
         except Interrupted as where:
             print(where, file=sys.stderr)
@@ -318,32 +321,33 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
 
 
 @contextmanager
-def progress_of(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows tokens done, rate and time left: a bar on a terminal, a line every half minute elsewhere."""
+def progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Shows, of each thing under way, what is done, how fast, and the time left: bars on a terminal, a line every half
+    minute elsewhere. Told (what, unit, done, in all)."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console()
     columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[rate]}"))
     shown = Progress(
-        TextColumn(text), *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("{task.description}"), *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
-    task = shown.add_task("", total=None, rate="")
-    first: list[tuple[float, int]] = []
+    begun: dict[str, tuple[TaskID, float, int]] = {}
     told = time.monotonic()
 
-    def see(tokens: int, total: int) -> None:
+    def see(what: str, unit: str, done: int, total: int) -> None:
         nonlocal told
         now = time.monotonic()
-        if not first:
-            first.append((now, tokens))
-        rate = (tokens - first[0][1]) / max(now - first[0][0], 1e-9)
-        shown.update(task, completed=tokens, total=total, rate=f"{rate:,.0f} tokens/s")
+        if what not in begun:
+            begun[what] = shown.add_task(what, total=total, rate=""), now, done
+        task, started, first = begun[what]
+        rate = (done - first) / max(now - started, 1e-9)
+        shown.update(task, completed=done, total=total, rate=f"{rate:,.0f} {unit}/s")
         if not console.is_terminal and now - told > LINE_SECONDS and rate > 0:
             told = now
-            left = duration((total - tokens) / rate)
-            print(f"{text}: {tokens / total:.0%}, {rate:,.0f} tokens/s, {left} left", flush=True)
+            left = duration((total - done) / rate)
+            print(f"{what}: {done / total:.0%}, {rate:,.0f} {unit}/s, {left} left", flush=True)
 
     with shown:
         yield see

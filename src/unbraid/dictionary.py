@@ -8,6 +8,7 @@ contiguous (a transposed view), because the sparse kernels read and write it a l
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -40,6 +41,8 @@ class Dictionary(nn.Module):
         self.low_precision = bfloat16
         """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored
         exactly."""
+        self.fitted: dict[str, Tensor] = {}
+        """What an initialisation found besides the parameters; kept beside the run."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
@@ -141,6 +144,14 @@ def start_orthonormal(dictionary: Dictionary, size: int) -> None:
         dictionary.W_enc.copy_(dictionary.W_dec.T)
 
 
+Watch = Callable[[int, int], None]
+"""Told (done, in all) as work goes on: the command line shows a progress bar."""
+
+
+def unwatched(done: int, total: int) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
@@ -148,6 +159,8 @@ class Origin:
     source: Source
     mean: Float[Tensor, " d_in"]
     scale: Float[Tensor, ""]
+    watch: Watch = unwatched
+    """Told how far an initialisation that takes a while has come."""
 
 
 class Initialisation(ABC):

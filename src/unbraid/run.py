@@ -2,6 +2,7 @@
 
 cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm
 experiment.json                     the resolved configuration
+fit.safetensors                     what a fit found besides the atoms (MELBO, DCT): effects, strengths, radius
 normaliser.safetensors              mean and scale that were folded in
 metrics.jsonl                       one row a logged step
 results/<eval>.json                 scores
@@ -114,7 +115,7 @@ def save_run(
 
     Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
     """
-    dictionary = inference_form(dictionary, normaliser(sample))
+    fitted, dictionary = dictionary.fitted, inference_form(dictionary, normaliser(sample))
     folded = normaliser.fold(dictionary)
     normaliser.check(dictionary, folded, sample[:2048])
     details = {"experiment": experiment.folder, "objective": to_json(experiment.objective), "seed": experiment.seed}
@@ -124,6 +125,8 @@ def save_run(
     }
     saelens.write(folded, path, {**site, "training_architecture_details": details})
     write_tensors(path / "normaliser.safetensors", {"mean": normaliser.mean, "scale": normaliser.scale})
+    if fitted:
+        write_tensors(path / "fit.safetensors", fitted)
     write_json(path / "experiment.json", to_json(experiment))
     finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_json(path / "provenance.json", {**provenance, "finished": finished_at})

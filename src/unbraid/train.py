@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, save_checkpoint, trim_log
 from unbraid.config import to_json
-from unbraid.dictionary import Origin, hold_near
+from unbraid.dictionary import Origin, Watch, hold_near, unwatched
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
@@ -49,8 +50,9 @@ class Interrupted(Exception):
 class Learner:
     """One member of a cohort: dictionary, optimiser, counters. Its state is what a checkpoint holds."""
 
-    def __init__(self, experiment: Experiment, sample: Tensor):
-        """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation."""
+    def __init__(self, experiment: Experiment, sample: Tensor, watch: Watch = unwatched):
+        """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: told how far an
+        initialisation that takes a while has come."""
         training = experiment.training
         experiment.objective.check()
         self.experiment = experiment
@@ -58,7 +60,7 @@ class Learner:
         self.normaliser = normaliser.to(training.device)
         self.dictionary = experiment.dictionary.build(
             normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
-            origin=Origin(experiment.source, normaliser.mean, normaliser.scale),
+            origin=Origin(experiment.source, normaliser.mean, normaliser.scale, watch),
         ).to(training.device)  # fmt: skip
         leashed = experiment.dictionary.leash > -1
         self.first_atoms = self.dictionary.W_dec.detach().clone() if leashed else None
@@ -218,10 +220,6 @@ def fitting_sample(source: Source, seed: int) -> Tensor:
     return sample
 
 
-Watch = Callable[[int, int], None]
-"""Told (tokens done, tokens in all) after every step: the command line shows a progress bar."""
-
-
 def train(
     cohort: Sequence[Experiment],
     root: Path,
@@ -230,13 +228,15 @@ def train(
     overwrite: bool = False,
     checkpoint_seconds: float = 120.0,
     checkpoint_steps: int = 0,
-    watch: Watch | None = None,
+    watch: Watch = unwatched,
+    fitting: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> list[Path]:
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
     Members must share source, batch_size and data_seed (ValueError otherwise). An unfinished folder is an error unless
     `resume` (continue it) or `overwrite` (start anew). A checkpoint is written every `checkpoint_seconds`, or every
-    `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`.
+    `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`. `watch` is told how
+    many tokens are done, `fitting` how far the initialisation of the member it names has come.
     """
     folders = [root / experiment.folder for experiment in cohort]
     todo = {folder: e for folder, e in zip(folders, cohort, strict=True) if not finished(folder)}
@@ -250,7 +250,7 @@ def train(
         claim(folder, experiment, resume=resume, overwrite=overwrite)
     source, training = members[0].source, members[0].training
     sample = fitting_sample(source, training.data_seed)
-    learners = {folder: Learner(e, sample) for folder, e in todo.items()}
+    learners = {folder: Learner(e, sample, partial(fitting, e.name)) for folder, e in todo.items()}
     stream = Stream(source, training.batch_size, seed=training.data_seed)
     start, spent = restore(learners, stream)
     started = time.monotonic() - spent
@@ -275,7 +275,7 @@ def _loop(
     stream: Stream,
     start: int,
     root: Path,
-    watch: Watch | None,
+    watch: Watch,
     due: "_Due",
     started: float,
 ) -> None:
@@ -290,8 +290,7 @@ def _loop(
                     metrics = learner.step(batch, index, supply)
                     if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
                         log(folder, index, training.batch_size, learner, metrics, stream.position)
-            if watch is not None:
-                watch((index + 1) * training.batch_size, last * training.batch_size)
+            watch((index + 1) * training.batch_size, last * training.batch_size)
             if index + 1 < last and (due.now(index + 1) or stop_asked()):
                 for folder, learner in learners.items():
                     save_checkpoint(folder, index + 1, learner.state(), stream.position, time.monotonic() - started)

@@ -15,6 +15,7 @@ from torch.func import jvp
 from transformers import AutoModelForCausalLM
 
 from unbraid import config
+from unbraid.causal.forward_mode import forward_mode
 from unbraid.source import Block, Split, Stream
 from unbraid.sources.language_model import (
     LanguageModel,
@@ -123,17 +124,16 @@ def test_folded_copies_equal_a_loop(models, family, side):
             torch.testing.assert_close(together[i, j], tail(acts + noise[i, j]), rtol=1e-4, atol=1e-4)
 
 
-# Torch's own table of forward-mode rules is scripted, which it warns about the first time it is loaded.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_downstream_has_first_second_and_forward_mode_derivatives(models, family):
     ids, attention = padded("right")
     acts, _, tail = capture(loaded(models[family]), 1, 2, ids, attention)
     direction = torch.randn(acts.shape, generator=torch.Generator().manual_seed(1))
     leaf = acts.clone().requires_grad_()
-    gradient = torch.autograd.grad(tail(leaf)[attention].square().sum(), leaf, create_graph=True)[0]
-    curvature = torch.autograd.grad((gradient * direction).sum(), leaf)[0]
-    pushed = jvp(tail, (acts,), (direction,))[1]
+    with forward_mode():
+        gradient = torch.autograd.grad(tail(leaf)[attention].square().sum(), leaf, create_graph=True)[0]
+        curvature = torch.autograd.grad((gradient * direction).sum(), leaf)[0]
+        pushed = jvp(tail, (acts,), (direction,))[1]
     step = 1e-3
     difference = (tail(acts + step * direction) - tail(acts - step * direction)) / (2 * step)
     assert gradient.abs().sum() > 0 and curvature.abs().sum() > 0

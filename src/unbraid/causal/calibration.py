@@ -7,16 +7,15 @@ which is linear at every radius and would hide how far the rest has left the lin
 """
 
 import math
-import warnings
 
 import torch
 from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 from torch.func import jvp
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unbraid.causal.effect import pooled_effect
+from unbraid.causal.forward_mode import forward_mode
 from unbraid.source import Contexts
 
 RATIO = 0.5  # lambda in Mack and Turner's experiments
@@ -57,14 +56,8 @@ def calibrate_radius(
 
 
 def first_order(contexts: Contexts, units: Float[Tensor, "k d_in"]) -> Float[Tensor, "k d_out"]:
-    """J v of the pooled effect. Raises ValueError when it vanishes.
-
-    Forward-mode derivatives are exact and cost one pass; finite differences would need a step that suits both a norm of
-    1000 and half precision. Fused attention has no forward mode, hence the plain backend.
-    """
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        # torch's own forward mode loads TorchScript, which torch deprecates.
-        warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+    """J v of the pooled effect. Raises ValueError when it vanishes."""
+    with forward_mode():
         linear = jvp(lambda theta: pooled_effect(contexts, theta), (torch.zeros_like(units),), (units,))[1]
     if not float(linear.square().sum(1).min()) > 1e-10:
         raise ValueError(

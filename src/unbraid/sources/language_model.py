@@ -18,7 +18,6 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unbraid import seeding
 from unbraid import text as texts
@@ -171,10 +170,8 @@ class Tail:
     def __call__(self, acts: Float[Tensor, "*fold seq pos d_in"]) -> Float[Tensor, "*fold seq pos d_out"]:
         copies = acts.shape[:-3].numel()
         hidden = acts.reshape(-1, *acts.shape[-2:]).to(self.dtype)
-        # The fused attention kernels have neither forward-mode nor second derivatives, which the causal terms take.
-        with sdpa_kernel(SDPBackend.MATH):
-            for block, args, kwargs in self.calls:
-                hidden = _first(block(hidden, *self._repeat(args, copies), **self._repeat(kwargs, copies)))
+        for block, args, kwargs in self.calls:
+            hidden = _first(block(hidden, *self._repeat(args, copies), **self._repeat(kwargs, copies)))
         return hidden.reshape(*acts.shape[:-1], hidden.shape[-1]).to(acts.dtype)
 
     def _repeat(self, value: Any, copies: int) -> Any:
@@ -209,7 +206,7 @@ def capture(
     handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
     handles.append(modules[-1].register_forward_hook(after))
     try:
-        with sdpa_kernel(SDPBackend.MATH), suppress(_Stop):
+        with suppress(_Stop):
             forward(model, ids, attention)
     finally:
         for handle in handles:

@@ -1,0 +1,101 @@
+"""Fitting atoms to a model slice: what MELBO and every DCT share, and how their atoms become a dictionary.
+
+A fit is an initialisation: with no training after it, a run holds the fitted directions as atoms, strongest first, read
+by their transpose, and every eval and the report apply. Trained on with W_dec frozen, it is the two-stage SAE: decoder
+first, for its effects, then an encoder for it. What the fit found besides the atoms is kept in fit.safetensors.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.causal.calibration import BRACKET, calibrate_radius
+from unbraid.causal.slice import Directions, Effects, Slice
+from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, set_tied
+from unbraid.source import Contexts
+
+
+class Found(NamedTuple):
+    directions: Directions
+    """Unit vectors."""
+    strengths: Float[Tensor, " k"]
+    """What atoms are ranked by, from large to small; each method says what it is."""
+
+
+class Fitting(NamedTuple):
+    """What a method is given."""
+
+    slice: Slice
+    radius: float
+    rng: torch.Generator
+    watch: Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceFit(Initialisation, ABC):
+    """Subclasses are frozen dataclasses: the fields are the settings, `fit` is the method."""
+
+    contexts: int = 8
+    """Whole sequences whose layers after are fitted, the same for every seed."""
+    context_seed: int = 0
+    """Which."""
+    last: int = 0
+    """Effects are looked at on this many last kept tokens of each context; 0 means all. The DCT's authors take 3."""
+    radius: float = 0.0
+    """Norm of the pushes, in raw units; 0 calibrates it: where random directions leave the linear regime."""
+    keep_skip: bool = False
+    """Leave what is pushed in its effect, as the published objectives do, where it travels straight through."""
+
+    @abstractmethod
+    def fit(self, count: int, given: Fitting) -> Found:
+        """`count` directions. Raises ValueError when the method has not so many."""
+
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
+        if origin is None:
+            raise ValueError("this initialisation pushes the layers after the source: build it with an origin")
+        contexts = origin.source.contexts(self.contexts, split="train", seed=self.context_seed)
+        radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
+        after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
+        found = self.fit(dictionary.d_sae, Fitting(after, radius, rng, origin.watch))
+        order = found.strengths.argsort(descending=True)
+        atoms = found.directions[order]
+        effects = Slice.of(contexts, last=self.last).pooled(radius * atoms)
+        check_finite(atoms, effects, radius)
+        set_tied(dictionary, atoms, sample)
+        dictionary.fitted = {
+            "strengths": found.strengths[order].cpu(),
+            "effects": effects.cpu(),
+            "radius": torch.tensor(radius),
+            "relative_radius": torch.tensor(radius / typical_norm(contexts)),
+        }
+
+
+def typical_norm(contexts: Contexts) -> float:
+    return float(contexts.acts[contexts.mask].float().norm(dim=-1).median())
+
+
+def checked_radius(contexts: Contexts, radius: float) -> float:
+    """Raises ValueError for a radius so far from the activations' norm that no calibration would look there."""
+    low, high = (end * typical_norm(contexts) for end in BRACKET)
+    if radius and not low <= radius <= high:
+        raise ValueError(
+            f"radius {radius:g} is outside [{low:.3g}, {high:.3g}], {BRACKET[0]:g} to {BRACKET[1]:g} times the median "
+            f"norm of these activations ({typical_norm(contexts):.3g}); leave it at 0 to calibrate it"
+        )
+    return radius
+
+
+def check_finite(atoms: Directions, effects: Effects, radius: float) -> None:
+    """Raise ValueError for a fit that ran away, naming the radius."""
+    bad = ~(torch.isfinite(atoms).all(1) & torch.isfinite(effects).all(1))
+    if bool(bad.any()):
+        raise ValueError(
+            f"{int(bad.sum())} of {len(bad)} fitted directions, or their effects, are not finite at radius "
+            f"{radius:.3g}; set a smaller radius, or load the model in float32"
+        )

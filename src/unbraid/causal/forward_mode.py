@@ -1,0 +1,31 @@
+"""Forward-mode derivatives through a model's layers.
+
+They are exact and cost about a pass, where finite differences would need a step that suits both a norm of 1000 and half
+precision. Fused attention has no forward mode, hence the plain kernel, here only: everywhere else the layers run fused.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """Within, `torch.func.jvp` works through attention. Raises ValueError, with a remedy, where a model's own attention
+    kernel has no forward mode."""
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch's own forward mode loads TorchScript, which torch deprecates.
+        warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
+        try:
+            yield
+        except (NotImplementedError, RuntimeError) as error:
+            if "forward" not in str(error).lower() or isinstance(error, RecursionError):
+                raise
+            reason = str(error).partition("\n")[0][:200]
+            raise ValueError(
+                f"this model's layers have no forward-mode derivative ({reason}); use its plain attention (set "
+                '"attn_implementation": "eager" in its config.json), or a method that needs none: melbo, or the '
+                "exponential dct started at random"
+            ) from error
