@@ -1,4 +1,4 @@
-"""unbraid demo | plan | train | sweep | eval | report | export | cache | list"""
+"""unbraid demo | plan | train | sweep | eval | report | steer | export | cache | list"""
 
 import argparse
 import os
@@ -23,6 +23,9 @@ EVAL_ROWS = 32_768
 """Held-out activations a cache keeps: what the evals read."""
 
 LINE_SECONDS = 30.0
+
+NOTICED = 0.01
+"""Change of a probability below which steering is said to do nothing."""
 
 DEMO_EVALS = {
     "demo_world": ["fidelity", "recovery", "absorption", "splitting", "controllability"],
@@ -123,6 +126,20 @@ def arguments() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", type=Path, help="run folders")
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
     report.add_argument("--scores", type=Path, help="also write the rows behind every number to this JSON file")
+    steered = command("steer", run_steer, "show what a model writes with one latent's atom added to its activations")
+    steered.add_argument("run_folder", type=Path, help="a run folder of a language model")
+    steered.add_argument(
+        "--latent", type=int, required=True, help="which; of MELBO's and DCT's runs 0 is the strongest"
+    )
+    steered.add_argument("--prompt", required=True, help="text the model goes on from")
+    steered.add_argument("--scale", type=float, default=1.0, help="how many units, below 0 against it (default: 1)")
+    steered.add_argument(
+        "--unit", choices=["auto", "own", "radius"], default="auto",
+        help="own: the 95th percentile of the latent's codes; radius: where the layers after stop being linear; "
+        "auto: radius for runs of MELBO and DCT, else own",
+    )  # fmt: skip
+    steered.add_argument("--tokens", type=int, default=30, help="how many to write (default: 30)")
+    steered.add_argument("--top", type=int, default=8, help="changed next tokens shown (default: 8)")
     export = command("export", run_export, "copy a run's dictionary into a folder for another library")
     export.add_argument("run_folder", type=Path, help="a run folder")
     export.add_argument("--out", type=Path, required=True, help="the new folder; an existing one is never overwritten")
@@ -457,6 +474,40 @@ def beside(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
             raise
         finally:
             reader.join()
+
+
+def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from unbraid.run import Run
+    from unbraid.steering import steer
+
+    run = Run.open(options.run_folder, packages(options))
+    found = steer(
+        run, options.latent, options.prompt, scale=options.scale, unit=options.unit, tokens=options.tokens,
+        top=options.top,
+    )  # fmt: skip
+    console = Console()
+    console.print(
+        f"latent {options.latent}, {options.scale:g} times {found.unit}: a push of {found.size:.3g}, "
+        f"{abs(found.relative):.2g} of the activations' median norm\n",
+        highlight=False,
+    )
+    for title, text in (("without", found.before), ("with", found.after)):
+        console.print(f"[bold]{title:<8}[/bold]{escape(options.prompt)} [cyan]{escape(text)}[/cyan]", highlight=False)
+    table = Table(
+        "next token", "without", "with", "change", title="\nprobabilities that changed most", title_justify="left"
+    )
+    for token in found.expected:
+        table.add_row(
+            escape(token.token), f"{token.before:.3f}", f"{token.after:.3f}", f"{token.after - token.before:+.3f}"
+        )
+    console.print(table)
+    if max(abs(token.after - token.before) for token in found.expected) < NOTICED:
+        console.print(f"nothing changes by {NOTICED:g}: try a larger --scale, or another latent")
+    return 0
 
 
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:

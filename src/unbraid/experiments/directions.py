@@ -1,0 +1,89 @@
+"""MELBO and DCT as methods of their own: directions fitted to the layers after, beside random, principal and true ones.
+
+Nothing is trained: atoms are the fitted directions, strongest first, read by their transpose. The two-stage members go
+on to train an encoder for them, decoder frozen.
+"""
+
+from unbraid.activation import BatchTopK, TopK
+from unbraid.causal.exponential_dct import ExponentialDct
+from unbraid.causal.fit import SliceFit
+from unbraid.causal.linear_dct import LinearDct
+from unbraid.causal.melbo import Melbo
+from unbraid.causal.quadratic_dct import QuadraticDct
+from unbraid.dictionary import PrincipalComponents
+from unbraid.experiment import Training
+from unbraid.experiments.methods import ceilings
+from unbraid.objective import Objective
+from unbraid.sources.language_model import LanguageModel
+from unbraid.sources.world import World
+from unbraid.sweep import Member, Study
+from unbraid.terms.reconstruction import Reconstruction
+
+
+def fits(steps: int) -> dict[str, SliceFit]:
+    """Every method; MELBO takes so many steps for each direction, the authors 300."""
+    return {
+        "melbo": Melbo(steps=steps),
+        "melbo-joint": Melbo(orthogonality="joint"),
+        "melbo-repelled": Melbo(orthogonality="repelled"),
+        "linear-dct": LinearDct(),
+        "projected-dct": LinearDct(form="projected"),
+        "power-iteration": LinearDct(form="power"),
+        "quadratic-dct": QuadraticDct(),
+        "exponential-dct": ExponentialDct(),
+        "exponential-dct-ogi": ExponentialDct(solver="ogi"),
+        "exponential-dct-sogi": ExponentialDct(solver="sogi"),
+    }
+
+
+def fitted(l0: int, *, steps: int = 300) -> dict[str, Member]:
+    """Every method, and its controls; codes keep the l0 largest projections."""
+    plain = Objective(reconstruction=Reconstruction())
+    kept = TopK(l0)
+    found = fits(steps)
+    members = {
+        f"{name}-l0_{l0}": Member(objective=plain, activation=kept, init=fit, trained=False)
+        for name, fit in found.items()
+    }
+    two_stage = Member(objective=plain, activation=BatchTopK(l0), init=found["exponential-dct"], frozen=("W_dec",))
+    controls = {
+        f"random-directions-l0_{l0}": Member(objective=plain, activation=kept, trained=False, control=True),
+        f"pca-l0_{l0}": Member(
+            objective=plain, activation=kept, init=PrincipalComponents(), trained=False, control=True
+        ),
+        f"frozen-decoder-l0_{l0}": Member(
+            objective=plain, activation=BatchTopK(l0), frozen=("W_dec",), control=True
+        ),
+    }  # fmt: skip
+    return members | {f"two-stage-l0_{l0}": two_stage} | controls
+
+
+def directions() -> Study:
+    """MELBO and every DCT on a world whose factors act downstream, three seeds: are its directions found?"""
+    source = World(factors=32, d_in=32, l0=3.0, roots=4, interactions=8)
+    return Study(
+        source=source,
+        d_sae=32,
+        training=Training(tokens=200_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        members=fitted(3) | ceilings(),
+    )
+
+
+def directions_language() -> Study:
+    """The same on the embedded model: which of its language's variables do the directions move?"""
+    return Study(
+        source=LanguageModel(text="language://6000", buffer_tokens=32_768),
+        d_sae=32,
+        training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
+        members=fitted(8, steps=50),
+    )
+
+
+def directions_lm() -> Study:
+    """The same on a language model of your own: --source.model, --source.layer, --source.text, --d-sae."""
+    return Study(
+        source=LanguageModel(model="EleutherAI/pythia-70m-deduped", layer=2, text="hf://monology/pile-uncopyrighted"),
+        d_sae=32,
+        training=Training(tokens=2_000_000),
+        members=fitted(16, steps=50),
+    )
