@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from tests.small import WORLD, experiment
+
 from unbraid.causal.linear_dct import LinearDct
 from unbraid.causal.melbo import Melbo
 from unbraid.experiment import Experiment
