@@ -4,6 +4,8 @@ Nothing is trained: atoms are the fitted directions, strongest first, read by th
 on to train an encoder for them, decoder frozen.
 """
 
+from dataclasses import replace
+
 from unbraid.activation import BatchTopK, TopK
 from unbraid.causal.exponential_dct import ExponentialDct
 from unbraid.causal.fit import SliceFit
@@ -20,27 +22,28 @@ from unbraid.sweep import Member, Study
 from unbraid.terms.reconstruction import Reconstruction
 
 
-def fits(steps: int) -> dict[str, SliceFit]:
-    """Every method; MELBO takes so many steps for each direction, the authors 300."""
+def fits(each: int, steps: int) -> dict[str, SliceFit]:
+    """Every method. `each`: MELBO's steps for one direction after another (the authors: 300). `steps`: of what moves all
+    directions at once."""
     return {
-        "melbo": Melbo(steps=steps),
-        "melbo-joint": Melbo(orthogonality="joint"),
-        "melbo-repelled": Melbo(orthogonality="repelled"),
+        "melbo": Melbo(steps=each),
+        "melbo-joint": Melbo(orthogonality="joint", steps=steps),
+        "melbo-repelled": Melbo(orthogonality="repelled", steps=steps),
         "linear-dct": LinearDct(),
         "projected-dct": LinearDct(form="projected"),
         "power-iteration": LinearDct(form="power"),
         "quadratic-dct": QuadraticDct(),
-        "exponential-dct": ExponentialDct(),
+        "exponential-dct": ExponentialDct(steps=steps),
         "exponential-dct-ogi": ExponentialDct(solver="ogi"),
         "exponential-dct-sogi": ExponentialDct(solver="sogi"),
     }
 
 
-def fitted(l0: int, *, steps: int = 300) -> dict[str, Member]:
+def fitted(l0: int, *, each: int = 300, steps: int = 300, contexts: int = 8) -> dict[str, Member]:
     """Every method, and its controls; codes keep the l0 largest projections."""
     plain = Objective(reconstruction=Reconstruction())
     kept = TopK(l0)
-    found = fits(steps)
+    found = {name: replace(fit, contexts=contexts) for name, fit in fits(each, steps).items()}
     members = {
         f"{name}-l0_{l0}": Member(objective=plain, activation=kept, init=fit, trained=False)
         for name, fit in found.items()
@@ -75,7 +78,7 @@ def directions_language() -> Study:
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
         d_sae=32,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
-        members=fitted(8, steps=50),
+        members=fitted(8, each=50, steps=100, contexts=4),
     )
 
 
@@ -85,5 +88,5 @@ def directions_lm() -> Study:
         source=LanguageModel(model="EleutherAI/pythia-70m-deduped", layer=2, text="hf://monology/pile-uncopyrighted"),
         d_sae=32,
         training=Training(tokens=2_000_000),
-        members=fitted(16, steps=50),
+        members=fitted(16, each=50, steps=100),
     )
