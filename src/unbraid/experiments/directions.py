@@ -23,8 +23,8 @@ from unbraid.terms.reconstruction import Reconstruction
 
 
 def fits(each: int, steps: int) -> dict[str, SliceFit]:
-    """Every method. `each`: MELBO's steps for one direction after another (the authors: 300). `steps`: of what moves all
-    directions at once."""
+    """Every method. `each`: MELBO's steps for one direction after another (the authors: 300). `steps`: of what moves
+    all directions at once."""
     return {
         "melbo": Melbo(steps=each),
         "melbo-joint": Melbo(orthogonality="joint", steps=steps),
