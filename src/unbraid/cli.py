@@ -42,7 +42,7 @@ every field of an experiment is a flag: unbraid train world --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. 0: done; 1: some evals failed; 2: cannot be done as asked; 130: stopped, and saved."""
+    """Entry point. 0: done; 1: some runs or evals failed; 2: cannot be done as asked; 130: stopped, and saved."""
     parser = arguments()
     options, rest = parser.parse_known_args(argv)
     if rest and not getattr(options, "overridable", False):
@@ -296,13 +296,14 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
     from unbraid.plan import budget
     from unbraid.run import finished
     from unbraid.sweep import cohorts
-    from unbraid.train import Interrupted, train
+    from unbraid.train import Failed, Interrupted, left_to_train, train
 
+    failed = 0
     for cohort in cohorts(experiments):
-        todo = [e for e in cohort if not finished(options.out / e.folder)]
+        todo = list(left_to_train(cohort, options.out, anew=options.overwrite).values())
         if todo and not refuse(budget(todo, options.out)):
             return 2
-        done = len(cohort) - len(todo)
+        done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         try:
             with progress_of(f"training {len(todo)}") as watch:
@@ -313,8 +314,13 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
         except Interrupted as where:
             print(where, file=sys.stderr)
             return 130
+        except Failed as error:
+            print(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
+            failed += len(error.reasons)
+    if failed == len(experiments):
+        return 1
     print(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
-    return 0
+    return 1 if failed else 0
 
 
 @contextmanager
@@ -350,12 +356,14 @@ def progress_of(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.failure import failure
     from unbraid.run import Run, finished
 
     folders = run_folders(options.runs)
     done = [path for path in folders if finished(path)]
     for path in set(folders) - set(done):
-        print(f"passed over {path}: not finished; continue it with --resume", file=sys.stderr)
+        reason = failure(path) or "not finished; continue it with --resume"
+        print(f"passed over {path}: {reason}", file=sys.stderr)
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
     return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
