@@ -90,10 +90,8 @@ def block_inputs(
     order = torch.randperm(step.z.batch, generator=step.rng)[:rows].to(block.device)
     found = gather(step.z, order).restricted(block)
     values = torch.log1p(found.values[:, 0].clamp_min(0) / unit[found.latents])
-    table = values.new_zeros(len(order), len(block))
-    at = (found.rows, found.places)
-    gates = table.index_put(at, torch.ones_like(values.detach()))
-    return torch.cat([gates, table.index_put(at, values)], 1)
+    gates = torch.ones_like(values.detach())
+    return torch.cat([found.table(gates), found.table(values)]).T.contiguous()
 
 
 def shuffled(inputs: Float[Tensor, "rows inputs"], rng: torch.Generator) -> Float[Tensor, "rows inputs"]:
