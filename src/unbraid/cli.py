@@ -228,8 +228,12 @@ def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
         possible = refuse(found) and possible
         if possible:
             with console.status("measuring a few steps of every member"):
-                seconds = estimate(cohort)
-            print(f"time          {duration(seconds)}, from measured steps")
+                measured = estimate(cohort)
+            print(
+                f"terms         keep {gigabytes(measured.kept)} of memory more, {gigabytes(measured.in_checkpoints)} of "
+                "disk; what a step makes and frees, as passes through the layers after, is not counted"
+            )
+            print(f"time          {duration(measured.seconds)}, from measured steps")
     return 0 if possible else 2
 
 
@@ -241,15 +245,18 @@ def refuse(found: "Budget") -> bool:
     return not problems
 
 
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
 def described(found: "Budget") -> list[str]:
-    gigabytes = lambda n: f"{n / 1e9:.2f} GB"
     available = f"{found.available:,.0f}" if found.available != float("inf") else "no end to what is"
     return [
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
         f"tokens        {found.tokens:,} needed, {available} available",
         f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
         f"cache         {gigabytes(found.cache)} more if you write the activations to disk (unbraid cache)",
-        f"memory        {gigabytes(found.memory)} besides the model, {gigabytes(found.memory_free)} free",
+        f"memory        {gigabytes(found.memory)} besides the model and terms, {gigabytes(found.memory_free)} free",
     ]
 
 
