@@ -229,10 +229,9 @@ def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
         if possible:
             with console.status("measuring a few steps of every member"):
                 measured = estimate(cohort)
-            print(
-                f"terms         keep {gigabytes(measured.kept)} of memory more, {gigabytes(measured.in_checkpoints)} of "
-                "disk; what a step makes and frees, as passes through the layers after, is not counted"
-            )
+            kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
+            freed = "what a step makes and frees, as passes through the layers after, is not counted"
+            print(f"terms         keep {kept} more, and {on_disk} on disk; {freed}")
             print(f"time          {duration(measured.seconds)}, from measured steps")
     return 0 if possible else 2
 
