@@ -153,6 +153,13 @@ def test_a_saturated_discriminator_stops_its_own_member_alone(tmp_path, monkeypa
     assert finished(tmp_path / experiment("plain").folder)
 
 
+def test_atoms_that_cannot_be_factorised_stop_their_member_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Breaks, "__call__", lambda self, step: TermOutput(torch.linalg.cholesky(-torch.eye(2)).sum()))
+    with pytest.raises(Failed, match="sick-s0-.* stopped at step 1 for good: linalg.cholesky"):
+        train([sick(), experiment("plain")], tmp_path)
+    assert finished(tmp_path / experiment("plain").folder)
+
+
 def test_an_error_that_is_not_the_members_own_stops_everything(tmp_path, monkeypatch):
     monkeypatch.setattr(Breaks, "__call__", lambda self, step: 1 / 0)
     with pytest.raises(ZeroDivisionError):

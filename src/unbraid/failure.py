@@ -12,7 +12,7 @@ from unbraid.files import read_json, write_json
 MARK = "failed.json"
 
 
-def mark_failed(folder: Path, step: int, error: ValueError) -> None:
+def mark_failed(folder: Path, step: int, error: Exception) -> None:
     where = "".join(traceback.format_exception(error))
     write_json(folder / MARK, {"step": step, "error": str(error), "traceback": where})
 

@@ -37,6 +37,8 @@ from unbraid.supply import Supply
 SAMPLE_ROWS = 32_768
 """Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
 LOGGED_STEPS = 200
+OWN_FAULTS = (ValueError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
+"""What one member's numbers can cause; anything else (no memory, a bug) stops the cohort."""
 
 
 class BadGradient(ValueError):
@@ -249,8 +251,8 @@ def train(
     `resume` (continue it) or `overwrite` (start anew). A checkpoint is written every `checkpoint_seconds`, or every
     `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`.
 
-    A member whose step raises ValueError drops out, marked (`failure`) and with the checkpoints it has; once the others
-    are finished, `Failed` says why. It is not tried again but by `overwrite`.
+    A member whose step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the checkpoints it has; once
+    the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
     """
     todo = left_to_train(cohort, root, anew=overwrite and not resume)
     if todo:
@@ -320,7 +322,7 @@ def _loop(
                 if index < learner.steps:
                     try:
                         metrics = learner.step(batch, index, supply)
-                    except ValueError as error:
+                    except OWN_FAULTS as error:
                         mark_failed(folder, index, error)
                         del learners[folder]
                         continue
