@@ -314,20 +314,20 @@ def _loop(
     training = next(iter(learners.values())).experiment.training
     with stopping() as stop_asked:
         for index in range(start, last):
-            if all(learner.steps <= index for learner in learners.values()):
+            going = {folder: learner for folder, learner in learners.items() if index < learner.steps}
+            if not going:
                 break  # those that had more to do have failed
             batch = next(stream).to(training.device)
             supply = Supply(stream.source, training.data_seed, index)
-            for folder, learner in list(learners.items()):
-                if index < learner.steps:
-                    try:
-                        metrics = learner.step(batch, index, supply)
-                    except OWN_FAULTS as error:
-                        mark_failed(folder, index, error)
-                        del learners[folder]
-                        continue
-                    if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
-                        log(folder, index, training.batch_size, learner, metrics, stream.position)
+            for folder, learner in going.items():
+                try:
+                    metrics = learner.step(batch, index, supply)
+                except OWN_FAULTS as error:
+                    mark_failed(folder, index, error)
+                    del learners[folder]
+                    continue
+                if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
+                    log(folder, index, training.batch_size, learner, metrics, stream.position)
             if watch is not None:
                 watch((index + 1) * training.batch_size, last * training.batch_size)
             if index + 1 < last and (due.now(index + 1) or stop_asked()):
