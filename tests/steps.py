@@ -1,13 +1,15 @@
 """Steps worked out by hand: a few rows, a few atoms, in float64."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from unbraid.activation import Activation, ReLU
 from unbraid.dictionary import Dictionary, Path
-from unbraid.objective import Step
-from unbraid.source import Batch, Contexts
+from unbraid.objective import Step, no_counterfactuals
+from unbraid.source import Batch, Contexts, Counterfactuals
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -31,13 +33,17 @@ def with_atoms(atoms: Tensor, activation: Activation | None = None) -> Dictionar
 
 
 def step(
-    dictionary: Dictionary, x: Tensor, *, seed: int = 0, path: Path = "auto", memory: dict[str, Tensor] | None = None
-) -> Step:
+    dictionary: Dictionary, x: Tensor, *, seed: int = 0, path: Path = "auto", memory: dict[str, Tensor] | None = None,
+    progress: float = 0.5, documents: Tensor | None = None, positions: Tensor | None = None,
+    counterfactuals: Callable[[], Counterfactuals] = no_counterfactuals,
+) -> Step:  # fmt: skip
+    """Every row a document of its own, unless `documents` says otherwise."""
     index = torch.arange(len(x))
+    of = Batch(x.detach(), index, index if documents is None else documents, index if positions is None else positions)
     return Step(
-        x=x, z=dictionary.encode(x, path), dictionary=dictionary, batch=Batch(x, index, index, index),
-        dead=torch.zeros(dictionary.d_sae, dtype=torch.bool), progress=0.5, contexts=no_contexts, rng=rng(seed),
-        memory={} if memory is None else memory,
+        x=x, z=dictionary.encode(x, path), dictionary=dictionary, batch=of,
+        dead=torch.zeros(dictionary.d_sae, dtype=torch.bool), progress=progress, contexts=no_contexts, rng=rng(seed),
+        counterfactuals=counterfactuals, memory={} if memory is None else memory,
     )  # fmt: skip
 
 

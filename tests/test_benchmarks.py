@@ -6,9 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import peers, run, worker
+from benchmarks import peers, run, terms, worker
 from benchmarks.contender import CannotRun, Contender, Setting
 from benchmarks.contenders import floor, unbraid
+
+from unbraid import catalog
+from unbraid.objective import Term
+from unbraid.sources.world import World
+from unbraid.terms.gate_kl import GateKl
+from unbraid.terms.masked import Masked
 
 SMALL = {"d_in": 16, "batch": 64, "k": 2}
 
@@ -175,3 +181,38 @@ def test_an_installed_peer_is_not_installed_again(tmp_path, monkeypatch):
 
 def test_a_contender_without_parameters_has_no_state():
     assert Contender(lambda index, x: None).state_bytes() == 0
+
+
+TINY = terms.Bench(d_in=16, d_sae=64, batch=128, k=4)
+
+
+def added(term: Term, monkeypatch, patched: Any, name: str, seconds: float) -> tuple[float, float]:
+    """What the benchmark says when nothing but a call of `patched.name` takes time."""
+    clock, original = [0.0], getattr(patched, name)
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        clock[0] += seconds
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(patched, name, slow)
+    monkeypatch.setattr(terms.time, "process_time", lambda: clock[0])
+    world = TINY.world()
+    return terms.measure(TINY, world, TINY.batches(world, 2), term, 2, jump=False)
+
+
+def test_drawing_corrupted_rows_is_not_a_terms_own_cost(monkeypatch):
+    assert added(Masked(), monkeypatch, World, "corrupted", 100.0) == (0.0, 0.0)
+
+
+def test_what_a_term_does_now_and_then_is_averaged_over_its_applications(monkeypatch):
+    assert added(GateKl(apart=4), monkeypatch, GateKl, "_inactive", 8.0) == (0.0, 2.0)
+
+
+def test_every_term_is_timed_and_its_row_is_kept(tmp_path, capsys):
+    out = tmp_path / "terms.json"
+    tiny = ["--d-in", "16", "--d-sae", "64", "--batch", "128", "--k", "4", "--repetitions", "1", "--out", str(out)]
+    terms.main(tiny)
+    rows = json.loads(out.read_text())
+    assert [row["term"] for row in rows] == [name for name in catalog.terms() if name not in terms.NOT_PENALTIES]
+    assert all(row["plain_seconds"] > 0 and row["d_sae"] == 64 for row in rows)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
 from unbraid import dictionary as dictionary_module
 from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.codes import Codes, DenseCodes, SparseCodes, Support, encoded
+from unbraid.codes import Codes, DenseCodes, SparseCodes, Support, encoded, looked_up
 from unbraid.dictionary import Dictionary, Path
 
 WIDTHS = (1, 9, 10, D_SAE)
@@ -157,3 +157,11 @@ def test_no_tensor_of_a_sparse_step_is_larger_than_a_chunk_or_a_weight(activatio
     # Neither batch x d_sae (32,768 elements) nor active pairs x d_in (about 8,000) is ever formed.
     assert z.support.latents.numel() * d_in > chunk * d_sae
     assert seen.largest <= max(chunk * d_sae, d_in * d_sae), seen.by
+
+
+def test_keys_are_looked_up_where_they_are_and_said_to_be_missing_where_not():
+    keys, wanted = torch.tensor([2, 3, 7]), torch.tensor([[7, 1, 9], [3, 2, 5]])
+    place, there = looked_up(keys, wanted)
+    assert there.tolist() == [[True, False, False], [True, True, False]]
+    assert torch.equal(keys[place][there], wanted[there])
+    assert looked_up(keys[:0], wanted)[1].sum() == 0 and looked_up(keys, wanted[:0])[0].shape == (0, 3)

@@ -68,6 +68,13 @@ def test_the_readme_lists_every_member(header, known):
     assert {name for row in rows for name in row.replace("`", "").split(", ")} == set(known())
 
 
+def test_the_readme_says_of_every_term_what_it_reads():
+    (table,) = re.findall(r"^\| term \|.*\| reads \|\n((?:\|.*\n)+)", README, re.M)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[1:]]
+    said = {name.strip("`"): reads for names, _, reads in rows for name in names.split(", ")}
+    assert said == {name: ", ".join(kind.reads) for name, kind in catalog.terms().items()}
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/index.md", "docs/concepts.md"])
 def test_links_and_named_files_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

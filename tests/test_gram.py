@@ -27,6 +27,14 @@ def test_a_split_half_sum_worked_out_by_hand():
     assert split_half(columns(copies), columns(copies)).item() == pytest.approx(4 * 0.25 - 2 * 0.25)
 
 
+def test_a_table_puts_every_entry_where_it_belongs():
+    dense = mixed(30, 2)
+    made = columns(dense)
+    assert torch.equal(made.table(made.values[:, 0]), dense.T)
+    fewer = torch.tensor([7, 2])
+    assert torch.equal(made.restricted(fewer).table(made.restricted(fewer).values[:, 0]), dense.T[fewer])
+
+
 @pytest.mark.parametrize("r", [1, 3])
 def test_products_and_their_gradients_equal_the_dense_ones(r: int):
     first, second = mixed(80, 1, r).requires_grad_(), mixed(60, 5, r).requires_grad_()

@@ -1,4 +1,4 @@
-"""The estimate of a step's time counts every term at its cadence."""
+"""The estimate of a step's time counts every term at its cadence, and of memory what terms keep."""
 
 from dataclasses import replace
 
@@ -6,9 +6,11 @@ import pytest
 
 from tests.small import WORLD, experiment
 from unbraid import plan
+from unbraid.checkpoint import load_checkpoint, steps_saved
 from unbraid.source import Stream
 from unbraid.terms.l1 import L1
-from unbraid.train import Learner, fitting_sample
+from unbraid.terms.support import Support
+from unbraid.train import Learner, fitting_sample, train
 
 
 @pytest.mark.parametrize("steps", [1000, 391, 41])
@@ -32,3 +34,21 @@ def test_terms_of_different_cadences_are_each_counted_at_their_share(monkeypatch
     stream = Stream(WORLD, asked.training.batch_size, seed=0)
     assert plan.measured(learner, stream, 0) == pytest.approx(1 + 3 * 10)
     assert max(seen) < steps
+
+
+def test_what_terms_keep_is_as_much_as_a_checkpoint_holds_of_it(tmp_path):
+    base = experiment("banked", support=Support(start=0.2))
+    untrained = replace(base, name="untrained", training=replace(base.training, tokens=0))
+    found = plan.estimate([base, experiment("plain"), untrained])
+
+    def stop(tokens: int, total: int) -> None:
+        if tokens == 39 * 160:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train([base], tmp_path, checkpoint_steps=38, watch=stop)
+    (step,) = steps_saved(tmp_path / base.folder)
+    tensors, _, _ = load_checkpoint(tmp_path / base.folder, step)
+    held = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("memory/"))
+    assert found.kept == held > 64 * 64 * 16, "a ring of 64 entries a latent, of 16 bytes each, and averages"
+    assert found.seconds > 0

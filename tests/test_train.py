@@ -107,11 +107,15 @@ train(mixed_cohort(), Path(sys.argv[1]), checkpoint_steps=10, watch=watch)
 
 
 def run_until(how: str, root: Path) -> int:
+    return run_apart(KILLED.format(how=how), root)
+
+
+def run_apart(code: str, root: Path) -> int:
+    """The exit status of Python that is given a folder, in a process that may be killed."""
     here = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(here)}
-    return subprocess.run(
-        [sys.executable, "-c", KILLED.format(how=how), str(root)], env=environment, cwd=here, capture_output=True
-    ).returncode
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
+    command = [sys.executable, "-c", code, str(root)]
+    return subprocess.run(command, env=environment, cwd=here, capture_output=True).returncode
 
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):

@@ -46,7 +46,7 @@ every field of an experiment is a flag: unbraid train world --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. 0: done; 1: some evals failed; 2: cannot be done as asked; 130: stopped, and saved."""
+    """Entry point. 0: done; 1: some runs or evals failed; 2: cannot be done as asked; 130: stopped, and saved."""
     parser = arguments()
     options, rest = parser.parse_known_args(argv)
     if rest and not getattr(options, "overridable", False):
@@ -246,8 +246,11 @@ def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
         possible = refuse(found) and possible
         if possible:
             with console.status("measuring a few steps of every member"):
-                seconds = estimate(cohort)
-            print(f"time          {duration(seconds)}, from measured steps")
+                measured = estimate(cohort)
+            kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
+            freed = "what a step makes and frees, as passes through the layers after, is not counted"
+            print(f"terms         keep {kept} more, and {on_disk} on disk; {freed}")
+            print(f"time          {duration(measured.seconds)}, from measured steps")
     return 0 if possible else 2
 
 
@@ -259,15 +262,18 @@ def refuse(found: "Budget") -> bool:
     return not problems
 
 
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
 def described(found: "Budget") -> list[str]:
-    gigabytes = lambda n: f"{n / 1e9:.2f} GB"
     available = f"{found.available:,.0f}" if found.available != float("inf") else "no end to what is"
     return [
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
         f"tokens        {found.tokens:,} needed, {available} available",
         f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
         f"cache         {gigabytes(found.cache)} more if you write the activations to disk (unbraid cache)",
-        f"memory        {gigabytes(found.memory)} besides the model, {gigabytes(found.memory_free)} free",
+        f"memory        {gigabytes(found.memory)} besides the model and terms, {gigabytes(found.memory_free)} free",
     ]
 
 
@@ -314,13 +320,14 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
     from unbraid.plan import budget
     from unbraid.run import finished
     from unbraid.sweep import cohorts
-    from unbraid.train import Interrupted, train
+    from unbraid.train import Failed, Interrupted, left_to_train, train
 
+    failed = 0
     for cohort in cohorts(experiments):
-        todo = [e for e in cohort if not finished(options.out / e.folder)]
+        todo = list(left_to_train(cohort, options.out, anew=options.overwrite).values())
         if todo and not refuse(budget(todo, options.out)):
             return 2
-        done = len(cohort) - len(todo)
+        done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         try:
             with progress() as see:
@@ -333,8 +340,13 @@ def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> i
         except Interrupted as where:
             print(where, file=sys.stderr)
             return 130
+        except Failed as error:
+            print(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
+            failed += len(error.reasons)
+    if failed == len(experiments):
+        return 1
     print(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
-    return 0
+    return 1 if failed else 0
 
 
 @contextmanager
@@ -371,12 +383,14 @@ def progress() -> Iterator[Callable[[str, str, int, int], None]]:
 
 
 def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.failure import failure
     from unbraid.run import Run, finished
 
     folders = run_folders(options.runs)
     done = [path for path in folders if finished(path)]
     for path in set(folders) - set(done):
-        print(f"passed over {path}: not finished; continue it with --resume", file=sys.stderr)
+        reason = failure(path) or "not finished; continue it with --resume"
+        print(f"passed over {path}: {reason}", file=sys.stderr)
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
     return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)

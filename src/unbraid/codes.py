@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -70,6 +70,16 @@ class Support:
 def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
     """Where each bag begins when bags of these sizes stand in a row."""
     return counts.cumsum(0) - counts
+
+
+def looked_up(
+    keys: Int[Tensor, " nnz"], wanted: Int[Tensor, "*fold"]
+) -> tuple[Int[Tensor, "*fold"], Bool[Tensor, "*fold"]]:
+    """Where each wanted key stands among ascending ones, and whether it is there; if not, the place means nothing."""
+    if not len(keys):
+        return torch.zeros_like(wanted), torch.zeros_like(wanted, dtype=torch.bool)
+    place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+    return place, keys[place] == wanted
 
 
 class Codes(ABC):

@@ -2,7 +2,7 @@
 
     GAIN times two hidden layers of rectifiers, each matrix divided by its largest singular value (Miyato et al. 2018)
 
-Its logit estimates log p(z) / prod_i p(z_i). It is trained by Adam, one step a call, with nothing but a dictionary of
+Its logit estimates log p(z) / prod_i p(z_i). It is trained by `adam`, one step a call, with nothing but a dictionary of
 tensors to keep, so it is saved and resumed with a term's memory.
 """
 
@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear, normalize, softplus
 
+from unbraid.adam import at_rest, stepped
+
 HIDDEN = 256
 LAYERS = 3
-EPSILON = 1e-8
 GAIN = 4.0
 """Largest slope of the logit. Were it 1, a gate that opens could not move the logit by more than 1."""
 SLOPE = 0.2
@@ -28,7 +29,7 @@ Rows = Float[Tensor, "rows inputs"]
 def fresh(inputs: int, like: Tensor, rng: torch.Generator) -> State:
     """Random weights, empty moments, random singular vectors."""
     widths = [inputs, *[HIDDEN] * (LAYERS - 1), 1]
-    state: State = {"steps": torch.zeros((), dtype=torch.long)}
+    state: State = {}
     for layer in range(LAYERS):
         rows, columns = widths[layer + 1], widths[layer]
         weight = torch.randn(rows, columns, generator=rng, dtype=torch.float64) * (2 / columns) ** 0.5
@@ -36,9 +37,8 @@ def fresh(inputs: int, like: Tensor, rng: torch.Generator) -> State:
         state[f"singular.{layer}"] = normalize(torch.randn(rows, generator=rng, dtype=torch.float64), dim=0)
         for _ in range(8):
             state[f"singular.{layer}"] = power_step(state, layer)
-    for name in parameters(state):
-        state |= {f"first.{name}": torch.zeros_like(state[name]), f"second.{name}": torch.zeros_like(state[name])}
-    return {name: value if name == "steps" else value.to(like) for name, value in state.items()}
+    state = {name: value.to(like) for name, value in state.items()}
+    return state | at_rest({name: state[name] for name in parameters(state)})
 
 
 def parameters(state: Mapping[str, Tensor]) -> list[str]:
@@ -66,18 +66,8 @@ def trained(state: State, codes: Rows, mixed: Rows, lr: float, betas: tuple[floa
     with torch.enable_grad():
         free = {name: state[name].detach().requires_grad_() for name in names}
         loss = softplus(-logits(state | free, codes)).mean() + softplus(logits(state | free, mixed)).mean()
-        grads = torch.autograd.grad(loss, list(free.values()))
-    # A gradient may come transposed; in another order the same numbers multiply to others, and files keep no order.
-    grads = [grad.contiguous() for grad in grads]
-    count = int(state["steps"]) + 1
-    state["steps"] = torch.tensor(count)
-    for name, grad in zip(names, grads, strict=True):
-        first = betas[0] * state[f"first.{name}"] + (1 - betas[0]) * grad
-        second = betas[1] * state[f"second.{name}"] + (1 - betas[1]) * grad.square()
-        deviation = (second / (1 - betas[1] ** count)).sqrt() + EPSILON
-        state[name] = state[name] - lr * first / (1 - betas[0] ** count) / deviation
-        state |= {f"first.{name}": first, f"second.{name}": second}
-    return state
+        gradients = torch.autograd.grad(loss, list(free.values()))
+    return stepped(state, dict(zip(names, gradients, strict=True)), lr, betas)
 
 
 def power_step(state: Mapping[str, Tensor], layer: int) -> Float[Tensor, " out"]:

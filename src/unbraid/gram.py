@@ -56,6 +56,10 @@ class Columns:
         held = (places >= 0).nonzero().squeeze(1)
         return Columns(self.values[held], self.rows[held], places[held], self.batch, self.kept[to])
 
+    def table(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, "width rows"]:
+        """One number an entry, where it belongs in a dense row of each latent. Differentiable."""
+        return values.new_zeros(len(self.kept), self.batch).index_put_((self.places, self.rows), values)
+
     def means(self) -> Float[Tensor, "width r"]:
         return self._sums(self.values) / self.batch
 
@@ -140,7 +144,7 @@ class _Products(torch.autograd.Function):
         total = left.new_zeros(a.batch, b.batch)
         for f in range(left.shape[1]):
             total += embedding_bag(
-                a.places, _table(right[:, f], b), a_starts, per_sample_weights=left[:, f].contiguous(), mode="sum"
+                a.places, b.table(right[:, f]), a_starts, per_sample_weights=left[:, f].contiguous(), mode="sum"
             )
         return total
 
@@ -160,14 +164,8 @@ class _Products(torch.autograd.Function):
 def _pull(grad: Float[Tensor, "rows others"], own: Columns, values: Tensor, other: Columns) -> Float[Tensor, "nnz r"]:
     """For each entry, its row of `grad` times the other's column."""
     at = _starts(own)
-    parts = [pair_products(grad, _table(v.contiguous(), other), own.places, own.rows, at) for v in values.unbind(1)]
+    parts = [pair_products(grad, other.table(v), own.places, own.rows, at) for v in values.unbind(1)]
     return torch.stack(parts, 1)
-
-
-def _table(values: Float[Tensor, " nnz"], columns: Columns) -> Float[Tensor, "width rows"]:
-    table = values.new_zeros(len(columns.kept), columns.batch)
-    table.view(-1)[columns.places * columns.batch + columns.rows] = values
-    return table
 
 
 def _starts(columns: Columns) -> Int[Tensor, " rows"]:

@@ -37,7 +37,9 @@ class Budget:
     cache: int
     """Bytes the activations would take on disk, should one write them there: `unbraid cache`."""
     memory: int
-    """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer; the model apart."""
+    """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer. Not counted: the
+    model, what terms keep (`Estimate.kept`), and what a step makes and frees, above all passes through the layers
+    after."""
     memory_free: int
 
     def problems(self) -> list[str]:
@@ -58,6 +60,20 @@ class Budget:
                 "fewer latents, or set a smaller --source.buffer-tokens"
             )
         return found
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What only measured steps can tell."""
+
+    seconds: float
+    kept: int
+    """Bytes that terms of all members keep from step to step: banks, averages, small networks. Checkpoints hold them
+    too."""
+
+    @property
+    def in_checkpoints(self) -> int:
+        return (KEPT + 1) * self.kept
 
 
 def budget(cohort: Sequence[Experiment], out: Path) -> Budget:
@@ -84,8 +100,8 @@ def budget(cohort: Sequence[Experiment], out: Path) -> Budget:
     )  # fmt: skip
 
 
-def estimate(cohort: Sequence[Experiment]) -> float:
-    """Seconds training would take, from a few measured steps of every member and one harvested block."""
+def estimate(cohort: Sequence[Experiment]) -> Estimate:
+    """What training would take, from a few measured steps of every member and one harvested block."""
     check_needs(cohort)
     source, training = cohort[0].source, cohort[0].training
     sample = fitting_sample(source, training.data_seed)
@@ -93,13 +109,15 @@ def estimate(cohort: Sequence[Experiment]) -> float:
     before = time.monotonic()
     block = source.block(0, split="train", seed=training.data_seed)
     assert block is not None, "fitting_sample has read it"
-    harvest = (time.monotonic() - before) / len(block.rows) * longest * training.batch_size
+    seconds = (time.monotonic() - before) / len(block.rows) * longest * training.batch_size
     stream = Stream(source, training.batch_size, seed=training.data_seed)
-    return harvest + sum(
-        steps(e.training) * measured(Learner(e, sample), stream, training.data_seed)
-        for e in cohort
-        if e.training.tokens
-    )
+    kept = 0
+    for experiment in cohort:
+        if experiment.training.tokens:
+            learner = Learner(experiment, sample)
+            seconds += learner.steps * measured(learner, stream, training.data_seed)
+            kept += sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
+    return Estimate(seconds, kept)
 
 
 def measured(learner: Learner, stream: Stream, seed: int) -> float:

@@ -7,6 +7,7 @@ normaliser.safetensors              mean and scale that were folded in
 metrics.jsonl                       one row a logged step
 results/<eval>.json                 scores
 provenance.json                     versions, machine, seconds; written last, so it marks completion
+failed.json                         instead of it, of a run that cannot be trained to its end
 """
 
 import os
@@ -27,6 +28,7 @@ from unbraid.activation import BatchTopK, JumpReLU, calibrate
 from unbraid.config import OWN_PACKAGES, from_json, to_json
 from unbraid.dictionary import Dictionary
 from unbraid.experiment import Experiment
+from unbraid.failure import failure
 from unbraid.files import read_json, write_json, write_tensors
 from unbraid.formats import saelens
 from unbraid.normaliser import Normaliser
@@ -49,7 +51,8 @@ class Run:
         if not (path / "experiment.json").is_file():
             raise ValueError(f"{path} is not a run folder (no experiment.json)")
         if not finished(path):
-            raise ValueError(f"{path} is not finished: train it to the end with --resume")
+            reason = failure(path) or "is not finished: train it to the end with --resume"
+            raise ValueError(f"{path} {reason}")
         run = cls(path, packages)
         _ = run.experiment
         return run

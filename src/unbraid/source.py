@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -87,13 +87,15 @@ class Counterfactuals:
 class Source(ABC):
     """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
 
-    has_documents: ClassVar[bool] = True
-    """Whether rows come from documents that hold many of them."""
-
     @property
     @abstractmethod
     def d_in(self) -> int:
         """Width of the activations."""
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether rows come from documents that hold many of them."""
+        return True
 
     @abstractmethod
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:

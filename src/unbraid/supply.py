@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.source import Contexts, Counterfactuals, Source, Split
+from unbraid.source import Contexts, Counterfactuals, Source
 
 CONTEXTS = 4
 """Whole sequences a slice term sees in one step."""
@@ -23,24 +23,23 @@ class Supply:
     seed: int
     index: int
     """The step's."""
-    split: Split = "train"
     _drawn: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def contexts(self) -> Contexts:
         if "contexts" not in self._drawn:
-            self._drawn["contexts"] = self.source.contexts(CONTEXTS, split=self.split, seed=self._seed("contexts"))
+            self._drawn["contexts"] = self.source.contexts(CONTEXTS, split="train", seed=self._seed("contexts"))
         return self._drawn["contexts"]
 
     def counterfactuals(self) -> Counterfactuals:
         if "pairs" not in self._drawn:
             seed = self._seed("counterfactuals")
-            self._drawn["pairs"] = self.source.counterfactuals(PAIRS, split=self.split, seed=seed)
+            self._drawn["pairs"] = self.source.counterfactuals(PAIRS, split="train", seed=seed)
         return self._drawn["pairs"]
 
     def corrupted(self, share: float) -> Float[Tensor, "row d_in"]:
         if share not in self._drawn:
             seed = self._seed("corrupted")
-            self._drawn[share] = self.source.corrupted(ROWS, share=share, split=self.split, seed=seed)
+            self._drawn[share] = self.source.corrupted(ROWS, share=share, split="train", seed=seed)
         return self._drawn[share]
 
     def _seed(self, name: str) -> int:

@@ -1,9 +1,9 @@
 """The loop; there is one. It trains a cohort of dictionaries on one stream of activations.
 
 Members share the source, the batch size and the order of data, so the language model runs once for all of them; nothing
-else is shared, and each result equals training that member alone, bit for bit on the CPU. Everything random is a
-function
-of (seed, name, step), so a checkpoint needs parameters, moments, counters and a position, and no generator's state.
+else is shared, and each result equals training that member alone, bit for bit on the CPU: a member that fails drops
+out, and the others go on as if it had not been there. Everything random is a function of (seed, name, step), so a
+checkpoint needs parameters, moments, counters and a position, and no generator's state.
 """
 
 import json
@@ -26,6 +26,7 @@ from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, s
 from unbraid.config import to_json
 from unbraid.dictionary import Origin, Watch, hold_near, unwatched
 from unbraid.experiment import Experiment, Training
+from unbraid.failure import failure, forget_failure, mark_failed
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Reads, Step, culprits, evaluate
@@ -37,6 +38,8 @@ from unbraid.supply import Supply
 SAMPLE_ROWS = 32_768
 """Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
 LOGGED_STEPS = 200
+OWN_FAULTS = (ValueError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
+"""What one member's numbers can cause; anything else (no memory, a bug) stops the cohort."""
 
 
 class BadGradient(ValueError):
@@ -45,6 +48,16 @@ class BadGradient(ValueError):
 
 class Interrupted(Exception):
     """Training was asked to stop and has saved where it stands."""
+
+
+class Failed(ValueError):
+    """Members of a cohort could not go on; the others are finished."""
+
+    def __init__(self, reasons: Mapping[Path, str]):
+        """`reasons`: why, by run folder."""
+        self.reasons = dict(reasons)
+        lines = [f"{folder.name} {reason}" for folder, reason in self.reasons.items()]
+        super().__init__("\n".join([*lines, "change their settings, or start them anew with --overwrite"]))
 
 
 class Learner:
@@ -237,59 +250,92 @@ def train(
     `resume` (continue it) or `overwrite` (start anew). A checkpoint is written every `checkpoint_seconds`, or every
     `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`. `watch` is told how
     many tokens are done, `fitting` how far the initialisation of the member it names has come.
+
+    A member whose step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the checkpoints it has; once
+    the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
     """
+    todo = left_to_train(cohort, root, anew=overwrite and not resume)
+    if todo:
+        made_by = machine()
+        members = list(todo.values())
+        check_shared(members)
+        check_needs(members)
+        for folder, experiment in todo.items():
+            claim(folder, experiment, resume=resume, overwrite=overwrite)
+        source, training = members[0].source, members[0].training
+        sample = fitting_sample(source, training.data_seed)
+        learners = {folder: _started(e, sample, partial(fitting, e.name)) for folder, e in todo.items()}
+        stream = Stream(source, training.batch_size, seed=training.data_seed)
+        start, spent = restore(learners, stream)
+        started = time.monotonic() - spent
+        _loop(learners, stream, start, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
+        _save(learners, stream, sample, made_by, time.monotonic() - started)
     folders = [root / experiment.folder for experiment in cohort]
-    todo = {folder: e for folder, e in zip(folders, cohort, strict=True) if not finished(folder)}
-    if not todo:
-        return folders
-    made_by = machine()
-    members = list(todo.values())
-    check_shared(members)
-    check_needs(members)
-    for folder, experiment in todo.items():
-        claim(folder, experiment, resume=resume, overwrite=overwrite)
-    source, training = members[0].source, members[0].training
-    sample = fitting_sample(source, training.data_seed)
-    learners = {folder: Learner(e, sample, partial(fitting, e.name)) for folder, e in todo.items()}
-    stream = Stream(source, training.batch_size, seed=training.data_seed)
-    start, spent = restore(learners, stream)
-    started = time.monotonic() - spent
-    _loop(learners, stream, start, root, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
+    if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
+        raise Failed(reasons)
+    return folders
+
+
+def _started(experiment: Experiment, sample: Tensor, watch: Watch) -> Learner:
+    """Raises ValueError, naming the member, for what cannot start: nothing has been done yet for any."""
+    try:
+        return Learner(experiment, sample, watch)
+    except ValueError as error:
+        raise ValueError(f"{experiment.name}: {error}") from error
+
+
+def left_to_train(cohort: Sequence[Experiment], root: Path, *, anew: bool = False) -> dict[Path, Experiment]:
+    """By folder, the members that are neither finished nor, unless they start `anew`, known to fail."""
+    folders = {root / experiment.folder: experiment for experiment in cohort}
+    return {f: e for f, e in folders.items() if not finished(f) and (anew or not failure(f))}
+
+
+def _save(
+    learners: Mapping[Path, Learner], stream: Stream, sample: Tensor, made_by: Mapping[str, Any], seconds: float
+) -> None:
+    """Finished runs, of members that can be saved. `seconds`: of the whole cohort; a member's own is counted as an
+    equal share."""
     for folder, learner in learners.items():
-        seconds = time.monotonic() - started  # of the whole cohort; a member's own is counted as an equal share
+        training = learner.experiment.training
         provenance = {
             "seconds": round(seconds / len(learners), 2),
             "cohort": len(learners),
             "cohort_seconds": round(seconds, 1),
+            "tokens": learner.steps * training.batch_size,
+            "filtered": stream.position.filtered,
+            "device": training.device,
         }
-        provenance |= {"tokens": learner.steps * training.batch_size, "filtered": stream.position.filtered}
-        provenance["device"] = training.device
         dictionary, normaliser = learner.dictionary.cpu(), learner.normaliser.to("cpu")
-        save_run(folder, learner.experiment, dictionary, normaliser, sample, made_by | provenance)
-        drop_checkpoints(folder)
-    return folders
+        try:
+            save_run(folder, learner.experiment, dictionary, normaliser, sample, {**made_by, **provenance})
+        except ValueError as error:
+            mark_failed(folder, learner.steps, error)
+        else:
+            drop_checkpoints(folder)
 
 
 def _loop(
-    learners: Mapping[Path, Learner],
-    stream: Stream,
-    start: int,
-    root: Path,
-    watch: Watch,
-    due: "_Due",
-    started: float,
+    learners: dict[Path, Learner], stream: Stream, start: int, watch: Watch, due: "_Due", started: float
 ) -> None:
+    """Train to the end. Members that fail are taken out of `learners`."""
     last = max(learner.steps for learner in learners.values())
     training = next(iter(learners.values())).experiment.training
     with stopping() as stop_asked:
         for index in range(start, last):
+            going = {folder: learner for folder, learner in learners.items() if index < learner.steps}
+            if not going:
+                break  # those that had more to do have failed
             batch = next(stream).to(training.device)
             supply = Supply(stream.source, training.data_seed, index)
-            for folder, learner in learners.items():
-                if index < learner.steps:
+            for folder, learner in going.items():
+                try:
                     metrics = learner.step(batch, index, supply)
-                    if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
-                        log(folder, index, training.batch_size, learner, metrics, stream.position)
+                except OWN_FAULTS as error:
+                    mark_failed(folder, index, error)
+                    del learners[folder]
+                    continue
+                if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
+                    log(folder, index, training.batch_size, learner, metrics, stream.position)
             watch((index + 1) * training.batch_size, last * training.batch_size)
             if index + 1 < last and (due.now(index + 1) or stop_asked()):
                 for folder, learner in learners.items():
@@ -380,6 +426,7 @@ def claim(folder: Path, experiment: Experiment, *, resume: bool, overwrite: bool
                 f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite"
             )
         drop_checkpoints(folder)
+        forget_failure(folder)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
     write_json(folder / "experiment.json", to_json(experiment))
 

@@ -10,9 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.codes import Codes
+from unbraid.codes import Codes, looked_up, starts
 from unbraid.moments import averaged
 from unbraid.source import Batch
+
+DECAY = 0.99
+"""Of the moving averages that latents are scaled by."""
 
 
 class RowPairs(NamedTuple):
@@ -41,10 +44,10 @@ def earlier_tokens(batch: Batch, rng: torch.Generator, *, nearest: bool) -> RowP
 
 
 class Differing(NamedTuple):
-    """Entries of the pairs' codes: every latent active in either row, once a pair."""
+    """How the pairs' codes differ: every latent active in either row, once a pair."""
 
-    one: Float[Tensor, " entry"]
-    other: Float[Tensor, " entry"]
+    change: Float[Tensor, " entry"]
+    """The value in the first row less that in the second."""
     pairs: Int[Tensor, " entry"]
     latents: Int[Tensor, " entry"]
 
@@ -54,20 +57,18 @@ def side_by_side(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " pair"
     values, rows, latents = z.entries()
     keys = rows * z.d_sae + latents  # ascending: entries come row by row, latents ascending within
     per_row = torch.bincount(rows, minlength=z.batch)
-    starts = per_row.cumsum(0) - per_row
+    row_starts = starts(per_row)
 
     def of(chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Entries of the chosen rows, and which pair each belongs to."""
         counts = per_row[chosen]
         pair = torch.repeat_interleave(torch.arange(len(chosen), device=rows.device), counts)
-        within = torch.arange(len(pair), device=rows.device) - (counts.cumsum(0) - counts)[pair]
-        return starts[chosen][pair] + within, pair
+        within = torch.arange(len(pair), device=rows.device) - starts(counts)[pair]
+        return row_starts[chosen][pair] + within, pair
 
     def value_at(chosen: Tensor, pair: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Values of latents `which` in rows chosen[pair], 0 where inactive, and whether they are active."""
-        wanted = chosen[pair] * z.d_sae + which
-        place = torch.searchsorted(keys, wanted).clamp_max(max(0, len(keys) - 1))
-        active = keys[place] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool)
+        place, active = looked_up(keys, chosen[pair] * z.d_sae + which)
         return torch.where(active, values[place], 0.0), active
 
     at_one, pair_one = of(one)
@@ -76,14 +77,13 @@ def side_by_side(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " pair"
     _, shared = value_at(one, pair_other, latents[at_other])
     alone = at_other[~shared]  # active in the other row only
     return Differing(
-        torch.cat([values[at_one], torch.zeros_like(values[alone])]),
-        torch.cat([beside, values[alone]]),
+        torch.cat([values[at_one] - beside, -values[alone]]),
         torch.cat([pair_one, pair_other[~shared]]),
         torch.cat([latents[at_one], latents[alone]]),
     )
 
 
-def usual_size(z: Codes, memory: dict[str, Tensor], *, decay: float = 0.99) -> Float[Tensor, " d_sae"]:
+def usual_size(z: Codes, memory: dict[str, Tensor]) -> Float[Tensor, " d_sae"]:
     """Root mean square of each latent where it is active, from moving averages in `memory`; 1 until it has fired."""
-    rms = averaged(z, memory, decay)[0].rms()
+    rms = averaged(z, memory, DECAY)[0].rms()
     return torch.where(rms > 0, rms, 1.0)

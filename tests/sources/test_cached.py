@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small import WORLD
+from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 
 from unbraid import config
 from unbraid.source import Block, Source, Stream
 from unbraid.sources.cached import Cached, row_bytes, write_cache
+from unbraid.terms.slowness import Slowness
+from unbraid.train import check_needs
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +66,17 @@ def test_another_seed_visits_the_same_shards_in_another_order(live, folder):
         return [tuple(b.rows.x[0].tolist()) for b in found if b is not None]
 
     assert firsts(8) != firsts(3) and sorted(firsts(8)) == sorted(firsts(3)) and firsts(8) == firsts(8)
+
+
+def test_a_cache_has_documents_where_its_origin_has(live, folder, tmp_path):
+    assert live.has_documents and Cached(folder=str(folder)).has_documents
+    assert not WORLD.has_documents and not write_cache(WORLD, tmp_path / "world", seed=0, blocks=1).has_documents
+
+
+def test_a_term_that_reads_documents_is_refused_on_the_cache_of_a_world(tmp_path):
+    cached = write_cache(WORLD, tmp_path / "world", seed=0, blocks=1)
+    with pytest.raises(ValueError, match="term 'slow' reads documents, but a Cached has none"):
+        check_needs([replace(experiment(slow=Slowness()), source=cached)])
 
 
 def test_more_epochs_read_the_shards_again_in_another_order(folder):

@@ -1,12 +1,13 @@
 """Terms on two tokens of a document, or on minimal pairs: values by hand on codes one can see."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from tests import coded
+from tests.coded import identity
 
-from unbraid.activation import ReLU
-from unbraid.dictionary import Dictionary
 from unbraid.objective import Step
 from unbraid.source import Batch, Counterfactuals
 from unbraid.terms.invariance import Invariance
@@ -15,23 +16,10 @@ from unbraid.terms.temporal import Temporal
 from unbraid.views import earlier_tokens, side_by_side, usual_size
 
 
-def identity(width: int = 4) -> Dictionary:
-    """Each latent reads one coordinate."""
-    made = Dictionary(width, width, ReLU()).double()
-    made.W_dec.data.copy_(torch.eye(width))
-    made.W_enc.data.copy_(torch.eye(width))
-    return made
-
-
-def step(rows: list[list[float]], documents: list[int], positions: list[int] | None = None, **fields) -> Step:
+def step(rows: list[list[float]], documents: list[int], positions: list[int] | None = None, **given: Any) -> Step:
+    places = torch.tensor(positions) if positions else None
     x = torch.tensor(rows, dtype=torch.float64)
-    made = identity(x.shape[1])
-    index = torch.arange(len(x))
-    batch = Batch(x, index, torch.tensor(documents), torch.tensor(positions) if positions else index)
-    return Step(
-        x=x, z=made.encode(x), dictionary=made, batch=batch, dead=torch.zeros(x.shape[1], dtype=torch.bool),
-        progress=0.5, contexts=lambda: pytest.fail("no contexts here"), rng=torch.Generator().manual_seed(0), **fields,
-    )  # fmt: skip
+    return coded.step(x, documents=torch.tensor(documents), positions=places, path="auto", **given)
 
 
 def test_earlier_tokens_are_earlier_and_of_the_same_document():
@@ -66,9 +54,9 @@ def test_codes_side_by_side_equal_their_dense_rows(path):
     z = identity(6).encode(x, path)
     one, other = torch.tensor([0, 5, 7, 7]), torch.tensor([1, 2, 5, 7])
     found = side_by_side(z, one, other)
-    for rows, values in ((one, found.one), (other, found.other)):
-        dense = torch.zeros(4, 6, dtype=torch.float64).index_put((found.pairs, found.latents), values)
-        assert torch.equal(dense, x[rows].relu())
+    dense = torch.zeros(4, 6, dtype=torch.float64).index_put((found.pairs, found.latents), found.change)
+    assert torch.equal(dense, x[one].relu() - x[other].relu())
+    assert len(found.change) == int(((x[one] > 0) | (x[other] > 0)).sum())
 
 
 def test_the_scale_is_that_of_active_values_and_remembers():

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from unbraid.failure import failure
 from unbraid.files import read_json, write_text
 
 COLUMNS = [
@@ -166,7 +167,7 @@ def read_study(folders: Sequence[Path]) -> Study:
         if (folder / "provenance.json").is_file():
             runs.append(read_run(folder))
         else:
-            skipped.append((folder.name, "not finished (no provenance.json): train it to the end"))
+            skipped.append((folder.name, failure(folder) or "not finished (no provenance.json): train it to the end"))
     if not runs:
         raise ValueError(f"none of the {len(skipped)} runs given is finished: nothing to report")
     runs.sort(key=lambda run: (run.source, run.name, run.seed, run.run))

@@ -44,6 +44,14 @@ class Cached(Source):
     def d_in(self) -> int:
         return self._index["d_in"]
 
+    @property
+    def has_documents(self) -> bool:
+        """Whether the first shard has two rows of one document: a world's rows are each a document of their own."""
+        shards = [shard for split in self._index["shards"].values() for shard in split]
+        documents = self._read(shards[0]).rows.documents if shards else torch.empty(0)
+        known = documents[documents >= 0]
+        return len(known.unique()) < len(known)
+
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:
         shards = self._shards(split)
         epoch, place = divmod(index, max(len(shards), 1))

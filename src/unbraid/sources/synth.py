@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -76,8 +76,6 @@ class Synth(Source, Truth):
     seed: int = 42
     """Directions, forest, copula and magnitudes. Samples follow the seed of the data, not this one."""
 
-    has_documents: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         if self.block_rows < 1:
             raise ValueError(f"block_rows is {self.block_rows}; it must be at least 1")
@@ -90,6 +88,10 @@ class Synth(Source, Truth):
     @property
     def d_in(self) -> int:
         return self._synthetic.cfg.hidden_dim if self.model else self.hidden_dim
+
+    @property
+    def has_documents(self) -> bool:
+        return False
 
     @cached_property
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]

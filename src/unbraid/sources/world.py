@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -116,10 +115,12 @@ class World(Source, Truth):
     seed: int = 0
     """Directions, ranks, pairs and effects. Samples follow the seed of the data, not this one."""
 
-    has_documents: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def has_documents(self) -> bool:
+        return False
 
     def twin(self) -> "World":
         """The same probabilities, directions and effects, and no factor knows of another."""

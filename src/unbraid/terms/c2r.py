@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.codes import Codes
+from unbraid.codes import Codes, looked_up
 from unbraid.neighbours import drawn_neighbours
 from unbraid.objective import Reads, Step, Term, TermOutput
 
@@ -60,10 +60,7 @@ def root_mean_squares(z: Codes) -> Float[Tensor, " d_sae"]:
 def mean_products(z: Codes, neighbours: Int[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
     """For each latent, the mean over rows of its value times its neighbour's; nothing of batch x d_sae is made."""
     values, rows, latents = z.entries()
-    if not len(values):
-        return values.new_zeros(z.d_sae)
     # Entries stand row by row, latents ascending, so their places in the matrix are sorted and can be looked up.
-    places, wanted = rows * z.d_sae + latents, rows * z.d_sae + neighbours[latents]
-    found = torch.searchsorted(places, wanted).clamp_max(len(places) - 1)
-    products = torch.where(places[found] == wanted, values * values[found], 0.0)
+    found, both = looked_up(rows * z.d_sae + latents, rows * z.d_sae + neighbours[latents])
+    products = torch.where(both, values * values[found], 0.0)
     return values.new_zeros(z.d_sae).index_add(0, latents, products) / z.batch

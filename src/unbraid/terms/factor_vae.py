@@ -4,9 +4,10 @@
 
 The discriminator (`density_ratio`) reads [s, log(1 + z)], s = 1[z > 0], of one block of the latents that fire most at
 the first use; z is in units of its rms when active, s has no gradient. Each time the term uses it as it is, then it
-learns from the same rows. Ratios beyond what it can learn saturate it: training stops then, rather than go on with a
-gradient that says nothing. Its slope is bounded, so it understates what it finds. Latents that are chosen against one
-another, as by TopK, are refused: mixed rows then have another number of active latents, and it would learn to count.
+learns from the same rows. Ratios beyond what it can learn saturate it: this member's training stops then, rather than
+go on with a gradient that says nothing. Its slope is bounded, so it understates what it finds. Latents that are chosen
+against one another, as by TopK, are refused: mixed rows then have another number of active latents, and it would learn
+to count.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class FactorVae(Term):
     betas: tuple[float, float] = (0.5, 0.9)
     """The discriminator's (Adam)."""
     patience: int = 500
-    """Applications in a row with a saturated discriminator after which training stops."""
+    """Applications in a row with a saturated discriminator after which the member's training stops."""
     decay: float = 0.99
     """Of the moving averages that latents are scaled by."""
 
@@ -89,10 +90,8 @@ def block_inputs(
     order = torch.randperm(step.z.batch, generator=step.rng)[:rows].to(block.device)
     found = gather(step.z, order).restricted(block)
     values = torch.log1p(found.values[:, 0].clamp_min(0) / unit[found.latents])
-    table = values.new_zeros(len(order), len(block))
-    at = (found.rows, found.places)
-    gates = table.index_put(at, torch.ones_like(values.detach()))
-    return torch.cat([gates, table.index_put(at, values)], 1)
+    gates = torch.ones_like(values.detach())
+    return torch.cat([found.table(gates), found.table(values)]).T.contiguous()
 
 
 def shuffled(inputs: Float[Tensor, "rows inputs"], rng: torch.Generator) -> Float[Tensor, "rows inputs"]:

@@ -31,7 +31,7 @@ class Invariance(Term):
         z = step.dictionary.encode(torch.cat([pairs.x, pairs.changed]).to(step.x))
         one, other = torch.arange(2 * count, device=step.x.device).view(2, count)
         found = side_by_side(z, one, other)
-        moved = (found.one - found.other).abs() / usual_size(z, step.memory)[found.latents]
+        moved = found.change.abs() / usual_size(z, step.memory)[found.latents]
         kept = torch.ones_like(moved) if self.form == "l1" else shared(moved.detach(), found.pairs, count)
         cost = moved if self.form == "l1" else moved.square()
         changed = (moved.detach() > 0).sum() / max(1, count)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from unbraid.codes import Codes
+from unbraid.codes import Codes, starts
 from unbraid.objective import Reads, Step, Term, TermOutput
 
 
@@ -46,10 +46,9 @@ def supports(z: Codes, rows: Int[Tensor, " row"], most: int) -> tuple[Int[Tensor
     order = values.abs().argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     counts = torch.bincount(row, minlength=z.batch)
-    starts = counts.cumsum(0) - counts
     width = max(1, min(most, int(counts.max()))) if len(counts) else 1
     place = torch.arange(width, device=row.device)
     active = place < counts[rows].clamp_max(width)[:, None]
-    at = (starts[rows][:, None] + place).clamp_max(max(0, len(order) - 1))
+    at = (starts(counts)[rows][:, None] + place).clamp_max(max(0, len(order) - 1))
     found = latent[order][at] if len(order) else torch.zeros_like(at)
     return torch.where(active, found, 0), active

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.adam import at_rest, stepped
 from unbraid.objective import Reads, Step, Term, TermOutput
 
 PARAMETERS = ("encoder", "decoder")
@@ -42,7 +43,8 @@ class MetaSAE(Term):
         if "steps" not in memory:
             memory |= fresh(atoms.detach(), self._width(len(atoms)), step.rng)
         for _ in range(self.steps):
-            memory |= adam(memory, self._gradients(memory, draw(atoms.detach(), self.sample, step.rng)), self.lr)
+            gradients = self._gradients(memory, draw(atoms.detach(), self.sample, step.rng))
+            memory |= unit_atoms(stepped(memory, gradients, self.lr, BETAS))
         explained = self._explained(memory, draw(atoms, self.sample, step.rng))
         return TermOutput(explained.relu().mean(), {"explained": explained.mean()})
 
@@ -58,11 +60,12 @@ class MetaSAE(Term):
         reconstructed = (values.relu().unsqueeze(2) * decoder[index]).sum(1)
         return 1 - (atoms - reconstructed).square().sum(1)
 
-    def _gradients(self, parameters: Mapping[str, Tensor], atoms: Float[Tensor, "sample d_in"]) -> tuple[Tensor, ...]:
+    def _gradients(self, parameters: Mapping[str, Tensor], atoms: Float[Tensor, "sample d_in"]) -> dict[str, Tensor]:
         """Of the meta-SAE's error, for each of its parameters."""
         own = {name: parameters[name].clone().requires_grad_() for name in PARAMETERS}
         with torch.enable_grad():
-            return torch.autograd.grad(-self._explained(own, atoms).mean(), list(own.values()))
+            found = torch.autograd.grad(-self._explained(own, atoms).mean(), list(own.values()))
+        return dict(zip(PARAMETERS, found, strict=True))
 
 
 def draw(atoms: Float[Tensor, "d_sae d_in"], count: int, rng: torch.Generator) -> Float[Tensor, "sample d_in"]:
@@ -73,20 +76,10 @@ def fresh(atoms: Float[Tensor, "d_sae d_in"], width: int, rng: torch.Generator) 
     """A meta-SAE that starts from copies of atoms, so that none of it is dead. An atom that is its own copy is not
     pushed: the penalty is flat where reconstruction is exact."""
     start = draw(atoms, width, rng)
-    zeros = {f"{name}.{moment}": torch.zeros_like(start) for name in PARAMETERS for moment in ("first", "second")}
-    return {"encoder": start, "decoder": start.clone(), "steps": torch.zeros(()), **zeros}
+    return at_rest({"encoder": start, "decoder": start.clone()})
 
 
-@torch.no_grad()
-def adam(memory: Mapping[str, Tensor], gradients: tuple[Tensor, ...], lr: float) -> dict[str, Tensor]:
-    """What Adam makes of parameters and moments; meta-atoms come out with unit norm. Nothing is changed in place."""
-    count = memory["steps"] + 1
-    out = {"steps": count}
-    for name, grad in zip(PARAMETERS, gradients, strict=True):
-        first = torch.lerp(grad, memory[f"{name}.first"], BETAS[0])
-        second = torch.lerp(grad.square(), memory[f"{name}.second"], BETAS[1])
-        size = (second / (1 - BETAS[1] ** float(count))).sqrt() + 1e-8
-        moved = memory[name] - lr / (1 - BETAS[0] ** float(count)) * first / size
-        out |= {name: moved, f"{name}.first": first, f"{name}.second": second}
-    norms = torch.linalg.vector_norm(out["decoder"], dim=1, keepdim=True)
-    return out | {"decoder": out["decoder"] / norms.clamp_min(1e-12)}
+def unit_atoms(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Meta-atoms of unit norm."""
+    norms = torch.linalg.vector_norm(state["decoder"], dim=1, keepdim=True)
+    return {**state, "decoder": state["decoder"] / norms.clamp_min(1e-12)}

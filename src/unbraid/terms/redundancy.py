@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.codes import starts
+from unbraid.codes import looked_up, starts
 from unbraid.gram import Columns, centred_products, gather, split_half
 from unbraid.moments import averaged
 from unbraid.objective import Reads, Step, Term, TermOutput
@@ -104,9 +104,7 @@ def squared_change(one: Columns, other: Columns) -> Float[Tensor, ""]:
 def matched(one: Columns, other: Columns) -> tuple[Float[Tensor, " both"], Int[Tensor, " both"]]:
     """Products of the values of latents active in both views of a pair, and which latents."""
     keys, sought = (part.rows * len(part.kept) + part.places for part in (one, other))
-    if not len(sought):
-        return one.values.new_zeros(0), one.places[:0]
     sought, order = sought.sort()
-    at = torch.searchsorted(sought, keys).clamp_max(len(sought) - 1)
-    both = (sought[at] == keys).nonzero().squeeze(1)
+    at, found = looked_up(sought, keys)
+    both = found.nonzero().squeeze(1)
     return one.values[both, 0] * other.values[order[at[both]], 0], one.places[both]

@@ -27,5 +27,5 @@ class Slowness(Term):
         chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
         scale = usual_size(step.z, step.memory)
         found = side_by_side(step.z, later[chosen], earlier[chosen])
-        moved = ((found.one - found.other).abs() / scale[found.latents]).sum()
+        moved = (found.change.abs() / scale[found.latents]).sum()
         return TermOutput(moved / max(1, len(chosen)), {"pairs": torch.tensor(len(chosen))})

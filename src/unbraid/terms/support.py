@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.bank import Entries, recalled, remember
-from unbraid.codes import starts
+from unbraid.codes import looked_up, starts
 from unbraid.moments import Moments, averaged
 from unbraid.objective import Step, Term, TermOutput
 
@@ -175,8 +175,8 @@ class Grouped(NamedTuple):
     ) -> Int[Tensor, "pairs count"]:
         """Another latent's entries in the same rows; SILENT where it has none."""
         wanted = slots.unsqueeze(1) * self.rows_known + self.keys[at] % self.rows_known
-        found = torch.searchsorted(self.keys, wanted).clamp_max(len(self.keys) - 1)
-        return found.masked_fill(~there | (self.keys[found] != wanted), SILENT)
+        found, fires = looked_up(self.keys, wanted)
+        return found.masked_fill(~(there & fires), SILENT)
 
 
 def deciding(

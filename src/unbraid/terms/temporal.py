@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unbraid.codes import Codes
+from unbraid.gram import gather
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.views import earlier_tokens
 
@@ -50,9 +51,5 @@ class Temporal(Term):
 def prefix(z: Codes, rows: Int[Tensor, " pair"], width: int) -> Float[Tensor, "pair width"]:
     """The first `width` latents of some rows, dense."""
     chosen, place = rows.unique(return_inverse=True)
-    values, row, latent = z.entries()
-    held = torch.full((z.batch,), -1, device=row.device)
-    held[chosen] = torch.arange(len(chosen), device=row.device)
-    kept = ((held[row] >= 0) & (latent < width)).nonzero().squeeze(1)
-    dense = values.new_zeros(len(chosen), width).index_put((held[row[kept]], latent[kept]), values[kept])
-    return dense[place]
+    first = gather(z, chosen).restricted(torch.arange(width, device=rows.device))
+    return first.table(first.values[:, 0]).T.index_select(0, place)
