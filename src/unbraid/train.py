@@ -93,6 +93,7 @@ class Learner:
             dead=self.since_fired >= training.dead_after, rng=torch.Generator(),
             counterfactuals=lambda: self._normalised(supply.counterfactuals()),
             corrupted=lambda share: self.normaliser(supply.corrupted(share).to(training.device)),
+            normalise=self.normaliser,
         )  # fmt: skip
         streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
@@ -101,7 +102,7 @@ class Learner:
         try:
             self._update(index)
         except BadGradient as error:
-            fresh = replace(step, z=self.dictionary.encode(x))
+            fresh = replace(step, z=self.dictionary.encode(x), shared={})
             names = culprits(objective, fresh, index, streams=streams, memory=self.memory)
             of = f", from {names}" if names else ", though each term's alone is"
             raise ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight") from error

@@ -1,4 +1,4 @@
-"""The pooled effect of directions on the layers after: what MELBO, DCT and the effect terms all measure.
+"""The effect of directions on the layers after, pooled or token by token: what MELBO, DCT and the effect terms measure.
 
     Delta(theta) = mean over contexts and kept tokens of G(X + theta) - Y,   theta added at every kept token
 
@@ -32,3 +32,24 @@ def pooled_effect(
     moved = (torch.cat(parts) - contexts.base).to(directions)
     pooled = (moved * kept.to(directions)).sum((1, 2)) / tokens
     return pooled - directions if pooled.shape[1] == directions.shape[1] else pooled
+
+
+def token_effects(
+    contexts: Contexts, pushes: Float[Tensor, "k token d_in"], copies: int = COPIES
+) -> Float[Tensor, "k token d_out"]:
+    """Delta° at every kept token, where every kept token has a push of its own; differentiable. For equal pushes the
+    mean over tokens is the pooled effect."""
+    acts, mask = contexts.acts, contexts.mask
+
+    def moved(part: Float[Tensor, "some token d_in"]) -> Float[Tensor, "some token d_out"]:
+        shift = acts.new_zeros(len(part), *acts.shape)
+        shift[:, mask] = part.to(acts)
+        return (contexts.downstream(acts + shift) - contexts.base)[:, mask]
+
+    effects = torch.cat([moved(part) for part in pushes.split(copies)]).to(pushes)
+    return effects - pushes if effects.shape[2] == pushes.shape[2] else effects
+
+
+def everywhere(directions: Float[Tensor, "k d_in"], contexts: Contexts) -> Float[Tensor, "k token d_in"]:
+    """The same push at every kept token."""
+    return directions.unsqueeze(1).expand(-1, int(contexts.mask.sum()), -1)
