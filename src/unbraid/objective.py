@@ -36,13 +36,16 @@ def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
     raise ValueError(f"this step was given no rows with a share of {share} of their causes replaced")
 
 
-def no_normaliser(acts: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_in"]:
+Rows = Float[Tensor, "row d_in"]
+
+
+def no_normaliser(rows: Rows) -> Rows:
     raise ValueError("this step was not told how raw activations are normalised, so those of contexts have no codes")
 
 
 @dataclass(frozen=True)
 class Step:
-    """Everything one training step knows. Terms read it; the only things they may write to are `memory` and `shared`."""
+    """Everything one training step knows. Terms read it; they may write to `memory` and `shared` alone."""
 
     x: Float[Tensor, "batch d_in"]
     """Normalised activations."""
@@ -64,8 +67,10 @@ class Step:
     """Normalised activations with this share of their causes (tokens, a world's factors) replaced at random."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """This term's own state from step to step; the loop saves and restores it."""
-    normalise: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]] = no_normaliser
+    normalise: Callable[[Rows], Rows] = no_normaliser
     """From raw activations, as contexts hold them, to what the dictionary reads."""
+    restore: Callable[[Rows], Rows] = no_normaliser
+    """Back, from what the dictionary writes to raw activations."""
     shared: dict[str, Any] = field(default_factory=dict)
     """What one term of this step has worked out and a later one may use: gone after the step."""
 

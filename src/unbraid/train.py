@@ -93,7 +93,7 @@ class Learner:
             dead=self.since_fired >= training.dead_after, rng=torch.Generator(),
             counterfactuals=lambda: self._normalised(supply.counterfactuals()),
             corrupted=lambda share: self.normaliser(supply.corrupted(share).to(training.device)),
-            normalise=self.normaliser,
+            normalise=self.normaliser, restore=self.normaliser.undo,
         )  # fmt: skip
         streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}

@@ -1,12 +1,12 @@
 """What latents do downstream should add up: a causal decoder beside the decoder, trained along, predicts joint effects.
 
-    mean |P E(sum_j c_j d_j) - sum_j phi(c_j) u_j|^2 / max(|P E|^2, floor |P E(random)|^2),   phi(c) = expm1(c / R) / (e - 1)
+    mean |P E(sum_j c_j d_j) - sum_j phi(c_j) u_j|^2 / max( |P E|^2, floor |P E(random)|^2 )
 
-or c / R. E is the pooled Delta°, P a fixed random projection; up to four living latents that fire at one token are
-pushed together, at c_j uniform in (0, R]. The u learn by normalised least mean squares: a step moves the rows of the
-pushed latents alone, where Adam's moments would go on moving all. The denominators are moving averages. A dictionary
-whose atoms do nothing is predicted perfectly: `floor` ends the pull towards it, only `effect` or `melbo` oppose it. What
-u averages over contexts looks like interaction; `context_ceiling` in the eval controllability says how much that is.
+phi(c) = expm1(c / R) / (e - 1), or c / R. E is the pooled Delta°, P a fixed random projection; up to four living latents
+that fire at one token are pushed together, at c_j uniform in (0, R]. The u learn by normalised least mean squares: a
+step moves the rows of the pushed latents alone, where Adam's moments would go on moving all. |P E|^2 is a moving
+average. Atoms that do nothing are predicted perfectly: `floor` ends the pull towards them, only `effect` or `melbo`
+oppose it. What u averages over contexts looks like interaction: `context_ceiling` in the eval controllability.
 """
 
 from dataclasses import dataclass

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
+from unbraid.causal.kernel import explained
 from unbraid.causal.singles import Singles, share_singles
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
@@ -60,10 +61,3 @@ class Effect(Term):
         average = step.memory.get("usual_effect", now)
         step.memory["usual_effect"] = self.decay * average + (1 - self.decay) * now
         return step.memory["usual_effect"]
-
-
-def explained(effects: Float[Tensor, "k d_out"], atoms: Float[Tensor, "k d_in"], ridge: float) -> Float[Tensor, ""]:
-    """tr(E (Gamma + ridge I)^-1 E'): how much of the slice, as a function, these atoms account for."""
-    gamma = torch.expm1(atoms @ atoms.T) + ridge * torch.eye(len(atoms)).to(atoms)
-    factor = torch.linalg.cholesky(gamma)
-    return torch.linalg.solve_triangular(factor, effects, upper=False).square().sum()

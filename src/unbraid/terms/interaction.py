@@ -6,8 +6,8 @@
 A are up to `most` living latents that fire at one token of each sequence, and there they are pushed. For random signs
 the numerator is unbiased for 2 sum_(i != j) of the squared joint effects of all pairs (Peebles et al. 2020, arXiv
 2008.10599). `hessian` pools effects over contexts first, where interactions of opposite signs cancel, and takes any
-atoms, few of which ever fire together. Alone it drives atoms to where the layers after do not look; the floor bounds how
-fast, and only a term that rewards effects (`effect`, `melbo`) prevents it.
+atoms, few of which ever fire together. Alone it drives atoms to where the layers after do not look: the floor bounds
+how hard, and only a term that rewards effects (`effect`, `melbo`) opposes it.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Atoms should move the layers after, where their latents fire: MELBO's reward (Mack and Turner 2024), logged and capped.
+"""Atoms should move the layers after where their latents fire: MELBO's reward (Mack and Turner 2024), capped.
 
     -mean_j min( log s_j / s, cap ),   s_j = ( mean_i ( mean_(t in I_ij) |Delta°_t(R d_j)|^p )^(1/q) )^(q/p)
 
@@ -58,7 +58,10 @@ class Melbo(Term):
         return TermOutput(-reward.mean(), metrics)
 
     def _sizes(
-        self, effects: Float[Tensor, "k token d_out"], counted: Bool[Tensor, "k token"], sequences: Int[Tensor, " token"]
+        self,
+        effects: Float[Tensor, "k token d_out"],
+        counted: Bool[Tensor, "k token"],
+        sequences: Int[Tensor, " token"],
     ) -> Float[Tensor, " k"]:
         """s_j, over the counted tokens. Every row counts some."""
         powers = torch.linalg.vector_norm(effects, dim=2).pow(self.p) * counted

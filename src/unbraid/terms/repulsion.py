@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unbraid.objective import Reads, Step, Term, TermOutput
 
@@ -35,7 +37,7 @@ class Repulsion(Term):
         return TermOutput(torch.cat(rows).mean())
 
 
-def repelled(atoms: torch.Tensor, temperature: float) -> torch.Tensor:
+def repelled(atoms: Float[Tensor, "chunk d_in"], temperature: float) -> Float[Tensor, " chunk"]:
     """T log sum exp over the others of a chunk, atom by atom; nothing for one that is alone."""
     if len(atoms) < 2:
         return atoms.new_zeros(len(atoms))
