@@ -2,11 +2,12 @@
 
     mean |P E(sum_j c_j d_j) - sum_j phi(c_j) u_j|^2 / max( |P E|^2, floor |P E(random)|^2 )
 
-phi(c) = expm1(c / R) / (e - 1), or c / R. E is the pooled Delta°, P a fixed random projection; up to four living latents
-that fire at one token are pushed together, at c_j uniform in (0, R]. The u learn by normalised least mean squares: a
-step moves the rows of the pushed latents alone, where Adam's moments would go on moving all. |P E|^2 is a moving
-average. Atoms that do nothing are predicted perfectly: `floor` ends the pull towards them, only `effect` or `melbo`
-oppose it. What u averages over contexts looks like interaction: `context_ceiling` in the eval controllability.
+phi(c) = expm1(c / R) / (e - 1), or c / R. E is the pooled Delta°, P a fixed random projection; up to four living
+latents that fire at one token are pushed together, at c_j uniform in (0, R]. The u learn by normalised least mean
+squares: a step moves the rows of the pushed latents alone, where Adam's moments would go on moving all. |P E|^2 is a
+moving average. Atoms that do nothing add up, and so do copies of one direction along which the slice is linear: `floor`
+ends the pull towards the first, but only `effect` keeps atoms from either. What u averages over contexts looks like
+interaction: see `context_ceiling` in the eval controllability. Put after `effect`, it learns from what that measures.
 """
 
 from dataclasses import dataclass
@@ -72,8 +73,12 @@ class CausalHead(Term):
             effects = pooled_effect(contexts, pushes) @ memory["projection"].T
             draws, effects = with_singles(draws, effects, step, radius)
         response = self._response(draws.sizes).to(effects)
-        learn(memory, draws.latents, response, effects.detach(), self.rate)
+        # Charged before they are learned, else the head would have fitted what it is asked to predict; but a latent
+        # never seen before would be charged for all it does.
+        fresh = ((response != 0) & (memory["seen"][draws.latents] == 0)).any(1)
+        learn(memory, draws.latents, response[fresh], effects.detach()[fresh], self.rate)
         missed = (effects - response @ memory["heads"][draws.latents]).square().sum(1).mean()
+        learn(memory, draws.latents, response[~fresh], effects.detach()[~fresh], self.rate)
         loss = missed / self._denominator(memory, effects.detach())
         charged = loss.detach() + self.decoder_every * (loss - loss.detach())
         return TermOutput(charged, {"effect": effects.detach().square().sum(1).mean().sqrt() / radius})
@@ -110,7 +115,8 @@ class CausalHead(Term):
     def _denominator(self, memory: dict[str, Tensor], effects: Float[Tensor, "draw projected"]) -> Tensor:
         now = effects.square().sum(1).mean()
         memory["average"] = self.decay * memory.get("average", now) + (1 - self.decay) * now
-        return memory["average"].maximum(self.floor * memory["usual"])
+        least = (self.floor * memory["usual"]).clamp_min(torch.finfo(now.dtype).tiny)
+        return memory["average"].maximum(least)
 
 
 def with_singles(draws: Draws, effects: Tensor, step: Step, radius: float) -> tuple[Draws, Tensor]:
