@@ -90,10 +90,10 @@ def sizes(term: Melbo, effects: Tensor, sequences: list[int], counted: list[bool
 
 def test_melbos_size_is_the_posts_with_means_for_sums():
     effects = torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0], [9.0, 9.0]], dtype=torch.float64)
-    over = dict(sequences=[0, 0, 1, 1], counted=[True, True, True, False])
-    assert sizes(Melbo(p=2.0, q=1.0), effects, **over) == pytest.approx(math.sqrt(((25 + 1) / 2 + 4) / 2))
-    assert sizes(Melbo(p=4.0, q=1.0), effects, **over) == pytest.approx((((625 + 1) / 2 + 16) / 2) ** (1 / 4))
-    assert sizes(Melbo(p=4.0, q=4.0), effects, **over) == pytest.approx((313 ** (1 / 4) + 2) / 2)
+    over = ([0, 0, 1, 1], [True, True, True, False])
+    assert sizes(Melbo(p=2.0, q=1.0), effects, *over) == pytest.approx(math.sqrt(((25 + 1) / 2 + 4) / 2))
+    assert sizes(Melbo(p=4.0, q=1.0), effects, *over) == pytest.approx((((625 + 1) / 2 + 16) / 2) ** (1 / 4))
+    assert sizes(Melbo(p=4.0, q=4.0), effects, *over) == pytest.approx((313 ** (1 / 4) + 2) / 2)
 
 
 def test_melbo_is_the_log_of_the_size_beside_random_directions():
