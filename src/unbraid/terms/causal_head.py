@@ -37,6 +37,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalHead(Term):
+    start: float = 0.2
     every: int = 8
     draws: int = 8
     """Sets of latents pushed each time."""

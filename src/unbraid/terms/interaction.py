@@ -26,6 +26,7 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction(Term):
+    start: float = 0.2
     every: int = 8
     most: int = 4
     """Latents pushed together, at most."""
