@@ -2,7 +2,7 @@
 
 Every term has a tenth of the reconstruction's gradient (`rho`); nothing is tuned on any score. Interactions and the
 head are never asked for without a reward for effects but in `interaction`, which shows what they do alone. `effect`
-comes first, so that the head learns from what it has measured. MELBO and DCT as methods of their own are in `directions`.
+comes first, so that the head learns from what it has measured.
 """
 
 from collections.abc import Mapping

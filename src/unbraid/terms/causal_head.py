@@ -40,7 +40,9 @@ class CausalHead(Term):
     start: float = 0.2
     every: int = 8
     draws: int = 8
-    """Sets of latents pushed each time."""
+    """Sets of latents that are pushed and charged each time."""
+    taught: int = 8
+    """Sets that the head alone learns from: they cost no backward pass."""
     most: int = 4
     """Latents pushed together, at most."""
     projection: int = 64
@@ -49,8 +51,6 @@ class CausalHead(Term):
     """How effects are taken to grow with c."""
     rate: float = 0.5
     """Share of its error that the head corrects each time; a latent seen seldom, more."""
-    decoder_every: int = 4
-    """Atoms feel it on every n-th use, n times as strongly; the head learns on every one."""
     floor: float = 0.1
     """Smallest denominator, as a share of what it is for random directions of size R."""
     decay: float = 0.9
@@ -67,35 +67,44 @@ class CausalHead(Term):
         radius = step_radius(step, self.radius)
         if "heads" not in memory:
             memory |= self._fresh(contexts, atoms, radius, step.rng)
-        felt = int(memory["uses"]) % self.decoder_every == 0
-        memory["uses"] = memory["uses"] + 1
-        with torch.set_grad_enabled(felt):
-            pushes = radius * draws.sizes.to(atoms) @ atoms.index_select(0, draws.latents)
-            effects = pooled_effect(contexts, pushes) @ memory["projection"].T
-            draws, effects = with_singles(draws, effects, step, radius)
+        pushes = radius * draws.sizes.to(atoms) @ atoms.index_select(0, draws.latents)
+        with torch.no_grad():
+            taught = pooled_effect(contexts, pushes[self.draws :]) if self.taught else pushes[:0]
+        effects = pooled_effect(contexts, pushes[: self.draws]) @ memory["projection"].T
         response = self._response(draws.sizes).to(effects)
+        own, rest = response[: self.draws], response[self.draws :]
+        self._learn_singles(step, radius)
+        if self.taught:
+            learn(memory, draws.latents, rest, taught @ memory["projection"].T, self.rate)
         # Charged before they are learned, else the head would have fitted what it is asked to predict; but a latent
         # never seen before would be charged for all it does.
-        fresh = ((response != 0) & (memory["seen"][draws.latents] == 0)).any(1)
-        learn(memory, draws.latents, response[fresh], effects.detach()[fresh], self.rate)
-        missed = (effects - response @ memory["heads"][draws.latents]).square().sum(1).mean()
-        learn(memory, draws.latents, response[~fresh], effects.detach()[~fresh], self.rate)
+        fresh = ((own != 0) & (memory["seen"][draws.latents] == 0)).any(1)
+        learn(memory, draws.latents, own[fresh], effects.detach()[fresh], self.rate)
+        missed = (effects - own @ memory["heads"][draws.latents]).square().sum(1).mean()
+        learn(memory, draws.latents, own[~fresh], effects.detach()[~fresh], self.rate)
         loss = missed / self._denominator(memory, effects.detach())
-        charged = loss.detach() + self.decoder_every * (loss - loss.detach())
-        return TermOutput(charged, {"effect": effects.detach().square().sum(1).mean().sqrt() / radius})
+        return TermOutput(loss, {"effect": effects.detach().square().sum(1).mean().sqrt() / radius})
+
+    def _learn_singles(self, step: Step, radius: float) -> None:
+        """From what another term of this step has measured of latents alone, at R."""
+        found = singles(step, radius)
+        if found is not None:
+            effects = found.effects.detach() @ step.memory["projection"].T
+            learn(step.memory, found.latents, torch.eye(len(effects)).to(effects), effects, self.rate)
 
     def _draws(self, active: Firing, rng: torch.Generator) -> Draws:
         """Sets that fire together; sizes in units of R."""
         tokens = active.together(1)
         if not len(tokens):
             return Draws(tokens, torch.zeros(0, 0))
-        chosen = tokens[torch.randint(len(tokens), (self.draws,), generator=rng).to(tokens.device)]
-        counts = torch.randint(1, self.most + 1, (self.draws,), generator=rng).tolist()
+        many = self.draws + self.taught
+        chosen = tokens[torch.randint(len(tokens), (many,), generator=rng).to(tokens.device)]
+        counts = torch.randint(1, self.most + 1, (many,), generator=rng).tolist()
         sets = [active.sampled_at(token, count, rng) for token, count in zip(chosen, counts, strict=True)]
         latents, places = torch.cat(sets).unique(return_inverse=True)
-        rows = torch.repeat_interleave(torch.arange(self.draws), torch.tensor([len(part) for part in sets]))
-        sizes = 1 - torch.rand(len(rows), generator=rng, dtype=torch.float64)
-        table = torch.zeros(self.draws, len(latents), dtype=torch.float64)
+        rows = torch.repeat_interleave(torch.arange(many), torch.tensor([len(part) for part in sets]))
+        sizes = 1 - torch.rand(len(rows), generator=rng)
+        table = torch.zeros(many, len(latents))
         return Draws(latents, table.index_put((rows, places.cpu()), sizes).to(latents.device))
 
     def _response(self, sizes: Float[Tensor, "draw k"]) -> Float[Tensor, "draw k"]:
@@ -110,26 +119,13 @@ class CausalHead(Term):
         floor = (usual @ projection.T).square().sum(1).mean().clamp_min(1e-8 * radius**2)
         heads = atoms.new_zeros(len(atoms), size)
         seen = torch.zeros(len(atoms), dtype=torch.long, device=atoms.device)
-        uses = torch.zeros((), dtype=torch.long)
-        return {"projection": projection, "usual": floor, "heads": heads, "seen": seen, "uses": uses}
+        return {"projection": projection, "usual": floor, "heads": heads, "seen": seen}
 
     def _denominator(self, memory: dict[str, Tensor], effects: Float[Tensor, "draw projected"]) -> Tensor:
         now = effects.square().sum(1).mean()
         memory["average"] = self.decay * memory.get("average", now) + (1 - self.decay) * now
         least = (self.floor * memory["usual"]).clamp_min(torch.finfo(now.dtype).tiny)
         return memory["average"].maximum(least)
-
-
-def with_singles(draws: Draws, effects: Tensor, step: Step, radius: float) -> tuple[Draws, Tensor]:
-    """Draws of one latent at R besides, where another term of this step has measured some."""
-    found = singles(step, radius)
-    if found is None:
-        return draws, effects
-    latents, places = torch.cat([draws.latents, found.latents]).unique(return_inverse=True)
-    sizes = draws.sizes.new_zeros(len(effects) + len(found.latents), len(latents))
-    sizes[: len(effects), places[: len(draws.latents)]] = draws.sizes
-    sizes[torch.arange(len(effects), len(sizes)), places[len(draws.latents) :]] = 1.0
-    return Draws(latents, sizes), torch.cat([effects, found.effects @ step.memory["projection"].T])
 
 
 @torch.no_grad()
