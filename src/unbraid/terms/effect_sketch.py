@@ -19,9 +19,10 @@ from unbraid.objective import Reads, Step, Term, TermOutput
 
 @dataclass(frozen=True, kw_only=True)
 class EffectSketch(Term):
+    every: int = 4
     rows: int = 32
     """Random combinations of derivatives."""
-    refresh: int = 200
+    refresh: int = 50
     """Draw M anew, on new contexts, every so many uses."""
     cap: float = 2.0
     """Logarithm of the size, in those of random directions, beyond which more is worth nothing; inf for no cap."""
@@ -37,6 +38,7 @@ class EffectSketch(Term):
             return TermOutput(step.x.new_zeros(()))
         # Derivatives this small, the skip path's being 1, are rounding.
         usual = (sketch.square().sum() / sketch.shape[1]).clamp_min(1e-8)
-        squares = (step.dictionary.W_dec.index_select(0, living) @ sketch.T).square().sum(1) / usual
+        # All atoms are multiplied: choosing the living ones first would copy nearly all, and their gradient again.
+        squares = (step.dictionary.W_dec @ sketch.T)[living].square().sum(1) / usual
         reward = 0.5 * capped_log(squares, 2 * self.cap)
         return TermOutput(-reward.mean(), {"effect_over_random": squares.detach().mean().sqrt()})
