@@ -31,7 +31,7 @@ class Additivity(NamedTuple):
 @torch.no_grad()
 def additivity(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Additivity:
     """Of sets of pushes that follow one another, round the ring; NaN with fewer than five, or nothing to explain."""
-    sequences = contexts.mask.nonzero()[:, 0]
+    sequences = contexts.mask.nonzero()[:, 0].to(pushes.device)
     early = sequences < contexts.mask.shape[0] / 2
     if len(pushes) <= max(SETS) or bool(early.all()) or not bool(early.any()):
         return Additivity(math.nan, math.nan)
