@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,7 +116,9 @@ def synthetic(options: argparse.Namespace, public: ModuleType | None) -> list[di
         effect = lambda x, true=true, out=out: torch.expm1(x @ true.T) @ out
         for name, (method, theirs) in track(methods.items(), f"seed {seed}"):
             found, seconds = fitted(method, around_zero(effect, d_in), count, seed)
-            rows.append({"method": name, "by": "unbraid", "seed": seed, "seconds": seconds} | nearest(found, true, 0.99))
+            rows.append(
+                {"method": name, "by": "unbraid", "seed": seed, "seconds": seconds} | nearest(found, true, 0.99)
+            )
             if public is not None and theirs:
                 found, seconds = published(public, effect, d_in, count, seed, theirs)
                 made = {"method": name, "by": "authors", "seed": seed, "seconds": seconds}
@@ -235,7 +236,9 @@ def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[s
             else:
                 found, seconds = fitted(method, after, count, seed, radius)
             atoms[name, seed] = found
-            rows.append({"method": name, "by": "unbraid", "seed": seed, "seconds": seconds} | effects(held, found, radius))
+            rows.append(
+                {"method": name, "by": "unbraid", "seed": seed, "seconds": seconds} | effects(held, found, radius)
+            )
     usual = sum(row["effect"] for row in rows if row["method"] == "random") / options.seeds
     for row in rows:
         row["effect_over_random"] = row.pop("effect") / usual

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,9 +36,16 @@ def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
     raise ValueError(f"this step was given no rows with a share of {share} of their causes replaced")
 
 
+Rows = Float[Tensor, "row d_in"]
+
+
+def no_normaliser(rows: Rows) -> Rows:
+    raise ValueError("this step was not told how raw activations are normalised, so those of contexts have no codes")
+
+
 @dataclass(frozen=True)
 class Step:
-    """Everything one training step knows. Terms read it; the only thing they may write to is `memory`."""
+    """Everything one training step knows. Terms read it; they may write to `memory` and `shared` alone."""
 
     x: Float[Tensor, "batch d_in"]
     """Normalised activations."""
@@ -60,6 +67,12 @@ class Step:
     """Normalised activations with this share of their causes (tokens, a world's factors) replaced at random."""
     memory: dict[str, Tensor] = field(default_factory=dict)
     """This term's own state from step to step; the loop saves and restores it."""
+    normalise: Callable[[Rows], Rows] = no_normaliser
+    """From raw activations, as contexts hold them, to what the dictionary reads."""
+    restore: Callable[[Rows], Rows] = no_normaliser
+    """Back, from what the dictionary writes to raw activations."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What one term of this step has worked out and a later one may use: gone after the step."""
 
     def sampled_latents(self, count: int) -> Int[Tensor, " k"]:
         """`count` living latents, or all there are, from the term's own stream."""

@@ -108,6 +108,7 @@ class Learner:
             dead=self.since_fired >= training.dead_after, rng=torch.Generator(),
             counterfactuals=lambda: self._normalised(supply.counterfactuals()),
             corrupted=lambda share: self.normaliser(supply.corrupted(share).to(training.device)),
+            normalise=self.normaliser, restore=self.normaliser.undo,
         )  # fmt: skip
         streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
         scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
@@ -116,7 +117,7 @@ class Learner:
         try:
             self._update(index)
         except BadGradient as error:
-            fresh = replace(step, z=self.dictionary.encode(x))
+            fresh = replace(step, z=self.dictionary.encode(x), shared={})
             names = culprits(objective, fresh, index, streams=streams, memory=self.memory)
             of = f", from {names}" if names else ", though each term's alone is"
             raise ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight") from error
@@ -314,9 +315,7 @@ def _save(
             drop_checkpoints(folder)
 
 
-def _loop(
-    learners: dict[Path, Learner], stream: Stream, start: int, watch: Watch, due: "_Due", started: float
-) -> None:
+def _loop(learners: dict[Path, Learner], stream: Stream, start: int, watch: Watch, due: "_Due", started: float) -> None:
     """Train to the end. Members that fail are taken out of `learners`."""
     last = max(learner.steps for learner in learners.values())
     training = next(iter(learners.values())).experiment.training

@@ -58,8 +58,25 @@ def test_the_truth_of_an_additive_orthonormal_world_moves_one_thing_at_a_time():
     tops = ("modularity/measured", "modularity/measured/own", "isolation/measured", "hit/measured", "felt/measured")
     assert [found[name] for name in tops] == pytest.approx([1] * 5, abs=1e-4)
     assert found["interaction/measured"] < 1e-4
+    assert found["additive_r2/measured"] == pytest.approx(1, abs=1e-4) == found["context_ceiling/measured"]
+    assert found["atom_overlap/measured"] == pytest.approx(0, abs=1e-4)
     for name in ("modularity", "isolation", "hit", "interaction"):
         assert found[f"{name}/ceiling"] == pytest.approx(found[f"{name}/measured"], abs=1e-4)
+
+
+def test_effects_behind_gates_add_up_better_for_the_truth_than_for_random_directions():
+    found = of_truth(GATED)
+    assert found["additive_r2/chance"] < found["additive_r2/measured"] - 0.05
+    assert found["additive_r2/measured"] <= found["context_ceiling/measured"] < 0.95
+    assert found["additive_r2/measured"] == pytest.approx(found["additive_r2/ceiling"], abs=0.2)
+
+
+def test_atoms_that_the_layers_after_hardly_see_add_up_and_their_effect_says_so():
+    blind = torch.linalg.svd(GATED.directions, full_matrices=True)[2][24:]
+    nearly = torch.nn.functional.normalize(blind + 0.05 * GATED.directions, dim=1)
+    found = scored(reading(GATED, truth(GATED).W_enc.T, nearly), GATED)
+    short = lambda scores: scores["context_ceiling/measured"] - scores["additive_r2/measured"]
+    assert short(found) < 0.5 * short(of_truth(GATED)) and found["effect/measured"] < 0.3
 
 
 def test_gates_do_not_spoil_it():
@@ -84,6 +101,9 @@ def test_an_untrained_dictionary_is_at_the_stated_chance(world: World):
         "isolation": 0.03,
         "overlap": 0.05,
         "interaction": 0.05,
+        "additive_r2": 0.05,
+        "context_ceiling": 0.05,
+        "atom_overlap": 0.05,
         "hit": 0.2,
     }.items():
         assert found[f"{name}/measured"] == pytest.approx(found[f"{name}/chance"], abs=within), name
@@ -197,7 +217,8 @@ def test_a_language_model_is_scored_without_any_truth(tmp_path):
     x = held_out(model, 4096).x
     made = DictionaryConfig(d_sae=64, activation=TopK(8)).build(x, seed=0).requires_grad_(False)
     found = scored(made, model)
-    assert not {name for name in found if name.startswith(("modularity", "isolation", "hit")) or "ceiling" in name}
+    told = {name for name in found if name.startswith(("modularity", "isolation", "hit"))}
+    assert not told | {name for name in found if name.endswith("/ceiling")}
     assert all(math.isfinite(value) for value in found.values())
     assert found["effect/measured"] == pytest.approx(1, abs=0.2) and found["effect/chance"] == pytest.approx(1, abs=0.2)
     assert found["interaction/measured"] > 0.1 and 1 < found["effect_rank/measured"] < 16

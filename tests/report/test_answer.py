@@ -240,6 +240,29 @@ def test_a_win_by_deleting_or_shrinking_is_void_and_says_by_what(run, metric, ba
     assert study(baseline).tone == "yes"
 
 
+def test_adding_up_by_doing_nothing_is_void_and_the_table_shows_both_side_by_side(run):
+    def study(effect: float):
+        folders = two_methods(run, 0.2)
+        for folder in folders:
+            path = folder / "results" / "fidelity.json"
+            result = json.loads(path.read_text())
+            own = folder.name.startswith("hsic")
+            seed = int(folder.name.split("-s")[1][0]) * 1e-3
+            added = [
+                {"metric": "additive_r2", "value": (0.99 if own else 0.6) + seed, "better": "higher", "params": {}},
+                {"metric": "effect", "value": effect if own else 0.9, "better": "higher", "params": {}},
+            ]
+            path.write_text(json.dumps(result | {"scores": [*result["scores"], *added]}))
+        return folders
+
+    hollow = study(0.1)
+    names = [q.metric for q in arrange(read_study(hollow)).headline]
+    assert names[names.index("additive_r2") + 1] == "effect"
+    said = of(answered(hollow), "additive_r2")
+    assert said.word == "void" and "effects shrank" in said.sentence
+    assert of(answered(study(0.9)), "additive_r2").word == "better"
+
+
 def test_a_baseline_that_overshoots_asks_for_no_overshoot(run):
     folders = two_methods(run, 0.2)
     for folder in folders:

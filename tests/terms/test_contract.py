@@ -51,6 +51,7 @@ def step(of: Dictionary, path: Path = "auto", *, x: Tensor | None = None, dead: 
         corrupted=lambda share: (
             WORLD.corrupted(32, share=share, split="train", seed=0).to(rows.dtype) * bool(rows.any())
         ),
+        normalise=lambda acts: acts, restore=lambda x: x,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The pooled effect of directions on the layers after: what MELBO, DCT and the effect terms all measure.
+"""The effect of directions on the layers after, pooled or token by token: what MELBO, DCT and the effect terms measure.
 
     Delta(theta) = mean over contexts and kept tokens of G(X + theta) - Y,   theta added at every kept token
 
@@ -7,7 +7,7 @@ Delta°(theta) = Delta(theta) - theta. Unlike in the released DCT code, padding 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unbraid.source import Contexts
@@ -17,18 +17,49 @@ COPIES = 16
 
 
 def pooled_effect(
-    contexts: Contexts, directions: Float[Tensor, "k d_in"], copies: int = COPIES
+    contexts: Contexts,
+    directions: Float[Tensor, "k d_in"],
+    copies: int = COPIES,
+    *,
+    targets: Bool[Tensor, "seq pos"] | None = None,
+    keep_skip: bool = False,
 ) -> Float[Tensor, "k d_out"]:
     """Delta° of each direction, differentiable. Copies of the contexts are folded into the batch, `copies` at a time.
 
-    Raises ValueError when the contexts keep no token.
+    `targets`: the kept tokens it is the mean over, all by default. `keep_skip`: leave theta in. Raises ValueError when
+    the contexts keep no token.
     """
-    tokens = int(contexts.mask.sum())
-    if not tokens:
+    looked = contexts.mask if targets is None else targets
+    count = int(looked.sum())
+    if not count:
         raise ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
     acts, kept = contexts.acts, contexts.mask.unsqueeze(-1)
+
+    def pooled(part: Float[Tensor, "some 1 1 d_in"]) -> Float[Tensor, "some d_out"]:
+        moved = (contexts.downstream(acts + kept * part) - contexts.base).to(directions)
+        return (moved * looked.unsqueeze(-1).to(directions)).sum((1, 2)) / count
+
     shifts = directions.to(acts.device, acts.dtype)[:, None, None, :]
-    parts = [contexts.downstream(acts + kept * part) for part in shifts.split(copies)]
-    moved = (torch.cat(parts) - contexts.base).to(directions)
-    pooled = (moved * kept.to(directions)).sum((1, 2)) / tokens
-    return pooled - directions if pooled.shape[1] == directions.shape[1] else pooled
+    effects = torch.cat([pooled(part) for part in shifts.split(copies)])
+    return effects - directions if effects.shape[1] == directions.shape[1] and not keep_skip else effects
+
+
+def token_effects(
+    contexts: Contexts, pushes: Float[Tensor, "k token d_in"], copies: int = COPIES
+) -> Float[Tensor, "k token d_out"]:
+    """Delta° at every kept token, where every kept token has a push of its own; differentiable. For equal pushes the
+    mean over tokens is the pooled effect."""
+    acts, mask = contexts.acts, contexts.mask
+
+    def moved(part: Float[Tensor, "some token d_in"]) -> Float[Tensor, "some token d_out"]:
+        shift = acts.new_zeros(len(part), *acts.shape)
+        shift[:, mask] = part.to(acts)
+        return (contexts.downstream(acts + shift) - contexts.base)[:, mask]
+
+    effects = torch.cat([moved(part) for part in pushes.split(copies)]).to(pushes)
+    return effects - pushes if effects.shape[2] == pushes.shape[2] else effects
+
+
+def everywhere(directions: Float[Tensor, "k d_in"], contexts: Contexts) -> Float[Tensor, "k token d_in"]:
+    """The same push at every kept token."""
+    return directions.unsqueeze(1).expand(-1, int(contexts.mask.sum()), -1)

@@ -17,11 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import grad, jvp
 
+from unbraid.causal.effect import COPIES, pooled_effect
 from unbraid.causal.forward_mode import forward_mode
 from unbraid.source import Contexts
-
-COPIES = 16
-"""Perturbed copies of the contexts run in one forward pass."""
 
 Directions = Float[Tensor, "k d_in"]
 Effects = Float[Tensor, "k d_out"]
@@ -64,8 +62,7 @@ class Slice:
         return (moved * self.targets.unsqueeze(-1)).to(directions)
 
     def pooled(self, directions: Directions) -> Effects:
-        """`COPIES` directions at a time."""
-        return torch.cat([self.moved(part).sum((1, 2)) for part in directions.split(COPIES)]) / self.targets.sum()
+        return pooled_effect(self.contexts, directions, targets=self.targets, keep_skip=self.keep_skip)
 
     def value_and_gradient(
         self, directions: Directions, score: Callable[[Moved, slice], Float[Tensor, " k"]]

@@ -4,7 +4,8 @@
 
 Where each factor's readout downstream is known (World): modularity of what moves, and the share that is the latent's
 own factor, the one it detects best. Everywhere: effects D_i = f(x + R atom_i) - f(x) - R atom_i, pooled over held-out
-contexts, their overlap, rank and interactions in pairs. R is where random directions leave the linear regime.
+contexts, their overlap, rank and interactions in pairs, and how far they add up, which is worth nothing without their
+size. R is where random directions leave the linear regime.
 kind=measured: living latents; chance: random directions, and for readouts an untrained dictionary as wide and sparse;
 pca: principal directions; ceiling: true directions.
 """
@@ -20,6 +21,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.causal.additivity import additivity
 from unbraid.causal.calibration import calibrate_radius, random_units
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.independence import Effects, effect_rank, interactions, largest_cosines
@@ -34,7 +36,7 @@ from unbraid.source import Contexts, Source, held_out
 from unbraid.sources.world import World
 from unbraid.truth import NoTruth
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
     "modularity": "(largest share of what setting a latent moves - 1/F) / (1 - 1/F), F factors with a readout: 1 moves "
     "one alone; mean over latents that move any, all set to R, or with size=own to the 95th percentile of their codes",
@@ -42,9 +44,13 @@ DEFINITIONS = {
     "factor has a readout",
     "hit": "share of these latents whose most moved factor is the one they detect best",
     "effect": "mean norm of effects over the root mean square of random directions' at the same R",
-    "felt": "share of latents whose effect is above a hundredth of that; the others count in none of the next three",
+    "felt": "share of latents whose effect is above a hundredth of that; the others count in none of the scores after",
     "overlap": "mean largest cosine of an effect with another's or its nearest atom's; NaN when none is felt",
     "interaction": "|D_ij - D_i - D_j| / (|D_i| + |D_j|), mean over as many random pairs as latents; NaN below three",
+    "additive_r2": "share of what two to four of them do together, token by token in half of the contexts, that the "
+    "sum of what each does alone in the others explains; atoms that hardly do anything may be additive too: see effect",
+    "context_ceiling": "share of the same that does not depend on the context: about the most additive_r2 can be",
+    "atom_overlap": "mean largest cosine of these latents' atoms with their nearest",
     "effect_rank": "participation ratio of the effects of at most 64 latents: the dimensions they span",
     "radius": "R in raw units; by=nonlinearity: calibrated; by=spread: half the root mean square deviation of the "
     "activations, where the layers after have no radius at which they bend",
@@ -205,16 +211,20 @@ def effect_scores(kind: str, panel: Panel, after: Slice, usual: float) -> list[S
     sizes = torch.linalg.vector_norm(effects, dim=1)
     felt = (sizes > NEGLIGIBLE * usual) & (usual > 0)
     together = in_pairs(after.contexts, pushes[felt], effects[felt])
+    added = additivity(after.contexts, pushes[felt])
     higher = {
         "effect": float(sizes.mean()) / usual if usual > 0 else math.nan,
         "felt": float(felt.double().mean()),
+        "additive_r2": added.r2,
         "effect_rank": effect_rank(effects[felt]) if bool(felt.any()) else math.nan,
     }
     lower = {
         "overlap": float(largest_cosines(effects[felt], beside[felt]).mean()),
         "interaction": float(together.mean()),
+        "atom_overlap": float(((panel.directions * panel.neighbours).sum(1))[felt].mean()),
     }
     return [
+        Score(metric="context_ceiling", value=added.ceiling, better="neither", params={"kind": kind}),
         *(
             Score(metric=metric, value=value, better="higher", params={"kind": kind})
             for metric, value in higher.items()

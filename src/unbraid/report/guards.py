@@ -3,7 +3,8 @@
 At the very point of a comparison, the winner must keep
     95 % of the baseline's living latents,  95 % of its |x_hat| / |x|,  90 % of its recall of the rarest factors
 (of 1, where the baseline has more), and where it has less absorption, find parents more often when a child is there:
-thresholds on decoder cosines can be met by turning atoms, without finding a single parent.
+thresholds on decoder cosines can be met by turning atoms, without finding a single parent. Where its effects downstream
+add up better, interact less or overlap less, it must keep 95 % of their size.
 """
 
 import math
@@ -29,6 +30,9 @@ GUARDS = (
     Guard("recall_by_frequency", 0.9, "rare factors were given up: recall of the rarest"),
 )
 PARENTS = Guard("parent_recall_given_child", 1.0, "no parent is found more often beside its child: recall")
+EFFECT = Guard("effect", 0.95, "effects shrank: their size, in that of random directions,")
+ADDED = ("additive_r2", "interaction", "overlap")
+"""What atoms that do nothing downstream are best at."""
 ABSORPTION = ("absorption_full", "absorption_fractional", "probe_absorption_full", "probe_absorption_fraction")
 
 
@@ -47,7 +51,11 @@ def fault(scores: Scores, c: Comparison) -> str:
     """What makes a win void; empty when nothing does, or it is no win."""
     if c.word != "better":
         return ""
-    asked = [*GUARDS, *([PARENTS] if c.metric.metric in ABSORPTION else [])]
+    asked = [
+        *GUARDS,
+        *([PARENTS] if c.metric.metric in ABSORPTION else []),
+        *([EFFECT] if c.metric.metric in ADDED else []),
+    ]
     for guard in asked:
         quantity = guarding(scores, guard)
         if quantity is None or quantity == c.metric:

@@ -14,8 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.causal.calibration import random_units, remembered_radius
+from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
+from unbraid.causal.kernel import explained
+from unbraid.causal.singles import Singles, share_singles
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
 
@@ -36,13 +38,14 @@ class Effect(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.sampled_atoms(self.columns)
-        if not len(atoms):
+        chosen = step.sampled_latents(self.columns)
+        if not len(chosen):
             return TermOutput(step.x.new_zeros(()))
-        contexts = step.contexts()
-        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
+        atoms, contexts = step.dictionary.W_dec.index_select(0, chosen), step.contexts()
+        radius = step_radius(step, self.radius)
         usual = self._usual_effect(step, contexts, radius)
         effects = pooled_effect(contexts, radius * atoms)
+        share_singles(step, Singles(chosen, effects, radius))
         loss = -explained(effects, atoms, self.ridge) / (len(atoms) * usual)
         relative = effects.detach().square().sum(1).mean() / usual
         return TermOutput(loss, {"effect_over_random": relative, "radius": torch.tensor(radius)})
@@ -58,10 +61,3 @@ class Effect(Term):
         average = step.memory.get("usual_effect", now)
         step.memory["usual_effect"] = self.decay * average + (1 - self.decay) * now
         return step.memory["usual_effect"]
-
-
-def explained(effects: Float[Tensor, "k d_out"], atoms: Float[Tensor, "k d_in"], ridge: float) -> Float[Tensor, ""]:
-    """tr(E (Gamma + ridge I)^-1 E'): how much of the slice, as a function, these atoms account for."""
-    gamma = torch.expm1(atoms @ atoms.T) + ridge * torch.eye(len(atoms)).to(atoms)
-    factor = torch.linalg.cholesky(gamma)
-    return torch.linalg.solve_triangular(factor, effects, upper=False).square().sum()

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.causal.calibration import remembered_radius
+from unbraid.causal.calibration import step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.independence import norm_one
 from unbraid.neighbours import nearest_to
@@ -39,7 +39,7 @@ class FunctionalOrthogonality(Term):
         if len(chosen) < 2:
             return TermOutput(step.x.new_zeros(()))
         contexts = step.contexts()
-        radius = remembered_radius(contexts, given=self.radius, memory=step.memory, rng=step.rng)
+        radius = step_radius(step, self.radius)
         effects = pooled_effect(contexts, radius * step.dictionary.W_dec.index_select(0, chosen))
         closest = largest_cosines(effects)
         return TermOutput(closest.relu().square().mean(), {"cosine": closest.mean(), "radius": torch.tensor(radius)})

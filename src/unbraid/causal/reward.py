@@ -1,0 +1,16 @@
+"""What an effect is worth: the logarithm of its size, up to a cap.
+
+    min(log s, cap),   s in sizes of random directions, not below a thousandth
+
+A latent of half the effect is pushed twice as hard as with the size itself, and a strong one not at all beyond the cap.
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+
+LEAST = 1e-3
+"""Smaller effects are rounding, whose gradient is noise over noise."""
+
+
+def capped_log(sizes: Float[Tensor, " k"], cap: float) -> Float[Tensor, " k"]:
+    return sizes.clamp_min(LEAST).log().clamp_max(cap)

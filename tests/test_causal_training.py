@@ -1,0 +1,106 @@
+"""Causal terms inside the loop: normalisation, a stop and a resume, a run that diverges."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.small import WORLD, experiment
+from unbraid.causal.firing import firing
+from unbraid.objective import Step, Term, TermOutput
+from unbraid.supply import Supply
+from unbraid.terms.causal_head import CausalHead
+from unbraid.terms.downstream_reconstruction import DownstreamReconstruction
+from unbraid.terms.effect import Effect
+from unbraid.terms.effect_sketch import EffectSketch
+from unbraid.terms.interaction import Interaction
+from unbraid.terms.melbo import Melbo
+from unbraid.terms.readback import Readback
+from unbraid.terms.repulsion import Repulsion
+from unbraid.train import Learner, fitting_sample, train
+
+CAUSAL: dict[str, Term] = {
+    "effect": Effect(rho=0.1, every=4),
+    "head": CausalHead(rho=0.1, every=4, start=0.0),
+    "interaction": Interaction(rho=0.1, every=4),
+    "melbo": Melbo(rho=0.1, every=8),
+    "sketch": EffectSketch(rho=0.1, refresh=16),
+    "readback": Readback(rho=0.1),
+    "downstream": DownstreamReconstruction(rho=0.1),
+    "repulsion": Repulsion(rho=0.1),
+}
+
+
+class Stopped(Exception):
+    pass
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "sae_weights.safetensors")
+
+
+def test_a_run_with_every_causal_term_stopped_and_resumed_equals_the_uninterrupted_one(tmp_path):
+    causal = experiment(**CAUSAL)
+    (whole,) = train([causal], tmp_path / "whole")
+
+    def stop(done: int, total: int) -> None:
+        if done >= 25 * 160:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train([causal], tmp_path / "parts", checkpoint_steps=10, watch=stop)
+    (resumed,) = train([causal], tmp_path / "parts", resume=True)
+    found, expected = weights(resumed), weights(whole)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(Term):
+    """Checks what a step says of normalisation."""
+
+    def __call__(self, step: Step) -> TermOutput:
+        contexts = step.contexts()
+        x = step.normalise(contexts.acts[contexts.mask])
+        torch.testing.assert_close(step.restore(x), contexts.acts[contexts.mask])
+        torch.testing.assert_close(step.normalise(step.batch.x), step.x)
+        assert float(x.square().mean()) == pytest.approx(1, abs=0.2) and float(contexts.acts.square().mean()) < 0.5
+        expected = step.dictionary.encode(x).dense() > 0
+        active = firing(step)
+        living = torch.arange(step.dictionary.d_sae)
+        assert torch.equal(active.where(living), expected.T) and firing(step) is active
+        return TermOutput(step.x.new_zeros(()), {"seen": torch.ones(())})
+
+
+def test_contexts_are_encoded_as_the_batch_is():
+    learner = Learner(experiment(look=Look()), fitting_sample(WORLD, 0))
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    logged = learner.step(block.rows[:160], 8, Supply(WORLD, 0, 8))
+    assert logged["metrics/look/seen"] == 1
+
+
+def test_an_effect_term_that_diverges_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
+    wild = experiment(effect=Effect(radius=1e12, start=0.5, every=1))
+    with pytest.raises(ValueError, match="term 'effect' gave -?(nan|inf) at step 21"):
+        train([wild], tmp_path, checkpoint_steps=1)
+    saved = sorted((tmp_path / wild.folder / "checkpoints").glob("*.safetensors"), key=lambda path: int(path.stem))
+    assert saved[-1].stem == "21"
+    kept = load_file(saved[-1])
+    assert all(bool(value.isfinite().all()) for name, value in kept.items() if name.startswith("dictionary/"))
+
+
+def test_the_order_of_terms_changes_what_the_head_learns_from_but_not_the_effects():
+    """After `effect`, the head knows all the latents that it measured; before it, those of its own sets alone."""
+
+    def seen(order: tuple[str, ...]) -> tuple[int, float]:
+        asked = {name: replace(CAUSAL[name], rho=0.0) for name in order}
+        learner = Learner(experiment(**asked), fitting_sample(WORLD, 0))
+        block = WORLD.block(0, split="train", seed=0)
+        assert block is not None
+        logged = learner.step(block.rows[:160], 8, Supply(WORLD, 0, 8))
+        return int(learner.memory["head"]["seen"].sum()), float(logged["metrics/effect/radius"])
+
+    (after, radius), (before, same) = seen(("effect", "head")), seen(("head", "effect"))
+    assert after == before + 16 and radius == pytest.approx(same, rel=0.5)
