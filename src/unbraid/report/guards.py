@@ -22,6 +22,8 @@ class Guard:
     keeps: float
     """Share of the baseline's value that must be left."""
     says: str
+    enough: float = 1.0
+    """A baseline's value above this counts as this: nobody is asked to overshoot."""
 
 
 GUARDS = (
@@ -30,7 +32,7 @@ GUARDS = (
     Guard("recall_by_frequency", 0.9, "rare factors were given up: recall of the rarest"),
 )
 PARENTS = Guard("parent_recall_given_child", 1.0, "no parent is found more often beside its child: recall")
-EFFECT = Guard("effect", 0.95, "effects shrank: their size, in that of random directions,")
+EFFECT = Guard("effect", 0.95, "effects shrank: their size, in that of random directions,", math.inf)
 ADDED = ("additive_r2", "interaction", "overlap")
 """What atoms that do nothing downstream are best at."""
 ABSORPTION = ("absorption_full", "absorption_fractional", "probe_absorption_full", "probe_absorption_fraction")
@@ -61,7 +63,7 @@ def fault(scores: Scores, c: Comparison) -> str:
         if quantity is None or quantity == c.metric:
             continue
         own, baseline = (mean_at(scores, name, c.point, quantity) for name in (c.method, c.baseline))
-        if own < guard.keeps * min(1.0, baseline) or (guard is PARENTS and own == baseline):
+        if own < guard.keeps * min(guard.enough, baseline) or (guard is PARENTS and own == baseline):
             return f"void, {guard.says} {number(own)}, {c.baseline} {number(baseline)}"
     return ""
 
