@@ -250,17 +250,17 @@ def test_adding_up_by_doing_nothing_is_void_and_the_table_shows_both_side_by_sid
             seed = int(folder.name.split("-s")[1][0]) * 1e-3
             added = [
                 {"metric": "additive_r2", "value": (0.99 if own else 0.6) + seed, "better": "higher", "params": {}},
-                {"metric": "effect", "value": effect if own else 0.9, "better": "higher", "params": {}},
+                {"metric": "effect", "value": effect if own else 3.0, "better": "higher", "params": {}},
             ]
             path.write_text(json.dumps(result | {"scores": [*result["scores"], *added]}))
         return folders
 
-    hollow = study(0.1)
+    hollow = study(2.0)
     names = [q.metric for q in arrange(read_study(hollow)).headline]
     assert names[names.index("additive_r2") + 1] == "effect"
     said = of(answered(hollow), "additive_r2")
     assert said.word == "void" and "effects shrank" in said.sentence
-    assert of(answered(study(0.9)), "additive_r2").word == "better"
+    assert of(answered(study(2.9)), "additive_r2").word == "better"
 
 
 def test_a_baseline_that_overshoots_asks_for_no_overshoot(run):
