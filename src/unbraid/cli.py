@@ -1,4 +1,4 @@
-"""unbraid demo | plan | train | sweep | eval | report | export | cache | list"""
+"""unbraid demo | plan | train | sweep | eval | report | import | export | cache | list"""
 
 import argparse
 import os
@@ -66,10 +66,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options, rest: version_or_help(parser, options), command="")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    def command(name: str, run: Callable[..., int], text: str, *, overridable: bool = False) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[..., int], text: str, *, overridable: bool = False, first: tuple[str, str] = ("", "")
+    ) -> argparse.ArgumentParser:
         # Overridable commands pass what they do not know, --help included, on to the experiment's own flags.
         sub = commands.add_parser(name, help=text, description=text, add_help=not overridable, allow_abbrev=False)
         sub.set_defaults(run=run, command=name, overridable=overridable, parser=sub)
+        if first[0]:
+            sub.add_argument(first[0], help=first[1], type=Path, nargs="?")
         if overridable:
             sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
@@ -125,11 +129,28 @@ def arguments() -> argparse.ArgumentParser:
     export = command("export", run_export, "copy a run's dictionary into a folder for another library")
     export.add_argument("run_folder", type=Path, help="a run folder")
     export.add_argument("--out", type=Path, required=True, help="the new folder; an existing one is never overwritten")
-    export.add_argument("--to", default="saelens", choices=["saelens"], help="format (default: saelens)")
+    export.add_argument(
+        "--to", default="saelens", choices=["saelens", "dictionary_learning", "sparsify", "hub"],
+        help="format; hub: with model card and index entry, ready to upload (default: saelens)",
+    )  # fmt: skip
+    export.add_argument("--repo", default="", help="with --to hub: OWNER/NAME it will have there")
     cache = command(
         "cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True
     )
     cache.add_argument("--to", type=Path, required=True, help="folder of the cache; continued when it is unfinished")
+    imported = command(
+        "import",
+        run_import,
+        "make a run of an SAE from a folder of SAELens, dictionary_learning or sparsify",
+        overridable=True,
+        first=("sae", "the folder with the SAE"),
+    )
+    imported.add_argument(
+        "--as", dest="called", default="", metavar="NAME", help="what reports call it (default: imported-FOLDER)"
+    )
+    imported.add_argument(
+        "--compared", action="store_true", help="it was trained for more than sparsity: not among a report's baselines"
+    )
     command("list", run_list, "show experiments, terms and evals")
     return parser
 
@@ -458,8 +479,31 @@ def beside(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.formats.export import export
 
-    export(options.run_folder, options.out)
-    print(f'written: {options.out}   load it with sae_lens.SAE.load_from_disk("{options.out}")')
+    export(options.run_folder, options.out, options.to, repo=options.repo)
+    loads = {
+        "saelens": f'load it with sae_lens.SAE.load_from_disk("{options.out}")',
+        "dictionary_learning": f'load it with dictionary_learning.utils.load_dictionary("{options.out}", "cpu")',
+        "sparsify": f'load it with sparsify.SparseCoder.load_from_disk("{options.out}")',
+        "hub": f"read {options.out / 'README.md'}, then `hf upload {options.repo or 'OWNER/NAME'} {options.out}`",
+    }
+    print(f"written: {options.out}   {loads[options.to]}")
+    return 0
+
+
+def run_import(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.importing import import_run
+
+    if options.sae is not None and options.name is None and not {"-h", "--help"} & set(rest):
+        raise ValueError(
+            "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
+            "(`unbraid list` shows experiments)"
+        )
+    source = experiments_of(resolved(options, rest), ["*"])[0].source
+    run, fit, notes = import_run(options.sae, source, options.out, name=options.called, standard=not options.compared)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"at first sight: FVU {fit.fvu:.3f}, L0 {fit.l0:.1f}")
+    print(f"written: {run.path}   next: unbraid eval {run.path} && unbraid report {options.out}/*")
     return 0
 
 

@@ -41,7 +41,7 @@ def experiment_of(
 ) -> Experiment:
     """The experiment an imported SAE is. `name`: what the report calls it; made from the folder's when empty."""
     init = Imported(
-        folder=str(folder.resolve()), sha256=recognise.digest(folder), format=published.format,
+        folder=str(folder), sha256=recognise.digest(folder), format=published.format,
         architecture=published.architecture, standard=standard,
     )  # fmt: skip
     activation, d_sae = published.dictionary.activation, published.dictionary.d_sae

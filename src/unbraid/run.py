@@ -29,6 +29,7 @@ from unbraid.experiment import Experiment
 from unbraid.files import read_json, write_json, write_tensors
 from unbraid.formats import saelens
 from unbraid.gated import Gated, thresholded
+from unbraid.imported import Imported
 from unbraid.normaliser import Normaliser
 from unbraid.source import Source
 
@@ -132,7 +133,9 @@ def save_run(
     dictionary = inference_form(dictionary, normaliser(sample))
     folded = normaliser.fold(dictionary)
     normaliser.check(dictionary, folded, sample[:2048])
-    details = {"experiment": experiment.folder, "objective": to_json(experiment.objective), "seed": experiment.seed}
+    init = experiment.dictionary.init
+    made = {"imported": to_json(init)} if isinstance(init, Imported) else {"objective": to_json(experiment.objective)}
+    details = {"experiment": experiment.folder, **made, "seed": experiment.seed}
     site = {
         "training_architecture": type(experiment.dictionary.activation).__name__.lower(),
         **experiment.source.metadata(),
