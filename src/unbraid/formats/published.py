@@ -23,7 +23,7 @@ from unbraid.matching_pursuit import MatchingPursuit
 NEAR_UNIT = 1e-2
 """Norms this near 1 are taken for 1 rounded to half precision (SAEBench's tolerance for it)."""
 TOUCHED = 1e-6
-"""Norms off 1 by no more than this are not worth a note."""
+"""Norms off 1 by no more than this are float32's own: such weights are taken bit for bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,9 @@ def fold_norms(made: Dictionary, where: Path, *, ranks_by_norm: bool) -> list[st
     norms = torch.linalg.vector_norm(made.W_dec.double(), dim=1)
     silent = norms == 0
     off = float((norms[~silent] - 1).abs().max()) if not bool(silent.all()) else 0.0
+    if off <= TOUCHED and not bool(silent.any()):
+        made.tie()
+        return []
     chooses = isinstance(made.activation, TopK | MatchingPursuit) and not ranks_by_norm
     if chooses and (off > NEAR_UNIT or bool(silent.any())):
         raise ValueError(
@@ -125,9 +128,7 @@ def fold_norms(made: Dictionary, where: Path, *, ranks_by_norm: bool) -> list[st
         made.threshold.mul_(scale)
     made.tie()
     notes = [f"{int(silent.sum())} atoms are zero: their latents never fire here"] if bool(silent.any()) else []
-    if off > TOUCHED:
-        notes.append(f"atoms' norms were off 1 by up to {off:.2g}; they are folded into the encoder")
-    return notes
+    return [*notes, f"atoms' norms were off 1 by up to {off:.2g}; they are folded into the encoder"]
 
 
 def as_thresholds(threshold: Tensor | float, d_sae: int) -> Tensor:
