@@ -1,6 +1,7 @@
-"""Tanh sparsity: sum of tanh(scale |z_i| |d_i|), averaged over tokens (Anthropic, January 2025 update).
+"""Tanh sparsity: sum of tanh(scale z_i |d_i|), averaged over tokens (Anthropic, January 2025 update).
 
-Like a count for latents above 1 / scale, like L1 below. Atoms have unit norm, so |d_i| = 1.
+Like a count for latents above 1 / scale, like L1 below. Atoms have unit norm, so |d_i| = 1. Latents are not negative,
+and no absolute value is taken: it would cut off the gradient of those just below JumpReLU's threshold, which are 0.
 """
 
 from dataclasses import dataclass
@@ -14,4 +15,4 @@ class Tanh(Term):
     """Its slope at 0, for normalised activations (the update's c)."""
 
     def __call__(self, step: Step) -> TermOutput:
-        return TermOutput((self.scale * step.z.values.abs()).tanh().sum() / step.z.batch)
+        return TermOutput((self.scale * step.z.values).tanh().sum() / step.z.batch)
