@@ -498,8 +498,8 @@ def run_import(options: argparse.Namespace, rest: list[str]) -> int:
             "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
             "(`unbraid list` shows experiments)"
         )
-    source = experiments_of(resolved(options, rest), ["*"])[0].source
-    run, fit, notes = import_run(options.sae, source, options.out, name=options.called, standard=not options.compared)
+    source, sae = experiments_of(resolved(options, rest), ["*"])[0].source, Path(options.sae)
+    run, fit, notes = import_run(sae, source, options.out, name=options.called, standard=not options.compared)
     for note in notes:
         print(f"note: {note}")
     print(f"at first sight: FVU {fit.fvu:.3f}, L0 {fit.l0:.1f}")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-
 from tests.exact import ACTIVATIONS
 from tests.oracles.peers import ask
+
 from unbraid.activation import Activation, JumpReLU, ReLU, TopK
 from unbraid.dictionary import Dictionary
 from unbraid.formats import dictionary_learning, recognise, sparsify

@@ -97,7 +97,8 @@ CASES = {
     "l1": ("StandardTrainer", {"l1_penalty": 0.1}, {**LINEAR, "b_dec": ("bias", False)}),
     "p_annealing": (
         "PAnnealTrainer",
-        {"sparsity_function": "Lp^p", "initial_sparsity_penalty": 0.1, "anneal_start": 0, "anneal_end": 100, "p_end": 0.2,
+        {"sparsity_function": "Lp^p", "initial_sparsity_penalty": 0.1, "anneal_start": 0, "anneal_end": 100,
+         "p_end": 0.2,
          "n_sparsity_updates": 5, "sparsity_queue_length": 1},
         {**LINEAR, "b_dec": ("bias", False)},
     ),

@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from benchmarks.peers import FOLDER
 
 HERE = Path(__file__).parent

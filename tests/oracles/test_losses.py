@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
-
 from tests.oracles.peers import ask
 from tests.steps import no_contexts
+from torch import Tensor
+
 from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
 from unbraid.dictionary import Dictionary
 from unbraid.gated import Gated
@@ -107,16 +107,16 @@ def saelens(
         warnings.simplefilter("ignore")
         config = getattr(sae_lens, f"{kind}TrainingSAEConfig")(d_in=D_IN, d_sae=D_SAE, dtype="float64", **settings)
         made = getattr(sae_lens, f"{kind}TrainingSAE")(config)
-    called = {"b_gate": "b_enc"}
+    called = lambda name: "b_enc" if name == "b_gate" else name
     given = dict(weights(activation).named_parameters())
     parameters = dict(made.named_parameters())
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(given[called.get(name, name)])
+            parameter.copy_(given[called(name)])
     mask = dead_mask() if dead else None
     said = made.training_forward_pass(TrainStepInput(rows(), dict(coefficients), mask, 0, False))
     said.loss.backward()
-    grads = {f"grad/{called.get(n, n)}": p.grad for n, p in parameters.items() if p.grad is not None}
+    grads = {f"grad/{called(n)}": p.grad for n, p in parameters.items() if p.grad is not None}
     return {"loss": said.loss.detach(), **grads}
 
 

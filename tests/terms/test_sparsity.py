@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from tests.steps import rng, step, units, with_atoms
 from unbraid.activation import JumpReLU, ReLU, TopK
 from unbraid.dictionary import Dictionary
 from unbraid.gated import Gated
