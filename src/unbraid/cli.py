@@ -89,6 +89,10 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality"
             )
+            sub.add_argument(
+                "--dictionary.activation", dest="activation", default="", metavar="NAME",
+                help="of an experiment: another activation, e.g. JumpReLU; its fields are flags then",
+            )  # fmt: skip
         sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
         return sub
 
@@ -190,6 +194,7 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     named = catalog.pick(options.name, catalog.experiments(packages(options)), "experiment")()
     for term in options.add:
         named = with_term(named, term, packages(options))
+    named = with_activation(named, options.activation) if options.activation else named
     prog = f"unbraid {options.command} {options.name}"
     description = f"{catalog.headline(catalog.experiments(packages(options))[options.name.replace('-', '_')])}"
     # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
@@ -202,6 +207,24 @@ def use_threads(count: int) -> None:
 
     if count:
         torch.set_num_threads(count)
+
+
+def with_activation(named: "Experiment | Study", name: str) -> "Experiment":
+    """`named` with another activation at its defaults, and as many latents active where both can say."""
+    from dataclasses import fields, replace
+
+    from unbraid import catalog
+    from unbraid.experiment import Experiment
+
+    if not isinstance(named, Experiment):
+        raise ValueError("--dictionary.activation works on a single experiment; a study's members have their own")
+    known = catalog.activations()
+    if name not in known:
+        raise ValueError(f"no activation called {name!r}; there are: {', '.join(sorted(known))}")
+    k = getattr(named.dictionary.activation, "k", None)
+    kept = {"k": k} if k is not None and "k" in {f.name for f in fields(known[name])} else {}
+    dictionary = replace(named.dictionary, activation=known[name](**kept))
+    return replace(named, dictionary=dictionary, name=f"{named.name}-{name.lower()}")
 
 
 def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) -> "Experiment | Study":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from unbraid import seeding
 from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
 from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
+from unbraid.gated import Gated
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.source import Source
@@ -270,6 +271,9 @@ class DictionaryConfig:
         if self.orthonormal_blocks:
             start_orthonormal(dictionary, self.orthonormal_blocks)
         dictionary.tie()
+        if isinstance(self.activation, Gated):
+            # Whatever an initialisation gave the gate, magnitudes begin as the gate's own values.
+            dictionary.get_parameter("b_mag").data.copy_(dictionary.b_enc)
         if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
             start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
             dictionary.threshold.data.fill_(start)
