@@ -122,7 +122,7 @@ def edited(folder: Path, **fields: Any) -> None:
         ({"architecture": "jumprelu_transcoder"}, "is a transcoder .*import an SAE"),
         ({"architecture": "temporal"}, "'temporal' cannot be read .*neighbouring tokens"),
         ({"architecture": "mystery"}, "'mystery' cannot be read; these can: standard, jumprelu"),
-        ({"architecture": ""}, "written before SAELens 6"),
+        ({"architecture": ""}, "architecture '' cannot be read"),
         ({"normalize_activations": "layer_norm"}, "'layer_norm', which cannot be folded"),
         ({"reshape_activations": "hook_z"}, "heads of hook_z"),
         ({"d_sae": 41}, r"states d_in, d_sae = \(12, 41\), the weights have \(12, 40\)"),
@@ -181,4 +181,43 @@ def test_two_saes_in_one_folder_are_refused(tmp_path: Path):
     saved("standard", tmp_path)
     (tmp_path / "ae.pt").write_bytes(b"")
     with pytest.raises(ValueError, match="put one SAE in a folder"):
+        recognise.read(tmp_path)
+
+
+OLD: dict[str, dict[str, Any]] = {
+    "standard": {"activation_fn_str": "relu", "hook_point": "blocks.4.hook_resid_pre"},
+    "topk": {"architecture": "standard", "activation_fn": "topk", "activation_fn_kwargs": {"k": 5}},
+    "jumprelu": {"architecture": "jumprelu", "normalize_activations": False, "apply_b_dec_to_input": False},
+    "gated": {"architecture": "gated", "hook_name": "blocks.4.hook_resid_pre", "finetuning_scaling_factor": False},
+}
+"""What cfg.json said before SAELens 6."""
+
+
+@pytest.mark.parametrize("architecture", OLD)
+def test_folders_from_before_saelens_6_are_read_as_saelens_reads_them(architecture: str, tmp_path: Path):
+    from sae_lens import SAE
+
+    saved(architecture, tmp_path)
+    said = {"d_in": 12, "d_sae": D_SAE, "dtype": "torch.float32", "device": "cpu", "model_name": "somebody/model"}
+    (tmp_path / "cfg.json").write_text(json.dumps({**said, **OLD[architecture]}))
+    theirs, published = SAE.load_from_disk(str(tmp_path), device="cpu"), recognise.read(tmp_path)
+    assert published.architecture == architecture == theirs.cfg.architecture()
+    assert published.trained["model_name"] == "somebody/model"
+    assert_same(theirs, published)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"finetuning_scaling_factor": True}, "fold the factor into W_dec"),
+        ({"activation_fn_str": "tanh-relu"}, "'tanh-relu' cannot be read"),
+        ({"hook_name": "blocks.4.attn.hook_z"}, "heads of hook_z"),
+        ({"normalize_activations": True}, "factor that it does not hold"),
+        ({"activation_fn": "topk"}, "k is None; expected a whole number"),
+    ],
+)
+def test_what_version_6_has_no_words_for_is_refused(fields: dict[str, Any], says: str, tmp_path: Path):
+    saved("standard", tmp_path)
+    (tmp_path / "cfg.json").write_text(json.dumps({"d_in": 12, "d_sae": D_SAE, **fields}))
+    with pytest.raises(ValueError, match=says):
         recognise.read(tmp_path)

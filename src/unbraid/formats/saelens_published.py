@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unbraid.activation import ReLU, TopK
 from unbraid.files import read_json
+from unbraid.formats import saelens_before_6
 from unbraid.formats.published import THRESHOLDED, Parts, Published, assemble, load_safetensors, take
 from unbraid.gated import thresholded
 from unbraid.matching_pursuit import MatchingPursuit
@@ -88,6 +89,8 @@ def number(cfg: Mapping[str, Any], key: str, where: Path) -> int:
 def read(folder: Path) -> Published:
     """Raises ValueError, with the remedy, for what is missing, damaged or has no place in our form."""
     cfg = read_json(folder / "cfg.json")
+    if saelens_before_6.is_old(cfg):
+        cfg = saelens_before_6.in_todays_words(cfg, folder)
     name = str(cfg.get("architecture", ""))
     check(name, cfg, folder)
     tensors = load_safetensors(folder / WEIGHTS)
