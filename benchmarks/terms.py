@@ -28,8 +28,8 @@ from unbraid.train import Learner
 
 STEPS = 100_000
 DOCUMENT = 64
-NOT_PENALTIES = ("reconstruction", "nested_reconstruction")
-THRESHOLDS = ("l0",)
+NOT_PENALTIES = ("reconstruction", "nested_reconstruction", "sampled_prefixes")
+THRESHOLDS = ("l0", "gate_l1", "gate_reconstruction", "pre_activation")
 """Terms that need JumpReLU."""
 
 

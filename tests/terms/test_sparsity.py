@@ -154,13 +154,17 @@ def test_sampled_prefixes_are_matryoshka_at_the_widths_they_drew():
     assert value(term, step(of, x)) == pytest.approx(value(fixed, step(of, x)))
 
 
-def test_narrow_prefixes_are_drawn_as_often_as_the_distribution_says():
-    term, d_sae = SampledPrefixes(prefixes=20_001, alpha=0.5), 1024
-    # Drawn many at once each width appears once; so draw one at a time.
-    drawn = torch.tensor([float(w) for s in range(400) for w in SampledPrefixes(prefixes=2).widths(d_sae, rng(s))[:1]])
-    below = (1 - 32**-0.5) / (1 - d_sae**-0.5)
-    assert float((drawn < 32).double().mean()) == pytest.approx(below, abs=0.05)
-    assert term.widths(d_sae, rng(0))[0] == 1
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_narrow_prefixes_are_drawn_as_often_as_the_distribution_says(power):
+    term = SampledPrefixes(prefixes=2, power=power)
+    drawn = torch.tensor([float(term.widths(1024, rng(seed))[0]) for seed in range(600)])
+    assert float((drawn <= 256).double().mean()) == pytest.approx(0.25**power, abs=0.06)
+    assert SampledPrefixes(prefixes=500, power=power).widths(8, rng(0)) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_prefixes_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="'reconstruction' has 0 prefixes and power 0.5"):
+        SampledPrefixes(prefixes=0).check("reconstruction")
 
 
 def test_relu_knows_no_gate_of_its_own_and_pays_l1():

@@ -1,11 +1,11 @@
-"""Matryoshka with prefixes drawn anew at every step: no width is privileged (Bussmann et al. 2025, section 3.2).
+"""Matryoshka with prefixes drawn anew at every step, so that no width is privileged (Bussmann et al. 2025; Nabeshima).
 
-1/L sum_l |x - b_dec - z[:w_l] @ W_dec[:w_l]|^2,   w_L = d_sae, the others from a Pareto distribution cut off at d_sae
+1/L sum_l |x - b_dec - z[:w_l] @ W_dec[:w_l]|^2,   w_L = d_sae, the others drawn with P(width <= w) = (w / d_sae)^power
 
-P(width <= w) = (1 - w^-alpha) / (1 - d_sae^-alpha): at alpha 0 log-uniform, larger alpha gives narrower prefixes.
+The distribution is that of the authors' released code (matryoshka-saes), which also keeps latents ordered by what they
+contribute and charges L1 prefix by prefix; here a width drawn twice counts once, and nothing is reordered.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -17,24 +17,20 @@ from unbraid.objective import Step, Term, TermOutput
 class SampledPrefixes(Term):
     prefixes: int = 10
     """How many, the whole dictionary counted."""
-    alpha: float = 0.5
-    """Tail exponent of the widths' distribution, not below 0."""
+    power: float = 0.5
+    """Exponent of the widths' distribution, above 0: 1 is uniform, smaller gives narrower prefixes."""
 
     def check(self, name: str) -> None:
         super().check(name)
-        if self.prefixes < 1 or self.alpha < 0:
+        if self.prefixes < 1 or self.power <= 0:
             raise ValueError(
-                f"term {name!r} has {self.prefixes} prefixes and alpha {self.alpha}; expected at least 1, and 0"
+                f"term {name!r} has {self.prefixes} prefixes and power {self.power}; expected at least 1, and above 0"
             )
 
     def widths(self, d_sae: int, rng: torch.Generator) -> list[int]:
         """Ascending, each once, ending at d_sae."""
-        uniform = torch.rand(self.prefixes - 1, generator=rng, dtype=torch.float64)
-        if self.alpha == 0:
-            drawn = (uniform * math.log(d_sae)).exp()
-        else:
-            drawn = (1 - uniform * (1 - d_sae**-self.alpha)).pow(-1 / self.alpha)
-        return sorted({*(min(d_sae, int(width)) for width in drawn.tolist()), d_sae})
+        drawn = torch.rand(self.prefixes - 1, generator=rng, dtype=torch.float64).pow(1 / self.power) * d_sae
+        return sorted({*(max(1, round(width)) for width in drawn.tolist()), d_sae})
 
     def __call__(self, step: Step) -> TermOutput:
         dictionary = step.dictionary
