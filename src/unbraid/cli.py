@@ -138,6 +138,7 @@ def arguments() -> argparse.ArgumentParser:
         help="format; hub: with model card and index entry, ready to upload (default: saelens)",
     )  # fmt: skip
     export.add_argument("--repo", default="", help="with --to hub: OWNER/NAME it will have there")
+    export.add_argument("--model", default="", help="with --to hub: OWNER/NAME of the model, when it was a folder here")
     cache = command(
         "cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True
     )
@@ -502,7 +503,7 @@ def beside(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.formats.export import export
 
-    export(options.run_folder, options.out, options.to, repo=options.repo)
+    export(options.run_folder, options.out, options.to, repo=options.repo, model=options.model)
     loads = {
         "saelens": f'load it with sae_lens.SAE.load_from_disk("{options.out}")',
         "dictionary_learning": f'load it with dictionary_learning.utils.load_dictionary("{options.out}", "cpu")',

@@ -1,6 +1,7 @@
 """Runs as other libraries have them, and as a folder to upload."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,18 @@ def test_the_command_line_says_how_to_load(runs: dict[str, Path], tmp_path: Path
         assert main(["export", str(runs["topk"]), "--out", str(tmp_path / to), "--to", to]) == 0
         assert says in capsys.readouterr().out
     assert json.loads((tmp_path / "sparsify" / "cfg.json").read_text())["k"] == 3
+
+
+def test_a_model_that_was_a_folder_wants_a_name(runs: dict[str, Path], tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["topk"], run)
+    cfg = json.loads((run / "cfg.json").read_text())
+    cfg["metadata"]["model_name"] = str(tmp_path)
+    (run / "cfg.json").write_text(json.dumps(cfg))
+    with pytest.raises(ValueError, match="which others do not have; say what it is called on the hub with --model"):
+        export(run, tmp_path / "out", "hub")
+    assert not (tmp_path / "out").exists()
+    export(run, tmp_path / "out", "hub", model="somebody/model")
+    assert "base_model: somebody/model" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    written = json.loads((tmp_path / "out" / "blocks.0.hook_resid_post" / "cfg.json").read_text())
+    assert written["metadata"]["model_name"] == "somebody/model"

@@ -18,9 +18,10 @@ WRITERS: dict[str, Callable[[Dictionary, Path, Mapping[str, Any]], None]] = {
 }  # fmt: skip
 
 
-def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "") -> None:
+def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "", model: str = "") -> None:
     """Write `run`'s dictionary at `out` as another library has it, or as a folder to upload to a hub, where
-    it will be `repo`. Raises ValueError when there is no run, `out` exists, or the library has no such SAE."""
+    it will be `repo`, of `model`. Raises ValueError when there is no run, `out` exists, or the library has no such
+    SAE."""
     if not (run / "provenance.json").is_file():
         raise ValueError(f"{run} holds no finished run (no provenance.json); train it to the end first")
     if out.exists():
@@ -31,7 +32,7 @@ def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "") -> N
     temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         if to == "hub":
-            hub.write(dictionary, run, temporary, metadata, release=out.name, repo=repo)
+            hub.write(dictionary, run, temporary, metadata, release=out.name, repo=repo, model=model)
         else:
             WRITERS[to](dictionary, temporary, metadata)
             write_json(temporary / "unbraid_experiment.json", read_json(run / "experiment.json"))

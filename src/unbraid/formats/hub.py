@@ -26,9 +26,17 @@ UNKNOWN_OWNER = "OWNER"
 
 
 def write(
-    dictionary: Dictionary, run: Path, out: Path, metadata: Mapping[str, Any], *, release: str, repo: str = ""
-) -> None:
-    """Fill `out`. `repo`: owner/name on the hub, for the snippets."""
+    dictionary: Dictionary, run: Path, out: Path, metadata: Mapping[str, Any], *, release: str, repo: str = "",
+    model: str = "",
+) -> None:  # fmt: skip
+    """Fill `out`. `repo`: owner/name on the hub, for the snippets; `model`: what others call the model. Raises
+    ValueError when the model is a folder here and `model` does not say."""
+    metadata = {**metadata, "model_name": model or metadata["model_name"]}
+    if is_folder(str(metadata["model_name"])):
+        raise ValueError(
+            f"the model was read from {metadata['model_name']}, which others do not have; say what it is called on the "
+            "hub with --model OWNER/NAME"
+        )
     repo = repo or f"{UNKNOWN_OWNER}/{release}"
     sae_id = str(metadata["hook_name"])
     experiment, provenance = read_json(run / "experiment.json"), read_json(run / "provenance.json")
@@ -118,6 +126,10 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def is_folder(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or Path(model).is_dir()
+
+
 def hub_id(model: str) -> str:
     """`model` when it may be a hub's id, not a folder; for the card's base_model."""
-    return model if model.count("/") == 1 and not model.startswith((".", "/", "~")) and not Path(model).exists() else ""
+    return model if model.count("/") == 1 and not is_folder(model) else ""
