@@ -36,8 +36,8 @@ STEPS = 100_000
 WARM_UP = 2
 """Pairs of steps: moving averages, banks and calibrations start in them."""
 DOCUMENT = 64
-NOT_PENALTIES = ("reconstruction", "nested_reconstruction")
-THRESHOLDS = ("l0",)
+NOT_PENALTIES = ("reconstruction", "nested_reconstruction", "sampled_prefixes")
+THRESHOLDS = ("l0", "gate_l1", "gate_reconstruction", "pre_activation")
 """Terms that need JumpReLU."""
 
 

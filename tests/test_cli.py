@@ -26,7 +26,7 @@ def test_help_imports_nothing_heavy():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
-    for command in ("demo", "plan", "train", "sweep", "eval", "report", "export", "cache", "list"):
+    for command in ("demo", "plan", "train", "sweep", "eval", "report", "import", "export", "cache", "list"):
         assert command in shown.stdout
 
 
@@ -212,3 +212,19 @@ def test_members_of_a_study_are_chosen_by_pattern(tmp_path, capsys):
     assert {path.name.rpartition("-s0")[0] for path in tmp_path.iterdir()} == {"relu-l0_5", "pca-l0_5"}
     assert main(["sweep", "demo_world", "--out", str(tmp_path), "--only", "topl-*", *quick]) == 2
     assert "matches no member; there are: relu-l0_5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "k"), [("JumpReLU", None), ("MatchingPursuit", 8), ("Gated", None)])
+def test_an_experiment_is_given_another_activation_by_name(tmp_path, name, k):
+    assert train_quickly(tmp_path, "--dictionary.activation", name) == 0
+    (run,) = tmp_path.iterdir()
+    activation = json.loads((run / "experiment.json").read_text())["dictionary"]["activation"]
+    assert activation["type"].endswith(f":{name}") and activation.get("k") == k
+    assert run.name.startswith(f"world-batchtopk-l0_8-{name.lower()}-s0-")
+
+
+def test_an_activation_that_is_not_is_named_with_those_that_are(tmp_path, capsys):
+    assert train_quickly(tmp_path, "--dictionary.activation", "Sigmoid") == 2
+    assert "no activation called 'Sigmoid'; there are: BatchTopK, Gated, JumpReLU" in capsys.readouterr().err
+    assert main(["train", "facts", "--dictionary.activation", "ReLU", "--out", str(tmp_path)]) == 2
+    assert "a study's members have their own" in capsys.readouterr().err

@@ -5,7 +5,7 @@ whole batch x d_sae), the value of such a pair (`gate`), and the same in one den
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unbraid.codes import Support, starts
+from unbraid.codes import Codes, Support, starts
 
 Latents = Float[Tensor, "batch d_sae"]
 
@@ -43,6 +43,10 @@ Selection = tuple[Float[Tensor, " nnz"], Support]
 
 class Activation(ABC):
     learns_threshold: ClassVar[bool] = False
+    own: ClassVar[tuple[str, ...]] = ()
+    """Parameters it adds to the dictionary, one number a latent."""
+    tied: ClassVar[bool] = False
+    """Whether the encoder is the atoms, transposed, and no parameter of its own."""
 
     @abstractmethod
     def select(self, chunks: Chunks, threshold: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
@@ -55,6 +59,14 @@ class Activation(ABC):
     @abstractmethod
     def dense(self, pre: Latents, threshold: Float[Tensor, " d_sae"]) -> Latents:
         """All values at once."""
+
+    def finish(self, z: Codes, parameters: Mapping[str, Tensor]) -> Codes:
+        """Codes from selected and gated ones, by the dictionary's own per-latent parameters: most are done already."""
+        return z
+
+    def scaled(self, by: float) -> "Activation":
+        """The same for inputs `by` times as large. Most have no setting in the units of their inputs."""
+        return self
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
+from unbraid.activation import Activation
 from unbraid.config import OWN_PACKAGES
 from unbraid.evaluation import Eval
 from unbraid.experiment import Experiment
@@ -58,6 +59,11 @@ def terms(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, type[Term]]:
             if inspect.isclass(cls) and issubclass(cls, Term) and cls.__module__ == module.__name__:
                 found[module.__name__.rpartition(".")[2]] = cls
     return found
+
+
+def activations() -> dict[str, type[Activation]]:
+    """Activation classes by name: those the dictionary knows."""
+    return {cls.__name__: cls for cls in Activation.__subclasses__()}
 
 
 def evals(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Eval]:

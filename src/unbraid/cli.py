@@ -1,4 +1,4 @@
-"""unbraid demo | plan | train | sweep | eval | report | steer | export | cache | list"""
+"""unbraid demo | plan | train | sweep | eval | report | steer | import | export | cache | list"""
 
 import argparse
 import os
@@ -70,10 +70,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options, rest: version_or_help(parser, options), command="")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    def command(name: str, run: Callable[..., int], text: str, *, overridable: bool = False) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[..., int], text: str, *, overridable: bool = False, first: tuple[str, str] = ("", "")
+    ) -> argparse.ArgumentParser:
         # Overridable commands pass what they do not know, --help included, on to the experiment's own flags.
         sub = commands.add_parser(name, help=text, description=text, add_help=not overridable, allow_abbrev=False)
         sub.set_defaults(run=run, command=name, overridable=overridable, parser=sub)
+        if first[0]:
+            sub.add_argument(first[0], help=first[1], type=Path, nargs="?")
         if overridable:
             sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
@@ -89,6 +93,10 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--add", action="append", default=[], metavar="TERM", help="add a term by name, e.g. orthogonality"
             )
+            sub.add_argument(
+                "--dictionary.activation", dest="activation", default="", metavar="NAME",
+                help="of an experiment: another activation, e.g. JumpReLU; its fields are flags then",
+            )  # fmt: skip
         sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
         return sub
 
@@ -143,11 +151,29 @@ def arguments() -> argparse.ArgumentParser:
     export = command("export", run_export, "copy a run's dictionary into a folder for another library")
     export.add_argument("run_folder", type=Path, help="a run folder")
     export.add_argument("--out", type=Path, required=True, help="the new folder; an existing one is never overwritten")
-    export.add_argument("--to", default="saelens", choices=["saelens"], help="format (default: saelens)")
+    export.add_argument(
+        "--to", default="saelens", choices=["saelens", "dictionary_learning", "sparsify", "hub"],
+        help="format; hub: with model card and index entry, ready to upload (default: saelens)",
+    )  # fmt: skip
+    export.add_argument("--repo", default="", help="with --to hub: OWNER/NAME it will have there")
+    export.add_argument("--model", default="", help="with --to hub: OWNER/NAME of the model, when it was a folder here")
     cache = command(
         "cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True
     )
     cache.add_argument("--to", type=Path, required=True, help="folder of the cache; continued when it is unfinished")
+    imported = command(
+        "import",
+        run_import,
+        "make a run of an SAE from a folder of SAELens, dictionary_learning or sparsify",
+        overridable=True,
+        first=("sae", "the folder with the SAE"),
+    )
+    imported.add_argument(
+        "--as", dest="called", default="", metavar="NAME", help="what reports call it (default: imported-FOLDER)"
+    )
+    imported.add_argument(
+        "--compared", action="store_true", help="it was trained for more than sparsity: not among a report's baselines"
+    )
     command("list", run_list, "show experiments, terms and evals")
     return parser
 
@@ -187,6 +213,7 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     named = catalog.pick(options.name, catalog.experiments(packages(options)), "experiment")()
     for term in options.add:
         named = with_term(named, term, packages(options))
+    named = with_activation(named, options.activation) if options.activation else named
     prog = f"unbraid {options.command} {options.name}"
     description = f"{catalog.headline(catalog.experiments(packages(options))[options.name.replace('-', '_')])}"
     # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
@@ -199,6 +226,24 @@ def use_threads(count: int) -> None:
 
     if count:
         torch.set_num_threads(count)
+
+
+def with_activation(named: "Experiment | Study", name: str) -> "Experiment":
+    """`named` with another activation at its defaults, and as many latents active where both can say."""
+    from dataclasses import fields, replace
+
+    from unbraid import catalog
+    from unbraid.experiment import Experiment
+
+    if not isinstance(named, Experiment):
+        raise ValueError("--dictionary.activation works on a single experiment; a study's members have their own")
+    known = catalog.activations()
+    if name not in known:
+        raise ValueError(f"no activation called {name!r}; there are: {', '.join(sorted(known))}")
+    k = getattr(named.dictionary.activation, "k", None)
+    kept = {"k": k} if k is not None and "k" in {f.name for f in fields(known[name])} else {}
+    dictionary = replace(named.dictionary, activation=known[name](**kept))
+    return replace(named, dictionary=dictionary, name=f"{named.name}-{name.lower()}")
 
 
 def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) -> "Experiment | Study":
@@ -527,8 +572,31 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.formats.export import export
 
-    export(options.run_folder, options.out)
-    print(f'written: {options.out}   load it with sae_lens.SAE.load_from_disk("{options.out}")')
+    export(options.run_folder, options.out, options.to, repo=options.repo, model=options.model)
+    loads = {
+        "saelens": f'load it with sae_lens.SAE.load_from_disk("{options.out}")',
+        "dictionary_learning": f'load it with dictionary_learning.utils.load_dictionary("{options.out}", "cpu")',
+        "sparsify": f'load it with sparsify.SparseCoder.load_from_disk("{options.out}")',
+        "hub": f"read {options.out / 'README.md'}, then `hf upload {options.repo or 'OWNER/NAME'} {options.out}`",
+    }
+    print(f"written: {options.out}   {loads[options.to]}")
+    return 0
+
+
+def run_import(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.importing import import_run
+
+    if options.sae is not None and options.name is None and not {"-h", "--help"} & set(rest):
+        raise ValueError(
+            "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
+            "(`unbraid list` shows experiments)"
+        )
+    source, sae = experiments_of(resolved(options, rest), ["*"])[0].source, Path(options.sae)
+    run, fit, notes = import_run(sae, source, options.out, name=options.called, standard=not options.compared)
+    for note in notes:
+        print(f"note: {note}")
+    print(f"at first sight: FVU {fit.fvu:.3f}, L0 {fit.l0:.1f}")
+    print(f"written: {run.path}   next: unbraid eval {run.path} && unbraid report {options.out}/*")
     return 0
 
 

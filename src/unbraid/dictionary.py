@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from unbraid import seeding
 from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
 from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
+from unbraid.gated import Gated
+from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.source import Source
 
@@ -48,6 +50,11 @@ class Dictionary(nn.Module):
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.threshold = nn.Parameter(torch.zeros(d_sae), requires_grad=activation.learns_threshold)
+        for name in activation.own:
+            self.register_parameter(name, nn.Parameter(torch.zeros(d_sae)))
+        if activation.tied:
+            self.W_enc.requires_grad_(False)
+            self.b_enc.requires_grad_(False)
 
     @property
     def d_in(self) -> int:
@@ -79,6 +86,12 @@ class Dictionary(nn.Module):
         when x is not [batch, d_in]."""
         if x.ndim != 2 or x.shape[1] != self.d_in:
             raise ValueError(f"expected activations [batch, {self.d_in}], got {list(x.shape)}")
+        if isinstance(self.activation, MatchingPursuit):
+            return self.activation.pursue(x - self.b_dec, self.W_dec, sparse={"auto": None}.get(path, path == "sparse"))
+        return self.activation.finish(self._gated(x, path), dict(self.named_parameters()))
+
+    def _gated(self, x: Acts, path: Path) -> Codes:
+        """Codes as the activation selects and gates them."""
         selected = None
         if path != "dense":
             with torch.no_grad():
@@ -117,11 +130,19 @@ class Dictionary(nn.Module):
 
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Atoms back to unit norm, thresholds back to non-negative."""
+        """Atoms back to unit norm, thresholds back to non-negative, a tied encoder back to the atoms."""
         if self.W_dec.requires_grad:
             self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
         if self.threshold.requires_grad:
             self.threshold.clamp_(min=0)
+        self.tie()
+
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Make the encoder the atoms again, where the activation has it so."""
+        if self.activation.tied:
+            self.W_enc.copy_(self.W_dec.T)
+            self.b_enc.zero_()
 
 
 @torch.no_grad()
@@ -262,6 +283,10 @@ class DictionaryConfig:
         self.init(dictionary, sample, seeding.stream(seed, "init"), origin)
         if self.orthonormal_blocks:
             start_orthonormal(dictionary, self.orthonormal_blocks)
+        dictionary.tie()
+        if isinstance(self.activation, Gated):
+            # Whatever an initialisation gave the gate, magnitudes begin as the gate's own values.
+            dictionary.get_parameter("b_mag").data.copy_(dictionary.b_enc)
         if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
             start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
             dictionary.threshold.data.fill_(start)

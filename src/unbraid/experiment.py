@@ -32,6 +32,8 @@ class Training:
     """Decoupled (AdamW)."""
     dead_after: int = 500_000
     """Tokens without firing after which a latent counts as dead."""
+    resample_every: int = 0
+    """Tokens after which dead latents start anew at badly explained rows (`resampling`), again and again; 0: never."""
     normalise: Literal["centre-scale", "none"] = "centre-scale"
     """Subtract the mean and scale to unit mean square, or leave activations alone."""
     matmul: Literal["float32", "bfloat16"] = "float32"

@@ -52,6 +52,9 @@ class Extension(Initialisation):
 
 def check(start: Dictionary, dictionary: Dictionary, folder: str) -> None:
     """Raise ValueError when `dictionary` cannot continue `start`."""
+    if dictionary.activation.own:
+        kind = type(dictionary.activation).__name__
+        raise ValueError(f"{kind} is saved as the JumpReLU it is; continue {folder} with JumpReLU, not {kind}")
     if start.d_in != dictionary.d_in:
         raise ValueError(f"{folder} explains {start.d_in} dimensions; these activations have {dictionary.d_in}")
     if dictionary.d_sae < start.d_sae:

@@ -51,7 +51,7 @@ class Normaliser:
     @torch.no_grad()
     def fold(self, dictionary: Dictionary) -> Dictionary:
         """The same dictionary for raw activations, on the CPU."""
-        folded = Dictionary(dictionary.d_in, dictionary.d_sae, dictionary.activation)
+        folded = Dictionary(dictionary.d_in, dictionary.d_sae, dictionary.activation.scaled(float(self.scale)))
         folded.W_enc.copy_(dictionary.W_enc)
         folded.W_dec.copy_(dictionary.W_dec)
         scale = self.scale.double()

@@ -31,6 +31,8 @@ from unbraid.experiment import Experiment
 from unbraid.failure import failure
 from unbraid.files import read_json, write_json, write_tensors
 from unbraid.formats import saelens
+from unbraid.gated import Gated, thresholded
+from unbraid.imported import Imported
 from unbraid.normaliser import Normaliser
 from unbraid.source import Source
 
@@ -89,10 +91,13 @@ def finished(path: Path) -> bool:
 
 @torch.no_grad()
 def inference_form(dictionary: Dictionary, sample: torch.Tensor) -> Dictionary:
-    """The dictionary as it is used after training: BatchTopK becomes JumpReLU with one calibrated threshold.
+    """The dictionary as it is used after training: BatchTopK becomes JumpReLU with one calibrated threshold, Gated
+    JumpReLU with the same codes.
 
     `sample`: normalised activations [batch, d_in] to calibrate on.
     """
+    if isinstance(dictionary.activation, Gated):
+        return without_gate(dictionary)
     if not isinstance(dictionary.activation, BatchTopK):
         return dictionary
     threshold = calibrate(dictionary.activation.k, dictionary.chunks(sample))
@@ -101,6 +106,17 @@ def inference_form(dictionary: Dictionary, sample: torch.Tensor) -> Dictionary:
     # JumpReLU keeps what is strictly above its threshold, and the calibrated value is the smallest kept.
     thresholded.threshold.fill_(torch.nextafter(torch.tensor(threshold), torch.tensor(0.0)))
     return thresholded
+
+
+def without_gate(dictionary: Dictionary) -> Dictionary:
+    """A gated dictionary as JumpReLU."""
+    made = Dictionary(dictionary.d_in, dictionary.d_sae, JumpReLU(bandwidth=0.0)).to(dictionary.W_dec)
+    made.W_dec.copy_(dictionary.W_dec)
+    made.b_dec.copy_(dictionary.b_dec)
+    own = dict(dictionary.named_parameters())
+    for name, value in thresholded(own["W_enc"], own["b_enc"], own["r_mag"], own["b_mag"])._asdict().items():
+        getattr(made, name).copy_(value)
+    return made
 
 
 def save_run(
@@ -121,7 +137,9 @@ def save_run(
     fitted, dictionary = dictionary.fitted, inference_form(dictionary, normaliser(sample))
     folded = normaliser.fold(dictionary)
     normaliser.check(dictionary, folded, sample[:2048])
-    details = {"experiment": experiment.folder, "objective": to_json(experiment.objective), "seed": experiment.seed}
+    init = experiment.dictionary.init
+    made = {"imported": to_json(init)} if isinstance(init, Imported) else {"objective": to_json(experiment.objective)}
+    details = {"experiment": experiment.folder, **made, "seed": experiment.seed}
     site = {
         "training_architecture": type(experiment.dictionary.activation).__name__.lower(),
         **experiment.source.metadata(),

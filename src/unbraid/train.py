@@ -30,6 +30,7 @@ from unbraid.failure import failure, forget_failure, mark_failed
 from unbraid.files import write_json
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Reads, Step, culprits, evaluate
+from unbraid.resampling import forget, resample
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
 from unbraid.source import Batch, Counterfactuals, Position, Source, Stream
@@ -123,6 +124,7 @@ class Learner:
             raise ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight") from error
         fired = z.firings() > 0
         self.since_fired.add_(len(x)).masked_fill_(fired, 0)
+        self._resample(x, index)
         l0 = z.l0()
         self._move_control(l0)
         return (
@@ -160,6 +162,20 @@ class Learner:
         if blocks and self.dictionary.W_dec.requires_grad:
             atoms = self.dictionary.W_dec.data
             atoms.copy_(orthonormalise_blocks(atoms, blocks))
+
+    def _resample(self, x: Tensor, index: int) -> None:
+        """Restart dead latents when that is due; not in the last decay, which would leave them half trained."""
+        training = self.experiment.training
+        tokens, each = (index + 1) * training.batch_size, training.resample_every
+        late = index + 1 >= self.steps * (1 - training.decay)
+        if not each or late or tokens % each >= training.batch_size:
+            return
+        rng = seeding.stream(self.experiment.seed, f"resample/{index}")
+        new = resample(self.dictionary, x, self.since_fired >= training.dead_after, rng)
+        self.since_fired[new] = 0
+        for name, stored in self.stored.items():
+            if name != "b_dec":  # the one parameter without a row a latent
+                forget(self.optimiser.state.get(stored, {}), new)
 
     def _move_control(self, l0: Tensor) -> None:
         target = self.experiment.objective.target_l0

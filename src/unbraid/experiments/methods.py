@@ -9,16 +9,25 @@ from collections.abc import Sequence
 from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
 from unbraid.controls import Centroids, RandomPairs
 from unbraid.dictionary import PrincipalComponents
+from unbraid.gated import Gated
 from unbraid.informed import SupervisedProbes, TrueDirections
-from unbraid.objective import Objective, TargetL0
+from unbraid.matching_pursuit import MatchingPursuit
+from unbraid.objective import Objective, TargetL0, Term
 from unbraid.sweep import Member
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.effect import Effect
+from unbraid.terms.gate_l1 import GateL1
+from unbraid.terms.gate_reconstruction import GateReconstruction
 from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
+from unbraid.terms.lp import Lp
 from unbraid.terms.nested_reconstruction import NestedReconstruction
 from unbraid.terms.orthogonality import Orthogonality
+from unbraid.terms.p_annealing import PAnnealing
+from unbraid.terms.pre_activation import PreActivation
 from unbraid.terms.reconstruction import Reconstruction
+from unbraid.terms.sampled_prefixes import SampledPrefixes
+from unbraid.terms.tanh import Tanh
 
 
 def standard(l0: int) -> dict[str, Member]:
@@ -41,6 +50,33 @@ def standard(l0: int) -> dict[str, Member]:
         f"matryoshka-l0_{l0}": Member(
             objective=Objective(reconstruction=NestedReconstruction(), penalties=aux), activation=BatchTopK(l0)
         ),
+    }
+
+
+def architectures(l0: int) -> dict[str, Member]:
+    """The other standard SAEs: square-root and annealed L_p, tanh on JumpReLU, Gated, Matryoshka at sampled widths,
+    matching pursuit, at an L0."""
+    plain, control = Reconstruction(), TargetL0(l0=float(l0), penalty="sparsity")
+    aux: dict[str, Term] = {"aux_k": AuxK()}
+    controlled = {
+        "sqrt": (ReLU(), {"sparsity": Lp(p=0.5), **aux}),
+        "p-annealing": (ReLU(), {"sparsity": PAnnealing(), **aux}),
+        "tanh": (JumpReLU(), {"sparsity": Tanh(), "pre_activation": PreActivation()}),
+        "gated": (Gated(), {"sparsity": GateL1(), "gate": GateReconstruction(), **aux}),
+    }
+    free = {
+        "matryoshka-sampled": (BatchTopK(l0), SampledPrefixes()),
+        "pursuit": (MatchingPursuit(l0), plain),
+    }
+    members = {
+        f"{name}-l0_{l0}": Member(
+            objective=Objective(reconstruction=plain, penalties=penalties, target_l0=control), activation=activation
+        )
+        for name, (activation, penalties) in controlled.items()
+    }
+    return members | {
+        f"{name}-l0_{l0}": Member(objective=Objective(reconstruction=term, penalties=aux), activation=activation)
+        for name, (activation, term) in free.items()
     }
 
 

@@ -4,7 +4,7 @@ from unbraid import presets
 from unbraid.activation import BatchTopK
 from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
-from unbraid.experiments.methods import ceilings, controls, disentangling, standard
+from unbraid.experiments.methods import architectures, ceilings, controls, disentangling, standard
 from unbraid.objective import Objective
 from unbraid.sources.world import World
 from unbraid.sweep import Member, Study
@@ -49,4 +49,15 @@ def facts() -> Study:
         d_sae=128,
         training=Training(tokens=400_000, batch_size=512, lr=3e-3, dead_after=50_000),
         members={name: member for name, member in members.items() if not name.startswith("jumprelu")},
+    )
+
+
+def standard_saes() -> Study:
+    """Every standard SAE there is on the demo's world, controls and ceilings beside them: which baseline is best?"""
+    source = presets.seconds()
+    return Study(
+        source=source,
+        d_sae=source.factors,
+        training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        members=standard(5) | architectures(5) | controls(5) | ceilings(),
     )

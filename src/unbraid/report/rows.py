@@ -21,8 +21,10 @@ COLUMNS = [
 
 # The field's standard SAEs, the baselines of every answer: reconstruction, nested (Matryoshka) or not, and penalties
 # that ask for sparsity or living latents and nothing else.
-STANDARD_PENALTIES = frozenset({"l1", "l0", "aux_k"})
-STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction"})
+STANDARD_PENALTIES = frozenset(
+    {"l1", "l0", "lp", "tanh", "p_annealing", "gate_l1", "gate_reconstruction", "aux_k", "pre_activation"}
+)
+STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction", "sampled_prefixes"})
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,18 @@ class StoredRun:
         """Whether this is a standard SAE."""
         if self.control or self.experiment["dictionary"].get("orthonormal_blocks"):
             return False
+        if self.imported:
+            return bool(self.imported.get("standard", True))
         objective = self.experiment["objective"]
         asked = [t for t in (objective.get("penalties") or {}).values() if t.get("weight", 1.0) or t.get("rho")]
         penalties = {kind(term) for term in asked}
         return kind(objective["reconstruction"]) in STANDARD_RECONSTRUCTIONS and penalties <= STANDARD_PENALTIES
+
+    @property
+    def imported(self) -> Mapping[str, Any]:
+        """Where an SAE that others trained came from; empty for our own."""
+        init = self.experiment["dictionary"].get("init") or {}
+        return init if class_name(init) == "Imported" else {}
 
     def log(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line cut short by a crash is left out."""

@@ -77,6 +77,8 @@ def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mappin
     lines = [term_line(label, [found[label] for found in terms if label in found]) for label in labels]
     targets = {describe(t) for o in objectives if (t := o.get("target_l0"))}
     lines += [f"weight controlled: {listed(sorted(targets))}"] if targets else []
+    if all(run.imported for run in runs):
+        lines = [f"trained elsewhere: {line}" for line in dict.fromkeys(origin(run.imported) for run in runs)]
     own = [{k: v for k, v in run.experiment["training"].items() if k != "type" and common.get(k) != v} for run in runs]
     requested = sorted({run.requested_l0 for run in runs if run.requested_l0 == run.requested_l0})
     return MethodSetup(
@@ -89,6 +91,11 @@ def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mappin
         listed([f"{value:g}" for value in requested]) or "not stated",
         listed([str(seed) for seed in sorted({run.seed for run in runs})]),
     )
+
+
+def origin(init: Mapping[str, Any]) -> str:
+    """Whose SAE it is, of what kind, from which folder."""
+    return f"{init['format']} {init['architecture']} from {init['folder']}, weights {init['sha256'][:12]}"
 
 
 def values(key: str, nodes: Iterable[Mapping[str, Any]]) -> str:
