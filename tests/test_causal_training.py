@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from tests.small import WORLD, experiment
 from unbraid.causal.firing import firing
+from unbraid.experiment import Experiment
 from unbraid.objective import Step, Term, TermOutput
 from unbraid.supply import Supply
 from unbraid.terms.causal_head import CausalHead
@@ -37,12 +38,17 @@ class Stopped(Exception):
     pass
 
 
+def asking(penalties: dict[str, Term]) -> Experiment:
+    plain = experiment()
+    return replace(plain, objective=replace(plain.objective, penalties=penalties))
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "sae_weights.safetensors")
 
 
 def test_a_run_with_every_causal_term_stopped_and_resumed_equals_the_uninterrupted_one(tmp_path):
-    causal = experiment(**CAUSAL)
+    causal = asking(CAUSAL)
     (whole,) = train([causal], tmp_path / "whole")
 
     def stop(done: int, total: int) -> None:
@@ -95,8 +101,7 @@ def test_the_order_of_terms_changes_what_the_head_learns_from_but_not_the_effect
     """After `effect`, the head knows all the latents that it measured; before it, those of its own sets alone."""
 
     def seen(order: tuple[str, ...]) -> tuple[int, float]:
-        asked = {name: replace(CAUSAL[name], rho=0.0) for name in order}
-        learner = Learner(experiment(**asked), fitting_sample(WORLD, 0))
+        learner = Learner(asking({name: replace(CAUSAL[name], rho=0.0) for name in order}), fitting_sample(WORLD, 0))
         block = WORLD.block(0, split="train", seed=0)
         assert block is not None
         logged = learner.step(block.rows[:160], 8, Supply(WORLD, 0, 8))
