@@ -52,4 +52,4 @@ def prefix(z: Codes, rows: Int[Tensor, " pair"], width: int) -> Float[Tensor, "p
     """The first `width` latents of some rows, dense."""
     chosen, place = rows.unique(return_inverse=True)
     first = gather(z, chosen).restricted(torch.arange(width, device=rows.device))
-    return first.table(first.values[:, 0]).T.index_select(0, place)
+    return first.table(first.values[:, 0]).index_select(1, place).T
