@@ -38,7 +38,8 @@ def test_every_eval_and_the_report_take_it_as_any_run(imported: Run, tmp_path: P
     assert fvu and all(value > 1 for value in fvu), "random weights explain nothing"
     write_report([imported.path], tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "trained elsewhere: SAELens gated from" in page and "imported-release-gated-sae" in page
+    assert "trained elsewhere: SAELens gated from" in page
+    assert "Trained elsewhere, on other data or for longer: imported-release-gated-sae." in page
 
 
 def test_its_provenance_says_where_it_came_from_and_what_was_changed(imported: Run):

@@ -230,7 +230,8 @@ def use_threads(count: int) -> None:
 
 def with_activation(named: "Experiment | Study", name: str) -> "Experiment":
     """`named` with another activation at its defaults, and as many latents active where both can say."""
-    from dataclasses import fields, replace
+    import inspect
+    from dataclasses import replace
 
     from unbraid import catalog
     from unbraid.experiment import Experiment
@@ -241,7 +242,7 @@ def with_activation(named: "Experiment | Study", name: str) -> "Experiment":
     if name not in known:
         raise ValueError(f"no activation called {name!r}; there are: {', '.join(sorted(known))}")
     k = getattr(named.dictionary.activation, "k", None)
-    kept = {"k": k} if k is not None and "k" in {f.name for f in fields(known[name])} else {}
+    kept = {"k": k} if k is not None and "k" in inspect.signature(known[name]).parameters else {}
     dictionary = replace(named.dictionary, activation=known[name](**kept))
     return replace(named, dictionary=dictionary, name=f"{named.name}-{name.lower()}")
 
@@ -586,7 +587,7 @@ def run_export(options: argparse.Namespace, rest: list[str]) -> int:
 def run_import(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.importing import import_run
 
-    if options.sae is not None and options.name is None and not {"-h", "--help"} & set(rest):
+    if bool(options.sae) and options.name is None and not {"-h", "--help"} & set(rest):
         raise ValueError(
             "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
             "(`unbraid list` shows experiments)"

@@ -33,7 +33,7 @@ class Setup:
 
 def setup(scores: Scores) -> Setup:
     runs = [run for method in scores.methods for run in method.runs]
-    trained = [run for run in runs if not run.control] or runs
+    trained = trained_here(runs) or runs
     common = {k: v for k, v in shared([run.experiment["training"] for run in trained]).items() if k != "type"}
     source = runs[0].experiment["source"]
     return Setup(
@@ -43,6 +43,11 @@ def setup(scores: Scores) -> Setup:
         [method_setup(method.name, method.role, method.runs, common) for method in scores.methods],
         differences(runs) + duplicates(runs),
     )
+
+
+def trained_here(runs: Sequence[StoredRun]) -> list[StoredRun]:
+    """Neither controls nor imported."""
+    return [run for run in runs if not run.control and not run.imported]
 
 
 def shared(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -77,7 +82,8 @@ def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mappin
     lines = [term_line(label, [found[label] for found in terms if label in found]) for label in labels]
     targets = {describe(t) for o in objectives if (t := o.get("target_l0"))}
     lines += [f"weight controlled: {listed(sorted(targets))}"] if targets else []
-    if all(run.imported for run in runs):
+    elsewhere = all(run.imported for run in runs)
+    if elsewhere:
         lines = [f"trained elsewhere: {line}" for line in dict.fromkeys(origin(run.imported) for run in runs)]
     own = [{k: v for k, v in run.experiment["training"].items() if k != "type" and common.get(k) != v} for run in runs]
     requested = sorted({run.requested_l0 for run in runs if run.requested_l0 == run.requested_l0})
@@ -86,7 +92,9 @@ def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mappin
         {"standard": "standard SAE", "compared": "compared", "control": "control"}[role],
         lines,
         dictionary_line([run.experiment["dictionary"] for run in runs]),
-        "; ".join(f"{key} {values(key, own)}" for key in dict.fromkeys(k for o in own for k in o)),
+        "elsewhere"
+        if elsewhere
+        else "; ".join(f"{key} {values(key, own)}" for key in dict.fromkeys(k for o in own for k in o)),
         listed(sorted({f"{run.d_sae:,}" for run in runs})),
         listed([f"{value:g}" for value in requested]) or "not stated",
         listed([str(seed) for seed in sorted({run.seed for run in runs})]),
@@ -149,8 +157,11 @@ def loose(value: Any) -> str:
 
 def differences(runs: Sequence[StoredRun]) -> list[str]:
     """Training settings besides the objective in which the compared methods differ: each weakens the comparison."""
-    trained = [run for run in runs if not run.control]
-    found = []
+    trained, found = trained_here(runs), []
+    if names := sorted({split_name(run.name)[0] for run in runs if run.imported}):
+        found.append(
+            f"Trained elsewhere, on other data or for longer: {listed(names)}. Differences in scores may come from it."
+        )
     for key in dict.fromkeys(k for run in trained for k in run.experiment["training"] if k not in ("type", "device")):
         by_value: dict[str, set[str]] = {}
         for run in trained:
