@@ -118,6 +118,8 @@ def arguments() -> argparse.ArgumentParser:
     scored.add_argument("runs", nargs="+", type=Path, help="run folders")
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
+    scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
+    saebench_arguments(scored.add_argument_group("--suite saebench"))
     report = command("report", run_report, "write one HTML file from scored runs")
     report.add_argument("runs", nargs="+", type=Path, help="run folders")
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
@@ -132,6 +134,23 @@ def arguments() -> argparse.ArgumentParser:
     cache.add_argument("--to", type=Path, required=True, help="folder of the cache; continued when it is unfinished")
     command("list", run_list, "show experiments, terms and evals")
     return parser
+
+
+def saebench_arguments(sub: Any) -> None:
+    """How SAEBench is asked."""
+    cache = Path(os.environ.get("UNBRAID_CACHE") or Path.home() / ".cache" / "unbraid")
+    sub.add_argument("--plan", action="store_true", help="say what it will take and what cannot be asked, and stop")
+    sub.add_argument("--cache", type=Path, default=cache, help=f"folder of its environment (UNBRAID_CACHE, or {cache})")
+    sub.add_argument("--python", type=Path, help="interpreter of an environment of yours that has sae-bench")
+    sub.add_argument("--size", choices=["auto", "small", "published"], default="auto", help="of its data sets (default: small "
+                     "for a model in a folder, as published for one on the hub)")  # fmt: skip
+    sub.add_argument("--text", default="", help="documents to read, for core and autointerp (default: held-out ones)")
+    sub.add_argument("--labelled", action="append", default=[], metavar="FILE:CLASS:ATTRIBUTE", help="texts with two "
+                     "columns of labels, for sparse_probing, scr and tpp; .jsonl or .jsonl.xz")  # fmt: skip
+    sub.add_argument("--ravel", default="", metavar="FOLDER", help="RAVEL's JSON files, for ravel")
+    sub.add_argument("--limit-minutes", type=float, default=60.0, help="of one run and eval (default: 60)")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
+    sub.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
 
 
 def version_or_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -358,7 +377,38 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
         print(f"passed over {path}: not finished; continue it with --resume", file=sys.stderr)
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
+    if options.suite == "saebench":
+        return run_saebench([Run.open(path, packages(options)) for path in done], options)
     return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
+
+
+def run_saebench(runs: "list[Run]", options: argparse.Namespace) -> int:
+    from unbraid.saebench import bench, environment, forecast, offers
+
+    asked = offers.chosen(options.evals)
+    found = environment.given(options.python) if options.python else environment.made(options.cache)
+    unmade = environment.Environment(environment.python_in(environment.folder_of(options.cache)), "")
+    how = bench.Bench(
+        environment=found or unmade, work=options.cache / "work", device=options.device, threads=options.threads,
+        limit=60 * options.limit_minutes, size=options.size, text=options.text, labelled=tuple(options.labelled),
+        ravel=options.ravel, environ=bench.own_environ(os.environ),
+    )  # fmt: skip
+    lines, without = forecast.forecast(runs, asked, how)
+    print("\n".join(forecast.described(lines, without, None if found else environment.folder_of(options.cache))))
+    if options.plan:
+        return 0
+    if found is None and any(line.minutes for line in lines):
+        environment.make(options.cache, lambda text: print(text, flush=True))
+    total, done = len(runs) * len(asked), []
+
+    def watch(run: "Run", name: str, status: str) -> None:
+        done.append(status)
+        print(f"[{len(done)}/{total}] {name:<16} {run.path.name:<60} {status}", flush=True)
+
+    failures = bench.evaluate(runs, asked, how, force=options.force, watch=watch)
+    if failures:
+        print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:

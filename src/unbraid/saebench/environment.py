@@ -73,7 +73,7 @@ def given(python: Path) -> Environment:
             f"{python} has sae-bench {version}; Unbraid reads the results of {SAE_BENCH}: install that, or leave "
             "--python out"
         )
-    return Environment(python, version)
+    return Environment(python.absolute(), version)  # a link: resolved, it would be another environment
 
 
 def make(cache: Path, say: Say) -> Environment:
@@ -140,5 +140,3 @@ def run(command: Sequence[str], what: str) -> None:
 
 def imports(python: Path, module: str) -> bool:
     return subprocess.run([str(python), "-c", f"import {module}"], capture_output=True).returncode == 0
-
-

@@ -1,7 +1,7 @@
 """First-letter absorption by SAEBench's code, with the fraction of version 0.3.2 recomputed on the same words.
 
     0.3.2: (all - main) / all,   all and main the projections on the probe that all, or the main, latents supply;
-           0 where main >= x . p or all <= 0; summed over words, divided by the probe's true positives, mean over letters
+           0 where main >= x . p or all <= 0; summed over words, over the probe's true positives, mean over letters
 
 SAEBench sends probes and raw results to its own package's folder, does not create its output folder, ignores its seed
 and stops without a result where fewer than 20 letters have a good probe. The first three are settled by arguments that

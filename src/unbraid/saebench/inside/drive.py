@@ -9,6 +9,7 @@ A run that is done has left <out>/<name>.json, SAEBench's own file untouched, an
 import json
 import shutil
 import sys
+import time
 import traceback
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +34,7 @@ def main(path: Path) -> None:
     model = subject.register(request)
     for run in request["runs"]:
         say(**{"is": "begin", "run": run["name"]})
+        started = time.monotonic()
         try:
             sae = subject.load_sae(run["folder"], model, request["device"])
             found, about = ask(request, model, run["name"], sae)
@@ -43,7 +45,7 @@ def main(path: Path) -> None:
             traceback.print_exc()
             say(**{"is": "failed", "run": run["name"], "why": f"{type(error).__name__}: {str(error)[:2000]}"})
         else:
-            say(**{"is": "done", "run": run["name"]})
+            say(**{"is": "done", "run": run["name"], "seconds": round(time.monotonic() - started, 1)})
 
 
 def keep(out: Path, name: str, folder: Path, about: dict) -> None:

@@ -1,7 +1,7 @@
 """Labelled texts of two crossed attributes in place of the hub's, for sparse probing, SCR and TPP.
 
-SAEBench reads a data set from ./<name>/ where there is such a folder, and takes a name for a set of two attributes when
-it holds bias_in_bios. So a set is entered under a name of its own into SAEBench's tables: data, no function is replaced.
+SAEBench reads a data set from ./<name>/ where there is such a folder, and takes a name for one of two attributes when
+it holds bias_in_bios. So a set is entered into SAEBench's tables under a name of its own: no function is replaced.
 """
 
 # pyright: reportMissingImports=false

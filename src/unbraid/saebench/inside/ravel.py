@@ -7,6 +7,7 @@ intervene on, and is refused.
 
 # pyright: reportMissingImports=false
 import dataclasses
+import functools
 import json
 import types
 from pathlib import Path
@@ -55,7 +56,7 @@ def layer_in_tuples(model, layer: int):
             block = model.get_submodule(path)[layer]
         except AttributeError:
             continue
-        return types.SimpleNamespace(register_forward_hook=lambda hook, *a, **k: tupled(block, hook, *a, **k))
+        return types.SimpleNamespace(register_forward_hook=functools.partial(tupled, block))
     raise ValueError(f"cannot tell where {type(model).__name__} keeps its blocks: looked for {BLOCKS}")
 
 

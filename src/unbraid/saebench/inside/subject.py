@@ -24,7 +24,9 @@ def register(request: dict) -> str:
     if folder is None:
         return name
     if bad := [part for part in DISPATCHED_ON if part in folder.lower()]:
-        raise ValueError(f"the folder {folder} holds {bad[0]!r}, which TransformerLens takes for an architecture; move it")
+        raise ValueError(
+            f"the folder {folder} holds {bad[0]!r}, which TransformerLens takes for an architecture; move it"
+        )
     if folder not in supported_models.OFFICIAL_MODEL_NAMES:
         supported_models.OFFICIAL_MODEL_NAMES.append(folder)
     aliases = supported_models.MODEL_ALIASES.setdefault(folder, [])
@@ -62,4 +64,6 @@ def empty(folder: Path) -> Path:
 def unknown_share(tokenizer, texts: list[str]) -> float:
     """Share of tokens of `texts` that the tokenizer does not know."""
     ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False)]
-    return sum(i == tokenizer.unk_token_id for i in ids) / max(1, len(ids)) if tokenizer.unk_token_id is not None else 0.0
+    return (
+        sum(i == tokenizer.unk_token_id for i in ids) / max(1, len(ids)) if tokenizer.unk_token_id is not None else 0.0
+    )
