@@ -142,8 +142,8 @@ def saebench_arguments(sub: Any) -> None:
     sub.add_argument("--plan", action="store_true", help="say what it will take and what cannot be asked, and stop")
     sub.add_argument("--cache", type=Path, default=cache, help=f"folder of its environment (UNBRAID_CACHE, or {cache})")
     sub.add_argument("--python", type=Path, help="interpreter of an environment of yours that has sae-bench")
-    sub.add_argument("--size", choices=["auto", "small", "published"], default="auto", help="of its data sets (default: small "
-                     "for a model in a folder, as published for one on the hub)")  # fmt: skip
+    sub.add_argument("--size", choices=["auto", "small", "published"], default="auto", help="of its data sets "
+                     "(default: small for a model in a folder, as published for one on the hub)")  # fmt: skip
     sub.add_argument("--text", default="", help="documents to read, for core and autointerp (default: held-out ones)")
     sub.add_argument("--labelled", action="append", default=[], metavar="FILE:CLASS:ATTRIBUTE", help="texts with two "
                      "columns of labels, for sparse_probing, scr and tpp; .jsonl or .jsonl.xz")  # fmt: skip

@@ -19,15 +19,20 @@ from unbraid.run import Run
 from unbraid.saebench import materials, subjects
 from unbraid.saebench.environment import SAE_BENCH, Environment
 from unbraid.saebench.meanings import definitions
-from unbraid.saebench.offers import Offer
+from unbraid.saebench.offers import ON_LANGUAGE, Offer
 from unbraid.saebench.process import Stopped, facts
 from unbraid.saebench.subjects import Subject
 from unbraid.saebench.translation import VERSION, translate
 from unbraid.source import held_out
+from unbraid.text import is_language
 
 DRIVER = Path(__file__).parent / "inside" / "drive.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-ALWAYS = {"WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+ALWAYS = {
+    "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",
+    # A shape annotation of SAEBench's probes contradicts itself, which beartype notices since it looks into dicts.
+    "JAXTYPING_DISABLE": "1",
+}  # fmt: skip
 LOG_BYTES = 200_000
 """The end of a log that is kept."""
 
@@ -63,7 +68,8 @@ class Bench:
         return self.size == "small" or (self.size == "auto" and subject.local)
 
     def settings(self, offer: Offer, subject: Subject) -> dict[str, Any]:
-        return dict(offer.small if self.small(subject) else offer.published)
+        own = ON_LANGUAGE.get(offer.name, {}) if is_language(self.text or subject.text) else {}
+        return {**(offer.small if self.small(subject) else offer.published), **own}
 
     def labelled_of(self, subject: Subject) -> tuple[str, ...]:
         """Labelled sets for a subject: the user's, those of the synthetic language, or none, which is the hub's."""

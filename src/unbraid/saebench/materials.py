@@ -10,6 +10,7 @@ import lzma
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ from unbraid.text import documents, is_language, is_sample, is_stream, split_of
 
 DOCUMENTS = 5000
 """Plain documents handed on at most."""
+TOLD = 2000
+"""Of them, documents of the language."""
 CLASSES = 5
 """SAEBench's number of classes a set."""
-ROWS = {"train": 400, "test": 120}
+ROWS = {"train": 300, "test": 100}
 """Of each class and value, at most."""
 FEWEST = {"train": 40, "test": 16}
 """Of each class and value; a class with fewer is left out."""
 TEST_SHARE = 0.25
+UNREAD = 2**20
+"""Seed of documents of the language for the benchmark alone."""
 AS = "_as_bias_in_bios"
 """What SAEBench knows a set of two attributes by."""
 
@@ -61,6 +66,8 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
 def plain(text: str, column: str, eval_share: float) -> list[str]:
     """Held-out documents of a run's text, or all of them where none are held out. Raises ValueError for text that is
     not on this machine."""
+    if is_language(text):  # of another seed than any run reads
+        return [language.text(document) for document in language.documents(TOLD, seed=UNREAD)]
     if is_stream(text) or is_sample(text):
         raise ValueError(f"the run's text {text!r} is not a file here; name one to read with --text")
     found = documents(text, column)
@@ -68,6 +75,7 @@ def plain(text: str, column: str, eval_share: float) -> list[str]:
     return (held or found)[:DOCUMENTS]
 
 
+@lru_cache(maxsize=4)
 def labelled(spec: str) -> Labelled:
     """FILE:CLASS:ATTRIBUTE, or language://N. Raises ValueError when the file has no such columns or too few rows."""
     if is_language(spec):
@@ -95,7 +103,7 @@ def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, st
         ) from error
 
 
-def told(count: int = 12_000, seed: int = 4) -> Iterator[tuple[str, str, str]]:
+def told(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:
     """Documents of the language by the place they are about and the register they are in."""
     registers, places = tuple(lexicon.REGISTERS), tuple(lexicon.PLACES)
     for document in language.documents(count, seed=seed):

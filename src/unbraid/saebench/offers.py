@@ -49,36 +49,38 @@ OFFERS = {
         Offer(
             name="core", asks="reconstruction, sparsity, cross-entropy with the reconstruction spliced in",
             reads=("text",), batch=16,
-            small={"reconstruction_batches": 10, "variance_batches": 40, "context_size": 128},
-            published={"reconstruction_batches": 200, "variance_batches": 2000, "context_size": 128},
-            small_cost=Cost(once=0.4, each=0.3), published_cost=Cost(once=0, each=9),
+            small={"reconstruction_batches": 10, "variance_batches": 40, "context_size": 128, "documents_apart": False},
+            published={
+                "reconstruction_batches": 200, "variance_batches": 2000, "context_size": 128, "documents_apart": False,
+            },
+            small_cost=Cost(once=0.4, each=0.3), published_cost=Cost(once=0.0, each=9.0),
             caveat="its explained_variance is wrong; ours is shown beside it",
         ),
         Offer(
             name="absorption", asks="do latents of first letters fall silent where a word's own latent speaks",
-            small_cost=Cost(once=0.5, each=1.0), published_cost=Cost(once=33, each=26),
+            small_cost=Cost(once=0.5, each=1.0), published_cost=Cost(once=33.0, each=26.0),
             caveat="refused where fewer than 20 first letters can be read from the model (probe F1 above 0.6)",
         ),
         Offer(
             name="sparse_probing", asks="do few latents tell classes of texts", reads=("labelled",),
             small={"context_length": 128}, published={},
-            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=15, each=3),
+            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=15.0, each=3.0),
         ),
         Offer(
             name="sae_probes", asks="the same, on the labelled texts that sae-probes carries",
             small={"dataset_names": list(TEXTS)}, published={},
-            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=25, each=5),
+            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=25.0, each=5.0),
             caveat="the most reliable of these by that audit",
         ),
         Offer(
             name="scr", asks="does removing few latents remove a spurious correlation", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=2.0, each=2.0), published_cost=Cost(once=22, each=6), caveat=AUDITED,
+            small_cost=Cost(once=2.0, each=2.0), published_cost=Cost(once=22.0, each=6.0), caveat=AUDITED,
         ),
         Offer(
             name="tpp", asks="does removing few latents of a class spare the other classes", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=5, each=2), caveat=AUDITED,
+            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=5.0, each=2.0), caveat=AUDITED,
         ),
         Offer(
             name="ravel", asks="can one attribute of an entity be swapped and the others kept", reads=("ravel",),
@@ -87,18 +89,18 @@ OFFERS = {
                 "entity_attribute_selection": {"city": ["Country", "Continent", "Language"]}, "top_n_entities": 100,
                 "full_dataset_downsample": 4000, "num_pairs_per_attribute": 200,
             },
-            published={}, small_cost=Cost(once=2.0, each=2.0), published_cost=Cost(once=45, each=45),
+            published={}, small_cost=Cost(once=2.0, each=2.0), published_cost=Cost(once=45.0, each=45.0),
             caveat="refused where the model does not know the facts",
         ),
         Offer(
             name="autointerp", asks="do explanations by a language model predict where latents fire",
             reads=("text", "key"), small={"n_latents": 50, "total_tokens": 200_000}, published={},
-            small_cost=Cost(once=1.0, each=9.0), published_cost=Cost(once=0, each=9),
+            small_cost=Cost(once=1.0, each=9.0), published_cost=Cost(once=0.0, each=9.0),
             caveat="sends texts to the service of OPENAI_API_KEY (or of OPENAI_BASE_URL), which costs money",
         ),
         Offer(
             name="meta_structure", asks="can atoms be made of others",
-            small_cost=Cost(once=0.2, each=0.5), published_cost=Cost(once=0, each=1),
+            small_cost=Cost(once=0.2, each=0.5), published_cost=Cost(once=0.0, each=1.0),
         ),
     )
 }  # fmt: skip
@@ -109,6 +111,10 @@ NOT_OFFERED = {
     "largest value to be 100",
 }
 """What SAEBench has besides, and why it cannot be asked for here."""
+
+ON_LANGUAGE: dict[str, dict[str, Any]] = {"core": {"documents_apart": True, "context_size": 48}}
+"""Other settings on the synthetic language: its model never saw two documents in one window, and half of them are
+longer than this."""
 
 
 def chosen(names: list[str]) -> list[Offer]:

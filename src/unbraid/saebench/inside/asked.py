@@ -5,7 +5,9 @@ ask(request, model, run name, SAE) -> (folder that holds its JSON, what to know 
 
 # pyright: reportMissingImports=false
 import dataclasses
+import functools
 import os
+import types
 from pathlib import Path
 
 import labelled
@@ -19,10 +21,13 @@ WORDS_UNKNOWN = 0.3
 
 
 def core(request: dict, model: str, name: str, sae) -> Asked:
-    from sae_bench.evals.core.main import multiple_evals
+    import sae_bench.evals.core.main as main
 
     out, settings = subject.empty(Path("core")), request["settings"]
-    multiple_evals(
+    if settings["documents_apart"]:  # an argument of SAELens that this eval does not hand on
+        apart = functools.partial(main.ActivationsStore.from_sae, disable_concat_sequences=True)
+        main.ActivationsStore = types.SimpleNamespace(from_sae=apart)
+    main.multiple_evals(
         [(name, sae)],
         n_eval_reconstruction_batches=settings["reconstruction_batches"],
         n_eval_sparsity_variance_batches=settings["variance_batches"],
