@@ -18,8 +18,7 @@ def reviews(path, count=1500):
         {"text": f"review {i}", "category": categories[i % 3] if i % 50 else "rare", "rating": ratings[i % 5]}
         for i in range(count)
     ]
-    with lzma.open(path, "wt") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_bytes(lzma.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     return f"{path}:category:rating"
 
 

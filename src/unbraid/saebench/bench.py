@@ -166,7 +166,7 @@ def once(
                 elif fact["is"] in ("done", "refused", "failed"):
                     run = by_name[fact["run"]]
                     found = outcome(fact, run, offer, folder)
-                    failures += put(run, offer, asked, found, told, log=log, seconds=fact.get("seconds"))
+                    failures += put(run, offer, asked, found, told, log=log, took=fact)
                     settled.add(run.path)
                     at = ""
             unsaid = "SAEBench ended without a word on this run"
@@ -193,6 +193,7 @@ def lay_out(folder: Path, offer: Offer, subject: Subject, runs: Sequence[Run], b
             found = materials.labelled(spec)
             found.write(folder)
             labelled.append(found.asked())
+    entities = materials.entities(bench.ravel) if "ravel" in offer.reads and bench.ravel else None
     if subject.folder is not None:
         (folder / "model").symlink_to(subject.folder, target_is_directory=True)
     if offer.name == "core" and not text:
@@ -205,7 +206,7 @@ def lay_out(folder: Path, offer: Offer, subject: Subject, runs: Sequence[Run], b
             "model": subject.name, "model_folder": str(folder / "model") if subject.local else None,
             "layer": subject.layer, "device": bench.device, "dtype": bench.dtype, "batch": offer.batch,
             "seed": bench.seed, "threads": bench.threads, "text": text or None, "labelled": labelled,
-            "ravel": bench.ravel or None, "settings": bench.settings(offer, subject), "out": str(folder / "out"),
+            "ravel": entities, "settings": bench.settings(offer, subject), "out": str(folder / "out"),
         },
     )  # fmt: skip
     return folder / "request.json"
@@ -243,7 +244,7 @@ def put(
     told: Watch,
     *,
     log: Path | None = None,
-    seconds: float | None = None,
+    took: Mapping[str, Any] | None = None,
 ) -> int:
     """Write a result, or why there is none; 1 when it failed."""
     result: dict[str, Any] = {
@@ -253,8 +254,9 @@ def put(
     kept = run.path / "saebench" / f"{offer.name}.log"
     kept.unlink(missing_ok=True)
     if isinstance(found, list):
-        result |= {"seconds": seconds, "scores": rows_of(found)}
-        status = f"{seconds:.0f} s" if seconds is not None else "done"
+        times = {key: (took or {}).get(key) for key in ("seconds", "cpu_seconds")}
+        result |= {**times, "scores": rows_of(found)}
+        status = f"{times['seconds']:.0f} s" if times["seconds"] is not None else "done"
     elif isinstance(found, NotApplicable):
         result["not_applicable"] = status = str(found)
     else:

@@ -75,6 +75,16 @@ def plain(text: str, column: str, eval_share: float) -> list[str]:
     return (held or found)[:DOCUMENTS]
 
 
+def entities(folder: str) -> str:
+    """The folder of RAVEL's JSON files, from anywhere. Raises ValueError when it holds none."""
+    path = Path(folder).absolute()
+    if not list(path.glob("ravel_city_*.json")):
+        raise ValueError(
+            f"--ravel {folder}: no ravel_city_….json there; name the folder that RAVEL's archive unpacks to"
+        )
+    return str(path)
+
+
 @lru_cache(maxsize=4)
 def labelled(spec: str) -> Labelled:
     """FILE:CLASS:ATTRIBUTE, or language://N. Raises ValueError when the file has no such columns or too few rows."""

@@ -34,8 +34,9 @@ def facts(
     tail: deque[str] = deque(maxlen=TAIL)
     lines: queue.Queue[str | None] = queue.Queue()
     with subprocess.Popen(
-        command, cwd=folder, env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
+        # Its input stays open as long as we live: inside/drive.py leaves when it closes, however we ended.
+        command, cwd=folder, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     ) as process:  # fmt: skip
         reader = threading.Thread(target=read, args=(process, log, lines), daemon=True)
         reader.start()

@@ -16,9 +16,6 @@ from pathlib import Path
 import subject
 import torch
 
-TEMPLATE_UNKNOWN = 0.3
-"""Share of unknown tokens in the prompts above which they mean nothing."""
-
 
 def absorption(request: dict, model: str, name: str, sae):
     import sae_bench.evals.absorption.main as main
@@ -78,7 +75,7 @@ def refuse_unspellable(tokenizer) -> None:
     share = subject.unknown_share(tokenizer, ["house has the first letter: H"])
     words = get_alpha_tokens(tokenizer)
     letters = {word.strip()[0].lower() for word in words if word.strip()}
-    if share > TEMPLATE_UNKNOWN or len(letters) < 20:
+    if share > subject.WORDS_UNKNOWN or len(letters) < 20:
         raise subject.Refused(
             f"the tokenizer knows words of {len(letters)} first letters, and {share:.0%} of SAEBench's prompt "
             '"house has the first letter: H" is unknown to it: absorption cannot be asked of this model'

@@ -16,8 +16,6 @@ from absorption import absorption  # noqa: F401 (an eval like those below)
 from ravel import ravel  # noqa: F401
 
 Asked = tuple[Path, dict]
-WORDS_UNKNOWN = 0.3
-"""Share of unknown tokens above which the model reads noise."""
 
 
 def core(request: dict, model: str, name: str, sae) -> Asked:
@@ -57,7 +55,9 @@ def sae_probes(request: dict, model: str, name: str, sae) -> Asked:
     from sae_bench.evals.sparse_probing_sae_probes.main import run_eval
     from sae_probes.utils_data import get_dataset_sizes  # noqa: F401 (fails early where the package is incomplete)
 
-    refuse_unknown_words(request, "sae-probes' texts", labelled.shipped_texts(request["settings"]["dataset_names"]))
+    subject.refuse_unknown_words(
+        request, "sae-probes' texts", labelled.shipped_texts(request["settings"]["dataset_names"])
+    )
     config = SparseProbingSaeProbesEvalConfig(
         model_name=model, random_seed=request["seed"], results_path="artifacts/sae_probes",
         model_cache_path="artifacts/sae_probes_activations", **request["settings"],
@@ -123,14 +123,6 @@ def model_settings(request: dict, model: str) -> dict:
 
 def about(config) -> dict:
     return {"settings": dataclasses.asdict(config)}
-
-
-def refuse_unknown_words(request: dict, what: str, texts: list[str]) -> None:
-    from transformers import AutoTokenizer
-
-    share = subject.unknown_share(AutoTokenizer.from_pretrained(request["model_folder"] or request["model"]), texts)
-    if share > WORDS_UNKNOWN:
-        raise subject.Refused(f"{share:.0%} of {what} is unknown to the model's tokenizer: the model would read noise")
 
 
 class recorded:

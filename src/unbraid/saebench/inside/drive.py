@@ -7,8 +7,10 @@ A run that is done has left <out>/<name>.json, SAEBench's own file untouched, an
 
 # pyright: reportMissingImports=false
 import json
+import os
 import shutil
 import sys
+import threading
 import time
 import traceback
 from importlib import metadata
@@ -22,7 +24,18 @@ def say(**fact) -> None:
     print(MARK + json.dumps(fact), flush=True)
 
 
+def leave_with_parent() -> None:
+    """Whoever asked holds our input open; a killed parent would else leave us computing for nobody."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main(path: Path) -> None:
+    leave_with_parent()
     request = json.loads(path.read_text(encoding="utf-8"))
     versions = {name: metadata.version(name) for name in PACKAGES}
     say(**{"is": "versions"}, **versions)
@@ -34,7 +47,7 @@ def main(path: Path) -> None:
     model = subject.register(request)
     for run in request["runs"]:
         say(**{"is": "begin", "run": run["name"]})
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         try:
             sae = subject.load_sae(run["folder"], model, request["device"])
             found, about = ask(request, model, run["name"], sae)
@@ -45,7 +58,8 @@ def main(path: Path) -> None:
             traceback.print_exc()
             say(**{"is": "failed", "run": run["name"], "why": f"{type(error).__name__}: {str(error)[:2000]}"})
         else:
-            say(**{"is": "done", "run": run["name"], "seconds": round(time.monotonic() - started, 1)})
+            took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - worked}
+            say(**{"is": "done", "run": run["name"]}, **{key: round(value, 1) for key, value in took.items()})
 
 
 def keep(out: Path, name: str, folder: Path, about: dict) -> None:

@@ -49,7 +49,7 @@ def shipped_texts(names: list[str], each: int = 50) -> list[str]:
     import pandas as pd
     import sae_probes
 
-    folder = Path(sae_probes.__file__).parent / "data" / "cleaned_data"
+    folder = Path(str(sae_probes.__file__)).parent / "data" / "cleaned_data"
     found: list[str] = []
     for name in names[:8]:
         found += pd.read_csv(folder / f"{name}.csv.zst", compression="zstd")["prompt"].head(each).astype(str).tolist()

@@ -15,6 +15,8 @@ from pathlib import Path
 import subject
 
 BLOCKS = ("model.layers", "gpt_neox.layers", "transformer.h", "model.decoder.layers")
+PROMPTS = ["city: Rome, country: Italy. city: Paris, country:", "People in Madrid usually speak", "Tokyo is a city on"]
+"""Of the kind that RAVEL asks."""
 FEWEST = 20
 """Correctly answered prompts an attribute needs."""
 
@@ -35,6 +37,7 @@ def ravel(request: dict, model: str, name: str, sae):
         artifact_dir="artifacts/ravel", **request["settings"],
     )  # fmt: skip
     lay_out(request["ravel"], Path(config.artifact_dir) / "base")
+    subject.refuse_unknown_words(request, "RAVEL's prompts", PROMPTS)
     out = subject.empty(Path("ravel"))
     try:
         main.run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True)

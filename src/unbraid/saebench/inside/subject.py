@@ -12,6 +12,9 @@ from transformer_lens import supported_models
 DISPATCHED_ON = ("llama", "gemma", "hubert", "wav2vec2", "bert", "t5")
 """What TransformerLens looks for in a name to choose a hard-coded architecture."""
 
+WORDS_UNKNOWN = 0.3
+"""Share of unknown tokens above which the model reads noise."""
+
 
 class Refused(Exception):
     """SAEBench has nothing to say here, for the stated reason."""
@@ -67,3 +70,11 @@ def unknown_share(tokenizer, texts: list[str]) -> float:
     return (
         sum(i == tokenizer.unk_token_id for i in ids) / max(1, len(ids)) if tokenizer.unk_token_id is not None else 0.0
     )
+
+
+def refuse_unknown_words(request: dict, what: str, texts: list[str]) -> None:
+    from transformers import AutoTokenizer
+
+    share = unknown_share(AutoTokenizer.from_pretrained(request["model_folder"] or request["model"]), texts)
+    if share > WORDS_UNKNOWN:
+        raise Refused(f"{share:.0%} of {what} is unknown to the model's tokenizer: the model would read noise")
