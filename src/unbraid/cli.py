@@ -1,4 +1,4 @@
-"""unbraid demo | plan | train | sweep | eval | report | export | cache | list"""
+"""unbraid demo | plan | train | sweep | study | eval | report | export | cache | list"""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +119,18 @@ def arguments() -> argparse.ArgumentParser:
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
     scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
+    scored.add_argument("--threads", type=int, default=1, help="CPU threads of SAEBench (default: 1)")
     saebench_arguments(scored.add_argument_group("--suite saebench"))
+    study = command(
+        "study", run_study, "train a study, score it by every eval and by SAEBench, write its report; again to resume",
+        overridable=True,
+    )  # fmt: skip
+    study.add_argument("--evals", nargs="+", default=[], help="which of our evals (default: all that apply)")
+    study.add_argument("--saebench", nargs="*", default=None, metavar="EVAL", help="which of SAEBench's (default: all "
+                       "that need no key; none: leave SAEBench out)")  # fmt: skip
+    trains(study)
+    study.set_defaults(resume=True)
+    saebench_arguments(study.add_argument_group("SAEBench"))
     report = command("report", run_report, "write one HTML file from scored runs")
     report.add_argument("runs", nargs="+", type=Path, help="run folders")
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
@@ -150,7 +161,6 @@ def saebench_arguments(sub: Any) -> None:
     sub.add_argument("--ravel", default="", metavar="FOLDER", help="RAVEL's JSON files, for ravel")
     sub.add_argument("--limit-minutes", type=float, default=60.0, help="of one run and eval (default: 60)")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
-    sub.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
 
 
 def version_or_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -378,27 +388,62 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
     if options.suite == "saebench":
-        return run_saebench([Run.open(path, packages(options)) for path in done], options)
+        return run_saebench([Run.open(path, packages(options)) for path in done], options, options.evals)
     return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
 
 
-def run_saebench(runs: "list[Run]", options: argparse.Namespace) -> int:
-    from unbraid.saebench import bench, environment, forecast, offers
+def saebench_environment(options: argparse.Namespace, *, make: bool = True) -> Any:
+    """The environment that has SAEBench, made on first use; None when there is none and none is to be made."""
+    from unbraid.saebench import environment
 
-    asked = offers.chosen(options.evals)
-    found = environment.given(options.python) if options.python else environment.made(options.cache)
-    unmade = environment.Environment(environment.python_in(environment.folder_of(options.cache)), "")
-    how = bench.Bench(
-        environment=found or unmade, work=options.cache / "work", device=options.device, threads=options.threads,
-        limit=60 * options.limit_minutes, size=options.size, text=options.text, labelled=tuple(options.labelled),
-        ravel=options.ravel, environ=bench.own_environ(os.environ),
+    if options.python:
+        return environment.given(options.python)
+    if not make:
+        return environment.made(options.cache)
+    return environment.make(options.cache, lambda text: print(text, flush=True))
+
+
+def bench_of(options: argparse.Namespace) -> Any:
+    from unbraid.saebench import bench, environment
+
+    return bench.Bench(
+        environment=saebench_environment(options, make=False) or environment.UNMADE, work=options.cache / "work",
+        device=options.device, threads=max(1, options.threads), limit=60 * options.limit_minutes, size=options.size,
+        text=options.text, labelled=tuple(options.labelled), ravel=options.ravel, environ=bench.own_environ(os.environ),
     )  # fmt: skip
+
+
+def unmade(options: argparse.Namespace) -> Path | None:
+    """Where the environment is to be made; None when there is one."""
+    from unbraid.saebench import environment
+
+    return None if saebench_environment(options, make=False) else environment.folder_of(options.cache)
+
+
+def plan_saebench(experiments: "list[Experiment]", options: argparse.Namespace) -> int:
+    """What SAEBench will take for runs that are still to be trained."""
+    from unbraid.saebench import forecast, offers, subjects
+
+    source, how = experiments[0].source, bench_of(options)
+    subject = subjects.subject_in(source.metadata(), source)
+    asked = offers.chosen(options.saebench or [])
+    lines = [forecast.line(o, subject, how, runs=len(experiments), kept=0, d_in=source.d_in) for o in asked]
+    print("\n".join(["SAEBench", *forecast.described(lines, [], unmade(options))]))
+    return 0
+
+
+def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+    from dataclasses import replace
+
+    from unbraid.saebench import bench, forecast, offers
+
+    asked, how = offers.chosen(list(names)), bench_of(options)
     lines, without = forecast.forecast(runs, asked, how)
-    print("\n".join(forecast.described(lines, without, None if found else environment.folder_of(options.cache))))
+    print("\n".join(forecast.described(lines, without, unmade(options))))
     if options.plan:
         return 0
-    if found is None and any(line.minutes for line in lines):
-        environment.make(options.cache, lambda text: print(text, flush=True))
+    if any(line.minutes for line in lines):
+        how = replace(how, environment=saebench_environment(options))
     total, done = len(runs) * len(asked), []
 
     def watch(run: "Run", name: str, status: str) -> None:
@@ -503,6 +548,49 @@ def beside(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
             raise
         finally:
             reader.join()
+
+
+def run_study(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.report import scores_json, write_report
+    from unbraid.run import Run
+
+    experiments = experiments_of(resolved(options, rest), options.only)
+    folders = [options.out / experiment.folder for experiment in experiments]
+    benched = options.saebench is None or options.saebench != []
+    if options.plan:
+        return run_plan(options, rest) or (plan_saebench(experiments, options) if benched else 0)
+    if benched:
+        saebench_environment(options)  # first, so that no night ends for want of it
+    trained = train_all(options, experiments)
+    if trained:
+        return trained
+    runs = [Run.open(folder, packages(options)) for folder in folders]
+    halves = [folders[::2], folders[1::2]]
+    options.force = False
+    # One core each: SAEBench on the second half of the runs, our evals and then SAEBench on the first.
+    with ExitStack() as stack:
+        other = stack.enter_context(beside(saebench_command(halves[1], options))) if benched and halves[1] else None
+        failed = score_all(runs, options, options.evals)
+        if benched:
+            failed = run_saebench(runs[::2], options, options.saebench or []) or failed
+        if other is not None:
+            failed = other.wait() or failed
+    rows = write_report(folders, options.out / "report.html")
+    scores_json(rows, options.out / "scores.json")
+    print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
+    return failed
+
+
+def saebench_command(folders: Sequence[Path], options: argparse.Namespace) -> list[str]:
+    """`unbraid eval --suite saebench` of some runs, as asked here."""
+    named = ("cache", "python", "size", "text", "ravel", "limit_minutes", "device", "threads")
+    flags = [(name, getattr(options, name)) for name in named] + [("labelled", one) for one in options.labelled]
+    given = [
+        word for name, value in flags if value not in (None, "") for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    evals = ["--evals", *options.saebench] if options.saebench else []
+    command = [sys.executable, "-m", "unbraid.cli", "eval", *map(str, folders), "--suite", "saebench", *given, *evals]
+    return command + [word for package in options.package for word in ("--package", package)]
 
 
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:

@@ -40,6 +40,10 @@ class Environment:
     """Its version."""
 
 
+UNMADE = Environment(Path(), "")
+"""Stands where none is there yet, for a plan."""
+
+
 def folder_of(cache: Path) -> Path:
     """Where the environment of these pins is, or will be."""
     digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:8]

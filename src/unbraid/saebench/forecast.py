@@ -38,25 +38,28 @@ class Line:
 def forecast(runs: Sequence[Run], offers: Sequence[Offer], bench: Bench) -> tuple[list[Line], list[str]]:
     """A line an eval and subject, and what runs are left out, with the reason."""
     groups, without = subjects.grouped(runs)
-    lines = [line(offer, subject, members, bench) for subject, members in groups.items() for offer in offers]
+    lines = [
+        line(offer, subject, bench, runs=len(members) - kept, kept=kept, d_in=members[0].dictionary().d_in)
+        for subject, members in groups.items()
+        for offer in offers
+        for kept in [sum(up_to_date(run, offer, bench.asked(offer, subject)) for run in members)]
+    ]
     return lines, [f"left out        {path.name}: {reason}" for path, reason in without.items()]
 
 
-def line(offer: Offer, subject: Subject, runs: Sequence[Run], bench: Bench) -> Line:
-    kept = sum(up_to_date(run, offer, bench.asked(offer, subject)) for run in runs)
-    todo, reason = len(runs) - kept, why_not(offer, subject, bench)
-    small = bench.small(subject)
+def line(offer: Offer, subject: Subject, bench: Bench, *, runs: int, kept: int, d_in: int) -> Line:
+    small, reason = bench.small(subject), why_not(offer, subject, bench)
     cost = offer.small_cost if small else offer.published_cost
-    minutes = IMPORTS + cost.once + cost.each * todo if todo and not reason else 0.0
-    return Line(offer, subject, todo, kept, minutes, gigabytes(offer, runs[0], small) if minutes else 0.0, reason)
+    minutes = IMPORTS + cost.once + cost.each * runs if runs and not reason else 0.0
+    return Line(offer, subject, runs, kept, minutes, gigabytes(offer, d_in, small) if minutes else 0.0, reason)
 
 
-def gigabytes(offer: Offer, run: Run, small: bool) -> float:
+def gigabytes(offer: Offer, d_in: int, small: bool) -> float:
     """Activations that an eval keeps, at 128 positions a text."""
     if offer.name not in PROBED_ROWS:
         return 0.1
     rows = 2 * CLASSES * sum(ROWS.values()) if small else PROBED_ROWS[offer.name]
-    return rows * 128 * run.dictionary().d_in * FLOAT / 1e9
+    return rows * 128 * d_in * FLOAT / 1e9
 
 
 def described(lines: Sequence[Line], without: Sequence[str], cache: Path | None) -> list[str]:
@@ -68,12 +71,16 @@ def described(lines: Sequence[Line], without: Sequence[str], cache: Path | None)
         told.append(f"{subject.model}, {subject.hook} ({where})")
         for one in (one for one in lines if one.subject == subject):
             told.append(f"  {one.offer.name:<15} {said(one)}")
-    told += without
-    total = sum(one.minutes for one in lines)
-    return [
-        *told,
-        f"together        about {total:.0f} min, {max((one.gigabytes for one in lines), default=0):.1f} GB at the peak",
-    ]
+    return [*told, *without, summed(lines)]
+
+
+def summed(lines: Sequence[Line]) -> str:
+    minutes, most = sum(one.minutes for one in lines), max((one.gigabytes for one in lines), default=0.0)
+    return f"together        about {duration(minutes)} on one core, {most:.1f} GB at the peak"
+
+
+def duration(minutes: float) -> str:
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def said(one: Line) -> str:

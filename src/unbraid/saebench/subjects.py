@@ -1,7 +1,7 @@
 """What runs are of: one site of one model, and the text it was seen on. Read from their folders."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from unbraid.evaluation import NotApplicable
 from unbraid.files import read_json
 from unbraid.formats.saelens import UNIT_NORM_TOLERANCE
 from unbraid.run import Run
+from unbraid.source import Source
 from unbraid.sources.language_model import located
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -43,16 +44,17 @@ class Subject:
 
 def subject_of(run: Run) -> Subject:
     """Raises NotApplicable for a run that is on no language model, ValueError for a model that is not to be found."""
-    metadata: dict[str, Any] = read_json(run.path / "cfg.json").get("metadata", {})
+    return subject_in(read_json(run.path / "cfg.json").get("metadata", {}), run.source)
+
+
+def subject_in(metadata: Mapping[str, Any], source: Source) -> Subject:
+    """The same of a source's metadata, before there is a run."""
     if "hf_hook_name" not in metadata:
-        raise NotApplicable(
-            f"SAEBench reads language models; this run is on {metadata.get('model_name', 'no model')!r}"
-        )
+        raise NotApplicable(f"SAEBench reads language models; this is on {metadata.get('model_name', 'no model')!r}")
     model = str(metadata["model_name"])
     folder = Path(located(model)).expanduser()
     if not folder.is_dir() and not HUB_NAME.fullmatch(model):
         raise ValueError(f"the run's model is not at {model!r} any more; put it back, or correct cfg.json's model_name")
-    source = run.source
     return Subject(
         model=model, folder=folder.resolve() if folder.is_dir() else None, hook=str(metadata["hook_name"]),
         layer=int(metadata["hook_layer"]), text=str(metadata["dataset_path"]),
