@@ -442,7 +442,7 @@ def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence
     print("\n".join(forecast.described(lines, without, unmade(options))))
     if options.plan:
         return 0
-    if any(line.minutes for line in lines):
+    if options.force or any(line.minutes for line in lines):
         how = replace(how, environment=saebench_environment(options))
     total, done = len(runs) * len(asked), []
 
