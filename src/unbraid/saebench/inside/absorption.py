@@ -1,8 +1,5 @@
 """First-letter absorption by SAEBench's code, with the fraction of version 0.3.2 recomputed on the same words.
 
-    0.3.2: (all - main) / all,   all and main the projections on the probe that all, or the main, latents supply;
-           0 where main >= x . p or all <= 0; summed over words, over the probe's true positives, mean over letters
-
 SAEBench sends probes and raw results to its own package's folder, does not create its output folder, ignores its seed
 and stops without a result where fewer than 20 letters have a good probe. The first three are settled by arguments that
 its functions have; the last is a refusal here.
@@ -13,6 +10,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import published
 import subject
 import torch
 
@@ -102,7 +100,8 @@ def main_probe(lm, probes: Path, layer: int, device: str):
 
 @torch.inference_mode()
 def published_fraction(lm, sae, probe, words, letters: list[str], position: int) -> float:
-    """Mean over letters of the fraction as version 0.3.2 defined it, on the words that SAEBench just scored."""
+    """By the definition of 0.3.2 on the words that SAEBench just scored: summed, over the probe's true positives, mean
+    over letters; all as 0.3.2 did."""
     from sae_bench.evals.absorption.vocab import LETTERS
 
     hook, means = f"blocks.{sae.cfg.hook_layer}.hook_resid_post", []
@@ -119,7 +118,6 @@ def published_fraction(lm, sae, probe, words, letters: list[str], position: int)
             supplied = sae.encode(acts) * cosines
             every = supplied.sum(1)
             main = torch.stack([row[list(ids)].sum() for row, ids in zip(supplied, part["split_feats"], strict=True)])
-            counted = (main < acts @ direction) & (every > 0)
-            total += float(torch.where(counted, (every - main) / every, 0.0).sum())
+            total += float(published.fractions(every, main, acts @ direction).sum())
         means.append(total / float(rows["num_probe_true_positives"].iloc[0]))
     return sum(means) / len(means)
