@@ -387,6 +387,8 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
         print(f"passed over {path}: not finished; continue it with --resume", file=sys.stderr)
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
+    if options.plan and options.suite != "saebench":
+        raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
     if options.suite == "saebench":
         return run_saebench([Run.open(path, packages(options)) for path in done], options, options.evals)
     return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
