@@ -5,6 +5,8 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
+from unbraid import catalog
+from unbraid.evaluation import evaluate as score_by
 from unbraid.report.rows import read_study
 from unbraid.run import Run
 from unbraid.saebench.bench import evaluate
@@ -38,6 +40,15 @@ def test_saebenchs_explained_variance_is_marked_and_ours_stands_beside_it(runs, 
     assert found["explained_variance"] <= 1
     (reported,) = [s for s in stored(runs[0])["scores"] if s["metric"] == "explained_variance_reported"]
     assert reported["better"] == "neither"
+
+
+def test_ours_is_what_fidelity_stores(runs, bench):
+    evaluate(runs[:1], CORE, bench())
+    measured = values(runs[0])["explained_variance"]
+    item = catalog.evals()["fidelity"]
+    score_by([runs[0]], [item])
+    evaluate(runs[:1], CORE, bench(), force=True)
+    assert values(runs[0])["explained_variance"] == measured
 
 
 def test_minus_one_is_missing_where_it_stands_for_it_and_a_number_where_it_is_one(runs, bench):
