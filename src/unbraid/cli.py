@@ -129,7 +129,7 @@ def arguments() -> argparse.ArgumentParser:
     study.add_argument("--saebench", nargs="*", default=None, metavar="EVAL", help="which of SAEBench's (default: all "
                        "that need no key; none: leave SAEBench out)")  # fmt: skip
     trains(study)
-    study.set_defaults(resume=True)
+    study.set_defaults(resume=True, threads=1)  # two processes, one core each
     saebench_arguments(study.add_argument_group("SAEBench"))
     report = command("report", run_report, "write one HTML file from scored runs")
     report.add_argument("runs", nargs="+", type=Path, help="run folders")

@@ -22,13 +22,13 @@ from unbraid.train import train
 pytestmark = pytest.mark.saebench
 
 
-def trained(source: LanguageModel, folder: Path) -> Run:
+def trained(source: LanguageModel, folder: Path, tokens: int = 30_000) -> Run:
     experiment = Experiment(
         name="real-batchtopk-l0_8",
         source=source,
         objective=Objective(reconstruction=Reconstruction()),
         dictionary=DictionaryConfig(d_sae=256, activation=BatchTopK(8)),
-        training=Training(tokens=30_000, batch_size=512, lr=2e-3),
+        training=Training(tokens=tokens, batch_size=512, lr=2e-3),
     )
     return Run.open(train([experiment], folder)[0])
 
@@ -46,11 +46,14 @@ def results(run: Run, *names: str) -> list[dict]:
 
 
 def test_core_and_meta_structure_of_the_embedded_model(tmp_path, bench):
-    run = trained(LanguageModel(text="language://600", buffer_tokens=8192), tmp_path)
+    source = LanguageModel(text="language://600", buffer_tokens=8192)
+    run, untrained = trained(source, tmp_path), trained(source, tmp_path, tokens=0)
     names = ("core", "meta_structure", "absorption")
-    assert evaluate([run], [OFFERS[name] for name in names], bench) == 0
+    assert evaluate([run, untrained], [OFFERS[name] for name in names], bench) == 0
     core, meta, absorption = results(run, *names)
     found = {score["metric"]: score["value"] for score in core["scores"]}
+    null = {score["metric"]: score["value"] for score in results(untrained, "core")[0]["scores"]}
+    assert null["ce_loss_score"] < found["ce_loss_score"] - 0.1
     assert 4 < found["l0"] < 16
     assert 0.3 < found["ce_loss_score"] < 1.05
     assert found["explained_variance_reported"] != pytest.approx(found["explained_variance"], abs=1e-3)
