@@ -68,6 +68,13 @@ def test_an_environment_is_made_once_and_found_again(tmp_path, monkeypatch):
     assert len(commands) == installed
 
 
+def test_its_python_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder_of(Path("cache")) == folder_of(tmp_path / "cache")
+    python = interpreter(tmp_path / "python", "0.6.0")
+    assert given(Path("python")).python == python
+
+
 def test_too_new_a_python_says_which_will_do(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
     monkeypatch.setattr(shutil, "which", lambda name: None)

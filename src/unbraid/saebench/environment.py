@@ -47,7 +47,7 @@ UNMADE = Environment(Path(), "")
 def folder_of(cache: Path) -> Path:
     """Where the environment of these pins is, or will be."""
     digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:8]
-    return cache / f"sae-bench-{SAE_BENCH}-{digest}"
+    return cache.absolute() / f"sae-bench-{SAE_BENCH}-{digest}"  # the benchmark runs in another folder
 
 
 def python_in(folder: Path) -> Path:
