@@ -71,8 +71,9 @@ def test_an_environment_is_made_once_and_found_again(tmp_path, monkeypatch):
 def test_its_python_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert folder_of(Path("cache")) == folder_of(tmp_path / "cache")
-    python = interpreter(tmp_path / "python", "0.6.0")
-    assert given(Path("python")).python == python
+    (tmp_path / "bin").mkdir()
+    python = interpreter(tmp_path / "bin" / "python", "0.6.0")
+    assert given(Path("bin/python")).python == python
 
 
 def test_too_new_a_python_says_which_will_do(monkeypatch):
