@@ -46,7 +46,8 @@ def sparse_probing(request: dict, model: str, name: str, sae) -> Asked:
         **model_settings(request, model), **(labelled.probe_sizes(sets) if sets else {}), **settings
     )
     out = subject.empty(Path("sparse_probing"))
-    run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True, artifacts_path="artifacts")
+    for _ in passes():
+        run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True, artifacts_path="artifacts")
     return out, about(config)
 
 
@@ -86,9 +87,13 @@ def scr_or_tpp(request: dict, model: str, name: str, sae, *, perform_scr: bool) 
         **{**settings, "n_values": n_values},
     )  # fmt: skip
     seen: list[dict] = []
+    out = subject.empty(Path("scr" if perform_scr else "tpp"))
     with recorded(main, "get_scr_plotting_dict", seen):
-        out = subject.empty(Path("scr" if perform_scr else "tpp"))
-        main.run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True, artifacts_path="artifacts")
+        for _ in passes():
+            seen.clear()
+            main.run_eval(
+                config, [(name, sae)], request["device"], str(out), force_rerun=True, artifacts_path="artifacts"
+            )
     return out, {**about(config), "accuracies": seen}
 
 
@@ -112,6 +117,12 @@ def autointerp(request: dict, model: str, name: str, sae) -> Asked:
     out, key = subject.empty(Path("autointerp")), os.environ["OPENAI_API_KEY"]
     run_eval(config, [(name, sae)], request["device"], key, str(out), force_rerun=True, artifacts_path="artifacts")
     return out, about(config)
+
+
+def passes() -> range:
+    """Twice where the model's probes are still to be trained: their training draws from the stream that a run's own
+    probes draw from, so that the first run would have other negatives than those after it."""
+    return range(1 if Path("artifacts").is_dir() else 2)
 
 
 def model_settings(request: dict, model: str) -> dict:
