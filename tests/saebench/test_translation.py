@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from unbraid.evaluation import NotApplicable
 from unbraid.saebench.meanings import MEANINGS, TYPE_IDS, definitions
 from unbraid.saebench.translation import translate
 
@@ -60,6 +61,15 @@ def test_scr_says_how_much_there_was_to_regain():
     found = scores("scr", result("scr", scr_metrics={"scr_metric_threshold_20": -1.0}), accuracies=[pair])
     assert found["scr", ("n", 20.0)].value == -1
     assert found["scr_room",].value == pytest.approx(0.15)
+
+
+def test_scr_says_nothing_where_there_was_nothing_to_regain():
+    pair = {
+        "professor / nurse": 0.6, "male_professor / female_nurse probe on professor / nurse data": 0.55,
+        "male / female": 0.6, "male_professor / female_nurse probe on male / female data": 0.56,
+    }  # fmt: skip
+    with pytest.raises(NotApplicable, match="costs the probe 0.045 of accuracy"):
+        scores("scr", result("scr", scr_metrics={"scr_metric_threshold_2": -1.34}), accuracies=[pair])
 
 
 @pytest.mark.parametrize(

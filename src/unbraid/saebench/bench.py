@@ -219,12 +219,12 @@ def outcome(fact: Mapping[str, Any], run: Run, offer: Offer, folder: Path) -> li
     if fact["is"] == "failed":
         return RuntimeError(fact["why"])
     try:
-        result, about = (read_json(folder / "out" / f"{run.path.name}{end}") for end in (".json", ".about.json"))
-        shape = (lambda d: (d.d_in, d.d_sae))(run.dictionary())
-        scores = translate(offer.name, result, about, run=run.path.name, shape=shape)
         for end in (".json", ".about.json"):
             raw = (folder / "out" / f"{run.path.name}{end}").read_text(encoding="utf-8")
             write_text(run.path / "saebench" / f"{offer.name}{end}", raw)
+        result, about = (read_json(run.path / "saebench" / f"{offer.name}{end}") for end in (".json", ".about.json"))
+        shape = (lambda d: (d.d_in, d.d_sae))(run.dictionary())
+        scores = translate(offer.name, result, about, run=run.path.name, shape=shape)
         return [*scores, *(ours(run) if offer.name == "core" else [])]
     except (ValueError, KeyError) as error:
         return error

@@ -11,7 +11,7 @@ from unbraid.saebench.materials import CLASSES, ROWS
 from unbraid.saebench.offers import Offer
 from unbraid.saebench.subjects import Subject
 
-IMPORTS = 0.5
+IMPORTS = 0.3
 """Minutes that a process of SAEBench takes to start."""
 PROBED_ROWS = {"sparse_probing": 60_000, "scr": 80_000, "tpp": 25_000, "sae_probes": 300_000}
 """Texts whose activations the hub's sets keep on disk, about."""

@@ -53,34 +53,34 @@ OFFERS = {
             published={
                 "reconstruction_batches": 200, "variance_batches": 2000, "context_size": 128, "documents_apart": False,
             },
-            small_cost=Cost(once=0.4, each=0.3), published_cost=Cost(once=0.0, each=9.0),
+            small_cost=Cost(once=0.1, each=0.3), published_cost=Cost(once=0.0, each=9.0),
             caveat="its explained_variance is wrong; ours is shown beside it",
         ),
         Offer(
             name="absorption", asks="do latents of first letters fall silent where a word's own latent speaks",
-            small_cost=Cost(once=0.5, each=1.0), published_cost=Cost(once=33.0, each=26.0),
+            small_cost=Cost(once=1.2, each=0.8), published_cost=Cost(once=33.0, each=26.0),
             caveat="refused where fewer than 20 first letters can be read from the model (probe F1 above 0.6)",
         ),
         Offer(
             name="sparse_probing", asks="do few latents tell classes of texts", reads=("labelled",),
             small={"context_length": 128}, published={},
-            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=15.0, each=3.0),
+            small_cost=Cost(once=0.9, each=0.1), published_cost=Cost(once=15.0, each=3.0),
         ),
         Offer(
             name="sae_probes", asks="the same, on the labelled texts that sae-probes carries",
             small={"dataset_names": list(TEXTS)}, published={},
-            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=25.0, each=5.0),
+            small_cost=Cost(once=0.4, each=0.1), published_cost=Cost(once=25.0, each=5.0),
             caveat="the most reliable of these by that audit",
         ),
         Offer(
             name="scr", asks="does removing few latents remove a spurious correlation", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=2.0, each=2.0), published_cost=Cost(once=22.0, each=6.0), caveat=AUDITED,
+            small_cost=Cost(once=1.5, each=1.0), published_cost=Cost(once=22.0, each=6.0), caveat=f"refused where the correlation costs less than .1; {AUDITED}",
         ),
         Offer(
             name="tpp", asks="does removing few latents of a class spare the other classes", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=1.0, each=1.0), published_cost=Cost(once=5.0, each=2.0), caveat=AUDITED,
+            small_cost=Cost(once=0.6, each=0.4), published_cost=Cost(once=5.0, each=2.0), caveat=AUDITED,
         ),
         Offer(
             name="ravel", asks="can one attribute of an entity be swapped and the others kept", reads=("ravel",),
@@ -89,7 +89,7 @@ OFFERS = {
                 "entity_attribute_selection": {"city": ["Country", "Continent", "Language"]}, "top_n_entities": 100,
                 "full_dataset_downsample": 4000, "num_pairs_per_attribute": 200,
             },
-            published={}, small_cost=Cost(once=2.0, each=2.0), published_cost=Cost(once=45.0, each=45.0),
+            published={}, small_cost=Cost(once=1.5, each=1.0), published_cost=Cost(once=45.0, each=45.0),
             caveat="refused where the model does not know the facts",
         ),
         Offer(
@@ -100,7 +100,7 @@ OFFERS = {
         ),
         Offer(
             name="meta_structure", asks="can atoms be made of others",
-            small_cost=Cost(once=0.2, each=0.5), published_cost=Cost(once=0.0, each=1.0),
+            small_cost=Cost(once=0.0, each=0.3), published_cost=Cost(once=0.0, each=1.0),
         ),
     )
 }  # fmt: skip

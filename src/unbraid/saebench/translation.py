@@ -5,22 +5,25 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unbraid.evaluation import Score
+from unbraid.evaluation import NotApplicable, Score
 from unbraid.saebench.environment import SAE_BENCH
 from unbraid.saebench.meanings import MEANINGS, TYPE_IDS
 
 VERSION = 1
 """Of this translation; raised whenever its numbers change."""
 MISSING = -1.0
+ROOM = 0.1
+"""Accuracy that a spurious attribute must cost for its removal to be scored: below it, scores beyond +-1 were seen."""
 
 
 def translate(name: str, result: Any, about: Mapping[str, Any], *, run: str, shape: tuple[int, int]) -> list[Score]:
     """Scores of one run. `about`: what the scripts noted beside the JSON. `shape`: (d_in, d_sae) of the run.
 
-    Raises ValueError when this is not a result of this eval, of the version understood, or of this run.
+    Raises ValueError when this is not a result of this eval, of the version understood, or of this run, NotApplicable
+    when its numbers mean nothing for a reason that can be told from what was noted.
     """
     check(name, result, about, run=run, shape=shape)
     scores = [score for place, value in numbers(result) for score in translated(name, place, value)]
@@ -83,11 +86,22 @@ def beside(name: str, about: Mapping[str, Any]) -> list[Score]:
             Score(metric="first_letter_letters", value=float(len(about["letters"])), better="neither"),
         ]  # fmt: skip
     if name == "scr":
-        rooms = [room for accuracies in about["accuracies"] for room in rooms_of(accuracies)]
-        return [Score(metric="scr_room", value=sum(rooms) / len(rooms), better="neither")] if rooms else []
+        return [Score(metric="scr_room", value=room(about["accuracies"]), better="neither")]
     if name == "ravel":
         return [Score(metric="ravel_prompts", value=float(about["prompts_answered"]), better="neither")]
     return []
+
+
+def room(pairs: Sequence[Mapping[str, float]]) -> float:
+    """Mean over pairs and directions. Raises NotApplicable where there is next to nothing to remove."""
+    rooms = [found for accuracies in pairs for found in rooms_of(accuracies)]
+    mean = sum(rooms) / len(rooms)
+    if mean < ROOM:
+        raise NotApplicable(
+            f"the spurious attribute costs the probe {mean:.3f} of accuracy, {ROOM} is needed: there is nothing for SCR "
+            "to remove, on this model with these texts"
+        )
+    return mean
 
 
 def rooms_of(accuracies: Mapping[str, float]) -> list[float]:
