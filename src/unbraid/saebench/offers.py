@@ -75,7 +75,8 @@ OFFERS = {
         Offer(
             name="scr", asks="does removing few latents remove a spurious correlation", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=1.5, each=1.0), published_cost=Cost(once=22.0, each=6.0), caveat=f"refused where the correlation costs less than .1; {AUDITED}",
+            small_cost=Cost(once=1.5, each=1.0), published_cost=Cost(once=22.0, each=6.0),
+            caveat=f"refused where the correlation costs less than .1; {AUDITED}",
         ),
         Offer(
             name="tpp", asks="does removing few latents of a class spare the other classes", reads=("labelled",),

@@ -98,8 +98,8 @@ def room(pairs: Sequence[Mapping[str, float]]) -> float:
     mean = sum(rooms) / len(rooms)
     if mean < ROOM:
         raise NotApplicable(
-            f"the spurious attribute costs the probe {mean:.3f} of accuracy, {ROOM} is needed: there is nothing for SCR "
-            "to remove, on this model with these texts"
+            f"the spurious attribute costs the probe {mean:.3f} of accuracy, {ROOM} is needed: there is nothing "
+            "for SCR to remove, on this model with these texts"
         )
     return mean
 
