@@ -12,6 +12,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {
         "gpu": "" if torch.cuda.is_available() else "no GPU here",
         "network": "" if os.environ.get("UNBRAID_NETWORK") else "reaches a hub; set UNBRAID_NETWORK=1 to run it",
+        "saebench": ""
+        if os.environ.get("UNBRAID_SAEBENCH")
+        else "runs SAEBench itself; set UNBRAID_SAEBENCH to the python of its environment",
     }
     for item in items:
         for marker, reason in reasons.items():

@@ -228,3 +228,17 @@ def test_an_activation_that_is_not_is_named_with_those_that_are(tmp_path, capsys
     assert "no activation called 'Sigmoid'; there are: BatchTopK, Gated, JumpReLU" in capsys.readouterr().err
     assert main(["train", "facts", "--dictionary.activation", "ReLU", "--out", str(tmp_path)]) == 2
     assert "a study's members have their own" in capsys.readouterr().err
+
+
+def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, capsys):
+    small = ["--source.factors", "48", "--source.d-in", "16", "--source.l0", "3", "--source.roots", "8",
+             "--source.depth", "1", "--source.block-rows", "2048", "--d-sae", "64", "--training.tokens", "5120",
+             "--training.batch-size", "256", "--seeds", "0", "1"]  # fmt: skip
+    asked = ["study", "facts", "--only", "topk-*", "--evals", "fidelity", "--saebench", "--out", str(tmp_path), *small]
+    assert main(asked) == 0
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert {row["eval"] for row in json.loads((tmp_path / "scores.json").read_text())} == {"fidelity"}
+    capsys.readouterr()
+    assert main(asked) == 0
+    shown = capsys.readouterr().out
+    assert "2 finished already" in shown and shown.count("kept") == 2

@@ -1,4 +1,4 @@
-"""unbraid demo | plan | train | sweep | eval | report | steer | import | export | cache | list"""
+"""unbraid demo | plan | train | sweep | study | eval | report | steer | import | export | cache | list"""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -130,6 +130,19 @@ def arguments() -> argparse.ArgumentParser:
     scored.add_argument("runs", nargs="+", type=Path, help="run folders")
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
+    scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
+    scored.add_argument("--threads", type=int, default=1, help="CPU threads of SAEBench (default: 1)")
+    saebench_arguments(scored.add_argument_group("--suite saebench"))
+    study = command(
+        "study", run_study, "train a study, score it by every eval and by SAEBench, write its report; again to resume",
+        overridable=True,
+    )  # fmt: skip
+    study.add_argument("--evals", nargs="+", default=[], help="which of our evals (default: all that apply)")
+    study.add_argument("--saebench", nargs="*", default=None, metavar="EVAL", help="which of SAEBench's (default: all "
+                       "that need no key; none: leave SAEBench out)")  # fmt: skip
+    trains(study)
+    study.set_defaults(resume=True, threads=1)  # two processes, one core each
+    saebench_arguments(study.add_argument_group("SAEBench"))
     report = command("report", run_report, "write one HTML file from scored runs")
     report.add_argument("runs", nargs="+", type=Path, help="run folders")
     report.add_argument("--out", type=Path, default=Path("report.html"), help="the file (default: report.html)")
@@ -176,6 +189,22 @@ def arguments() -> argparse.ArgumentParser:
     )
     command("list", run_list, "show experiments, terms and evals")
     return parser
+
+
+def saebench_arguments(sub: Any) -> None:
+    """How SAEBench is asked."""
+    cache = Path(os.environ.get("UNBRAID_CACHE") or Path.home() / ".cache" / "unbraid")
+    sub.add_argument("--plan", action="store_true", help="say what it will take and what cannot be asked, and stop")
+    sub.add_argument("--cache", type=Path, default=cache, help=f"folder of its environment (UNBRAID_CACHE, or {cache})")
+    sub.add_argument("--python", type=Path, help="interpreter of an environment of yours that has sae-bench")
+    sub.add_argument("--size", choices=["auto", "small", "published"], default="auto", help="of its data sets "
+                     "(default: small for a model in a folder, as published for one on the hub)")  # fmt: skip
+    sub.add_argument("--text", default="", help="documents to read, for core and autointerp (default: held-out ones)")
+    sub.add_argument("--labelled", action="append", default=[], metavar="FILE:CLASS:ATTRIBUTE", help="texts with two "
+                     "columns of labels, for sparse_probing, scr and tpp; .jsonl or .jsonl.xz")  # fmt: skip
+    sub.add_argument("--ravel", default="", metavar="FOLDER", help="RAVEL's JSON files, for ravel")
+    sub.add_argument("--limit-minutes", type=float, default=60.0, help="of one run and eval (default: 60)")
+    sub.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
 
 
 def version_or_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -439,7 +468,75 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
         print(f"passed over {path}: {reason}", file=sys.stderr)
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
+    if options.plan and options.suite != "saebench":
+        raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
+    if options.suite == "saebench":
+        return run_saebench([Run.open(path, packages(options)) for path in done], options, options.evals)
     return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
+
+
+def saebench_environment(options: argparse.Namespace, *, make: bool = True) -> Any:
+    """The environment that has SAEBench, made on first use; None when there is none and none is to be made."""
+    from unbraid.saebench import environment
+
+    if options.python:
+        return environment.given(options.python)
+    if not make:
+        return environment.made(options.cache)
+    return environment.make(options.cache, lambda text: print(text, flush=True))
+
+
+def bench_of(options: argparse.Namespace) -> Any:
+    from unbraid.saebench import bench, environment
+
+    return bench.Bench(
+        environment=saebench_environment(options, make=False) or environment.UNMADE, work=options.cache / "work",
+        device=options.device, threads=max(1, options.threads), limit=60 * options.limit_minutes, size=options.size,
+        text=options.text, labelled=tuple(options.labelled), ravel=options.ravel, environ=bench.own_environ(os.environ),
+    )  # fmt: skip
+
+
+def unmade(options: argparse.Namespace) -> Path | None:
+    """Where the environment is to be made; None when there is one."""
+    from unbraid.saebench import environment
+
+    return None if saebench_environment(options, make=False) else environment.folder_of(options.cache)
+
+
+def plan_saebench(experiments: "list[Experiment]", options: argparse.Namespace) -> int:
+    """What SAEBench will take for runs that are still to be trained."""
+    from unbraid.saebench import forecast, offers, subjects
+
+    source, how = experiments[0].source, bench_of(options)
+    subject = subjects.subject_in(source.metadata(), source)
+    asked = offers.chosen(options.saebench or [])
+    lines = [forecast.line(o, subject, how, runs=len(experiments), kept=0, d_in=source.d_in) for o in asked]
+    print("\n".join(["SAEBench", *forecast.described(lines, [], unmade(options))]))
+    return 0
+
+
+def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+    from dataclasses import replace
+
+    from unbraid.saebench import bench, forecast, offers
+
+    asked, how = offers.chosen(list(names)), bench_of(options)
+    lines, without = forecast.forecast(runs, asked, how)
+    print("\n".join(forecast.described(lines, without, unmade(options))))
+    if options.plan:
+        return 0
+    if options.force or any(line.minutes for line in lines):
+        how = replace(how, environment=saebench_environment(options))
+    total, done = len(runs) * len(asked), []
+
+    def watch(run: "Run", name: str, status: str) -> None:
+        done.append(status)
+        print(f"[{len(done)}/{total}] {name:<16} {run.path.name:<60} {status}", flush=True)
+
+    failures = bench.evaluate(runs, asked, how, force=options.force, watch=watch)
+    if failures:
+        print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
@@ -500,14 +597,16 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_demo_part(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.run import Run
+    from unbraid.run import Run, finished
 
     use_threads(1)
     experiments = demo_experiments(options.experiment)
     trained = train_all(options, experiments)
-    if trained:
+    if trained > 1:
         return trained
-    return score_all([Run.open(options.out / e.folder) for e in experiments], options, DEMO_EVALS[options.experiment])
+    folders = [options.out / e.folder for e in experiments]
+    runs = [Run.open(folder) for folder in folders if finished(folder)]  # those that failed have been named
+    return score_all(runs, options, DEMO_EVALS[options.experiment]) or trained
 
 
 def demo_experiments(name: str) -> "list[Experiment]":
@@ -568,6 +667,50 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
     if max(abs(token.after - token.before) for token in found.expected) < NOTICED:
         console.print(f"nothing changes by {NOTICED:g}: try a larger --scale, or another latent")
     return 0
+
+
+def run_study(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.report import scores_json, write_report
+    from unbraid.run import Run, finished
+
+    experiments = experiments_of(resolved(options, rest), options.only)
+    folders = [options.out / experiment.folder for experiment in experiments]
+    benched = options.saebench is None or options.saebench != []
+    if options.plan:
+        return run_plan(options, rest) or (plan_saebench(experiments, options) if benched else 0)
+    if benched:
+        saebench_environment(options)  # first, so that no night ends for want of it
+    trained = train_all(options, experiments)
+    folders = [folder for folder in folders if finished(folder)]  # those that failed have been named
+    if trained > 1 or not folders:
+        return trained
+    runs = [Run.open(folder, packages(options)) for folder in folders]
+    halves = [folders[::2], folders[1::2]]
+    options.force = False
+    # One core each: SAEBench on the second half of the runs, our evals and then SAEBench on the first.
+    with ExitStack() as stack:
+        other = stack.enter_context(beside(saebench_command(halves[1], options))) if benched and halves[1] else None
+        failed = score_all(runs, options, options.evals)
+        if benched:
+            failed = run_saebench(runs[::2], options, options.saebench or []) or failed
+        if other is not None:
+            failed = other.wait() or failed
+    rows = write_report(folders, options.out / "report.html")
+    scores_json(rows, options.out / "scores.json")
+    print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
+    return failed or trained
+
+
+def saebench_command(folders: Sequence[Path], options: argparse.Namespace) -> list[str]:
+    """`unbraid eval --suite saebench` of some runs, as asked here."""
+    named = ("cache", "python", "size", "text", "ravel", "limit_minutes", "device", "threads")
+    flags = [(name, getattr(options, name)) for name in named] + [("labelled", one) for one in options.labelled]
+    given = [
+        word for name, value in flags if value not in (None, "") for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    evals = ["--evals", *options.saebench] if options.saebench else []
+    command = [sys.executable, "-m", "unbraid.cli", "eval", *map(str, folders), "--suite", "saebench", *given, *evals]
+    return command + [word for package in options.package for word in ("--package", package)]
 
 
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:

@@ -95,7 +95,12 @@ def score(run: Run, item: Eval) -> dict[str, Any]:
         return {**head, "not_applicable": str(reason)}
     except (ValueError, RuntimeError, OSError) as error:
         return {**head, "error": f"{type(error).__name__}: {error}"}
-    rows = [
+    return {**head, "seconds": round(time.monotonic() - started, 3), "scores": rows_of(scores)}
+
+
+def rows_of(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """Scores as a result holds them."""
+    return [
         {
             "metric": s.metric,
             "value": s.value if math.isfinite(s.value) else None,
@@ -104,4 +109,3 @@ def score(run: Run, item: Eval) -> dict[str, Any]:
         }
         for s in scores
     ]
-    return {**head, "seconds": round(time.monotonic() - started, 3), "scores": rows}

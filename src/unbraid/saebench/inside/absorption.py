@@ -1,0 +1,123 @@
+"""First-letter absorption by SAEBench's code, with the fraction of version 0.3.2 recomputed on the same words.
+
+SAEBench sends probes and raw results to its own package's folder, does not create its output folder, ignores its seed
+and stops without a result where fewer than 20 letters have a good probe. The first three are settled by arguments that
+its functions have; the last is a refusal here.
+"""
+
+# pyright: reportMissingImports=false
+import dataclasses
+import functools
+from pathlib import Path
+
+import published
+import subject
+import torch
+
+
+def absorption(request: dict, model: str, name: str, sae):
+    import sae_bench.evals.absorption.main as main
+    from sae_bench.evals.absorption import feature_absorption, k_sparse_probing
+    from transformer_lens import HookedTransformer
+
+    if not sae.cfg.metadata.hook_name.endswith("hook_resid_post"):
+        raise subject.Refused(f"absorption reads hook_resid_post only; this SAE is on {sae.cfg.metadata.hook_name}")
+    config = main.AbsorptionEvalConfig(
+        model_name=model, llm_batch_size=request["batch"], llm_dtype=request["dtype"],
+        precalc_k_sparse_probe_sae_acts=True, random_seed=request["seed"], **request["settings"],
+    )  # fmt: skip
+    lm = HookedTransformer.from_pretrained_no_processing(model, device=request["device"], dtype=torch.float32)
+    refuse_unspellable(lm.tokenizer)
+    here = Path("artifacts/absorption").resolve()
+    probes, probed, raw = here / "probes", here / "k_sparse_probing", here / "raw"
+    train_probe(lm, config, probes, request)
+    probing = functools.partial(
+        k_sparse_probing.run_k_sparse_probing_experiment, experiment_dir=probed, probes_dir=probes
+    )
+    scoring = functools.partial(
+        feature_absorption.run_feature_absortion_experiment,
+        experiment_dir=raw, sparse_probing_experiment_dir=probed, probes_dir=probes,
+    )  # fmt: skip
+    seen = {}
+
+    def noted(key, function):
+        def call(**arguments):
+            seen[key] = function(**arguments)
+            return seen[key]
+
+        return call
+
+    main.run_k_sparse_probing_experiment = noted("probes", probing)
+    main.run_feature_absortion_experiment = noted("words", scoring)
+    out = subject.empty(Path("absorption"))
+    subject.seed(request["seed"])
+    main.run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True)
+    f1 = {row["letter"]: float(row["f1_probe"]) for row in seen["probes"].to_dict("records")}
+    good = [letter for letter, value in f1.items() if value > config.min_GT_probe_f1]
+    if len(good) < config.min_feats_for_eval:
+        raise subject.Refused(
+            f"the model does not represent spelling here: probes of {len(good)} of {len(f1)} letters reach F1 "
+            f"{config.min_GT_probe_f1} (mean F1 {sum(f1.values()) / len(f1):.2f}), SAEBench asks for "
+            f"{config.min_feats_for_eval}; use a model that spells, at a layer where it does"
+        )
+    probe = main_probe(lm, probes, sae.cfg.hook_layer, request["device"])
+    fraction = published_fraction(lm, sae, probe, seen["words"], good, config.prompt_token_pos)
+    return out, {
+        "settings": dataclasses.asdict(config), "probe_f1": f1, "letters": good, "absorption_fraction_0_3_2": fraction,
+    }  # fmt: skip
+
+
+def refuse_unspellable(tokenizer) -> None:
+    from sae_bench.evals.absorption.vocab import get_alpha_tokens
+
+    share = subject.unknown_share(tokenizer, ["house has the first letter: H"])
+    words = get_alpha_tokens(tokenizer)
+    letters = {word.strip()[0].lower() for word in words if word.strip()}
+    if share > subject.WORDS_UNKNOWN or len(letters) < 20:
+        raise subject.Refused(
+            f"the tokenizer knows words of {len(letters)} first letters, and {share:.0%} of SAEBench's prompt "
+            '"house has the first letter: H" is unknown to it: absorption cannot be asked of this model'
+        )
+
+
+def train_probe(lm, config, probes: Path, request: dict) -> None:
+    """Train the probes by a seed of their own, so that results do not depend on which run came first."""
+    from sae_bench.evals.absorption.common import load_or_train_probe
+
+    subject.seed(request["seed"])
+    layer = request["layer"]
+    load_or_train_probe(
+        lm, base_template=config.prompt_template, pos_idx=config.prompt_token_pos, layer=layer, probes_dir=probes,
+        device=request["device"],
+    )  # fmt: skip
+
+
+def main_probe(lm, probes: Path, layer: int, device: str):
+    from sae_bench.evals.absorption.common import load_probe
+
+    return load_probe(lm.cfg.model_name, layer=layer, probes_dir=probes, device=device)
+
+
+@torch.inference_mode()
+def published_fraction(lm, sae, probe, words, letters: list[str], position: int) -> float:
+    """By the definition of 0.3.2 on the words that SAEBench just scored: summed, over the probe's true positives, mean
+    over letters; all as 0.3.2 did."""
+    from sae_bench.evals.absorption.vocab import LETTERS
+
+    hook, means = f"blocks.{sae.cfg.hook_layer}.hook_resid_post", []
+    for letter, rows in words.groupby("letter"):
+        if letter not in letters:
+            continue
+        direction = probe.weights[LETTERS.index(letter)]
+        direction = (direction / direction.norm()).to(sae.device, sae.dtype)
+        cosines = torch.nn.functional.cosine_similarity(direction, sae.W_dec, dim=-1)
+        total = 0.0
+        for start in range(0, len(rows), 64):
+            part = rows.iloc[start : start + 64]
+            acts = lm.run_with_cache(part["prompt"].tolist(), names_filter=[hook])[1][hook][:, position, :]
+            supplied = sae.encode(acts) * cosines
+            every = supplied.sum(1)
+            main = torch.stack([row[list(ids)].sum() for row, ids in zip(supplied, part["split_feats"], strict=True)])
+            total += float(published.fractions(every, main, acts @ direction).sum())
+        means.append(total / float(rows["num_probe_true_positives"].iloc[0]))
+    return sum(means) / len(means)

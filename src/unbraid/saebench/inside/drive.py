@@ -1,0 +1,75 @@
+"""Runs one SAEBench eval over run folders, inside SAEBench's own environment: python drive.py request.json
+
+Nothing of Unbraid is imported here. What happens is told on stdout, a line each, after MARK:
+    {"is": "versions", …}   {"is": "begin", "run": name}   {"is": "done" | "refused" | "failed", "run": name, "why": …}
+A run that is done has left <out>/<name>.json, SAEBench's own file untouched, and <name>.about.json beside it.
+"""
+
+# pyright: reportMissingImports=false
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+
+MARK = "unbraid> "
+PACKAGES = ("sae-bench", "sae-lens", "transformer-lens", "transformers", "torch", "sae-probes")
+
+
+def say(**fact) -> None:
+    print(MARK + json.dumps(fact), flush=True)
+
+
+def leave_with_parent() -> None:
+    """Whoever asked holds our input open; a killed parent would else leave us computing for nobody."""
+
+    def watch() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(path: Path) -> None:
+    leave_with_parent()
+    request = json.loads(path.read_text(encoding="utf-8"))
+    versions = {name: metadata.version(name) for name in PACKAGES}
+    say(**{"is": "versions"}, **versions)
+
+    import asked
+    import subject
+
+    ask = getattr(asked, request["eval"])
+    model = subject.register(request)
+    for run in request["runs"]:
+        say(**{"is": "begin", "run": run["name"]})
+        started, worked = time.monotonic(), time.process_time()
+        try:
+            sae = subject.load_sae(run["folder"], model, request["device"])
+            found, about = ask(request, model, run["name"], sae)
+            keep(Path(request["out"]), run["name"], found, {"versions": versions, **about})
+        except subject.Refused as reason:
+            say(**{"is": "refused", "run": run["name"], "why": str(reason)})
+        except Exception as error:
+            traceback.print_exc()
+            say(**{"is": "failed", "run": run["name"], "why": f"{type(error).__name__}: {str(error)[:2000]}"})
+        else:
+            took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - worked}
+            say(**{"is": "done", "run": run["name"]}, **{key: round(value, 1) for key, value in took.items()})
+
+
+def keep(out: Path, name: str, folder: Path, about: dict) -> None:
+    """Copy the one JSON that SAEBench wrote. It swallows failures of some evals, so that there may be none."""
+    written = [path for path in folder.rglob("*_eval_results.json") if path.name.startswith(name)]
+    if len(written) != 1:
+        raise RuntimeError(f"SAEBench ended without a word and wrote {len(written)} results; its own lines say more")
+    (out / f"{name}.about.json").write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
+    shutil.copyfile(written[0], out / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""Texts that the benchmark reads without a hub: plain ones, and ones labelled by two crossed attributes.
+
+A labelled file has a text, a class and an attribute a line; the two commonest values of the attribute are used and the
+commonest classes, each class as often with one value as with the other. The synthetic language labels its own
+documents: place, and register.
+"""
+
+import json
+import lzma
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from unbraid.files import write_text
+from unbraid.language import documents as language
+from unbraid.language import lexicon
+from unbraid.text import documents, is_language, is_sample, is_stream, split_of
+
+DOCUMENTS = 5000
+"""Plain documents handed on at most."""
+TOLD = 2000
+"""Of them, documents of the language."""
+CLASSES = 5
+"""SAEBench's number of classes a set."""
+ROWS = {"train": 300, "test": 100}
+"""Of each class and value, at most."""
+FEWEST = {"train": 40, "test": 16}
+"""Of each class and value; a class with fewer is left out."""
+TEST_SHARE = 0.25
+UNREAD = 2**20
+"""Seed of documents of the language for the benchmark alone."""
+AS = "_as_bias_in_bios"
+"""What SAEBench knows a set of two attributes by."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts of two crossed attributes, as often of each combination."""
+
+    name: str
+    classes: tuple[str, ...]
+    values: tuple[str, str]
+    rows: Mapping[str, Sequence[tuple[str, int, int]]]
+    """By split: text, class, value."""
+
+    def asked(self) -> dict[str, Any]:
+        """What the benchmark is told."""
+        each = {split: len(rows) // (2 * len(self.classes)) for split, rows in self.rows.items()}
+        pairs = [list(self.classes[i : i + 2]) for i in range(0, len(self.classes) - 1, 2)]
+        return {"name": self.name, "classes": list(self.classes), "values": list(self.values), "pairs": pairs, **each}
+
+    def write(self, folder: Path) -> None:
+        for split, rows in self.rows.items():
+            write_rows(
+                folder / self.name / f"{split}.jsonl", ({"text": t, "class": c, "attribute": a} for t, c, a in rows)
+            )
+
+
+def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def plain(text: str, column: str, eval_share: float) -> list[str]:
+    """Held-out documents of a run's text, or all of them where none are held out. Raises ValueError for text that is
+    not on this machine."""
+    if is_language(text):  # of another seed than any run reads
+        return [language.text(document) for document in language.documents(TOLD, seed=UNREAD)]
+    if is_stream(text) or is_sample(text):
+        raise ValueError(f"the run's text {text!r} is not a file here; name one to read with --text")
+    found = documents(text, column)
+    held = [document for document in found if split_of(document, eval_share) == "eval"]
+    return (held or found)[:DOCUMENTS]
+
+
+def entities(folder: str) -> str:
+    """The folder of RAVEL's JSON files, from anywhere. Raises ValueError when it holds none."""
+    path = Path(folder).absolute()
+    if not list(path.glob("ravel_city_*.json")):
+        raise ValueError(
+            f"--ravel {folder}: no ravel_city_….json there; name the folder that RAVEL's archive unpacks to"
+        )
+    return str(path)
+
+
+@lru_cache(maxsize=4)
+def labelled(spec: str) -> Labelled:
+    """FILE:CLASS:ATTRIBUTE, or language://N. Raises ValueError when the file has no such columns or too few rows."""
+    if is_language(spec):
+        return balanced("language", list(told()))
+    path, _, columns = spec.partition(":")
+    class_, _, attribute = columns.partition(":")
+    if not class_ or not attribute:
+        raise ValueError(f"--labelled {spec!r}: write FILE:CLASS:ATTRIBUTE, such as reviews.jsonl.xz:category:rating")
+    return balanced(Path(path).name.partition(".")[0], list(read(Path(path), class_, attribute)))
+
+
+def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, str]]:
+    opened = lzma.open if path.suffix == ".xz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                row = json.loads(line)
+                missing = [key for key in ("text", class_, attribute) if key not in row]
+                if missing:
+                    raise ValueError(f"{path}, line {number}: no {missing[0]!r}; it has {sorted(row)}")
+                yield str(row["text"]), str(row[class_]), str(row[attribute])
+    except (OSError, json.JSONDecodeError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"cannot read labelled texts from {path} ({error}): a JSON object a line is expected"
+        ) from error
+
+
+def told(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:
+    """Documents of the language by the place they are about and the register they are in."""
+    registers, places = tuple(lexicon.REGISTERS), tuple(lexicon.PLACES)
+    for document in language.documents(count, seed=seed):
+        state = next((word.state for word in document if word.state.place >= 0 and word.state.register >= 0), None)
+        if state is not None:
+            yield language.text(document), places[state.place], registers[state.register]
+
+
+def balanced(stem: str, found: Sequence[tuple[str, str, str]]) -> Labelled:
+    """The commonest classes and the two commonest values, of each combination as many."""
+    values = [value for value, _ in Counter(value for _, _, value in found).most_common(2)]
+    cells: dict[tuple[str, str, str], list[str]] = {}
+    for text, class_, value in dict.fromkeys(found):
+        split = "test" if split_of(text, TEST_SHARE) == "eval" else "train"
+        cells.setdefault((split, class_, value), []).append(text)
+    count = lambda split, class_: min((len(cells.get((split, class_, value), ())) for value in values), default=0)
+    enough = [
+        c for c, _ in Counter(c for _, c, _ in found).most_common() if all(count(s, c) >= FEWEST[s] for s in FEWEST)
+    ]
+    classes = tuple(enough[:CLASSES])
+    if len(values) < 2 or len(classes) < 2:
+        raise ValueError(
+            f"{stem}: {len(classes)} classes have {FEWEST['train']} training and {FEWEST['test']} test texts of each "
+            f"of two values of the attribute; two are needed: name other columns, or give more text"
+        )
+    rows = {
+        split: [
+            (text, i, j)
+            for i, class_ in enumerate(classes)
+            for j, value in enumerate(values)
+            for text in cells[split, class_, value][: min(ROWS[split], *(count(split, c) for c in classes))]
+        ]
+        for split in FEWEST
+    }
+    return Labelled(f"labelled/{stem}{AS}", classes, (values[0], values[1]), rows)

@@ -1,0 +1,45 @@
+"""The plan: what will be asked, what cannot be and why, what is there already; nothing is begun."""
+
+from pathlib import Path
+
+from unbraid.cli import main
+from unbraid.saebench.bench import evaluate
+from unbraid.saebench.forecast import described, forecast
+from unbraid.saebench.offers import OFFERS, chosen
+
+
+def test_it_adds_up_and_names_what_is_missing(runs, bench):
+    lines, _ = forecast(runs, chosen([]), bench())
+    by_name = {line.offer.name: line for line in lines}
+    assert by_name["core"].minutes > 0 and by_name["core"].runs == 3
+    assert "--labelled" in by_name["scr"].reason and by_name["scr"].minutes == 0
+    shown = described(lines, [], Path("cache"))
+    assert "to be made in cache: about 4 min, 2.4 GB" in shown[0]
+    assert any("core" in line and "explained_variance is wrong" in line for line in shown)
+    assert f"{sum(line.minutes for line in lines):.0f} min" in shown[-1]
+
+
+def test_what_is_scored_costs_nothing(runs, bench):
+    evaluate(runs, [OFFERS["core"]], bench())
+    (line,), _ = forecast(runs, [OFFERS["core"]], bench())
+    assert (line.runs, line.kept, line.minutes) == (0, 3, 0.0)
+
+
+def test_small_is_for_models_in_folders_and_published_for_the_hub(runs, bench):
+    (small,), _ = forecast(runs, [OFFERS["core"]], bench())
+    (published,), _ = forecast(runs, [OFFERS["core"]], bench(size="published"))
+    assert published.minutes > 5 * small.minutes
+
+
+def test_the_command_plans_without_making_an_environment(runs, tmp_path, capsys):
+    folders = [str(run.path) for run in runs]
+    assert main(["eval", *folders, "--suite", "saebench", "--plan", "--cache", str(tmp_path / "cache")]) == 0
+    shown = capsys.readouterr().out
+    assert "to be made in" in shown and "together" in shown
+    assert not (tmp_path / "cache").exists()
+    assert not any((run.path / "results").exists() for run in runs)
+
+
+def test_the_command_refuses_an_eval_that_is_none(runs, capsys):
+    assert main(["eval", str(runs[0].path), "--suite", "saebench", "--plan", "--evals", "unlearning"]) == 2
+    assert "gemma-2-2b-it" in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""A process says facts among other lines, dies, hangs, and leaves nothing behind."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from unbraid.saebench.process import Stopped, facts
+
+
+def said(code: str, folder: Path, limit: float = 30.0):
+    command = [sys.executable, "-c", code]
+    return list(facts(command, folder=folder, environment=dict(os.environ), log=folder / "log.txt", limit=limit))
+
+
+def test_only_marked_lines_are_facts_and_all_lines_are_kept(tmp_path):
+    code = "print('hello'); print('unbraid> {\"is\": \"begin\"}'); print('bye')"
+    assert said(code, tmp_path) == [{"is": "begin"}]
+    assert (tmp_path / "log.txt").read_text().splitlines()[::2] == ["hello", "bye"]
+
+
+def test_death_is_told_with_the_last_lines_only(tmp_path):
+    code = "import sys\nfor i in range(40): print('line', i, flush=True)\nsys.exit(5)"
+    with pytest.raises(Stopped, match="exit code 5") as error:
+        said(code, tmp_path)
+    assert "line 39" in str(error.value) and "line 20" not in str(error.value)
+
+
+def test_a_signal_is_named(tmp_path):
+    with pytest.raises(Stopped, match="signal 9"):
+        said("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+
+
+def test_a_turning_progress_bar_is_no_sign_of_life(tmp_path):
+    code = "import time\nwhile True: print('\\r50 %', end='', flush=True); time.sleep(0.05)"
+    with pytest.raises(Stopped, match="said nothing.*\n.*50 %"):
+        said(code, tmp_path, limit=1.0)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc what became of a process")
+def test_what_it_started_ends_with_it(tmp_path):
+    child = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    code = f"{child}; print('unbraid> {{\"is\": ' + str(p.pid) + '}}', flush=True); time.sleep(600)"
+    found = []
+    with pytest.raises(Stopped):
+        for fact in facts(
+            [sys.executable, "-c", code], folder=tmp_path, environment=dict(os.environ), log=tmp_path / "log.txt",
+            limit=2.0,
+        ):  # fmt: skip
+            found.append(fact["is"])
+    state = Path(f"/proc/{found[0]}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
