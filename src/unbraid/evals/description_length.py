@@ -35,8 +35,8 @@ DEFINITIONS = {
     "to the dictionary's own FVU",
     "description_length": "bits a token at the coarsest rounding of all latents that keeps FVU (or the cross-entropy "
     "added by splicing, in nats) at most as stated; no row where the dictionary cannot reach it. code=factorised: "
-    "every latent by itself, tree: gates given a parent gate, bound: L0 (log2 levels + log2 d_sae); decoder=with: atoms (16 "
-    "bits a coordinate) and the code's tables, over the rows; kind=pca: principal components rounded alike",
+    "every latent by itself, tree: gates given a parent gate, bound: L0 (log2 levels + log2 d_sae); decoder=with: "
+    "atoms (16 bits a coordinate) and the code's tables, over the rows; kind=pca: principal components rounded alike",
     "step": "rounding step for that distortion, in units of the activations",
 }
 ROWS = 16_384
