@@ -35,7 +35,7 @@ def described(run: Path, rates: Rates, *, pca: Rates | None = None) -> Path:
 
 
 def grid(run: MakeRun) -> list[Path]:
-    """Two widths: at 64 latents 20 bits, at 128 a bit less but one seed misses FVU .1; a control with no bits at all."""
+    """20 bits at 64 latents; a bit less at 128, where one seed misses FVU .1; and a control of one bit."""
     made = []
     for seed in range(3):
         jitter = 0.01 * seed
