@@ -6,6 +6,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from benchmarks.mdl import best, by_group, rows_of
 from tests.report.conftest import MakeRun, store
 
 from unbraid.report import write_report
@@ -97,3 +98,15 @@ def test_the_report_shows_picks_and_valid_figures(run: MakeRun, tmp_path: Path):
 def test_without_such_scores_there_is_no_section(run: MakeRun, tmp_path: Path):
     write_report([run("topk-l0_4", 0, {"l0": 4.0, "fvu": 0.1}, k=4)], tmp_path / "report.html")
     assert "Description length" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_studys_rows_hold_every_way_of_counting_and_its_tables_the_pick(run: MakeRun):
+    study = read_study(grid(run))
+    rows = rows_of(study)
+    assert len(rows) == len(study.runs) and [row["d_sae"] for row in rows] == sorted(row["d_sae"] for row in rows)
+    wide = next(row for row in rows if row["d_sae"] == 128 and row["seed"] == 1)
+    assert wide["bits"]["tree with"] == {"0.1": pytest.approx(27.01), "0.2": 19.01} and wide["l0"] == 4.0
+    assert wide["bits"].keys() == {"factorised without", "factorised with", "tree without", "tree with"}
+    found = best(settings(study, WAY, AT), lambda setting: setting.method == "topk")
+    assert found is not None and found.d_sae == 64
+    assert by_group(study, WAY, AT).count("not reached") == 5, "none of its groups is in this study"
