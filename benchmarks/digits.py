@@ -176,7 +176,8 @@ def tile(atom: Float[np.ndarray, " pixel"], left: float, top: float, size: float
         colour = f"rgb(255,{shade},{shade})" if value > 0 else f"rgb({shade},{shade},255)"
         x, y = left + place % SIDE * cell, top + place // SIDE * cell
         parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{cell:.2f}" height="{cell:.2f}" fill="{colour}"/>')
-    return "".join(parts)
+    edge = f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="#bbb"/>'
+    return "".join([*parts, edge])
 
 
 def panel(title: str, lines: Sequence[str], atoms: Float[np.ndarray, "atom pixel"], left: float) -> str:
@@ -193,7 +194,8 @@ def panel(title: str, lines: Sequence[str], atoms: Float[np.ndarray, "atom pixel
 def picture(panels: Sequence[tuple[str, Sequence[str], Float[np.ndarray, "atom pixel"]]]) -> str:
     body = "".join(panel(*each, left=20 + 310 * i) for i, each in enumerate(panels))
     style = "text{font:13px sans-serif;fill:#222}.title{font-weight:bold;font-size:16px}"
-    width, height = 20 + 310 * len(panels), 290
+    body += f'<text x="20" y="292">The {SHOWN} atoms that fire most: red adds ink, blue takes it away.</text>'
+    width, height = 20 + 310 * len(panels), 304
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">'
         f'<style>{style}</style><rect width="100%" height="100%" fill="white"/>{body}</svg>\n'

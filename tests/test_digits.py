@@ -44,6 +44,6 @@ def test_every_width_is_asked_for_fewer_latents_than_it_has():
     assert max(m.activation.k for m in study(16).members.values()) == 8  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_a_picture_has_a_tile_for_every_pixel():
+def test_a_picture_has_a_square_for_every_pixel_and_an_edge_for_every_atom():
     drawn = picture([("a", ["b"], np.eye(3, 64)), ("c", [], np.eye(2, 64))])
-    assert drawn.count("<rect") == 5 * 64 + 1 and ">a<" in drawn
+    assert drawn.count("<rect") == 5 * (64 + 1) + 1 and ">a<" in drawn
