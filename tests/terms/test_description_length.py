@@ -152,7 +152,7 @@ def test_opening_a_rare_latent_costs_more_than_opening_a_common_one():
     codes[:40, 0], codes[:2, 1] = 1.0, 1.0
     grad = pushed(codes)
     odds = [math.log2(0.6 / 0.4), math.log2(0.98 / 0.02)]
-    slope = (s := 1 / (1 + math.exp(-1))) * (1 - s) / 100
+    slope = 2 * (s := 1 / (1 + math.exp(-1))) * (1 - s) / 100
     assert grad[0].tolist() == pytest.approx([odds[0] * slope, odds[1] * slope]) and grad[50].tolist() == [0, 0]
 
 
@@ -192,3 +192,20 @@ def test_a_tree_gives_the_same_on_sparse_and_dense_codes_and_survives_silence(si
         assert out.loss.isfinite() and grad.isfinite().all()
     for sparse, dense in zip(*found, strict=True):
         torch.testing.assert_close(sparse, dense)
+
+
+def test_moving_a_threshold_is_charged_the_bits_of_the_gates_that_it_shuts():
+    """The slope against the difference: uniform pre-activations, one threshold, the rate of its gate moved a little."""
+    pre = torch.linspace(0.0, 2.0, 20_001, dtype=torch.float64).unsqueeze(1)
+
+    def bits(threshold: float) -> tuple[Tensor, Tensor]:
+        now = step(pre, activation=JumpReLU(bandwidth=0.0))
+        now.dictionary.threshold.data.fill_(threshold)
+        now = replace(now, z=now.dictionary.encode(now.x), memory={})
+        return DescriptionLength(temperature=0.05)(now).metrics["gate_bits"], now.dictionary.threshold
+
+    found, threshold = bits(1.5)
+    (slope,) = torch.autograd.grad(found, threshold)
+    with torch.no_grad():
+        difference = (bits(1.51)[0] - bits(1.49)[0]) / 0.02
+    assert slope.item() == pytest.approx(difference.item(), rel=0.02)

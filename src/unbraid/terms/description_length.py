@@ -9,8 +9,9 @@ Rounding is relaxed: k step becomes z + step u, u uniform in (-1/2, 1/2) (Balle 
 from a random offset. A bin's lower edge is never below step / 2: without that, bits near one step can be negative.
 
 A gate costs its latent the gate's log-odds and its value's bits. That reaches pre-activations and thresholds straight
-through: the gate is 1 with the slope of sigmoid((pre - theta) / temperature), so what is rare and barely active is
-pushed shut; nothing opens a latent. With `tree`, gates are coded given a parent's (`gate_tree`): a child is dear where
+through: the gate is 1 with the slope of 2 sigmoid((pre - theta) / temperature), so what is rare and barely active is
+pushed shut; nothing opens a latent. Only active latents have the slope, above theta, where a sigmoid has half its mass:
+without the 2 a gate is charged half of what it costs. With `tree`, gates are coded given a parent's (`gate_tree`): a child is dear where
 the parent is silent, and a parent is paid to stay open beside its children. Parents stay from `settled` on, for a tree
 that follows the codes charges an absorbed parent no more than a clean one.
 
@@ -85,7 +86,7 @@ class DescriptionLength(Term):
     def _opened(self, step: Step, rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"]) -> Float[Tensor, " nnz"]:
         """1, with the slope of a soft gate."""
         pre = step.z.pre[step.z.values.detach() != 0]
-        soft = torch.sigmoid((pre - thresholds(step, rows, latents)) / self.temperature)
+        soft = 2 * torch.sigmoid((pre - thresholds(step, rows, latents)) / self.temperature)
         return 1 + soft - soft.detach()
 
     def _parents(self, step: Step, rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"]) -> Int[Tensor, " d_sae"]:
