@@ -8,8 +8,9 @@ import torch
 from tests.coded import sparse, step
 
 from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.gates import thresholds
 from unbraid.objective import Step
-from unbraid.terms.gate_kl import GateKl, gate_kl, thresholds
+from unbraid.terms.gate_kl import GateKl, gate_kl
 
 EXACT = GateKl(rows=10_000, capacity=1.0)
 

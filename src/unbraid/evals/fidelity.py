@@ -6,11 +6,9 @@
 All on held-out rows of the run's own source. Codes may be signed: a latent is active when it is not zero.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
@@ -19,7 +17,7 @@ from unbraid.evaluation import Score
 from unbraid.run import Run
 from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
-from unbraid.text import Windows
+from unbraid.splicing import eval_windows, predicted
 
 VERSION = 2
 DEFINITIONS = {
@@ -39,8 +37,6 @@ DEFINITIONS = {
 ROWS = 32_768
 """Held-out activations the reconstruction is scored on; fewer when the eval split is smaller."""
 CHUNK = 2048
-WINDOWS = 64
-"""Held-out windows spliced, at most."""
 
 
 @torch.no_grad()
@@ -139,17 +135,3 @@ def ablated(model: LanguageModel) -> dict[str, float]:
             totals[name] += float(nll_loss(after, targets, reduction="sum"))
         counted += int((part.keep[:, :-1] & part.attention[:, 1:]).sum())
     return {name: total / counted for name, total in totals.items()}
-
-
-def eval_windows(model: LanguageModel) -> Iterator[Windows]:
-    """A few held-out windows at a time."""
-    count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
-    windows = model.windows(count, split="eval", seed=0)
-    for start in range(0, len(windows), 8):
-        yield windows[start : start + 8]
-
-
-def predicted(windows: Windows, logits: Tensor) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
-    """Log-probabilities and true next tokens, where a dictionary sees the token predicted from."""
-    counted = windows.keep[:, :-1] & windows.attention[:, 1:]
-    return logits[:, :-1][counted].double().log_softmax(-1), windows.ids[:, 1:][counted]

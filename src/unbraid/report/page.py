@@ -15,10 +15,12 @@ from unbraid.files import write_text
 from unbraid.report import answer as answering
 from unbraid.report import text
 from unbraid.report.compare import Quantity, Scores, arrange
+from unbraid.report.description_length import Selection, selection
 from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots
 from unbraid.report.forest import forest
 from unbraid.report.gaps import Gap, gaps
 from unbraid.report.rows import Definition, Study, class_name, read_study
+from unbraid.report.selection import EVAL as DESCRIBED
 from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.table import Row, requested_text, table
 
@@ -43,6 +45,8 @@ class Section:
     setup: Setup
     looks: dict[str, Look]
     groups: list[PlotGroup]
+    selection: Selection | None
+    """Shortest descriptions, where they were scored."""
     columns: list[Quantity]
     rows: list[Row]
     controls: list[Row]
@@ -91,9 +95,10 @@ def section(index: int, title: str, study: Study, out: Path) -> Section:
     rows, controls = table(scores, columns, study.holes)
     about = setup(scores)
     return Section(
-        index, title, answers, about, looks(scores.methods), plot_groups(scores, study.definitions), columns, rows,
-        controls, run_list(study, out), list(study.definitions), gaps(study, scores, answers),
-        mixed_versions(study.definitions) + about.warnings, definition_texts(study.definitions),
+        index, title, answers, about, looks(scores.methods), plot_groups(scores, study.definitions),
+        selection(study, scores), columns, rows, controls, run_list(study, out), list(study.definitions),
+        gaps(study, scores, answers), mixed_versions(study.definitions) + about.warnings,
+        definition_texts(study.definitions),
     )  # fmt: skip
 
 
@@ -115,6 +120,7 @@ def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotG
     texts = definition_texts(definitions)
     headline = scores.headline
     rest = [q for q in scores.quantities if q not in headline and q != scores.l0 and not q.reference]
+    rest = [q for q in rest if q.eval != DESCRIBED or not q.params]  # curves of their own show those
 
     def plots(quantities: Sequence[Quantity]) -> list[Plot]:
         drawn = (score_plot(scores, q, texts.get((q.eval, q.metric), "")) for q in quantities)

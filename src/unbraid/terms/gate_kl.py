@@ -16,11 +16,11 @@ in between. Gradients of those rows count for the times in between, so they are 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from unbraid.activation import BatchTopK, JumpReLU, TopK
+from unbraid.gates import thresholds
 from unbraid.gram import gather
 from unbraid.moments import averaged
 from unbraid.objective import Step, Term, TermOutput
@@ -84,20 +84,6 @@ class GateKl(Term):
         more = gate_kl(logits, rates) + torch.log1p(-rates)
         active = gather(step.z, order)
         return more.index_put((active.rows, active.places), more.new_zeros(())).sum() / len(order)
-
-
-def thresholds(step: Step, rows: Int[Tensor, " pair"], latents: Int[Tensor, " pair"]) -> Float[Tensor, " pair"]:
-    """Where the gates of these rows and latents open: learned, or the smallest active pre-activation, or 0."""
-    activation = step.dictionary.activation
-    if isinstance(activation, JumpReLU):
-        return step.dictionary.threshold[latents]
-    values, at, _ = step.z.entries()
-    least = values.new_zeros(step.z.batch)
-    if isinstance(activation, BatchTopK) and values.numel():
-        least = least + values.detach().min()
-    elif isinstance(activation, TopK):
-        least = least.scatter_reduce(0, at, values.detach(), "amin", include_self=False)
-    return least[rows]
 
 
 def gate_kl(logits: Float[Tensor, "*entry"], rates: Float[Tensor, " *last"]) -> Float[Tensor, "*entry"]:

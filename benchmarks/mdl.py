@@ -1,0 +1,106 @@
+"""Rows and tables of the description-length study: what selection picks, and whether training by the term goes below.
+
+    python -m benchmarks.mdl runs/mdl/* --out docs/results/description-length.json
+
+Of settings whose seeds all reach a distortion, the one with the fewest bits speaks for its group, which favours every
+group by its own luck; differences are paired by seed.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unbraid.files import write_text
+from unbraid.report.intervals import difference
+from unbraid.report.rows import Study, read_study, records
+from unbraid.report.selection import WAYS, Distortion, Setting, Way, described, distortions, settings
+from unbraid.report.text import change, mean_half
+
+PER_RUN = ("l0", "fvu", "alive", "bits_per_token")
+ALSO = ("absorption_full", "parent_recall_given_child", "parent_recall_alone", "f1", "mcc")
+"""Of runs scored by `absorption` and `recovery` too."""
+
+Row = dict[str, Any]
+Group = Callable[[Setting], bool]
+
+GROUPS: dict[str, Group] = {
+    "standard": lambda s: s.method in ("batchtopk", "jumprelu"),
+    "JumpReLU": lambda s: s.method == "jumprelu",
+    "trained": lambda s: s.method.startswith("mdl") and "tree" not in s.method,
+    "trained down a tree": lambda s: s.method.startswith("mdl-tree"),
+    "truth": lambda s: s.method == "truth",
+}
+
+
+def rows_of(study: Study) -> list[Row]:
+    """A row a run: what it is, and its bits by way of counting and FVU."""
+    found: dict[str, Row] = {}
+    for run in study.runs:
+        found[run.run] = {"name": run.name, "d_sae": run.d_sae, "seed": run.seed, "control": run.control, "bits": {}}
+    for row in records(study.rows):
+        params, own = row["params"], found[row["run"]]
+        if row["metric"] in PER_RUN or (row["metric"] in ALSO and params.get("kind", "measured") == "measured"):
+            own.setdefault(row["metric"], short(row["value"]))
+    for row in described(study):
+        params = row["params"]
+        if "fvu" in params:
+            key = f"{params['code']} {params['decoder']}" if "code" in params else params["kind"]
+            found[row["run"]]["bits"].setdefault(key, {})[f"{params['fvu']:g}"] = short(row["value"])
+    return sorted(found.values(), key=lambda r: (r["d_sae"], r["name"], r["seed"]))
+
+
+def short(value: float) -> float | None:
+    return None if value != value else float(f"{value:.4g}")
+
+
+def best(among: Sequence[Setting], belongs: Group) -> Setting | None:
+    found = [s for s in among if s.reached and belongs(s)]
+    return min(found, key=lambda s: s.mean.mean, default=None)
+
+
+def cell(setting: Setting | None, against: Setting | None = None) -> str:
+    if setting is None:
+        return "not reached"
+    shown = f"{setting.name} {setting.d_sae}: {mean_half(setting.mean)}"
+    if against is None or against is setting:
+        return shown
+    return f"{shown} ({change(difference(setting.bits, against.bits))})"
+
+
+def by_width(study: Study, way: Way, at: Distortion) -> str:
+    """Fewest bits of standard SAEs at each width."""
+    among = settings(study, way, at)
+    widths = sorted({s.d_sae for s in among if GROUPS["standard"](s)})
+    picked = best(among, GROUPS["standard"])
+    cells = [cell(best(among, lambda s, w=w: GROUPS["standard"](s) and s.d_sae == w), picked) for w in widths]
+    return f"| {way.label} | {at.label} | " + " | ".join(cells) + " |"
+
+
+def by_group(study: Study, way: Way, at: Distortion) -> str:
+    """Fewest bits of each group, and what it needs more than the standard SAEs' pick."""
+    among = settings(study, way, at)
+    against = best(among, GROUPS["standard"])
+    return f"| {way.label} | {at.label} | " + " | ".join(cell(best(among, g), against) for g in GROUPS.values()) + " |"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="rows and tables of the description-length study")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON of rows")
+    options = parser.parse_args(argv)
+    study = read_study(options.runs)
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows_of(study))
+    write_text(options.out, f"[\n{lines}\n]\n")
+    for way in WAYS:
+        for at in distortions(study):
+            print(by_width(study, way, at))
+    print("| | | " + " | ".join(GROUPS) + " |")
+    for way in WAYS:
+        for at in distortions(study):
+            print(by_group(study, way, at))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Description length: the bits a token that codes cost at equal distortion, and the whole rate-distortion curve.
+
+    bits(D) = those of round(z / step), at the coarsest global step with distortion <= D
+
+After MDL-SAEs (Ayonrinde et al. 2024, arXiv 2410.11179). Distortion is FVU of what rounded codes decode to and, on
+language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised) or gates down a
+tree, without the decoder or with what it adds to each of the rows scored. kind=pca: principal components at the same
+FVU, dense and linear: what a dictionary must beat to have found any structure.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from torch import Tensor
+from torch.nn.functional import nll_loss
+
+from unbraid.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
+from unbraid.description_length import description_length as bits_of
+from unbraid.dictionary import Dictionary
+from unbraid.evaluation import Score
+from unbraid.observed import codes
+from unbraid.run import Run
+from unbraid.source import Source, held_out
+from unbraid.sources.language_model import LanguageModel
+from unbraid.splicing import eval_windows, predicted
+
+VERSION = 1
+DEFINITIONS = {
+    "bits_per_token": "bits of the factorised code, without the decoder, at the coarsest step that adds at most 0.01 "
+    "to the dictionary's own FVU",
+    "description_length": "bits a token at the coarsest rounding of all latents that keeps FVU (or the cross-entropy "
+    "added by splicing, in nats) at most as stated; no row where the dictionary cannot reach it. code=factorised: "
+    "every latent by itself, tree: gates given a parent gate, bound: L0 (log2 levels + log2 d_sae); decoder=with: "
+    "atoms (16 bits a coordinate) and the code's tables, over the rows; kind=pca: principal components rounded alike",
+    "step": "rounding step for that distortion, in units of the activations",
+}
+ROWS = 16_384
+"""Held-out activations described."""
+FVUS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
+NATS = (0.05, 0.1, 0.2, 0.5, 1.0)
+ADDED = 0.01
+"""FVU that rounding may add for `bits_per_token`."""
+CODES: tuple[Code, ...] = ("factorised", "tree")
+
+
+@torch.no_grad()
+def description_length(run: Run) -> list[Score]:
+    """Bits at every distortion that the dictionary reaches."""
+    dictionary, batch = run.dictionary(), held_out(run.source, ROWS)
+    z, error = described(dictionary, batch.x)
+    scores = own(z, error, dictionary.d_in)
+    scores += curve(z, coarsest_steps(z, error, FVUS), dictionary.d_in, "fvu")
+    if isinstance(run.source, LanguageModel):
+        added = added_loss(dictionary, run.source)
+        scores += curve(z, coarsest_steps(z, added, NATS, octave=4), dictionary.d_in, "nats")
+    return scores + [
+        Score(metric="description_length", value=bits, better="lower", params={"kind": "pca", "fvu": at})
+        for at, bits in linear(run.source).items()
+    ]
+
+
+def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[csr_array, Callable[[float], float]]:
+    """Codes of x, and FVU as a function of the step they are rounded to."""
+    z = codes(dictionary, x)
+    atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.W_dec, dictionary.b_dec))
+    exact = x.double().cpu().numpy()
+    return z, lambda step: rounding_error(z, atoms, bias, exact, step)
+
+
+def own(z: csr_array, error: Callable[[float], float], d_in: int) -> list[Score]:
+    """Bits near the dictionary's own FVU."""
+    unrounded = error(1e-6 * float(np.abs(z.data).max()) if z.nnz else 1.0)
+    return [
+        Score(metric="bits_per_token", value=bits_of(rounded(z, step), d_in).total(), better="lower")
+        for step in coarsest_steps(z, error, [unrounded + ADDED]).values()
+    ]
+
+
+def curve(z: csr_array, steps: dict[float, float], d_in: int, axis: Literal["fvu", "nats"]) -> list[Score]:
+    """Rows of every code at every distortion."""
+    scores = []
+    for at, step in steps.items():
+        scores += rates(bits_of(rounded(z, step), d_in), {axis: at})
+        scores.append(Score(metric="step", value=step, better="neither", params={axis: at}))
+    return scores
+
+
+def rates(bits: Bits, at: dict[str, float | str]) -> list[Score]:
+    row = lambda value, **params: Score(
+        metric="description_length", value=value, better="lower", params={**params, **at}
+    )
+    return [row(bits.total("bound"), code="bound", decoder="without")] + [
+        row(bits.total(code, decoder=decoder), code=code, decoder="with" if decoder else "without")
+        for code in CODES
+        for decoder in (False, True)
+    ]
+
+
+@lru_cache(maxsize=2)
+def linear(source: Source) -> dict[float, float]:
+    """Bits of principal components by FVU: the same for every run of a source."""
+    return principal_bits(held_out(source, ROWS).x.double().cpu().numpy(), FVUS)
+
+
+def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float], float]:
+    """Nats a token that splicing adds, as a function of the step codes are rounded to."""
+    clean = cross_entropies(model, lambda x: x)
+
+    def added(step: float) -> float:
+        def decoded(x: Tensor) -> Tensor:
+            z = dictionary.to(x.device).encode(x).dense()
+            return (z / step).round() * step @ dictionary.W_dec + dictionary.b_dec
+
+        return cross_entropies(model, decoded) - clean
+
+    return added
+
+
+def cross_entropies(model: LanguageModel, rewrite: Callable[[Tensor], Tensor]) -> float:
+    total, counted = 0.0, 0
+    for part in eval_windows(model):
+        log_probabilities, targets = predicted(part, model.spliced_logits(part, rewrite))
+        total += float(nll_loss(log_probabilities, targets, reduction="sum"))
+        counted += len(targets)
+    return total / counted

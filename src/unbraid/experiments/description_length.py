@@ -1,0 +1,43 @@
+"""Description length, selected and trained: a grid of widths (--d-sae) and sparsities on a world of 48 factors."""
+
+import math
+
+from unbraid.activation import JumpReLU
+from unbraid.experiment import Training
+from unbraid.experiments.methods import ceilings, standard
+from unbraid.objective import Objective
+from unbraid.sources.world import World
+from unbraid.sweep import Member, Study
+from unbraid.terms.aux_k import AuxK
+from unbraid.terms.description_length import DescriptionLength
+from unbraid.terms.reconstruction import Reconstruction
+
+SPARSITIES = (2, 4, 8)
+"""Half, once and twice the factors that are active at a time."""
+WEIGHTS = (0.1, 0.3, 0.9)
+"""Squared error (of activations with unit mean square) that a bit is worth."""
+
+
+def trained(weight: float, *, tree: bool = False) -> Member:
+    """JumpReLU whose only sparsity is its description length, rounded as is best at that price of a bit."""
+    bits = DescriptionLength(weight=weight, step=math.sqrt(6 * weight / math.log(2)), tree=tree)
+    objective = Objective(reconstruction=Reconstruction(), penalties={"bits": bits, "aux_k": AuxK()})
+    return Member(objective=objective, activation=JumpReLU())
+
+
+def selected() -> dict[str, Member]:
+    """Standard SAEs to select from."""
+    members = {name: member for l0 in SPARSITIES for name, member in standard(l0).items()}
+    return {n: m for n, m in members.items() if n.rpartition("-l0")[0] in ("batchtopk", "jumprelu")}
+
+
+def mdl() -> Study:
+    """Is the shortest description as wide as there are factors (--d-sae 24, 36, 48, 72, 144), and does training by it
+    shorten it further?"""
+    by_term = {f"mdl-{weight}": trained(weight) for weight in WEIGHTS} | {"mdl-tree-0.3": trained(0.3, tree=True)}
+    return Study(
+        source=World(factors=48, d_in=40, l0=4.0, roots=6),
+        d_sae=48,
+        training=Training(tokens=150_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        members=selected() | by_term | {"truth": ceilings()["truth"]},
+    )
