@@ -76,9 +76,9 @@ def directions_language() -> Study:
     """The same on the embedded model: which of its language's variables do the directions move?"""
     return Study(
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
-        d_sae=32,
+        d_sae=16,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
-        members=fitted(8, each=50, steps=100, contexts=4),
+        members=fitted(8, each=50, steps=100, contexts=2),
     )
 
 
