@@ -11,9 +11,9 @@ from a random offset. A bin's lower edge is never below step / 2: without that, 
 A gate costs its latent the gate's log-odds and its value's bits. That reaches pre-activations and thresholds straight
 through: the gate is 1 with the slope of 2 sigmoid((pre - theta) / temperature), so what is rare and barely active is
 pushed shut; nothing opens a latent. Only active latents have the slope, above theta, where a sigmoid has half its mass:
-without the 2 a gate is charged half of what it costs. With `tree`, gates are coded given a parent's (`gate_tree`): a child is dear where
-the parent is silent, and a parent is paid to stay open beside its children. Parents stay from `settled` on, for a tree
-that follows the codes charges an absorbed parent no more than a clean one.
+without the 2 a gate is charged half of what it costs. With `tree`, gates are coded given a parent's (`gate_tree`): a
+child is dear where the parent is silent, and a parent is paid to stay open beside its children. Parents stay from
+`settled` on, for a tree that follows the codes charges an absorbed parent no more than a clean one.
 
 At weight w, the step that minimises error + w bits is sqrt(6 w / ln 2), where rounding errs by step^2 / 12.
 """
