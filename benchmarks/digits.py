@@ -37,7 +37,7 @@ from unbraid.terms.reconstruction import Reconstruction
 from unbraid.train import train
 
 SIDE = 8
-WIDTHS = (16, 32, 64, 128, 256, 1024)
+WIDTHS = (16, 32, 64, 128, 256)
 SPARSITIES = (1, 2, 4, 8, 16, 32)
 FVUS = (0.1, 0.2, 0.3)
 EPOCHS = 150
