@@ -105,6 +105,14 @@ def test_our_own_run_can_be_imported_on_its_own_source(tmp_path: Path):
     assert fit.fvu < 1 and notes == ()
 
 
+def test_saes_of_one_name_are_told_apart_by_their_seed(tmp_path: Path):
+    for seed in (0, 1):
+        saved("standard", tmp_path / str(seed), seed=seed)
+        import_run(tmp_path / str(seed), SOURCE, tmp_path / "runs", name="theirs-l0_5", seed=seed)
+    found = sorted((read_run(path).name, read_run(path).seed) for path in (tmp_path / "runs").iterdir())
+    assert found == [("theirs-l0_5", 0), ("theirs-l0_5", 1)]
+
+
 def test_exporting_it_keeps_its_origin(imported: Run, tmp_path: Path):
     export(imported.path, tmp_path / "out")
     details = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]["training_architecture_details"]

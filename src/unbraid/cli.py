@@ -185,6 +185,9 @@ def arguments() -> argparse.ArgumentParser:
         "--as", dest="called", default="", metavar="NAME", help="what reports call it (default: imported-FOLDER)"
     )
     imported.add_argument(
+        "--seed", type=int, default=0, help="which of several SAEs trained alike; give them one name (default: 0)"
+    )
+    imported.add_argument(
         "--compared", action="store_true", help="it was trained for more than sparsity: not among a report's baselines"
     )
     command("list", run_list, "show experiments, terms and evals")
@@ -736,7 +739,8 @@ def run_import(options: argparse.Namespace, rest: list[str]) -> int:
             "(`unbraid list` shows experiments)"
         )
     source, sae = experiments_of(resolved(options, rest), ["*"])[0].source, Path(options.sae)
-    run, fit, notes = import_run(sae, source, options.out, name=options.called, standard=not options.compared)
+    told = {"name": options.called, "seed": options.seed, "standard": not options.compared}
+    run, fit, notes = import_run(sae, source, options.out, **told)
     for note in notes:
         print(f"note: {note}")
     print(f"at first sight: FVU {fit.fvu:.3f}, L0 {fit.l0:.1f}")

@@ -60,8 +60,9 @@ def architectures(l0: int) -> dict[str, Member]:
     aux: dict[str, Term] = {"aux_k": AuxK()}
     controlled = {
         "sqrt": (ReLU(), {"sparsity": Lp(p=0.5), **aux}),
-        "p-annealing": (ReLU(), {"sparsity": PAnnealing(), **aux}),
-        "tanh": (JumpReLU(), {"sparsity": Tanh(), "pre_activation": PreActivation()}),
+        # p is done before the learning rate falls, so that the L0 target still has time.
+        "p-annealing": (ReLU(), {"sparsity": PAnnealing(end=0.8), **aux}),
+        "tanh": (JumpReLU(), {"sparsity": Tanh(), "pre_activation": PreActivation(), **aux}),
         "gated": (Gated(), {"sparsity": GateL1(), "gate": GateReconstruction(), **aux}),
     }
     free = {
