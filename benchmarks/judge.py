@@ -2,6 +2,7 @@
 
     python -m benchmarks.judge collect runs/objectives* --out docs/results/objectives.json
     python -m benchmarks.judge table docs/results/objectives.json --world forest --d-sae 384 --l0 4
+    python -m benchmarks.judge differences docs/results/causal.json --l0 4 --scores fvu mcc effect
     python -m benchmarks.judge predictions docs/results/objectives.json
 
 A prediction is about a paired difference from plain BatchTopK, of the same L0, width and seed: *held* when the whole
@@ -14,7 +15,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "modularity": ("controllability", "modularity", {"kind": "measured"}),
     "overlap": ("controllability", "overlap", {"kind": "measured"}),
     "interaction": ("controllability", "interaction", {"kind": "measured"}),
+    "effect": ("controllability", "effect", {"kind": "measured"}),
+    "hit": ("controllability", "hit", {"kind": "measured"}),
+    "atom_overlap": ("controllability", "atom_overlap", {"kind": "measured"}),
+    "additive_r2": ("controllability", "additive_r2", {"kind": "measured"}),
+    "context_ceiling": ("controllability", "context_ceiling", {"kind": "measured"}),
+    "pw_mcc": ("agreement", "pw_mcc", {"kind": "measured"}),
     "products": ("memorisation", "product_latents", {}),
     "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
     "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
@@ -58,7 +65,7 @@ GUARDED = {"alive": "alive", "l2_ratio": "l2_ratio", "recall_by_frequency": "rec
 """What the report's guards read, by the names used here."""
 FLAT = 0.02
 """Slope of latents per factor below which there is no splitting to change."""
-WORLDS = {8: "memorisation", 96: "forest"}
+WORLDS = {8: "memorisation", 32: "directions", 96: "forest"}
 
 
 def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -121,20 +128,50 @@ def mean(values: Mapping[int, float]) -> float:
 # ---- the table
 
 
-def table(rows: Sequence[Row], world: str, d_sae: int, l0: float) -> str:
-    here = chosen(rows, world=world, d_sae=d_sae, asked=l0)
-    here += [row for row in chosen(rows, world=world) if row["method"] in ("truth", "probes")]
-    lines = ["| | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
-    for control, method in sorted({(row["control"], row["method"]) for row in here}):
-        own = chosen(here, method=method)
+def shown_rows(rows: Sequence[Row], world: str, d_sae: int, l0: float) -> list[Row]:
+    """At a width and an L0, ceilings beside them."""
+    ceilings = [row for row in chosen(rows, world=world) if row["method"] in ("truth", "probes")]
+    return chosen(rows, world=world, d_sae=d_sae, asked=l0) + ceilings
+
+
+def table(rows: Sequence[Row], scores: Sequence[str] = SHOWN) -> str:
+    """Means and standard deviations over seeds."""
+    return lined(rows, scores, lambda method, score: cell(by_seed(chosen(rows, method=method), score)))
+
+
+def differences(rows: Sequence[Row], scores: Sequence[str]) -> str:
+    """From plain BatchTopK of the same seed, with 95 % t-intervals; bold where 0 is outside. Of many cells some are
+    bold by luck."""
+
+    def entry(method: str, score: str) -> str:
+        gains, baseline = paired(rows, method, score)
+        if method == BASELINE:
+            return trimmed(f"{baseline:.3f}")
+        if len(gains) < 2:
+            return ""
+        found = t_interval(gains)
+        text = trimmed(f"{found.mean:+.3f} ± {found.half:.3f}")
+        return f"**{text}**" if abs(found.mean) > found.half else text
+
+    return lined(rows, scores, entry)
+
+
+def lined(rows: Sequence[Row], scores: Sequence[str], entry: Callable[[str, str], str]) -> str:
+    """Methods, then controls in italics, by score."""
+    lines = ["| | " + " | ".join(scores) + " |", "|---" * (len(scores) + 1) + "|"]
+    for control, method in sorted({(row["control"], row["method"]) for row in rows}):
         name = f"*{method}*" if control else method
-        lines.append(f"| {name} | " + " | ".join(cell(by_seed(own, score)) for score in SHOWN) + " |")
+        lines.append(f"| {name} | " + " | ".join(entry(method, score) for score in scores) + " |")
     return "\n".join(lines)
 
 
 def cell(values: Mapping[int, float]) -> str:
     spread = f" ± {statistics.stdev(values.values()):.3f}" if len(values) > 1 else ""
-    return re.sub(r"\b0\.", ".", f"{mean(values):.3f}{spread}") if values else ""
+    return trimmed(f"{mean(values):.3f}{spread}") if values else ""
+
+
+def trimmed(text: str) -> str:
+    return re.sub(r"\b0\.", ".", text)
 
 
 # ---- predictions
@@ -340,11 +377,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = commands.add_parser("collect")
     made.add_argument("folders", nargs="+", type=Path)
     made.add_argument("--out", type=Path, required=True)
-    shown = commands.add_parser("table")
-    shown.add_argument("rows", type=Path)
-    shown.add_argument("--world", default="forest")
-    shown.add_argument("--d-sae", type=int, default=384)
-    shown.add_argument("--l0", type=float, default=4)
+    for name in ("table", "differences"):
+        shown = commands.add_parser(name)
+        shown.add_argument("rows", type=Path)
+        shown.add_argument("--world", default="forest")
+        shown.add_argument("--d-sae", type=int, default=384)
+        shown.add_argument("--l0", type=float, default=4)
+        shown.add_argument("--scores", nargs="+", default=list(SHOWN), choices=list(SCORES), metavar="SCORE")
     commands.add_parser("predictions").add_argument("rows", type=Path)
     options = parser.parse_args(argv)
     if options.command == "collect":
@@ -354,8 +393,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(rows)} rows in {options.out}")
         return
     rows = json.loads(options.rows.read_text())
-    shown = options.command == "table"
-    print(table(rows, options.world, options.d_sae, options.l0) if shown else "\n".join(predictions(rows)))
+    if options.command == "predictions":
+        print("\n".join(predictions(rows)))
+        return
+    show = {"table": table, "differences": differences}[options.command]
+    print(show(shown_rows(rows, options.world, options.d_sae, options.l0), options.scores))
 
 
 if __name__ == "__main__":

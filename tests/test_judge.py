@@ -2,7 +2,7 @@
 
 import random
 
-from benchmarks.judge import BASELINE, cell, predictions, slopes, table, word
+from benchmarks.judge import BASELINE, cell, differences, predictions, shown_rows, slopes, table, word
 
 
 def rows(effects: dict[str, dict[str, float]]) -> list[dict]:
@@ -97,5 +97,12 @@ def test_the_slope_is_by_doubling_of_width():
 
 
 def test_the_table_has_a_row_a_method_and_controls_in_italics():
-    lines = table(rows(PLANTED), "forest", 384, 4).splitlines()
+    lines = table(shown_rows(rows(PLANTED), "forest", 384, 4)).splitlines()
     assert len(lines) == 2 + len(PLANTED) + 3 and lines[-1].startswith("| *masked* |")
+
+
+def test_differences_are_paired_and_bold_where_zero_is_outside():
+    lines = differences(shown_rows(rows(PLANTED), "forest", 384, 4), ["isolation", "absorption"]).splitlines()
+    of = {line.split(" |")[0].strip("| "): line for line in lines}
+    assert "**+.100 ± .00" in of["functional"] and "| +.0" in of["functional"] and of["functional"].count("**") == 2
+    assert of[BASELINE].count("±") == 0
