@@ -69,8 +69,8 @@ def absorption(request: dict, model: str, name: str, sae):
 
 
 def in_order() -> None:
-    """Words in alphabetical order. A tokenizer lists its vocabulary in another order every time, and SAEBench splits words
-    into training and test and draws examples by their places, whatever the seed."""
+    """Words in alphabetical order. A tokenizer lists its vocabulary in another order every time, and SAEBench splits
+    words into training and test and draws examples by their places, whatever the seed."""
     from sae_bench.evals.absorption import common, feature_absorption, vocab
 
     def words(*args, **kwargs):
