@@ -1,6 +1,8 @@
 """The bench with a fake benchmark: every way it can end leaves a result or its reason, and the others go on."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -10,6 +12,7 @@ from unbraid.evaluation import evaluate as score_by
 from unbraid.report.rows import read_study
 from unbraid.run import Run
 from unbraid.saebench.bench import evaluate
+from unbraid.saebench.environment import Environment
 from unbraid.saebench.offers import OFFERS, chosen
 
 CORE, TPP = [OFFERS["core"]], [OFFERS["tpp"]]
@@ -89,6 +92,12 @@ def test_a_model_that_cannot_be_loaded_is_every_runs_error_and_asked_once(runs, 
     assert evaluate(runs, CORE, bench({"loading": "die"})) == len(runs)
     assert all("no such model" in stored(run)["error"] for run in runs)
     assert (runs[0].path / "saebench" / "core.log").read_text().count("loading") == 1
+
+
+def test_an_interpreter_that_is_gone_is_an_error_and_no_crash(runs, bench):
+    gone = replace(bench(), environment=Environment(Path("nowhere/python"), "0.6.0"))
+    assert evaluate(runs[:1], CORE, gone) == 1
+    assert "nowhere/python" in stored(runs[0])["error"]
 
 
 def test_a_refusal_is_a_hole_with_a_reason_and_no_failure(runs, bench):

@@ -172,6 +172,8 @@ def once(
             unsaid = "SAEBench ended without a word on this run"
         except Stopped as error:
             unsaid = f"SAEBench {error}"
+        except OSError as error:
+            unsaid = f"SAEBench could not be run ({error}); name its environment's python with --python, or free space"
         missed = [run for run in runs if run.path not in settled]
         # What died at a run is that run's failure; what died before any, or after none, is everybody's.
         blamed = [by_name[at]] if at else missed if not settled else missed[:1]

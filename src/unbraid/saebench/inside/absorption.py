@@ -28,6 +28,7 @@ def absorption(request: dict, model: str, name: str, sae):
     )  # fmt: skip
     lm = HookedTransformer.from_pretrained_no_processing(model, device=request["device"], dtype=torch.float32)
     refuse_unspellable(lm.tokenizer)
+    in_order()
     here = Path("artifacts/absorption").resolve()
     probes, probed, raw = here / "probes", here / "k_sparse_probing", here / "raw"
     train_probe(lm, config, probes, request)
@@ -65,6 +66,17 @@ def absorption(request: dict, model: str, name: str, sae):
     return out, {
         "settings": dataclasses.asdict(config), "probe_f1": f1, "letters": good, "absorption_fraction_0_3_2": fraction,
     }  # fmt: skip
+
+
+def in_order() -> None:
+    """Words in alphabetical order. A tokenizer lists its vocabulary in another order every time, and SAEBench splits
+    words into training and test and draws examples by their places, whatever the seed."""
+    from sae_bench.evals.absorption import common, feature_absorption, vocab
+
+    def words(*args, **kwargs):
+        return sorted(vocab.get_alpha_tokens(*args, **kwargs))
+
+    common.get_alpha_tokens = feature_absorption.get_alpha_tokens = words
 
 
 def refuse_unspellable(tokenizer) -> None:
