@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pandas as pd
 import torch
 from rich.progress import track
 from torch import Tensor
@@ -216,8 +217,8 @@ def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[s
     typical = float(contexts.acts[contexts.mask].norm(dim=-1).median())
     print(f"radius {radius:.3g}, {radius / typical:.2g} of the median norm")
     after, count = Slice.of(contexts, last=3), options.directions
-    methods: dict[str, SliceFit] = {
-        "random": None,  # type: ignore[dict-item]
+    methods: dict[str, SliceFit | None] = {
+        "random": None,
         "linear": LinearDct(),
         "power iteration": LinearDct(form="power"),
         "projected": LinearDct(form="projected", rows=max(32, count)),
@@ -263,11 +264,10 @@ def matched(one: Tensor, other: Tensor) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    import pandas as pd
-
-    frame = pd.DataFrame(rows)
-    keys = [key for key in ("slice", "method", "solver", "by") if key in frame]
-    return frame.drop(columns="seed").groupby(keys, sort=False).mean().round(3).to_string()
+    """Means over seeds."""
+    keys = [key for key in ("slice", "method", "solver", "by") if key in rows[0]]
+    means = pd.DataFrame(rows).drop(columns="seed").pivot_table(index=keys, sort=False)
+    return means.to_string(float_format="%.3f")
 
 
 if __name__ == "__main__":

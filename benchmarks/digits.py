@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +52,9 @@ Row = dict[str, Any]
 class Digits(Source):
     """Images as activations, again and again; every fifth is held out."""
 
-    has_documents: ClassVar[bool] = False
+    @property
+    def has_documents(self) -> bool:
+        return False
 
     @property
     def d_in(self) -> int:

@@ -28,7 +28,7 @@ def run(tmp_path_factory) -> Run:
     text = source(model, write_corpus(home / "words.jsonl"), layer=3, context=24)
     weights = load_model(str(model), "main", "float32", "cpu")
     rows = text.tokenizer.convert_tokens_to_ids(["bird", "key", "sad", "blue"])
-    unembedding = weights.get_output_embeddings().weight[rows].detach()
+    unembedding = weights.get_parameter("lm_head.weight")[rows].detach()
     x = held_out(text, 512).x
     made = Dictionary(x.shape[1], 4, TopK(2))
     with torch.no_grad():
