@@ -51,7 +51,7 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "additive_r2": ("controllability", "additive_r2", {"kind": "measured"}),
     "context_ceiling": ("controllability", "context_ceiling", {"kind": "measured"}),
     "pw_mcc": ("agreement", "pw_mcc", {"kind": "measured"}),
-    "products": ("memorisation", "product_latents", {}),
+    "products": ("memorisation", "product_latents", {"kind": "measured"}),
     "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
     "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
 }

@@ -268,8 +268,8 @@ def train(
     `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`. `watch` is told how
     many tokens are done, `fitting` how far the initialisation of the member it names has come.
 
-    A member whose step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the checkpoints it has; once
-    the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
+    A member whose initialisation or step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the
+    checkpoints it has; once the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
     """
     todo = left_to_train(cohort, root, anew=overwrite and not resume)
     if todo:
@@ -281,24 +281,33 @@ def train(
             claim(folder, experiment, resume=resume, overwrite=overwrite)
         source, training = members[0].source, members[0].training
         sample = fitting_sample(source, training.data_seed)
-        learners = {folder: _started(e, sample, partial(fitting, e.name)) for folder, e in todo.items()}
-        stream = Stream(source, training.batch_size, seed=training.data_seed)
-        start, spent = restore(learners, stream)
-        started = time.monotonic() - spent
-        _loop(learners, stream, start, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
-        _save(learners, stream, sample, made_by, time.monotonic() - started)
+        learners = _started(todo, sample, fitting)
+        if learners:
+            stream = Stream(source, training.batch_size, seed=training.data_seed)
+            start, spent = restore(learners, stream)
+            started = time.monotonic() - spent
+            _loop(learners, stream, start, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
+            _save(learners, stream, sample, made_by, time.monotonic() - started)
     folders = [root / experiment.folder for experiment in cohort]
     if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
         raise Failed(reasons)
     return folders
 
 
-def _started(experiment: Experiment, sample: Tensor, watch: Watch) -> Learner:
-    """Raises ValueError, naming the member, for what cannot start: nothing has been done yet for any."""
-    try:
-        return Learner(experiment, sample, watch)
-    except ValueError as error:
-        raise ValueError(f"{experiment.name}: {error}") from error
+def _started(
+    todo: Mapping[Path, Experiment], sample: Tensor, fitting: Callable[[str, int, int], None]
+) -> dict[Path, Learner]:
+    """Of all members that can start. Those whose initialisation fails, as a fit may after minutes, drop out marked; one
+    that is alone raises."""
+    learners: dict[Path, Learner] = {}
+    for folder, experiment in todo.items():
+        try:
+            learners[folder] = Learner(experiment, sample, partial(fitting, experiment.name))
+        except OWN_FAULTS as error:
+            if len(todo) == 1:
+                raise
+            mark_failed(folder, 0, error)
+    return learners
 
 
 def left_to_train(cohort: Sequence[Experiment], root: Path, *, anew: bool = False) -> dict[Path, Experiment]:
@@ -407,8 +416,11 @@ def check_shared(members: Sequence[Experiment]) -> None:
 
 
 def check_needs(members: Sequence[Experiment]) -> None:
-    """Raise ValueError, before any work, when a term reads what the source cannot give."""
+    """Raise ValueError, before any work, for settings that cannot be, and when a term reads what the source cannot
+    give."""
     for member in members:
+        member.dictionary.check()
+        member.objective.check()
         for name, term in member.objective.terms().items():
             if term.wanted:
                 term.suits(member.dictionary.activation)

@@ -11,7 +11,7 @@ from unbraid.causal.linear_dct import LinearDct
 from unbraid.causal.melbo import Melbo
 from unbraid.experiment import Experiment
 from unbraid.run import Run
-from unbraid.train import train
+from unbraid.train import Failed, train
 
 
 def fitted(init, *, tokens: int = 0, **changes) -> Experiment:
@@ -59,3 +59,17 @@ def test_layers_that_do_nothing_cannot_be_fitted(tmp_path):
     idle = replace(WORLD, effective=0.0, interactions=0)
     with pytest.raises(ValueError, match="no first-order effect"):
         train([replace(fitted(LinearDct()), source=idle)], tmp_path)
+
+
+def test_a_fit_that_fails_leaves_the_others_of_its_cohort_to_finish(tmp_path):
+    wide = replace(fitted(LinearDct()), name="wide")
+    wide = replace(wide, dictionary=replace(wide.dictionary, d_sae=WORLD.d_in + 1))
+    with pytest.raises(Failed, match=r"wide-s0-\w+ stopped at step 0 for good: a Jacobian of 16 dimensions"):
+        train([fitted(Melbo(steps=2)), wide], tmp_path)
+    assert sum((folder / "provenance.json").is_file() for folder in tmp_path.iterdir()) == 1
+
+
+def test_a_fit_that_fails_alone_says_so_at_once(tmp_path):
+    wide = fitted(LinearDct())
+    with pytest.raises(ValueError, match="set --dictionary.d-sae 16 or less"):
+        train([replace(wide, dictionary=replace(wide.dictionary, d_sae=17))], tmp_path)

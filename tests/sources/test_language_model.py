@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from unbraid import config
 from unbraid.causal.forward_mode import forward_mode
+from unbraid.causal.slice import Slice
 from unbraid.source import Block, Split, Stream
 from unbraid.sources.language_model import (
     LanguageModel,
@@ -138,6 +139,16 @@ def test_downstream_has_first_second_and_forward_mode_derivatives(models, family
     difference = (tail(acts + step * direction) - tail(acts - step * direction)) / (2 * step)
     assert gradient.abs().sum() > 0 and curvature.abs().sum() > 0
     assert (pushed - difference)[attention].norm() < 0.02 * pushed[attention].norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_slices_of_every_family_have_second_derivatives_along_directions(models, corpus, family):
+    """What quadratic DCT takes: forward over forward, and backward over forward. T(v, v) . u both ways."""
+    after = Slice.of(source(models[family], corpus).contexts(2, split="train", seed=0))
+    u, v = (torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    curved = (u * after.second(v)).sum(1)
+    assert float(curved.abs().min()) > 0
+    torch.testing.assert_close((after.second_back(u, v) * v).sum(1), curved, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,15 +7,28 @@ precision. Fused attention has no forward mode, hence the plain kernel, here onl
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import silu
+from torch.overrides import TorchFunctionMode
+
+
+class _PlainSilu(TorchFunctionMode):
+    """x sigmoid(x) for torch's fused SiLU, which has a first forward derivative and no second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is silu:
+            return args[0] * torch.sigmoid(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
     """Within, `torch.func.jvp` works through attention. Raises ValueError, with a remedy, where a model's own attention
     kernel has no forward mode."""
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+    with _PlainSilu(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # torch's own forward mode loads TorchScript, which torch deprecates.
         warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)
         try:
