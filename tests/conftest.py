@@ -6,6 +6,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
