@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests import tiny_lm
 from tests.small import WORLD, experiment
 from unbraid import plan
 from unbraid.checkpoint import load_checkpoint, steps_saved
@@ -31,8 +32,8 @@ def test_terms_of_different_cadences_are_each_counted_at_their_share(monkeypatch
 
     monkeypatch.setattr(learner, "step", step)
     monkeypatch.setattr(plan.time, "monotonic", lambda: clock[0])
-    stream = Stream(WORLD, asked.training.batch_size, seed=0)
-    assert plan.measured(learner, stream, 0) == pytest.approx(1 + 3 * 10)
+    batches = [next(Stream(WORLD, asked.training.batch_size, seed=0))] * 3
+    assert plan.measured(learner, batches, WORLD) == pytest.approx(1 + 3 * 10)
     assert max(seen) < steps
 
 
@@ -52,3 +53,13 @@ def test_what_terms_keep_is_as_much_as_a_checkpoint_holds_of_it(tmp_path):
     held = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("memory/"))
     assert found.kept == held > 64 * 64 * 16, "a ring of 64 entries a latent, of 16 bytes each, and averages"
     assert found.seconds > 0
+
+
+def test_a_study_of_more_members_than_its_data_has_batches_can_be_planned(tmp_path):
+    """Six batches of text are trained on by all alike; measuring takes no more."""
+    text = tmp_path / "words.jsonl"
+    source = tiny_lm.source(tiny_lm.write_model(tmp_path / "model"), tiny_lm.write_corpus(text))
+    tokens = int(source.available("train")) // 160 * 160
+    cohort = [replace(experiment(f"m{i}", tokens=tokens), source=source) for i in range(8)]
+    assert tokens < 8 * plan.MEASURED_STEPS * 160
+    assert plan.estimate(cohort).seconds > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from unbraid.checkpoint import KEPT
 from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
-from unbraid.source import Stream
+from unbraid.source import Batch, Source, Stream
 from unbraid.sources.cached import row_bytes
 from unbraid.supply import Supply
 from unbraid.train import Learner, check_needs, check_shared, fitting_sample, steps
@@ -111,17 +111,19 @@ def estimate(cohort: Sequence[Experiment]) -> Estimate:
     assert block is not None, "fitting_sample has read it"
     seconds = (time.monotonic() - before) / len(block.rows) * longest * training.batch_size
     stream = Stream(source, training.batch_size, seed=training.data_seed)
+    # The same few for every member: a study has more members than its data has batches.
+    batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]
     kept = 0
     for experiment in cohort:
         if experiment.training.tokens:
             learner = Learner(experiment, sample)
-            seconds += learner.steps * measured(learner, stream, training.data_seed)
+            seconds += learner.steps * measured(learner, batches, source)
             kept += sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
     return Estimate(seconds, kept)
 
 
-def measured(learner: Learner, stream: Stream, seed: int) -> float:
-    """Seconds of a step, terms that are due on some steps only included at their true share."""
+def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> float:
+    """Seconds of a step on raw activations, terms that are due on some steps only included at their true share."""
     cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.wanted})
 
     def seconds(due: int) -> float:
@@ -131,8 +133,8 @@ def measured(learner: Learner, stream: Stream, seed: int) -> float:
         alone = (i for i in range(last - last % due, -1, -due) if all(i % every for every in others))
         index = next(alone, last - last % due)
         times = []
-        for _ in range(MEASURED_STEPS):
-            batch, supply = next(stream), Supply(stream.source, seed, index)
+        for batch in batches:
+            supply = Supply(source, learner.experiment.training.data_seed, index)
             before = time.monotonic()
             learner.step(batch, index, supply)
             times.append(time.monotonic() - before)
