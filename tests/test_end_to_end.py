@@ -124,7 +124,8 @@ def test_a_real_model_and_real_text(model: str, tmp_path: Path):
         model=str(data / "models" / model), layer=2, text=str(data / "corpora" / "tinystories_1000.jsonl.xz"),
         context=64, buffer_tokens=4096, eval_share=0.02,
     )  # fmt: skip
-    chosen = ("topk", "batchtopk", "effect", "untrained")
+    # The second model's ternary layers are slow to run: the ends of the line are enough there.
+    chosen = ("topk", "batchtopk", "effect", "untrained") if model == "stories260K" else ("batchtopk", "untrained")
     members = [e for e in study(source, l0=16, d_sae=128, tokens=9600) if e.name.split("-l0")[0] in chosen]
     runs = train(members, tmp_path)
     scores = score_all(runs)
