@@ -10,7 +10,7 @@ demo: $(VENV)/.core
 	$(BIN)/unbraid demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 check: format lint test
 
