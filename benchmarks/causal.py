@@ -180,7 +180,11 @@ def solved(after: Slice, count: int, seed: int) -> Iterator[tuple[str, Tensor, f
     yield "random", random, 0.0
     for solver, method in SOLVERS.items():
         free = solver in ("SOGI", "kernel", "MELBO, repelled")
-        found, seconds = fitted(method, after, count if free else min(count, after.d_in), seed)
+        try:
+            found, seconds = fitted(method, after, count if free else min(count, after.d_in), seed)
+        except ValueError as reason:  # a ReLU has no second derivative to fit
+            print(f"{solver}: {reason}")
+            continue
         yield solver, found, seconds
 
 
@@ -209,7 +213,7 @@ def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[s
     from unbraid.sources.language_model import LanguageModel
 
     source = LanguageModel(
-        model=options.model, text=options.text, layer=options.layer, context=64, buffer_tokens=4096, epochs=1
+        model=options.model, text=options.text, layer=options.layer, downstream_layer=-2, context=64, buffer_tokens=4096
     )
     contexts = source.contexts(options.contexts, split="train", seed=0)
     held = Slice.of(source.contexts(options.contexts, split="train", seed=1), last=3)
