@@ -5,7 +5,7 @@ import math
 from unbraid.activation import JumpReLU
 from unbraid.experiment import Training
 from unbraid.experiments.methods import ceilings, standard
-from unbraid.objective import Objective
+from unbraid.objective import Objective, TargetL0
 from unbraid.sources.world import World
 from unbraid.sweep import Member, Study
 from unbraid.terms.aux_k import AuxK
@@ -23,6 +23,14 @@ def trained(weight: float, *, tree: bool = False) -> Member:
     bits = DescriptionLength(weight=weight, step=math.sqrt(6 * weight / math.log(2)), tree=tree)
     objective = Objective(reconstruction=Reconstruction(), penalties={"bits": bits, "aux_k": AuxK()})
     return Member(objective=objective, activation=JumpReLU())
+
+
+def shortest(l0: int) -> dict[str, Member]:
+    """JumpReLU whose only sparsity is its description length, at an L0: the price of a bit is what gives that L0."""
+    penalties = {"sparsity": DescriptionLength(), "aux_k": AuxK()}
+    control = TargetL0(l0=float(l0), penalty="sparsity")
+    objective = Objective(reconstruction=Reconstruction(), penalties=penalties, target_l0=control)
+    return {f"mdl-l0_{l0}": Member(objective=objective, activation=JumpReLU())}
 
 
 def selected() -> dict[str, Member]:

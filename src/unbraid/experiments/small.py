@@ -1,4 +1,4 @@
-"""The comparison one night allows: standard SAEs and eleven disentangling terms at three sparsities, for SAEBench too.
+"""The comparison one night allows: standard and MDL SAEs and eleven disentangling terms at three sparsities.
 
 `unbraid study small` trains it on the embedded model, scores it by every eval here and by SAEBench, and writes the
 report. Name another model with --source.model, --source.layer and --source.text; terms that need the language's minimal
@@ -6,6 +6,7 @@ pairs are left out by --only then.
 """
 
 from unbraid.experiment import Training
+from unbraid.experiments.description_length import shortest
 from unbraid.experiments.methods import standard
 from unbraid.experiments.objectives import GEOMETRY, INDEPENDENCE, MECHANISM, PAIRS, TIME, asked, some_controls
 from unbraid.objective import Term
@@ -27,14 +28,14 @@ each family."""
 
 
 def small() -> Study:
-    """Eleven disentangling terms, standard SAEs and controls at three sparsities on the embedded model: one night."""
+    """Eleven disentangling terms, MDL-SAEs, standard SAEs and controls at three sparsities on the embedded model."""
     members: dict[str, Member] = {}
     for l0 in SPARSITIES:
         baselines = {n: m for n, m in standard(l0).items() if n.rpartition("-l0")[0] in STANDARD}
-        members |= baselines | asked(TERMS, l0) | some_controls(l0)
+        members |= baselines | shortest(l0) | asked(TERMS, l0) | some_controls(l0)
     return Study(
-        source=LanguageModel(text="language://6000", buffer_tokens=32_768),
+        source=LanguageModel(text="language://8000", buffer_tokens=32_768),
         d_sae=512,
-        training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
+        training=Training(tokens=400_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=members,
     )
