@@ -77,7 +77,7 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
         experiment = read_json(folder / "experiment.json")
         method, l0 = split_name(experiment["name"])
         source = experiment["source"]
-        world = "language" if "model" in source else WORLDS[source["factors"]]
+        world = model_name(source["model"]) if "model" in source else WORLDS[source["factors"]]
         row = {
             "world": "twin" if source.get("independent") else world, "method": method, "asked": finite(l0),
             "d_sae": read_json(folder / "cfg.json")["d_sae"], "seed": experiment["seed"],
@@ -85,6 +85,11 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
         }  # fmt: skip
         rows.append(row | scores_of(folder))
     return sorted(rows, key=lambda r: json.dumps([r["world"], r["d_sae"], r["asked"] or 0, r["method"], r["seed"]]))
+
+
+def model_name(model: str) -> str:
+    """The embedded model's text is the synthetic language; others go by their folder or name."""
+    return "language" if model == "embedded" else Path(model).name
 
 
 def finite(value: float | None) -> float | None:

@@ -1,9 +1,10 @@
 """What the whole MELBO / DCT objective costs through real layers: python -m benchmarks.slice_cost --data ../shared/data
 
 A step with the reward for effects (kernel DCT), the interaction penalty and the hinge on cosines, all on every eighth
-step, beside the plain step of the same SAE; contexts are drawn, and counted. On one thread of one process, in turn,
-medians of CPU time. `embedded`: the model that comes with Unbraid. `100m`: a GPT-NeoX of Pythia-160M's shape (85 M
-parameters in twelve blocks) with random weights, whose cost is that of a trained one.
+step, beside the plain step of the same SAE, without and with the passes that harvest its activations; contexts are
+drawn, and counted. On one thread of one process, in turn, medians of CPU time. `embedded`: the model that comes with
+Unbraid. `100m`: a GPT-NeoX of Pythia-160M's shape (85 M parameters in twelve blocks) with random weights, whose cost is
+that of a trained one.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from unbraid.dictionary import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.objective import Objective, Term
-from unbraid.source import Stream
+from unbraid.source import Batch, Stream
 from unbraid.sources.language_model import LanguageModel
 from unbraid.supply import CONTEXTS, Supply
 from unbraid.terms.effect import Effect
@@ -65,10 +66,18 @@ def learner(given: LanguageModel, sample: torch.Tensor, penalties: dict[str, Ter
     return Learner(experiment, sample)
 
 
+def harvested(given: LanguageModel, batch: int) -> tuple[Batch, float]:
+    """Rows of a step, and the seconds that the model takes for them."""
+    stream, count = Stream(given, batch, seed=0), given.buffer_tokens // batch
+    before = time.process_time()
+    rows = [next(stream) for _ in range(count)][-1]  # one shuffle buffer, or a little more
+    return rows, (time.process_time() - before) / count
+
+
 def measure(given: LanguageModel, d_sae: int, batch: int, repetitions: int) -> dict[str, Any]:
     """Seconds of a plain step, of one in which all is due, and of each term alone."""
     sample = fitting_sample(given, 0)
-    rows = next(Stream(given, batch, seed=0))
+    rows, harvest = harvested(given, batch)
     asked = {"plain": {}, **{name: {name: term} for name, term in TERMS.items()}, "all": dict(TERMS)}
     learners = {name: learner(given, sample, terms, d_sae, batch) for name, terms in asked.items()}
     seconds: dict[str, list[float]] = {name: [] for name in learners}
@@ -85,6 +94,7 @@ def measure(given: LanguageModel, d_sae: int, batch: int, repetitions: int) -> d
     return {
         "plain_ms": 1000 * plain, **added, "all_ms": 1000 * (due - plain), "every": EVERY,
         "ratio": 1 + (due - plain) / EVERY / plain, "context_tokens": CONTEXTS * given.context,
+        "harvest_ms": 1000 * harvest, "ratio_with_harvest": 1 + (due - plain) / EVERY / (plain + harvest),
     }  # fmt: skip
 
 

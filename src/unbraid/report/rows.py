@@ -20,9 +20,10 @@ COLUMNS = [
 ]  # fmt: skip
 
 # The field's standard SAEs, the baselines of every answer: reconstruction, nested (Matryoshka) or not, and penalties
-# that ask for sparsity or living latents and nothing else.
+# that ask for sparsity, in latents or in bits (MDL-SAEs), or living latents and nothing else.
 STANDARD_PENALTIES = frozenset(
     {"l1", "l0", "lp", "tanh", "p_annealing", "gate_l1", "gate_reconstruction", "aux_k", "pre_activation"}
+    | {"description_length"}
 )
 STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction", "sampled_prefixes"})
 
