@@ -38,7 +38,7 @@ def two_methods(run, gain: float, seeds=SEEDS, at=(16.0, 32.0, 64.0), noise: flo
 
 def test_a_planted_winner_is_found_and_named(run):
     found = answered(two_methods(run, 0.2))
-    assert found.tone == "yes" and "hsic is better" in found.verdict
+    assert found.verdicts[0].tone == "yes" and "hsic is better" in found.verdicts[0].headline
     mcc = of(found, "mcc")
     assert mcc.word == "better"
     assert mcc.sentence.startswith("hsic is better than topk, the best standard SAE, at L0 32")
@@ -47,9 +47,30 @@ def test_a_planted_winner_is_found_and_named(run):
     assert comparison.difference.mean == pytest.approx(0.2, abs=0.02)
 
 
+def test_each_claim_is_answered_by_its_own_methods(run):
+    folders = two_methods(run, 0.2)
+    for l0 in (16.0, 32.0, 64.0):
+        for seed in SEEDS:
+            mcc = 0.3 + 0.01 * random.Random(f"knobs{l0}{seed}").gauss(0, 1)
+            scores = {"l0": l0, "mcc": mcc, "fvu": 1 / l0}
+            folders.append(run(f"knobs-l0_{l0:g}", seed, scores, penalties={"effect": 1.0, "hsic": 1.0}))
+    literature, knobs = answered(folders).verdicts
+    assert literature.claim.startswith("Claim 1") and literature.tone == "yes" and "knobs" not in literature.headline
+    assert knobs.claim.startswith("Claim 2") and knobs.tone == "no" and "knobs" in knobs.headline
+
+
+def test_a_verdict_says_by_how_much_and_how_sure(run):
+    (said,) = answered(two_methods(run, 0.2)).verdicts
+    tally, gain = said.evidence
+    assert tally == "Of 3 comparisons at these points: 2 better, 0 worse and 1 no difference shown."
+    assert gain.startswith("Clearest gain: hsic, mcc") and "of topk at L0 32" in gain and "3 paired seeds" in gain
+    (said,) = answered(two_methods(run, -0.2)).verdicts
+    assert said.evidence[-1].startswith("Clearest loss: hsic, mcc")
+
+
 def test_a_planted_loser_is_called_worse(run):
     found = answered(two_methods(run, -0.2))
-    assert found.tone == "no" and of(found, "mcc").word == "worse"
+    assert found.verdicts[0].tone == "no" and of(found, "mcc").word == "worse"
 
 
 def test_a_win_at_one_point_and_a_loss_at_another_is_no_yes(run):
@@ -63,12 +84,12 @@ def test_a_win_at_one_point_and_a_loss_at_another_is_no_yes(run):
                 folders.append(run(f"{name}-l0_{l0}", seed, scores, penalties=penalties))
     found = answered(folders)
     assert of(found, "mcc").word == "better", "the headline point is the middle one"
-    assert found.tone == "mixed" and found.verdict.startswith("It depends")
+    assert found.verdicts[0].tone == "mixed" and found.verdicts[0].headline.startswith("It depends")
 
 
 def test_without_a_difference_none_is_claimed(run):
     found = answered(two_methods(run, 0.0))
-    assert found.tone == "same" and found.verdict.startswith("No difference shown")
+    assert found.verdicts[0].tone == "same" and found.verdicts[0].headline.startswith("No difference shown")
     assert of(found, "mcc").sentence.startswith("No difference shown between hsic, and topk")
 
 
@@ -80,7 +101,7 @@ def test_identical_scores_are_no_difference(run):
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_seeds_give_no_interval_and_no_claim(run, count):
     found = answered(two_methods(run, 0.2, seeds=SEEDS[:count]))
-    assert found.tone == "unknown" and "too little data" in found.verdict
+    assert found.verdicts[0].tone == "unknown" and "too little data" in found.verdicts[0].headline
     assert of(found, "mcc").word == "no interval"
     assert f"{count} seed{'s' if count > 1 else ''}: no interval" in of(found, "mcc").sentence
     assert all(math.isnan(c.difference.half) for c in found.all)
@@ -88,7 +109,7 @@ def test_few_seeds_give_no_interval_and_no_claim(run, count):
 
 def test_curves_that_do_not_overlap_are_not_compared(run):
     found = answered(two_methods(run, 0.2, at=(128.0, 256.0)))
-    assert found.tone == "unknown"
+    assert found.verdicts[0].tone == "unknown"
     assert (
         "its L0 covers 128 to 256" in of(found, "mcc").sentence
         and "nothing is extrapolated" in of(found, "mcc").sentence
@@ -144,7 +165,7 @@ def test_bits_are_matched_only_when_there_are_such_scores(run):
 
 def test_without_baselines_there_is_no_answer(run):
     found = answered([run("hsic", s, {"l0": 32.0, "mcc": 0.7}, penalties={"hsic": 1.0}) for s in SEEDS])
-    assert found.tone == "unknown" and "no standard SAE" in found.verdict
+    assert found.verdicts[0].tone == "unknown" and "no standard SAE" in found.verdicts[0].headline
 
 
 def test_a_control_as_good_as_the_methods_is_pointed_out(run):
@@ -170,16 +191,16 @@ def test_a_win_that_chance_reaches_too_is_no_evidence(run):
     found = answered(folders)
     mcc = of(found, "mcc")
     assert mcc.word == "better" and "Chance (2.00) is as good" in mcc.chance
-    assert found.tone != "yes"
-    assert answered(two_methods(run, 0.2)).tone == "yes"
+    assert found.verdicts[0].tone != "yes"
+    assert answered(two_methods(run, 0.2)).verdicts[0].tone == "yes"
 
 
 def test_widths_are_compared_apart(run):
     folders = two_methods(run, 0.2) + [run("topk-l0_32", s, {"l0": 32.0, "mcc": 0.9}, d_sae=4096) for s in SEEDS]
     scores = arrange(read_study(folders))
     assert scores.widths == [1024, 4096]
-    assert answer(scores, 1024).tone == "yes"
-    assert "only standard SAEs" in answer(scores, 4096).verdict
+    assert answer(scores, 1024).verdicts[0].tone == "yes"
+    assert "only standard SAEs" in answer(scores, 4096).verdicts[0].headline
 
 
 def test_gaps_name_errors_nan_and_missing_evals(full_study):
@@ -235,9 +256,12 @@ def test_a_win_by_deleting_or_shrinking_is_void_and_says_by_what(run, metric, ba
 
     void = study(winner)
     assert of(void, "mcc").word == "void" and says in of(void, "mcc").sentence
-    assert void.tone != "yes" and any("void on mcc" in line for line in void.profiles)
-    assert void.verdict.startswith("No win that counts") and "Wins of hsic are void" in void.verdict
-    assert study(baseline).tone == "yes"
+    assert void.verdicts[0].tone != "yes" and any("void on mcc" in line for line in void.verdicts[0].profiles)
+    assert (
+        void.verdicts[0].headline.startswith("No win that counts")
+        and "Wins of hsic are void" in void.verdicts[0].headline
+    )
+    assert study(baseline).verdicts[0].tone == "yes"
 
 
 def test_adding_up_by_doing_nothing_is_void_and_the_table_shows_both_side_by_side(run):
@@ -271,7 +295,7 @@ def test_a_baseline_that_overshoots_asks_for_no_overshoot(run):
         own = 1.0 if folder.name.startswith("hsic") else 1.2
         guard = {"metric": "l2_ratio", "value": own, "better": "neither", "params": {}}
         path.write_text(json.dumps(result | {"scores": [*result["scores"], guard]}))
-    assert answered(folders).tone == "yes"
+    assert answered(folders).verdicts[0].tone == "yes"
 
 
 def test_guards_that_were_not_measured_are_listed(run):

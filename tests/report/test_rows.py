@@ -66,10 +66,22 @@ def test_a_damaged_result_is_an_error_with_its_text(run):
 
 @pytest.mark.parametrize(
     ("penalties", "standard"),
-    [({}, True), ({"l1": 0.1, "aux_k": 0.03}, True), ({"description_length": 0.1}, True), ({"hsic": 1.0}, False), ({"hsic": 0.0, "l0": 1.0}, True)],
+    [
+        ({}, True),
+        ({"l1": 0.1, "aux_k": 0.03}, True),
+        ({"description_length": 0.1}, True),
+        ({"hsic": 1.0}, False),
+        ({"hsic": 0.0, "l0": 1.0}, True),
+    ],
 )
 def test_baselines_ask_for_sparsity_only(run, penalties, standard):
     assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].standard is standard
+
+
+def test_knobs_are_about_the_second_claim(run):
+    claim = lambda **penalties: read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].claim
+    assert claim(effect=1.0, hsic=1.0) == claim(melbo=0.1) == 2
+    assert claim(hsic=1.0, effect=0.0) == 1
 
 
 def test_controls_are_no_baselines(run):

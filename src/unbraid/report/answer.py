@@ -19,8 +19,13 @@ from unbraid.report.compare import (
 )
 from unbraid.report.guards import guarded
 from unbraid.report.intervals import FEWEST_SEEDS
+from unbraid.report.rows import Claim
 from unbraid.report.text import change, listed, number, plural, seeds
 
+CLAIMS: dict[Claim, str] = {
+    1: "Claim 1: objectives from the disentanglement literature",
+    2: "Claim 2: MELBO and DCT objectives, latents as knobs",
+}
 SYMBOLS = {
     "better": "▲",
     "void": "⊘",
@@ -56,15 +61,27 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What is to be said of one claim."""
+
+    claim: str
+    """Empty where nothing is compared."""
+    tone: str
+    """yes, no, mixed, same or unknown."""
+    headline: str
+    evidence: list[str]
+    """By how much, and how sure."""
+    profiles: list[str]
+    """One sentence per method that is better or worse anywhere, or whose win is void."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer for one width."""
 
     d_sae: int
-    tone: str
-    """yes, no, mixed, same or unknown."""
-    verdict: str
-    profiles: list[str]
-    """One sentence per method that is better or worse anywhere, or whose win is void."""
+    verdicts: list[Verdict]
+    """One for each claim that a compared method is about; one where nothing is compared."""
     metrics: list[MetricAnswer]
     matrices: list[Matrix]
     all: list[Comparison]
@@ -94,8 +111,52 @@ def answer(scores: Scores, d_sae: int) -> Answer:
     mute = {m for m in metrics if m.metric in DIAGNOSTIC or below_chance(scores, m, everything)}
     shown = [c for m in matrices for _, row in m.rows for c in row if c.metric not in mute]
     counted = [c for c in everything if c.metric not in mute]
-    tone, verdict = conclude(baselines, compared, shown, counted, start)
-    return Answer(d_sae, tone, verdict, profiles(matrices), answers, matrices, everything, baselines, compared)
+    about = {
+        title: [m.name for m in scores.having("compared", d_sae) if m.claim == claim] for claim, title in CLAIMS.items()
+    }
+    asked = {title: methods for title, methods in about.items() if methods} or {"": []}
+    verdicts = [verdict(claim, baselines, methods, shown, counted, matrices, start) for claim, methods in asked.items()]
+    return Answer(d_sae, verdicts, answers, matrices, everything, baselines, compared)
+
+
+def verdict(
+    claim: str,
+    baselines: Sequence[str],
+    methods: Sequence[str],
+    shown: Sequence[Comparison],
+    counted: Sequence[Comparison],
+    matrices: Sequence[Matrix],
+    start: Point | None,
+) -> Verdict:
+    """On one claim, by the methods that are about it."""
+    own, everywhere = ([c for c in among if c.method in methods] for among in (shown, counted))
+    tone, headline = conclude(baselines, methods, own, everywhere, start)
+    return Verdict(claim, tone, headline, evidence(own), profiles(matrices, methods))
+
+
+def evidence(found: Sequence[Comparison]) -> list[str]:
+    """How many comparisons went which way, and the clearest: the largest differences in units of their intervals."""
+    words = ("better", "worse", "no difference shown", "void")
+    sure = [c for c in found if c.word in words]
+    if not sure:
+        return []
+    counts = {word: sum(c.word == word for c in sure) for word in words}
+    said = [f"{count} {word}" for word, count in counts.items() if count or word in ("better", "worse")]
+    lines = [f"Of {plural(len(sure), 'comparison')} at these points: {listed(said)}."]
+    clear = lambda c: c.gain / max(c.difference.half, 1e-12)
+    best, worst = max(sure, key=clear), min(sure, key=clear)
+    lines.append(f"{'Clearest gain' if best.word == 'better' else 'Nearest to a gain'}: {in_full(best)}.")
+    if worst.word == "worse":
+        lines.append(f"Clearest loss: {in_full(worst)}.")
+    return lines
+
+
+def in_full(c: Comparison) -> str:
+    return (
+        f"{c.method}, {c.metric.label} {number(c.value)} against {number(c.baseline_value)} of {c.baseline} at "
+        f"{c.point.axis} {number(c.point.at)}, difference {change(c.difference)}, {seeds(c.difference)}"
+        f"{'' if c.word in ('better', 'worse') else f' ({c.note or c.word})'}"
+    )
 
 
 def matrix(everything: Sequence[Comparison], point: Point, metrics: Sequence[Quantity]) -> Matrix:
@@ -196,8 +257,7 @@ def below_chance(scores: Scores, metric: Quantity, everything: Sequence[Comparis
     return f"Chance ({number(chance)}) is as good as the best method ({number(best)}): this score shows nothing here."
 
 
-def profiles(matrices: Sequence[Matrix]) -> list[str]:
-    names = dict.fromkeys(name for m in matrices for name, _ in m.rows)
+def profiles(matrices: Sequence[Matrix], names: Sequence[str]) -> list[str]:
     found = []
     for name in names:
         parts = []

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from unbraid.report.curves import TOLERANCE, Curve, clusters, interpolate, nearest
 from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
-from unbraid.report.rows import StoredRun, Study, records
+from unbraid.report.rows import Claim, StoredRun, Study, records
 
 Role = Literal["standard", "compared", "control"]
 Word = Literal["better", "void", "no difference shown", "worse", "no interval", "not comparable"]
@@ -88,6 +88,10 @@ class Method:
     role: Role
     d_sae: int
     runs: tuple[StoredRun, ...]
+
+    @property
+    def claim(self) -> Claim:
+        return self.runs[0].claim
 
     @cached_property
     def settings(self) -> dict[str, list[StoredRun]]:
