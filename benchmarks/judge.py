@@ -393,7 +393,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.command == "collect":
         runs = [run for folder in options.folders for run in sorted(folder.iterdir()) if run.is_dir()]
-        rows = collect(runs)
+        if not (rows := collect(runs)):
+            raise SystemExit(f"no finished run in {', '.join(map(str, options.folders))}: name folders that hold runs")
         write_text(options.out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
         print(f"{len(rows)} rows in {options.out}")
         return

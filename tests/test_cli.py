@@ -241,4 +241,4 @@ def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, ca
     capsys.readouterr()
     assert main(asked) == 0
     shown = capsys.readouterr().out
-    assert "2 finished already" in shown and shown.count("kept") == 2
+    assert "2 finished already" in shown and shown.count("kept") == 2 and shown.count("  | ") == 1, "half beside"

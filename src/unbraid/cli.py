@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -131,7 +131,7 @@ def arguments() -> argparse.ArgumentParser:
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
     scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
-    scored.add_argument("--threads", type=int, default=1, help="CPU threads of SAEBench (default: 1)")
+    scored.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; SAEBench: 1)")
     saebench_arguments(scored.add_argument_group("--suite saebench"))
     study = command(
         "study", run_study, "train a study, score it by every eval and by SAEBench, write its report; again to resume",
@@ -361,6 +361,20 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
+def tally(total: int) -> "Callable[[Run, str, str], None]":
+    """Prints a line for every run and eval that is settled, with the time left by the mean of those not kept."""
+    begun, done, worked = time.monotonic(), 0, 0
+
+    def settled(run: "Run", name: str, status: str) -> None:
+        nonlocal done, worked
+        done, worked = done + 1, worked + (status != "kept")
+        left = (time.monotonic() - begun) / max(worked, 1) * (total - done)
+        soon = f", {duration(left)} left" if worked and left >= 10 else ""
+        print(f"[{done}/{total}{soon}] {name:<16} {run.path.name:<60} {status}", flush=True)
+
+    return settled
+
+
 def run_train(options: argparse.Namespace, rest: list[str]) -> int:
     return train_all(options, experiments_of(resolved(options, rest), options.only))
 
@@ -464,6 +478,7 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.failure import failure
     from unbraid.run import Run, finished
 
+    use_threads(options.threads)
     folders = run_folders(options.runs)
     done = [path for path in folders if finished(path)]
     for path in set(folders) - set(done):
@@ -530,13 +545,7 @@ def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence
         return 0
     if options.force or any(line.minutes for line in lines):
         how = replace(how, environment=saebench_environment(options))
-    total, done = len(runs) * len(asked), []
-
-    def watch(run: "Run", name: str, status: str) -> None:
-        done.append(status)
-        print(f"[{len(done)}/{total}] {name:<16} {run.path.name:<60} {status}", flush=True)
-
-    failures = bench.evaluate(runs, asked, how, force=options.force, watch=watch)
+    failures = bench.evaluate(runs, asked, how, force=options.force, watch=tally(len(runs) * len(asked)))
     if failures:
         print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
     return 1 if failures else 0
@@ -548,12 +557,8 @@ def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[st
 
     known = catalog.evals(packages(options))
     chosen = [catalog.pick(name, known, "eval") for name in names] or list(known.values())
-    total, done = len(runs) * len(chosen), []
-
-    def watch(run: "Run", item: Any, status: str) -> None:
-        done.append(status)
-        print(f"[{len(done)}/{total}] {item.name:<16} {run.path.name:<60} {status}", flush=True)
-
+    shown = tally(len(runs) * len(chosen))
+    watch = lambda run, item, status: shown(run, item.name, status)
     failures = evaluate(runs, chosen, force=getattr(options, "force", False), watch=watch)
     if failures:
         print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
@@ -588,11 +593,10 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
     use_threads(1)
     folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
     print("two worlds at once, one core each; the whole takes a few minutes")
-    with beside(
-        [sys.executable, "-m", "unbraid.cli", "demo-part", "demo_language", "--out", str(options.out)]
-    ) as other:
+    language = [sys.executable, "-m", "unbraid.cli", "demo-part", "demo_language", "--out", str(options.out)]
+    with beside([language]) as other:
         failed = run_demo_part(options, rest)
-        failed = other.wait() or failed
+    failed = other.failed or failed
     rows = write_report(folders, options.out / "report.html")
     scores_json(rows, options.out / "scores.json")
     print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
@@ -621,21 +625,42 @@ def demo_experiments(name: str) -> "list[Experiment]":
     return study.experiments()
 
 
+class Beside(threading.Thread):
+    """Commands one after another in processes of their own, their lines shown among ours."""
+
+    def __init__(self, commands: Sequence[list[str]]) -> None:
+        super().__init__(daemon=True)
+        self.commands, self.failed, self.stopped = commands, 0, False
+        self.process: subprocess.Popen[str] | None = None
+
+    def run(self) -> None:
+        for command in self.commands:
+            if self.stopped:
+                return
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.process:
+                assert self.process.stdout is not None
+                for line in self.process.stdout:
+                    print(f"  | {line}", end="", flush=True)
+            self.failed = self.process.returncode or self.failed
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.process is not None:
+            self.process.terminate()
+
+
 @contextmanager
-def beside(command: list[str]) -> "Iterator[subprocess.Popen[str]]":
-    """A command in a process of its own, its lines shown among ours; stopped when ours fails."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        lines = process.stdout
-        reader = threading.Thread(target=lambda: [print(f"  | {line}", end="", flush=True) for line in lines])
-        reader.start()
-        try:
-            yield process
-        except BaseException:
-            process.terminate()
-            raise
-        finally:
-            reader.join()
+def beside(commands: Sequence[list[str]]) -> "Iterator[Beside]":
+    """Commands beside what is done meanwhile; waited for at the end, and stopped when that fails."""
+    other = Beside(commands)
+    other.start()
+    try:
+        yield other
+    except BaseException:
+        other.stop()
+        raise
+    finally:
+        other.join()
 
 
 def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
@@ -687,33 +712,36 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
     folders = [folder for folder in folders if finished(folder)]  # those that failed have been named
     if trained > 1 or not folders:
         return trained
-    runs = [Run.open(folder, packages(options)) for folder in folders]
-    halves = [folders[::2], folders[1::2]]
     options.force = False
-    # One core each: SAEBench on the second half of the runs, our evals and then SAEBench on the first.
-    with ExitStack() as stack:
-        other = stack.enter_context(beside(saebench_command(halves[1], options))) if benched and halves[1] else None
+    # One core each: half of the runs here, half in another process; our evals, then SAEBench's.
+    runs = [Run.open(folder, packages(options)) for folder in folders[::2]]
+    with beside(scoring_commands(folders[1::2], options, benched=benched)) as other:
         failed = score_all(runs, options, options.evals)
         if benched:
-            failed = run_saebench(runs[::2], options, options.saebench or []) or failed
-        if other is not None:
-            failed = other.wait() or failed
+            failed = run_saebench(runs, options, options.saebench or []) or failed
+    failed = other.failed or failed
     rows = write_report(folders, options.out / "report.html")
     scores_json(rows, options.out / "scores.json")
     print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
     return failed or trained
 
 
-def saebench_command(folders: Sequence[Path], options: argparse.Namespace) -> list[str]:
-    """`unbraid eval --suite saebench` of some runs, as asked here."""
-    named = ("cache", "python", "size", "text", "ravel", "limit_minutes", "device", "threads")
+def scoring_commands(folders: Sequence[Path], options: argparse.Namespace, *, benched: bool) -> list[list[str]]:
+    """`unbraid eval` of some runs, and with SAEBench, as asked here."""
+    if not folders:
+        return []
+    common = [sys.executable, "-m", "unbraid.cli", "eval", *map(str, folders), "--threads", str(options.threads)]
+    common += [word for package in options.package for word in ("--package", package)]
+    own = [*common, *(["--evals", *options.evals] if options.evals else [])]
+    if not benched:
+        return [own]
+    named = ("cache", "python", "size", "text", "ravel", "limit_minutes", "device")
     flags = [(name, getattr(options, name)) for name in named] + [("labelled", one) for one in options.labelled]
     given = [
         word for name, value in flags if value not in (None, "") for word in (f"--{name.replace('_', '-')}", str(value))
     ]
     evals = ["--evals", *options.saebench] if options.saebench else []
-    command = [sys.executable, "-m", "unbraid.cli", "eval", *map(str, folders), "--suite", "saebench", *given, *evals]
-    return command + [word for package in options.package for word in ("--package", package)]
+    return [own, [*common, "--suite", "saebench", *given, *evals]]
 
 
 def run_export(options: argparse.Namespace, rest: list[str]) -> int:
