@@ -1,5 +1,6 @@
 """Causal terms inside the loop: normalisation, a stop and a resume, a run that diverges."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,8 +88,42 @@ def test_contexts_are_encoded_as_the_batch_is():
     assert logged["metrics/look/seen"] == 1
 
 
+class Diverging(Effect):
+    def __call__(self, step: Step) -> TermOutput:
+        loss, metrics = super().__call__(step)
+        return TermOutput(loss * math.inf, metrics)
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        (Effect(radius=1e12), "term 'effect' pushes activations, but radius 1e.12 is outside"),
+        (Melbo(radius=1e-9), "is outside .* leave it at 0"),
+        (Interaction(radius=-3.0), "has radius -3; it must be at least 0"),
+        (Interaction(most=1), "has most 1; it must be at least 2"),
+        (CausalHead(draws=0), "has draws 0"),
+        (Effect(columns=-1), "has columns -1"),
+        (Melbo(q=0.0), "has q 0"),
+        (Repulsion(temperature=0.0), "has temperature 0; it must be above 0"),
+        (EffectSketch(refresh=0), "has refresh 0"),
+        (Readback(size=-1.0), "has size -1"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_training(tmp_path, term, said):
+    with pytest.raises(ValueError, match=said):
+        train([experiment(effect=term)], tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_layers_that_do_nothing_are_refused_before_training_and_not_when_the_term_begins(tmp_path):
+    idle = replace(experiment(effect=Interaction(start=0.5)), source=replace(WORLD, effective=0.0, interactions=0))
+    with pytest.raises(ValueError, match="term 'effect' pushes activations, but .*no first-order effect"):
+        train([idle], tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_an_effect_term_that_diverges_stops_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    wild = experiment(effect=Effect(radius=1e12, start=0.5, every=1))
+    wild = experiment(effect=Diverging(start=0.5, every=1))
     with pytest.raises(ValueError, match="term 'effect' gave -?(nan|inf) at step 21"):
         train([wild], tmp_path, checkpoint_steps=1)
     saved = sorted((tmp_path / wild.folder / "checkpoints").glob("*.safetensors"), key=lambda path: int(path.stem))

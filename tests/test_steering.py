@@ -77,7 +77,8 @@ def test_a_fits_radius_is_the_unit_of_its_run(run):
         (3, PROMPT, "--unit radius"),
         (0, "", "no token"),
         (0, "zebra cat", "1 of the prompt's 2 tokens are unknown"),
-        (0, "cat " * 40, "longer than context"),
+        (0, "cat " * 40, "40 tokens, and at most 22"),
+        (0, "cat " * 23, "23 tokens, and at most 22"),
     ],
 )
 def test_what_cannot_be_steered_is_explained(run, latent, prompt, words):
@@ -103,3 +104,9 @@ def test_the_command_shows_both_texts_and_the_changed_tokens(run, capsys):
     assert "0 to 3" in capsys.readouterr().err
     assert main([*asked[:7], "0", *asked[8:]]) == 0
     assert "nothing changes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("scale", "words"), [(float("nan"), "scale is nan"), (1e38, "not finite after a push")])
+def test_a_push_after_which_nothing_is_finite_is_no_result(run, scale, words):
+    with pytest.raises(ValueError, match=words):
+        steer(run, 0, PROMPT, scale=scale)

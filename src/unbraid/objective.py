@@ -6,6 +6,7 @@ A term reads one record, the `Step`, so a new objective needs no new argument an
 reads in `reads`, so that a source that cannot supply them is refused before training starts.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
 
 
 Rows = Float[Tensor, "row d_in"]
+ABOVE_ZERO = math.ulp(0.0)
 
 
 def no_normaliser(rows: Rows) -> Rows:
@@ -109,6 +111,8 @@ class Term(ABC):
     every: int = 1
     """Apply on every n-th step only, n times as strongly."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    """Smallest and largest values that settings can have, by name; ABOVE_ZERO is smallest where 0 is none."""
 
     @property
     def wanted(self) -> bool:
@@ -116,7 +120,12 @@ class Term(ABC):
         return self.weight != 0 or self.rho > 0
 
     def check(self, name: str) -> None:
-        """Raise ValueError for settings no term can have."""
+        """Raise ValueError for settings the term cannot have."""
+        for setting, (low, high) in self.bounds.items():
+            if not low <= (value := getattr(self, setting)) <= high:
+                least = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
+                most = "" if high == math.inf else f" and at most {high:g}"
+                raise ValueError(f"term {name!r} has {setting} {value:g}; it must be {least}{most}")
         if not (self.rho >= 0 and 0 <= self.start < 1 and self.every >= 1):
             raise ValueError(
                 f"term {name!r} has rho {self.rho}, start {self.start} and every {self.every}; rho must be at least 0, "
@@ -235,7 +244,7 @@ def evaluate(
         if not bool(torch.isfinite(loss.detach())):
             raise ValueError(
                 f"term {name!r} gave {float(loss.detach())} at step {index} ({what_is_bad(step, extra)}); lower its "
-                "weight or the learning rate"
+                f"weight{', its radius' if hasattr(term, 'radius') else ''} or the learning rate"
             )
         weight = term.weight
         if term.rho > 0:

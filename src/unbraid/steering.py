@@ -5,6 +5,7 @@
 unit: the radius R of the fit for runs of MELBO and DCT, else the 95th percentile of the latent's own codes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,14 +54,16 @@ class Steered:
 def steer(
     run: Run, latent: int, prompt: str, *, scale: float = 1.0, unit: Unit = "auto", tokens: int = 30, top: int = 8
 ) -> Steered:
-    """Raises ValueError for a source without text, a latent there is not, a dead one, and an empty or too long
-    prompt."""
+    """Raises ValueError for a source without text, a latent there is not, one that never fires where its own codes are
+    the unit, a prompt that is empty or leaves no room in the context, and a push after which nothing is finite."""
     source = text_of(run)
     dictionary = run.dictionary()
     if not 0 <= latent < dictionary.d_sae:
         raise ValueError(
             f"latent {latent} does not exist: this run has {dictionary.d_sae}, 0 to {dictionary.d_sae - 1}"
         )
+    if not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}; give a finite number, negative to push the other way")
     words = read(source, prompt)
     one, name = unit_of(run, source, latent, unit)
     push = scale * one * dictionary.W_dec[latent]
@@ -94,6 +97,8 @@ def read(source: LanguageModel, prompt: str) -> list[str]:
             f"{unknown} of the prompt's {len(words)} tokens are unknown to this model's tokenizer; a synthetic "
             "language's words are shown by `unbraid plan`"
         )
+    if (room := source.context - 2) < len(words):
+        raise ValueError(f"the prompt has {len(words)} tokens, and at most {room} leave room for one more; shorten it")
     return words
 
 
@@ -118,6 +123,10 @@ def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[f
 def expectations(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"]) -> Float[Tensor, " vocabulary"]:
     """Probabilities of what comes next. Embeddings are often padded past the tokenizer's last id."""
     logits = source.spliced_logits(source.whole([words]), lambda x: x + push.to(x))[0, -1]
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(
+            f"what the model expects is not finite after a push of {float(push.norm()):.3g}; take a smaller --scale"
+        )
     return logits[: len(source.tokenizer)].softmax(-1).cpu()
 
 

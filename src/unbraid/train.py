@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.causal.calibration import calibrate_radius, checked_radius
 from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, save_checkpoint, trim_log
 from unbraid.config import to_json
 from unbraid.dictionary import Origin, Watch, hold_near, unwatched
@@ -34,7 +35,7 @@ from unbraid.resampling import forget, resample
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
 from unbraid.source import Batch, Counterfactuals, Position, Source, Stream
-from unbraid.supply import Supply
+from unbraid.supply import CONTEXTS, Supply
 
 SAMPLE_ROWS = 32_768
 """Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
@@ -429,11 +430,33 @@ def check_needs(members: Sequence[Experiment]) -> None:
                     try_to_give(part, member.source)
                 except ValueError as error:
                     raise ValueError(f"{member.name}: term {name!r} reads {part}, but {error}") from error
+    check_radius(members)
+
+
+def check_radius(members: Sequence[Experiment]) -> None:
+    """Raise ValueError for terms whose radius, set or to be calibrated, cannot be: training would find out midway."""
+    pushing = [
+        (f"{member.name}: term {name!r}", term, member.source)
+        for member in members
+        for name, term in member.objective.terms().items()
+        if term.wanted and "contexts" in term.reads and hasattr(term, "radius")
+    ]
+    seen = set[float]()
+    for what, term, source in pushing:
+        radius = float(getattr(term, "radius"))  # noqa: B009 (not all terms have one)
+        if radius not in seen:
+            seen.add(radius)
+            contexts = source.contexts(CONTEXTS, split="train", seed=0)
+            try:
+                if not checked_radius(contexts, radius):
+                    calibrate_radius(contexts, rng=seeding.stream(0, "check_radius"))
+            except ValueError as error:
+                raise ValueError(f"{what} pushes activations, but {error}") from error
 
 
 def try_to_give(part: Reads, source: Source) -> None:
     if part == "contexts":
-        source.contexts(1, split="train", seed=0)
+        source.contexts(CONTEXTS, split="train", seed=0)
     elif part == "counterfactuals":
         source.counterfactuals(1, split="train", seed=0)
     elif part == "corrupted":

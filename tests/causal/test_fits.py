@@ -247,3 +247,45 @@ def test_every_method_gives_unit_vectors_through_attention(method):
     found = method.fit(4, fitting(Slice.of(attending(), last=2)))
     torch.testing.assert_close(found.directions.norm(dim=1), torch.ones(4, dtype=torch.float64), atol=1e-5, rtol=0)
     assert found.strengths.shape == (4,)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Melbo(steps=3),
+        Melbo(steps=3, orthogonality="joint"),
+        Melbo(steps=3, orthogonality="repelled"),
+        ExponentialDct(steps=5),
+        ExponentialDct(solver="ogi"),
+        ExponentialDct(solver="sogi"),
+    ],
+)
+def test_layers_that_overflow_at_the_radius_are_told_with_the_remedy(method):
+    """In single precision, where exponentials end at 88."""
+    weight = torch.linalg.qr(torch.randn(D, D, generator=rng(2))).Q
+    after = beside_skip(lambda x: torch.expm1(60 * (x @ weight)), D, torch.float32)
+    with pytest.raises(ValueError, match="not finite; set a smaller radius"):
+        method.fit(4, fitting(after, radius=9.9))
+
+
+@pytest.mark.parametrize("method", [LinearDct(), QuadraticDct(rounds=2)])
+def test_derivatives_that_are_not_finite_are_told_too(method):
+    after = beside_skip(lambda x: (x.sum(-1, keepdim=True) * 0).sqrt() * x, D)
+    with pytest.raises(ValueError, match="derivatives that are not finite"):
+        method.fit(4, fitting(after))
+
+
+def test_a_direction_found_twice_shares_its_amplitude():
+    """A solver for full rank would give it a large one, of both signs."""
+    v = units(3, D, 7)
+    v[1] = v[0]
+    effects = units(3, D, 8)
+    effects[1] = effects[0]
+    found = amplitudes(effects.float(), v.float(), effects.float())
+    assert float((found[0] - found[1]).abs()) < 1e-4 and float(found.abs().max()) < 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("contexts", 0), ("last", -1), ("radius", -1.0)])
+def test_settings_that_no_fit_can_have_are_refused(setting, value):
+    with pytest.raises(ValueError, match=f"{setting} {value:g}"):
+        Melbo(**{setting: value}).check()

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from tests.causal.slices import around, attending, rng
+from tests.causal.slices import around, attending, fitting, rng
 
+from unbraid.causal.exponential_dct import ExponentialDct
+from unbraid.causal.melbo import Melbo
 from unbraid.causal.slice import Slice
 
 
@@ -92,5 +94,8 @@ def test_layers_without_a_forward_mode_are_refused_with_a_remedy():
         def backward(ctx, *grad_outputs):
             return grad_outputs
 
-    with pytest.raises(ValueError, match="eager"):
-        Slice.of(around(lambda x: Opaque.apply(x), d_in=8)).first(directions())
+    after = Slice.of(around(lambda x: x + Opaque.apply(x + 1), d_in=8))
+    with pytest.raises(ValueError, match="eager.* or set the radius by hand"):
+        after.first(directions())
+    for method in (Melbo(steps=2), ExponentialDct(steps=2)):
+        assert bool(method.fit(2, fitting(after)).directions.isfinite().all()), "as the message says"

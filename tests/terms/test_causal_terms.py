@@ -119,6 +119,32 @@ def test_the_log_shares_the_gradient_out_and_the_cap_ends_it():
     assert shares(lambda size: capped_log(size, 2.0)).tolist() == pytest.approx([0.0, 1.0])
 
 
+@pytest.mark.parametrize(("q", "least", "most"), [(1.0, 0.99, 1.0), (2.0, 0.7, 0.95)])
+def test_one_sequence_of_melbo_may_own_the_gradient_unless_q_shares_it(q, least, most):
+    """One of eight sequences is moved fifty times as much."""
+    factors = torch.ones(8, dtype=torch.float64, requires_grad=True)
+    moved = (torch.tensor([50.0] + 7 * [1.0]) * factors)[None, :, None].expand(1, 8, D_IN)
+    sizes = Melbo(q=q)._sizes(moved, torch.ones(1, 8, dtype=torch.bool), torch.arange(8))
+    gradient = torch.autograd.grad(sizes.log().sum(), factors)[0]
+    assert least < float(gradient[0] / gradient.sum()) < most
+
+
+def test_an_output_moved_far_more_owns_the_kernel_forms_gradient_and_not_melbos():
+    """One planted factor thirty times as strong as the others: the share of its atom, of all that moves atoms."""
+    strength = torch.ones(6, dtype=torch.float64)
+    strength[0] = 30
+    contexts = near_origin(exponential(PLANTED, strength.unsqueeze(1) * OUTPUTS))
+
+    def share(term) -> float:
+        now = firing_step(PLANTED + 0.1 * START, contexts)
+        term(now).loss.backward()
+        assert now.dictionary.W_dec.grad is not None
+        norms = now.dictionary.W_dec.grad.norm(dim=1)
+        return float(norms[0] / norms.sum())
+
+    assert share(Effect(radius=1.0, columns=6)) > 0.6 > 0.4 > share(Melbo(radius=1.0, columns=6, cap=math.inf))
+
+
 def test_melbo_alone_turns_all_atoms_to_one_direction_and_the_kernel_form_does_not():
     alone = minimise({"melbo": Melbo(radius=1.0, columns=6)}, LINEAR, START)
     assert coherence(alone) > 0.99
@@ -259,6 +285,22 @@ def test_the_head_learns_from_what_the_effect_term_measured_in_the_same_step():
     assert int((elsewhere.memory["seen"] > 0).sum()) <= 2
 
 
+def test_the_head_of_a_latent_that_was_dead_and_lives_again_is_forgotten():
+    """It may have been restarted elsewhere, and would be charged for what another atom did."""
+    now = firing_step(PLANTED, SLICE)
+    term = CausalHead(radius=1.0, draws=20, most=1, taught=0)
+    term(now)
+    dead = torch.zeros(6, dtype=torch.bool)
+    dead[2] = True
+    term(replace(now, dead=dead))
+    assert float(now.memory["heads"][2].norm()) > 0, "nothing is forgotten while it is dead"
+    moved = firing_step(torch.cat([PLANTED[:2], START[:1], PLANTED[3:]]), SLICE)
+    fresh = term(replace(moved, memory=now.memory)).loss.item()
+    now.memory["dead"] = torch.zeros_like(dead)
+    now.memory["heads"][2] += 1
+    assert fresh < 0.2 * term(replace(moved, memory=now.memory, rng=rng())).loss.item()
+
+
 def test_without_a_floor_the_heads_pull_grows_as_effects_vanish():
     hidden = torch.linalg.svd(PLANTED, full_matrices=True)[2][6:]
     null = normalize(units(6, len(hidden), 5) @ hidden, dim=1)
@@ -288,6 +330,13 @@ def test_the_head_alone_gathers_atoms_in_one_direction_and_an_effect_term_beside
     both = {"effect": Effect(radius=1.0, columns=6), "head": CausalHead(radius=1.0)}
     together = minimise(both, SLICE, START)
     assert coherence(together) < 0.05 and alignment(together, PLANTED) > 0.98
+
+
+def test_the_sketch_alone_gathers_atoms_in_one_direction_and_repulsion_beside_it_prevents_that():
+    alone = minimise({"sketch": EffectSketch(cap=math.inf)}, LINEAR, START)
+    assert coherence(alone) > 0.95 and effect_size(LINEAR, alone) > 1.3 * effect_size(LINEAR, START)
+    both = {"sketch": EffectSketch(cap=math.inf), "repulsion": Repulsion()}
+    assert coherence(minimise(both, LINEAR, START)) < 0.5
 
 
 # Repulsion, readback, reconstruction as the layers after see it.

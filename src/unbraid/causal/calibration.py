@@ -39,8 +39,7 @@ def calibrate_radius(
     exact = torch.promote_types(acts.dtype, torch.float32)
     units = random_units(DIRECTIONS, acts.shape[-1], rng).to(acts.device, exact)
     linear = first_order(contexts, units)
-    scale = float(acts[contexts.mask].float().norm(dim=-1).median())
-    low, high = (end * scale for end in bracket)
+    low, high = (end * typical_norm(contexts) for end in bracket)
 
     def excess(log_radius: float) -> float:
         return math.log(nonlinearity(contexts, units, linear, math.exp(log_radius)) / ratio)
@@ -54,6 +53,22 @@ def calibrate_radius(
         )
     root = brentq(excess, math.log(low), math.log(high), xtol=1e-6)
     return math.exp(float(root))  # pyright: ignore[reportArgumentType]
+
+
+def typical_norm(contexts: Contexts) -> float:
+    """Median norm of the kept activations."""
+    return float(contexts.acts[contexts.mask].float().norm(dim=-1).median())
+
+
+def checked_radius(contexts: Contexts, radius: float) -> float:
+    """Raises ValueError for a radius so far from the activations' norm that no calibration would look there."""
+    low, high = (end * typical_norm(contexts) for end in BRACKET)
+    if radius and not low <= radius <= high:
+        raise ValueError(
+            f"radius {radius:g} is outside [{low:.3g}, {high:.3g}], {BRACKET[0]:g} to {BRACKET[1]:g} times the median "
+            f"norm of these activations ({typical_norm(contexts):.3g}); leave it at 0 to calibrate it"
+        )
+    return radius
 
 
 def first_order(contexts: Contexts, units: Float[Tensor, "k d_in"]) -> Float[Tensor, "k d_out"]:

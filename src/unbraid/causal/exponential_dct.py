@@ -9,6 +9,8 @@ K = (U U') * expm1(V V'). Solvers:
     ogi     V <- orthonormalised V;  u_l <- pooled(R v_l),  v_l <- gradient of u_l . pooled(R v_l), both to unit norm:
             the authors' orthogonalised gradient iteration, at most d_in directions. Best under hard gates
     sogi    the same with V pushed apart (`repulsion`) instead, any number of directions
+
+A direction is of the side on which it was found, not always the one that moves more.
 """
 
 from dataclasses import dataclass
@@ -110,7 +112,12 @@ def tangent(v: Directions, gradient: Directions) -> Directions:
 
 
 def amplitudes(u: Effects, v: Directions, effects: Effects) -> Float[Tensor, " k"]:
-    """alpha for given directions; least squares where K is singular."""
-    gram = (u @ u.T) * torch.expm1(v @ v.T)
-    inner = (u * effects).sum(1)
-    return torch.linalg.lstsq(gram, inner.unsqueeze(1)).solution.squeeze(1)
+    """alpha for given directions."""
+    return least_squares((u @ u.T) * torch.expm1(v @ v.T), (u * effects).sum(1))
+
+
+def least_squares(gram: Float[Tensor, "k k"], inner: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """The smallest solution where the matrix is singular, as it is for two directions that became one: on the CPU and
+    in double precision, since other devices have solvers for full rank alone."""
+    wide = gram.cpu().double(), inner.cpu().double().unsqueeze(1)
+    return torch.linalg.lstsq(*wide, driver="gelsd").solution.squeeze(1).to(inner)

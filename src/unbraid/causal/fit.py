@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.causal.calibration import BRACKET, calibrate_radius
-from unbraid.causal.slice import Directions, Effects, Slice
+from unbraid.causal.calibration import calibrate_radius, checked_radius, typical_norm
+from unbraid.causal.slice import Directions, Slice
 from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, set_tied
-from unbraid.source import Contexts
 
 
 class Found(NamedTuple):
@@ -50,6 +49,14 @@ class SliceFit(Initialisation, ABC):
     keep_skip: bool = False
     """Leave what is pushed in its effect, as the published objectives do, where it travels straight through."""
 
+    def check(self) -> None:
+        """Raise ValueError for settings that no fit can have."""
+        if not (self.contexts >= 1 and self.last >= 0 and self.radius >= 0):
+            raise ValueError(
+                f"contexts {self.contexts}, last {self.last}, radius {self.radius:g}: a fit needs one context or more, "
+                "0 last tokens (all) or more, a radius of 0 (calibrated) or more"
+            )
+
     @abstractmethod
     def fit(self, count: int, given: Fitting) -> Found:
         """`count` directions. Raises ValueError when the method has not so many."""
@@ -59,6 +66,7 @@ class SliceFit(Initialisation, ABC):
     ) -> None:
         if origin is None:
             raise ValueError("this initialisation pushes the layers after the source: build it with an origin")
+        self.check()
         contexts = origin.source.contexts(self.contexts, split="train", seed=self.context_seed)
         radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
         after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
@@ -66,7 +74,6 @@ class SliceFit(Initialisation, ABC):
         order = found.strengths.argsort(descending=True)
         atoms = found.directions[order]
         effects = Slice.of(contexts, last=self.last).pooled(radius * atoms)
-        check_finite(atoms, effects, radius)
         set_tied(dictionary, atoms, sample)
         dictionary.fitted = {
             "strengths": found.strengths[order].cpu(),
@@ -74,28 +81,3 @@ class SliceFit(Initialisation, ABC):
             "radius": torch.tensor(radius),
             "relative_radius": torch.tensor(radius / typical_norm(contexts)),
         }
-
-
-def typical_norm(contexts: Contexts) -> float:
-    return float(contexts.acts[contexts.mask].float().norm(dim=-1).median())
-
-
-def checked_radius(contexts: Contexts, radius: float) -> float:
-    """Raises ValueError for a radius so far from the activations' norm that no calibration would look there."""
-    low, high = (end * typical_norm(contexts) for end in BRACKET)
-    if radius and not low <= radius <= high:
-        raise ValueError(
-            f"radius {radius:g} is outside [{low:.3g}, {high:.3g}], {BRACKET[0]:g} to {BRACKET[1]:g} times the median "
-            f"norm of these activations ({typical_norm(contexts):.3g}); leave it at 0 to calibrate it"
-        )
-    return radius
-
-
-def check_finite(atoms: Directions, effects: Effects, radius: float) -> None:
-    """Raise ValueError for a fit that ran away, naming the radius."""
-    bad = ~(torch.isfinite(atoms).all(1) & torch.isfinite(effects).all(1))
-    if bool(bad.any()):
-        raise ValueError(
-            f"{int(bad.sum())} of {len(bad)} fitted directions, or their effects, are not finite at radius "
-            f"{radius:.3g}; set a smaller radius, or load the model in float32"
-        )

@@ -39,6 +39,7 @@ def forward_mode() -> Iterator[None]:
             reason = str(error).partition("\n")[0][:200]
             raise ValueError(
                 f"this model's layers have no forward-mode derivative ({reason}); use its plain attention (set "
-                '"attn_implementation": "eager" in its config.json), or a method that needs none: melbo, or the '
-                "exponential dct started at random"
+                '"attn_implementation": "eager" in its config.json), or set the radius by hand (calibrating takes one '
+                "too) and choose what takes no other: melbo, effect, interaction, causal_head, the exponential dct "
+                "started at random"
             ) from error

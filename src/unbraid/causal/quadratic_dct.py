@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unbraid.causal.exponential_dct import least_squares
 from unbraid.causal.fit import Fitting, Found, SliceFit
 from unbraid.causal.independence import norm_one
 from unbraid.causal.jacobian import stronger_side
@@ -41,7 +42,7 @@ class QuadraticDct(SliceFit):
             v = norm_one(after.second_back(u, v))
             given.watch(index + 1, self.rounds)
         inner = (u * after.second(v)).sum(1)
-        alpha = torch.linalg.lstsq((u @ u.T) * (v @ v.T).square(), inner.unsqueeze(1)).solution.squeeze(1)
+        alpha = least_squares((u @ u.T) * (v @ v.T).square(), inner)
         return Found(stronger_side(after, v, given.radius), alpha.abs())
 
 

@@ -62,6 +62,9 @@ class Slice:
         return (moved * self.targets.unsqueeze(-1)).to(directions)
 
     def pooled(self, directions: Directions) -> Effects:
+        return finite(self._pooled(directions), directions)
+
+    def _pooled(self, directions: Directions) -> Effects:
         return pooled_effect(self.contexts, directions, targets=self.targets, keep_skip=self.keep_skip)
 
     def value_and_gradient(
@@ -77,7 +80,7 @@ class Slice:
                 value = score(self.moved(own), part)
                 gradients.append(torch.autograd.grad(value.sum(), own)[0])
             values.append(value.detach())
-        return torch.cat(values), torch.cat(gradients)
+        return finite(torch.cat(values), directions), finite(torch.cat(gradients), directions)
 
     def pull_back(self, directions: Directions, cotangents: Effects) -> Directions:
         """The gradient of sum(cotangents * pooled(directions)) by the directions."""
@@ -88,27 +91,37 @@ class Slice:
     def first(self, directions: Directions) -> Effects:
         """J v: the derivative of `pooled` at 0 along each direction."""
         with forward_mode(), torch.no_grad():
-            return torch.cat([self._along(part) for part in directions.split(COPIES)])
+            return finite(torch.cat([self._along(part) for part in directions.split(COPIES)]))
 
     def second(self, directions: Directions) -> Effects:
         """T(v, v): the second derivative of `pooled` at 0 along each direction, twice."""
         with forward_mode(), torch.no_grad():
             parts = directions.split(COPIES)
-            return torch.cat([jvp(lambda at, v=v: self._along(v, at), (at_zero(v),), (v,))[1] for v in parts])
+            curved = [jvp(lambda at, v=v: self._along(v, at), (at_zero(v),), (v,))[1] for v in parts]
+            return finite(torch.cat(curved))
 
     def second_back(self, cotangents: Effects, directions: Directions) -> Directions:
         """T(u, v, .): the gradient at 0 of u . J(theta) v."""
         with forward_mode():
-            return torch.cat(
-                [
-                    grad(lambda at, u=u, v=v: (u * self._along(v, at)).sum())(at_zero(v))
-                    for u, v in zip(cotangents.split(COPIES), directions.split(COPIES), strict=True)
-                ]
-            )
+            parts = zip(cotangents.split(COPIES), directions.split(COPIES), strict=True)
+            pulled = [grad(lambda at, u=u, v=v: (u * self._along(v, at)).sum())(at_zero(v)) for u, v in parts]
+            return finite(torch.cat(pulled))
 
     def _along(self, directions: Directions, at: Directions | None = None) -> Effects:
         at = at_zero(directions) if at is None else at
-        return jvp(self.pooled, (at,), (directions,))[1]
+        return jvp(self._pooled, (at,), (directions,))[1]
+
+
+def finite(found: Tensor, pushes: Directions | None = None) -> Tensor:
+    """`found`, a row a direction. Raises ValueError where it is not finite: what follows would fail less plainly."""
+    bad = ~torch.isfinite(found.reshape(len(found), -1)).all(1)
+    if bool(bad.any()):
+        what = "derivatives" if pushes is None else f"effects of pushes of size {float(pushes.norm(dim=1).max()):.3g}"
+        raise ValueError(
+            f"the layers after give {int(bad.sum())} of {len(bad)} directions {what} that are not finite; set a "
+            "smaller radius, or load the model in float32"
+        )
+    return found
 
 
 def at_zero(directions: Directions) -> Directions:

@@ -5,8 +5,13 @@
 S are sampled living latents, e the moving average of |Delta°(R r)|^2 over random unit r. This is DCT's functional loss
 with the output vectors eliminated: for orthonormal atoms it is MELBO's reward over exp(1) - 1, and Gamma^-1 relaxes
 orthogonality. Contexts are raw activations; atoms are directions, so the radius R alone is in raw units.
+
+Unlike in `melbo`, no log and no cap: an output that is moved far more than others has most of the gradient. Atoms
+are pushed at every kept token, whether or not they fire there; nothing asks that the model makes sense afterwards.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +23,7 @@ from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.kernel import explained
 from unbraid.causal.singles import Singles, share_singles
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import ABOVE_ZERO, Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
 
 
@@ -36,6 +41,13 @@ class Effect(Term):
     decay: float = 0.9
     """Of the moving average of random directions' effects."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "columns": (1, math.inf),
+        "radius": (0, math.inf),
+        "ridge": (ABOVE_ZERO, math.inf),
+        "probes": (1, math.inf),
+        "decay": (0, 1 - 1e-9),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)

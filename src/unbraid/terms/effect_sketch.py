@@ -7,6 +7,8 @@ over all living latents at once, without a pass through the slice but when M is 
 The tangent is blind to gates that are closed where the contexts are, and nothing keeps atoms apart.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +29,10 @@ class EffectSketch(Term):
     cap: float = 2.0
     """Logarithm of the size, in those of random directions, beyond which more is worth nothing; inf for no cap."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "rows": (1, math.inf),
+        "refresh": (1, math.inf),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         age = int(step.memory.get("age", 0))

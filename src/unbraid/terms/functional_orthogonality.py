@@ -6,6 +6,8 @@ over sampled living atoms and each one's nearest neighbour among all atoms: dupl
 neighbours must be sampled for splitting to cost anything. It says nothing of how large effects are; add `effect`.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,6 +33,9 @@ class FunctionalOrthogonality(Term):
     radius: float = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "radius": (0, math.inf),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)

@@ -7,6 +7,8 @@ whatever the atoms: it must look through the model. Unlike the original it is no
 2024): else atoms that do nothing would be best.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +27,9 @@ class Hessian(Term):
     radius: float = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "radius": (0, math.inf),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.sampled_atoms(self.columns)

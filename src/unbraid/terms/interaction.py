@@ -10,6 +10,8 @@ atoms, few of which ever fire together. Alone it drives atoms to where the layer
 how hard, and only a term that rewards effects (`effect`, `melbo`) opposes it.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +39,12 @@ class Interaction(Term):
     radius: float = 0.0
     """Size of the joint push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "most": (2, math.inf),
+        "samples": (2, math.inf),
+        "floor": (0, math.inf),
+        "radius": (0, math.inf),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         active = firing(step)

@@ -5,10 +5,13 @@
 i are sequences and I_ij the kept tokens in them at which latent j fires; s is the moving average of the same of random
 unit directions over all kept tokens; the size is taken a token at a time, before any mean, as in the post (the released
 code takes it over tokens instead, the same at p = 2 alone). Sums are means here, so that how often a latent fires is no
-reward. Log and cap: a few sensitive latents, or few prompts, must not own the gradient. Nothing keeps atoms apart:
-alone, all turn to the one most sensitive direction. `effect` has diversity built in.
+reward. Log and cap: a few sensitive latents must not own the gradient. Sequences may: they are averaged before the log,
+and at q = 1 the one that is moved 50 times as much as seven others has all of it; q = p shares it out better. Nothing
+keeps atoms apart: alone, all turn to the one most sensitive direction. `effect` has diversity built in.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -42,6 +45,15 @@ class Melbo(Term):
     decay: float = 0.9
     """Of the moving average of random directions' effects."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "columns": (1, math.inf),
+        "radius": (0, math.inf),
+        "p": (1, math.inf),
+        "q": (1, math.inf),
+        "cap": (-math.inf, math.inf),
+        "probes": (1, math.inf),
+        "decay": (0, 1 - 1e-9),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         active = firing(step)

@@ -7,6 +7,8 @@ power iterations; here it is one term among others, at the optimiser's pace. Wit
 there are none here. T is small beside cosines of atoms that are alike: at T -> 0 only the nearest counts.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import ABOVE_ZERO, Reads, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class Repulsion(Term):
     sample: int = 4096
     """Atoms charged each time."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "temperature": (ABOVE_ZERO, math.inf),
+        "chunk": (2, math.inf),
+        "sample": (2, math.inf),
+    }
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
