@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unbraid.cli import main
 from unbraid.saebench.bench import evaluate
-from unbraid.saebench.forecast import described, forecast
+from unbraid.saebench.forecast import by_reason, described, forecast
 from unbraid.saebench.offers import OFFERS, chosen
 
 
@@ -17,6 +17,12 @@ def test_it_adds_up_and_names_what_is_missing(runs, bench):
     assert "to be made in cache: about 4 min, 2.4 GB" in shown[0]
     assert any("core" in line and "explained_variance is wrong" in line for line in shown)
     assert f"{sum(line.minutes for line in lines):.0f} min" in shown[-1]
+
+
+def test_runs_that_are_left_out_share_a_line_by_reason():
+    world, gone = ValueError("a world"), ValueError("gone")
+    without = {Path(f"runs/w{i}"): world for i in range(5)} | {Path("runs/x"): gone}
+    assert by_reason(without) == {"a world": ["w0", "w1", "… (5 in all)"], "gone": ["x"]}
 
 
 def test_what_is_scored_costs_nothing(runs, bench):

@@ -1,6 +1,6 @@
 """What a suite will take, before anything starts: minutes, gigabytes, and what cannot be asked, with the reason."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,17 @@ def forecast(runs: Sequence[Run], offers: Sequence[Offer], bench: Bench) -> tupl
         for offer in offers
         for kept in [sum(up_to_date(run, offer, bench.asked(offer, subject)) for run in members)]
     ]
-    return lines, [f"left out        {path.name}: {reason}" for path, reason in without.items()]
+    return lines, [f"left out        {', '.join(names)}: {reason}" for reason, names in by_reason(without).items()]
+
+
+def by_reason(without: Mapping[Path, Exception]) -> dict[str, list[str]]:
+    """Names of the runs that are left out, the first few where they are many."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in without.items():
+        reasons.setdefault(str(reason), []).append(path.name)
+    return {
+        why: [*names[:2], f"… ({len(names)} in all)"] if len(names) > 3 else names for why, names in reasons.items()
+    }
 
 
 def line(offer: Offer, subject: Subject, bench: Bench, *, runs: int, kept: int, d_in: int) -> Line:
