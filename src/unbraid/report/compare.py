@@ -28,6 +28,13 @@ HEADLINE = (
     ("latents_per_factor",),
     ("isolation",),
     ("interchange (directions latents, error kept, n 4)",),
+    ("probe_accuracy (k 1, reads latents)",),
+    ("sae_probes_accuracy (k 1, reads latents)",),
+    ("first_letter_absorption_full",),
+    ("ravel_disentanglement",),
+    ("tpp (n 20)",),
+    ("scr (n 20)",),
+    ("decoder_variance_explained",),
     ("additive_r2",),
     ("effect",),
     ("alive", "alive_share", "share_alive"),
@@ -35,8 +42,9 @@ HEADLINE = (
 )
 """What is answered first: the first name (or label) of each line that has scores. DCI and gaps in shared bits
 (mig, infom) are not among them: where factors form a forest, a code that absorbs parents can score above the truth."""
-DIAGNOSTIC = frozenset(name for names in HEADLINE[-4:] for name in names)
-"""Headline scores that an objective can set directly (living latents, decoder cosines, effects, and that they add up):
+DIAGNOSTIC = frozenset(name for names in HEADLINE[-7:] for name in names)
+"""Headline scores that an objective can set directly (living latents, decoder cosines, what of atoms others explain,
+effects, and that they add up), or that an audit advises against choosing by (SAEBench's TPP and SCR, arXiv 2605.18229):
 shown, side by side, never counted as a win."""
 AXES = (
     ("L0", ("l0",)),
