@@ -54,6 +54,13 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "products": ("memorisation", "product_latents", {"kind": "measured"}),
     "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
     "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
+    "bits": ("description_length", "bits_per_token", {}),
+    "ce_loss_score": ("saebench_core", "ce_loss_score", {}),
+    "ev_reported": ("saebench_core", "explained_variance_reported", {}),
+    "probe_k1": ("saebench_sparse_probing", "probe_accuracy", {"k": 1.0, "reads": "latents"}),
+    "probe_k5": ("saebench_sparse_probing", "probe_accuracy", {"k": 5.0, "reads": "latents"}),
+    "meta": ("saebench_meta_structure", "decoder_variance_explained", {}),
+    "tpp": ("saebench_tpp", "tpp", {"n": 20.0}),
 }
 SHOWN = (
     "l0", "fvu", "mcc", "f1", "absorption", "recall_child", "latents_per_factor", "infom", "isolation", "overlap",
