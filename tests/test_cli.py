@@ -1,12 +1,13 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from unbraid import catalog
-from unbraid.cli import axis, main
+from unbraid.cli import axis, beside, main
 
 QUICK = ["--training.tokens", "5120", "--training.batch-size", "256", "--source.factors", "48", "--source.d-in", "16",
          "--source.l0", "3", "--source.roots", "8", "--source.depth", "1", "--source.block-rows", "2048",
@@ -228,6 +229,24 @@ def test_an_activation_that_is_not_is_named_with_those_that_are(tmp_path, capsys
     assert "no activation called 'Sigmoid'; there are: BatchTopK, Gated, JumpReLU" in capsys.readouterr().err
     assert main(["train", "facts", "--dictionary.activation", "ReLU", "--out", str(tmp_path)]) == 2
     assert "a study's members have their own" in capsys.readouterr().err
+
+
+def test_what_runs_beside_fails_when_a_command_fails_or_cannot_be_run():
+    good, bad = ([sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 3))
+    gone = ["/nowhere/python"]
+    for commands, code in (([], 0), ([good], 0), ([bad, good], 3), ([good, bad], 3), ([gone, good], 1)):
+        with beside(commands) as other:
+            pass
+        assert other.failed == code
+
+
+def test_what_runs_beside_is_stopped_when_ours_fails():
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), beside([[sys.executable, "-c", "import time; time.sleep(60)"]]) as other:
+        while other.process is None:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert not other.is_alive() and time.monotonic() - begun < 30
 
 
 def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, capsys):

@@ -637,11 +637,18 @@ class Beside(threading.Thread):
         for command in self.commands:
             if self.stopped:
                 return
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.process:
-                assert self.process.stdout is not None
-                for line in self.process.stdout:
-                    print(f"  | {line}", end="", flush=True)
-            self.failed = self.process.returncode or self.failed
+            try:
+                self._run(command)
+            except OSError as error:
+                self.failed = 1
+                print(f"  | error: {command[0]} could not be run ({error})", flush=True)
+
+    def _run(self, command: list[str]) -> None:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.process:
+            assert self.process.stdout is not None
+            for line in self.process.stdout:
+                print(f"  | {line}", end="", flush=True)
+        self.failed = self.process.returncode or self.failed
 
     def stop(self) -> None:
         self.stopped = True

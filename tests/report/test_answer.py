@@ -3,6 +3,7 @@ import math
 import random
 
 import pytest
+from tests.report.conftest import store
 
 from unbraid.report.answer import Answer, answer
 from unbraid.report.compare import arrange
@@ -66,6 +67,20 @@ def test_a_verdict_says_by_how_much_and_how_sure(run):
     assert gain.startswith("Clearest gain: hsic, mcc") and "of topk at L0 32" in gain and "3 paired seeds" in gain
     (said,) = answered(two_methods(run, -0.2)).verdicts
     assert said.evidence[-1].startswith("Clearest loss: hsic, mcc")
+
+
+@pytest.mark.parametrize(("name", "params", "tone"), [("tpp", {"n": 20.0}, "same"), ("mcc", {}, "yes")])
+def test_scores_that_an_audit_advises_against_are_shown_and_never_counted(run, name, params, tone):
+    """The same win, of a score that counts and of one that does not."""
+    folders = two_methods(run, 0.0)
+    for folder in folders:
+        own = random.Random(folder.name).gauss(0, 0.01)
+        value = 0.6 + own + 0.2 * ("hsic" in folder.name)
+        scores = [{"metric": name, "value": value, "better": "higher", "params": params}]
+        store(folder, "saebench_tpp" if name == "tpp" else "recovery", {"definitions": {}, "scores": scores})
+    found = answered(folders)
+    assert of(found, name).word == "better"
+    assert found.verdicts[0].tone == tone
 
 
 def test_a_planted_loser_is_called_worse(run):

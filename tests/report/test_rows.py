@@ -84,6 +84,15 @@ def test_knobs_are_about_the_second_claim(run):
     assert claim(hsic=1.0, effect=0.0) == 1
 
 
+def test_directions_fitted_to_the_layers_after_are_no_baselines_and_about_the_second_claim(run):
+    folder = run("melbo", 0, {"fvu": 0.2})
+    experiment = json.loads((folder / "experiment.json").read_text())
+    experiment["dictionary"]["init"] = {"type": "unbraid.causal.melbo:Melbo", "steps": 3}
+    (folder / "experiment.json").write_text(json.dumps(experiment))
+    (stored,) = read_study([folder]).runs
+    assert not stored.standard and stored.claim == 2
+
+
 def test_controls_are_no_baselines(run):
     assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].standard
 

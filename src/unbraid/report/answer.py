@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from unbraid.report.compare import (
     AXES,
-    DIAGNOSTIC,
     Comparison,
     Point,
     Quantity,
@@ -108,7 +107,7 @@ def answer(scores: Scores, d_sae: int) -> Answer:
     if start is not None and compared:
         answers = [metric_answer(scores, metric, everything, start, d_sae) for metric in metrics]
     # What a penalty can move by itself, and what chance does as well, is shown, but is no evidence for an answer.
-    mute = {m for m in metrics if m.metric in DIAGNOSTIC or below_chance(scores, m, everything)}
+    mute = {m for m in metrics if m.diagnostic or below_chance(scores, m, everything)}
     shown = [c for m in matrices for _, row in m.rows for c in row if c.metric not in mute]
     counted = [c for c in everything if c.metric not in mute]
     about = {

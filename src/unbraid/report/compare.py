@@ -18,7 +18,7 @@ from unbraid.report.rows import Claim, StoredRun, Study, records
 Role = Literal["standard", "compared", "control"]
 Word = Literal["better", "void", "no difference shown", "worse", "no interval", "not comparable"]
 
-HEADLINE = (
+COUNTED = (
     ("fvu",),
     ("ce_loss_score", "ce_score", "loss_recovered"),
     ("mcc",),
@@ -32,6 +32,8 @@ HEADLINE = (
     ("sae_probes_accuracy (k 1, reads latents)",),
     ("first_letter_absorption_full",),
     ("ravel_disentanglement",),
+)
+DIAGNOSTIC = (
     ("tpp (n 20)",),
     ("scr (n 20)",),
     ("decoder_variance_explained",),
@@ -40,12 +42,12 @@ HEADLINE = (
     ("alive", "alive_share", "share_alive"),
     ("max_decoder_cosine", "decoder_max_cosine", "max_cosine", "mean_max_cosine"),
 )
+"""Scores that an objective can set directly (living latents, decoder cosines, what of atoms others explain, effects,
+and that they add up), or that an audit advises against choosing by (SAEBench's TPP and SCR, arXiv 2605.18229): shown,
+side by side, never counted as a win."""
+HEADLINE = (*COUNTED, *DIAGNOSTIC)
 """What is answered first: the first name (or label) of each line that has scores. DCI and gaps in shared bits
 (mig, infom) are not among them: where factors form a forest, a code that absorbs parents can score above the truth."""
-DIAGNOSTIC = frozenset(name for names in HEADLINE[-7:] for name in names)
-"""Headline scores that an objective can set directly (living latents, decoder cosines, what of atoms others explain,
-effects, and that they add up), or that an audit advises against choosing by (SAEBench's TPP and SCR, arXiv 2605.18229):
-shown, side by side, never counted as a win."""
 AXES = (
     ("L0", ("l0",)),
     ("FVU", ("fvu",)),
@@ -83,6 +85,11 @@ class Quantity:
     def reference(self) -> bool:
         """Whether this is a level to compare with (chance, ceiling, other directions), not a score of the run."""
         return any(mark in self.params for mark in REFERENCES)
+
+    @property
+    def diagnostic(self) -> bool:
+        """Whether it is shown, and never counted as a win."""
+        return any({self.metric, self.label} & set(names) for names in DIAGNOSTIC)
 
     @property
     def sign(self) -> int:

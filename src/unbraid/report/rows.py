@@ -22,9 +22,9 @@ COLUMNS = [
 # The field's standard SAEs, the baselines of every answer: reconstruction, nested (Matryoshka) or not, and penalties
 # that ask for sparsity, in latents or in bits (MDL-SAEs), or living latents and nothing else.
 STANDARD_PENALTIES = frozenset(
-    {"l1", "l0", "lp", "tanh", "p_annealing", "gate_l1", "gate_reconstruction", "aux_k", "pre_activation"}
-    | {"description_length"}
-)
+    {"l1", "l0", "lp", "tanh", "p_annealing", "gate_l1", "gate_reconstruction", "aux_k", "pre_activation",
+     "description_length"}
+)  # fmt: skip
 # Terms of MELBO and DCT, claim 2 of the question: latents as knobs with large, distinct, non-interacting effects on the
 # layers after. Everything else that is compared is about claim 1: objectives of the disentanglement literature.
 KNOB_PENALTIES = frozenset({"melbo", "effect", "effect_sketch", "causal_head", "interaction", "repulsion", "readback"})
@@ -85,7 +85,7 @@ class StoredRun:
     @cached_property
     def standard(self) -> bool:
         """Whether this is a standard SAE."""
-        if self.control or self.experiment["dictionary"].get("orthonormal_blocks"):
+        if self.control or self.fitted or self.experiment["dictionary"].get("orthonormal_blocks"):
             return False
         if self.imported:
             return bool(self.imported.get("standard", True))
@@ -101,9 +101,13 @@ class StoredRun:
     @property
     def claim(self) -> Claim:
         """What a win of this run would speak for, were it compared."""
+        return 2 if self.fitted or self.penalties & KNOB_PENALTIES else 1
+
+    @property
+    def fitted(self) -> bool:
+        """Whether its atoms are directions that MELBO or a DCT fitted, trained on or not."""
         init = self.experiment["dictionary"].get("init") or {}
-        fitted = str(init.get("type", "")).startswith("unbraid.causal.")
-        return 2 if fitted or self.penalties & KNOB_PENALTIES else 1
+        return str(init.get("type", "")).startswith("unbraid.causal.")
 
     @property
     def imported(self) -> Mapping[str, Any]:
