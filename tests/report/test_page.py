@@ -52,7 +52,7 @@ def test_report_shows_everything_and_returns_the_rows(full_study, tmp_path: Path
     for shown in (
         "It depends: ", "orthogonality is better than topk", "RuntimeError: ran out of memory in <matching>",
         "needs a downstream map", "NaN", "not finished (no provenance.json)", "mean |cos| over the one-to-one matching",
-        "2,000,000", "Orthogonality, weight 10", "torch 2.13.0",
+        "2,000,000", "Orthogonality, weight 10", "torch 2.13.0", "Shown, not counted:", "Claim 1: ", "Clearest gain: ",
     ):  # fmt: skip
         assert shown in text, shown
     assert "-1" not in re.findall(r"[-\w.]+", text)
