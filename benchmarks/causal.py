@@ -210,7 +210,7 @@ def toy(gate: str, factors: int, noise: float, seed: int, d_in: int = 64) -> tup
 
 
 def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[str, Any]]:
-    from unbraid.causal.calibration import calibrate_radius, random_units
+    from unbraid.causal.calibration import calibrate_radius, random_units, typical_norm
     from unbraid.sources.language_model import LanguageModel
 
     source = LanguageModel(
@@ -219,8 +219,7 @@ def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[s
     contexts = source.contexts(options.contexts, split="train", seed=0)
     held = Slice.of(source.contexts(options.contexts, split="train", seed=1), last=3)
     radius = calibrate_radius(contexts, rng=seeding.stream(0, "radius"))
-    typical = float(contexts.acts[contexts.mask].norm(dim=-1).median())
-    print(f"radius {radius:.3g}, {radius / typical:.2g} of the median norm")
+    print(f"radius {radius:.3g}, {radius / typical_norm(contexts):.2g} of the median norm")
     after, count = Slice.of(contexts, last=3), options.directions
     methods: dict[str, SliceFit | None] = {
         "random": None,
@@ -241,7 +240,6 @@ def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[s
                 found, seconds = random_units(count, after.d_in, seeding.stream(seed, "random")), 0.0
             else:
                 found, seconds = fitted(method, after, count, seed, radius)
-            atoms[name, seed] = found
             made = [("unbraid", found, seconds)]
             if public is not None and name in PUBLISHED:
                 made.append(("authors", *published_fit(public, name, contexts, count, seed, radius)))

@@ -67,7 +67,7 @@ SHOWN = (
     "alive",
 )  # fmt: skip
 BASELINE = "batchtopk"
-STANDARD = (BASELINE, "topk", "matryoshka")
+STANDARD = (BASELINE, "topk", "matryoshka", "jumprelu", "mdl")
 GUARDED = {"alive": "alive", "l2_ratio": "l2_ratio", "recall_by_frequency": "recall_rarest"}
 """What the report's guards read, by the names used here."""
 FLAT = 0.02

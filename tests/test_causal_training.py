@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.small import WORLD, experiment
 from unbraid.causal.firing import firing
+from unbraid.causal.melbo import Melbo as FittedMelbo
 from unbraid.experiment import Experiment
 from unbraid.objective import Step, Term, TermOutput
 from unbraid.supply import Supply
@@ -17,6 +18,8 @@ from unbraid.terms.causal_head import CausalHead
 from unbraid.terms.downstream_reconstruction import DownstreamReconstruction
 from unbraid.terms.effect import Effect
 from unbraid.terms.effect_sketch import EffectSketch
+from unbraid.terms.functional_orthogonality import FunctionalOrthogonality
+from unbraid.terms.hessian import Hessian
 from unbraid.terms.interaction import Interaction
 from unbraid.terms.melbo import Melbo
 from unbraid.terms.readback import Readback
@@ -88,6 +91,25 @@ def test_contexts_are_encoded_as_the_batch_is():
     assert logged["metrics/look/seen"] == 1
 
 
+def test_what_the_head_knows_of_restarted_latents_is_forgotten():
+    """They would be charged for what their predecessors did."""
+    asked = experiment(head=CausalHead(start=0.0, every=1, most=8, taught=64))
+    training = replace(asked.training, resample_every=2 * asked.training.batch_size, dead_after=1000)
+    learner = Learner(replace(asked, training=training), fitting_sample(WORLD, 0))
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    rows = block.rows[: asked.training.batch_size]
+    learner.step(rows, 8, Supply(WORLD, 0, 8))
+    known, before = learner.memory["head"]["seen"].clone(), learner.dictionary.W_dec.detach().clone()
+    learner.since_fired.fill_(10_000)  # all that do not fire now are dead
+    learner.step(rows[:12], 9, Supply(WORLD, 0, 9))
+    seen, heads = learner.memory["head"]["seen"], learner.memory["head"]["heads"]
+    restarted = (before * learner.dictionary.W_dec).sum(1) < 0.9
+    assert bool(restarted.any()) and bool((known[restarted] > 0).any()), "else nothing is tested"
+    assert int(seen[restarted].sum()) == 0 and float(heads[restarted].abs().sum()) == 0
+    assert bool((seen[~restarted] >= known[~restarted]).all())
+
+
 class Diverging(Effect):
     def __call__(self, step: Step) -> TermOutput:
         loss, metrics = super().__call__(step)
@@ -104,6 +126,11 @@ class Diverging(Effect):
         (CausalHead(draws=0), "has draws 0"),
         (Effect(columns=-1), "has columns -1"),
         (Melbo(q=0.0), "has q 0"),
+        (Effect(decay=1.0), "has decay 1; it must be at least 0 and below 1"),
+        (Hessian(columns=1), "has columns 1"),
+        (FunctionalOrthogonality(columns=0), "has columns 0"),
+        (EffectSketch(cap=math.inf), "objective.penalties.effect.cap is not a finite number"),
+        (Melbo(cap=-1.0), "has cap -1"),
         (Repulsion(temperature=0.0), "has temperature 0; it must be above 0"),
         (EffectSketch(refresh=0), "has refresh 0"),
         (Readback(size=-1.0), "has size -1"),
@@ -112,6 +139,25 @@ class Diverging(Effect):
 def test_settings_that_cannot_be_are_refused_before_training(tmp_path, term, said):
     with pytest.raises(ValueError, match=said):
         train([experiment(effect=term)], tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_reward_without_a_cap_can_be_trained_and_stored(tmp_path):
+    (folder,) = train([experiment(effect=Melbo(cap=0.0), sketch=EffectSketch(cap=0.0))], tmp_path)
+    assert (folder / "provenance.json").is_file()
+
+
+def test_all_terms_of_a_radius_that_cannot_be_are_named_at_once(tmp_path):
+    both = experiment(first=Effect(radius=1e12), second=Melbo(radius=1e12))
+    with pytest.raises(ValueError, match="term 'first'; .* term 'second' push activations, but radius 1e.12"):
+        train([both], tmp_path)
+
+
+def test_a_fit_that_cannot_be_is_refused_before_training(tmp_path):
+    given = experiment()
+    given = replace(given, dictionary=replace(given.dictionary, init=FittedMelbo(contexts=0)))
+    with pytest.raises(ValueError, match="contexts 0"):
+        train([given], tmp_path)
     assert not any(tmp_path.iterdir())
 
 

@@ -1,6 +1,9 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -234,19 +237,24 @@ def test_an_activation_that_is_not_is_named_with_those_that_are(tmp_path, capsys
 def test_what_runs_beside_fails_when_a_command_fails_or_cannot_be_run():
     good, bad = ([sys.executable, "-c", f"raise SystemExit({code})"] for code in (0, 3))
     gone = ["/nowhere/python"]
-    for commands, code in (([], 0), ([good], 0), ([bad, good], 3), ([good, bad], 3), ([gone, good], 1)):
+    noisy = [sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'\\xff\\n'); raise SystemExit(3)"]
+    cases = [([], 0), ([good], 0), ([bad, good], 3), ([good, bad], 3), ([gone, good], 1), ([noisy, good], 3)]
+    for commands, code in cases:
         with beside(commands) as other:
             pass
         assert other.failed == code
 
 
-def test_what_runs_beside_is_stopped_when_ours_fails():
-    begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), beside([[sys.executable, "-c", "import time; time.sleep(60)"]]) as other:
+@pytest.mark.parametrize("when", ["ours is at work", "we wait for it"])
+def test_what_runs_beside_is_stopped_when_ours_fails_or_is_interrupted(when):
+    begun, asleep = time.monotonic(), [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(KeyboardInterrupt), beside([asleep, asleep]) as other:
         while other.process is None:
             time.sleep(0.01)
-        raise KeyboardInterrupt
-    assert not other.is_alive() and time.monotonic() - begun < 30
+        if when == "ours is at work":
+            raise KeyboardInterrupt
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    assert not other.is_alive() and other.failed and time.monotonic() - begun < 30
 
 
 def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, capsys):

@@ -630,44 +630,51 @@ class Beside(threading.Thread):
 
     def __init__(self, commands: Sequence[list[str]]) -> None:
         super().__init__(daemon=True)
-        self.commands, self.failed, self.stopped = commands, 0, False
+        self.commands, self.stopped, self.lock = commands, False, threading.Lock()
+        self.failed = 1
+        """0 once all have been run and none has failed."""
         self.process: subprocess.Popen[str] | None = None
 
     def run(self) -> None:
+        worst = 0
         for command in self.commands:
-            if self.stopped:
-                return
             try:
-                self._run(command)
+                with self.lock:
+                    if self.stopped:
+                        return
+                    self.process = subprocess.Popen(
+                        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+                    )
             except OSError as error:
-                self.failed = 1
                 print(f"  | error: {command[0]} could not be run ({error})", flush=True)
-
-    def _run(self, command: list[str]) -> None:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as self.process:
-            assert self.process.stdout is not None
-            for line in self.process.stdout:
-                print(f"  | {line}", end="", flush=True)
-        self.failed = self.process.returncode or self.failed
+                worst = 1
+                continue
+            with self.process as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    print(f"  | {line}", end="", flush=True)
+            worst = process.returncode or worst
+        self.failed = worst
 
     def stop(self) -> None:
-        self.stopped = True
-        if self.process is not None:
-            self.process.terminate()
+        with self.lock:
+            self.stopped = True
+            if self.process is not None:
+                self.process.terminate()
 
 
 @contextmanager
 def beside(commands: Sequence[list[str]]) -> "Iterator[Beside]":
-    """Commands beside what is done meanwhile; waited for at the end, and stopped when that fails."""
+    """Commands beside what is done meanwhile; waited for at the end, and stopped when that fails or is interrupted."""
     other = Beside(commands)
     other.start()
     try:
         yield other
+        other.join()
     except BaseException:
         other.stop()
-        raise
-    finally:
         other.join()
+        raise
 
 
 def run_steer(options: argparse.Namespace, rest: list[str]) -> int:

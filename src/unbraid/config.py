@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,18 @@ def resolve(path: str, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
     return cls
 
 
+def not_finite(node: Any, at: str = "") -> str | None:
+    """Where the first number is that is nan or infinite, as objective.penalties.effect.cap; None when none is."""
+    if isinstance(node, float) and not math.isfinite(node):
+        return at
+    inside = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    return next((w for key, child in inside if (w := not_finite(child, f"{at}.{key}".lstrip("."))) is not None), None)
+
+
 def fingerprint(value: Any) -> str:
     """The first 12 hex digits of the SHA-256 of the canonical JSON: same configuration in, same name out."""
-    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    written = to_json(value)
+    if (where := not_finite(written)) is not None:
+        raise ValueError(f"the setting {where} is not a finite number, so it cannot be stored; give it one")
+    text = json.dumps(written, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -188,6 +188,9 @@ class Initialisation(ABC):
     sets_thresholds: ClassVar[bool] = False
     """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
 
+    def check(self) -> None:  # noqa: B027 (most have no settings that cannot be)
+        """Raise ValueError for settings that cannot be. Called before any work."""
+
     @abstractmethod
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
@@ -250,7 +253,7 @@ class DictionaryConfig:
     each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
 
     def check(self) -> None:
-        """Raise ValueError for widths, k, frozen parameters, leashes and blocks that cannot be."""
+        """Raise ValueError for widths, k, starts, frozen parameters, leashes and blocks that cannot be."""
         k = getattr(self.activation, "k", 1)
         if not 0 < k <= self.d_sae:
             raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
@@ -260,6 +263,7 @@ class DictionaryConfig:
         if not -1 <= self.leash < 1:
             raise ValueError(f"leash {self.leash} is no cosine in [-1, 1); freeze W_dec to hold atoms where they start")
         self._check_blocks()
+        self.init.check()
 
     def _check_blocks(self) -> None:
         size = self.orthonormal_blocks

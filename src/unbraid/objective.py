@@ -38,7 +38,7 @@ def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
 
 
 Rows = Float[Tensor, "row d_in"]
-ABOVE_ZERO = math.ulp(0.0)
+ABOVE_ZERO, BELOW_ONE = math.ulp(0.0), math.nextafter(1.0, 0.0)
 
 
 def no_normaliser(rows: Rows) -> Rows:
@@ -112,7 +112,9 @@ class Term(ABC):
     """Apply on every n-th step only, n times as strongly."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Smallest and largest values that settings can have, by name; ABOVE_ZERO is smallest where 0 is none."""
+    """Smallest and largest values that settings can have, by name; ABOVE_ZERO and BELOW_ONE leave the ends out."""
+    per_latent: ClassVar[tuple[str, ...]] = ()
+    """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
 
     @property
     def wanted(self) -> bool:
@@ -124,7 +126,7 @@ class Term(ABC):
         for setting, (low, high) in self.bounds.items():
             if not low <= (value := getattr(self, setting)) <= high:
                 least = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
-                most = "" if high == math.inf else f" and at most {high:g}"
+                most = "" if high == math.inf else " and below 1" if high == BELOW_ONE else f" and at most {high:g}"
                 raise ValueError(f"term {name!r} has {setting} {value:g}; it must be {least}{most}")
         if not (self.rho >= 0 and 0 <= self.start < 1 and self.every >= 1):
             raise ValueError(

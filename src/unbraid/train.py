@@ -177,6 +177,9 @@ class Learner:
         for name, stored in self.stored.items():
             if name != "b_dec":  # the one parameter without a row a latent
                 forget(self.optimiser.state.get(stored, {}), new)
+        for name, term in self.experiment.objective.terms().items():
+            memory = self.memory.get(name, {})
+            forget({key: memory[key] for key in term.per_latent if key in memory}, new)
 
     def _move_control(self, l0: Tensor) -> None:
         target = self.experiment.objective.target_l0
@@ -436,22 +439,22 @@ def check_needs(members: Sequence[Experiment]) -> None:
 def check_radius(members: Sequence[Experiment]) -> None:
     """Raise ValueError for terms whose radius, set or to be calibrated, cannot be: training would find out midway."""
     pushing = [
-        (f"{member.name}: term {name!r}", term, member.source)
+        (f"{member.name}: term {name!r}", term)
         for member in members
         for name, term in member.objective.terms().items()
         if term.wanted and "contexts" in term.reads and hasattr(term, "radius")
     ]
-    seen = set[float]()
-    for what, term, source in pushing:
-        radius = float(getattr(term, "radius"))  # noqa: B009 (not all terms have one)
-        if radius not in seen:
-            seen.add(radius)
-            contexts = source.contexts(CONTEXTS, split="train", seed=0)
-            try:
-                if not checked_radius(contexts, radius):
-                    calibrate_radius(contexts, rng=seeding.stream(0, "check_radius"))
-            except ValueError as error:
-                raise ValueError(f"{what} pushes activations, but {error}") from error
+    by_radius: dict[float, list[str]] = {}
+    for what, term in pushing:
+        by_radius.setdefault(float(getattr(term, "radius")), []).append(what)  # noqa: B009 (not all terms have one)
+    for radius, asking in by_radius.items():
+        contexts = members[0].source.contexts(CONTEXTS, split="train", seed=0)  # a cohort has one source
+        try:
+            if not checked_radius(contexts, radius):
+                calibrate_radius(contexts, rng=seeding.stream(0, "check_radius"))
+        except ValueError as error:
+            verb = "pushes" if len(asking) == 1 else "push"
+            raise ValueError(f"{'; '.join(asking)} {verb} activations, but {error}") from error
 
 
 def try_to_give(part: Reads, source: Source) -> None:

@@ -5,9 +5,10 @@ import random
 import pytest
 from tests.report.conftest import store
 
-from unbraid.report.answer import Answer, answer
-from unbraid.report.compare import arrange
+from unbraid.report.answer import Answer, answer, evidence
+from unbraid.report.compare import Comparison, Point, Quantity, arrange
 from unbraid.report.gaps import gaps
+from unbraid.report.intervals import Difference
 from unbraid.report.rows import read_study
 from unbraid.report.table import table
 
@@ -69,6 +70,22 @@ def test_a_verdict_says_by_how_much_and_how_sure(run):
     assert said.evidence[-1].startswith("Clearest loss: hsic, mcc")
 
 
+def test_the_clearest_are_of_what_counts():
+    """A void win and a loss that did not survive Holm are clearer than the real ones."""
+    quantity = Quantity("recovery", "mcc", "", "higher")
+    said = lambda name, word, mean, half, note="": Comparison(
+        quantity, Point("L0", quantity, 8.0), name, "topk", word, 0.8, 0.6, Difference(mean, half, 0.01, 3, True), note
+    )
+    tally, gain, loss = evidence(
+        [
+            said("real", "better", 0.2, 0.05), said("shrinker", "void", 0.3, 0.02, "void, latents were deleted"),
+            said("slow", "worse", -0.2, 0.1), said("demoted", "no difference shown", -0.2, 0.05, "not after Holm"),
+        ]
+    )  # fmt: skip
+    assert "1 better, 1 worse, 1 no difference shown and 1 void" in tally
+    assert gain.startswith("Clearest gain: real") and loss.startswith("Clearest loss: slow")
+
+
 @pytest.mark.parametrize(("name", "params", "tone"), [("tpp", {"n": 20.0}, "same"), ("mcc", {}, "yes")])
 def test_scores_that_an_audit_advises_against_are_shown_and_never_counted(run, name, params, tone):
     """The same win, of a score that counts and of one that does not."""
@@ -80,7 +97,8 @@ def test_scores_that_an_audit_advises_against_are_shown_and_never_counted(run, n
         store(folder, "saebench_tpp" if name == "tpp" else "recovery", {"definitions": {}, "scores": scores})
     found = answered(folders)
     assert of(found, name).word == "better"
-    assert found.verdicts[0].tone == tone
+    (said,) = found.verdicts
+    assert said.tone == tone and bool(said.profiles) == (tone == "yes"), "and the method's profile is of what counts"
 
 
 def test_a_planted_loser_is_called_worse(run):

@@ -50,7 +50,6 @@ class SliceFit(Initialisation, ABC):
     """Leave what is pushed in its effect, as the published objectives do, where it travels straight through."""
 
     def check(self) -> None:
-        """Raise ValueError for settings that no fit can have."""
         if not (self.contexts >= 1 and self.last >= 0 and self.radius >= 0):
             raise ValueError(
                 f"contexts {self.contexts}, last {self.last}, radius {self.radius:g}: a fit needs one context or more, "
@@ -66,7 +65,6 @@ class SliceFit(Initialisation, ABC):
     ) -> None:
         if origin is None:
             raise ValueError("this initialisation pushes the layers after the source: build it with an origin")
-        self.check()
         contexts = origin.source.contexts(self.contexts, split="train", seed=self.context_seed)
         radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
         after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)

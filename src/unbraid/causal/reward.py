@@ -13,4 +13,6 @@ LEAST = 1e-3
 
 
 def capped_log(sizes: Float[Tensor, " k"], cap: float) -> Float[Tensor, " k"]:
-    return sizes.clamp_min(LEAST).log().clamp_max(cap)
+    """`cap` 0: none."""
+    logs = sizes.clamp_min(LEAST).log()
+    return logs.clamp_max(cap) if cap else logs

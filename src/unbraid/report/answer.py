@@ -114,7 +114,7 @@ def answer(scores: Scores, d_sae: int) -> Answer:
         title: [m.name for m in scores.having("compared", d_sae) if m.claim == claim] for claim, title in CLAIMS.items()
     }
     asked = {title: methods for title, methods in about.items() if methods} or {"": []}
-    verdicts = [verdict(claim, baselines, methods, shown, counted, matrices, start) for claim, methods in asked.items()]
+    verdicts = [verdict(claim, baselines, methods, shown, counted, start) for claim, methods in asked.items()]
     return Answer(d_sae, verdicts, answers, matrices, everything, baselines, compared)
 
 
@@ -124,13 +124,12 @@ def verdict(
     methods: Sequence[str],
     shown: Sequence[Comparison],
     counted: Sequence[Comparison],
-    matrices: Sequence[Matrix],
     start: Point | None,
 ) -> Verdict:
     """On one claim, by the methods that are about it."""
     own, everywhere = ([c for c in among if c.method in methods] for among in (shown, counted))
     tone, headline = conclude(baselines, methods, own, everywhere, start)
-    return Verdict(claim, tone, headline, evidence(own), profiles(matrices, methods))
+    return Verdict(claim, tone, headline, evidence(own), profiles(own, methods))
 
 
 def evidence(found: Sequence[Comparison]) -> list[str]:
@@ -143,10 +142,10 @@ def evidence(found: Sequence[Comparison]) -> list[str]:
     said = [f"{count} {word}" for word, count in counts.items() if count or word in ("better", "worse")]
     lines = [f"Of {plural(len(sure), 'comparison')} at these points: {listed(said)}."]
     clear = lambda c: c.gain / max(c.difference.half, 1e-12)
-    best, worst = max(sure, key=clear), min(sure, key=clear)
-    lines.append(f"{'Clearest gain' if best.word == 'better' else 'Nearest to a gain'}: {in_full(best)}.")
-    if worst.word == "worse":
-        lines.append(f"Clearest loss: {in_full(worst)}.")
+    won, lost = ([c for c in sure if c.word == word] for word in ("better", "worse"))
+    lines.append(f"{'Clearest gain' if won else 'Nearest to a gain'}: {in_full(max(won or sure, key=clear))}.")
+    if lost:
+        lines.append(f"Clearest loss: {in_full(min(lost, key=clear))}.")
     return lines
 
 
@@ -256,19 +255,19 @@ def below_chance(scores: Scores, metric: Quantity, everything: Sequence[Comparis
     return f"Chance ({number(chance)}) is as good as the best method ({number(best)}): this score shows nothing here."
 
 
-def profiles(matrices: Sequence[Matrix], names: Sequence[str]) -> list[str]:
-    found = []
+def profiles(found: Sequence[Comparison], names: Sequence[str]) -> list[str]:
+    lines = []
     for name in names:
         parts = []
-        for m in matrices:
-            row = dict(m.rows).get(name, [])
+        for point in dict.fromkeys(c.point for c in found):
+            row = [c for c in found if c.method == name and c.point == point]
             on = {word: [c.metric.label for c in row if c.word == word] for word in ("better", "void", "worse")}
             said = [f"{word} on {listed(labels)}" for word, labels in on.items() if labels]
             if said:
-                parts.append(f"at {m.point.axis} {number(m.point.at)} {', '.join(said)}")
+                parts.append(f"at {point.axis} {number(point.at)} {', '.join(said)}")
         if parts:
-            found.append(f"{name}: {'; '.join(parts)}.")
-    return found
+            lines.append(f"{name}: {'; '.join(parts)}.")
+    return lines
 
 
 def conclude(

@@ -20,7 +20,8 @@ COLUMNS = [
 ]  # fmt: skip
 
 # The field's standard SAEs, the baselines of every answer: reconstruction, nested (Matryoshka) or not, and penalties
-# that ask for sparsity, in latents or in bits (MDL-SAEs), or living latents and nothing else.
+# that ask for sparsity or living latents and nothing else. Description length is among them by choice: MDL-SAEs, which
+# the field selects and we train too, are what disentanglement has to beat, not an instance of it.
 STANDARD_PENALTIES = frozenset(
     {"l1", "l0", "lp", "tanh", "p_annealing", "gate_l1", "gate_reconstruction", "aux_k", "pre_activation",
      "description_length"}

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.firing import Firing, firing
 from unbraid.causal.singles import singles
-from unbraid.objective import ABOVE_ZERO, Reads, Step, Term, TermOutput
+from unbraid.objective import ABOVE_ZERO, BELOW_ONE, Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
 
 Heads = Float[Tensor, "k projected"]
@@ -60,6 +60,7 @@ class CausalHead(Term):
     radius: float = 0.0
     """R, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    per_latent: ClassVar[tuple[str, ...]] = ("heads", "seen")
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
         "draws": (1, math.inf),
         "taught": (0, math.inf),
@@ -67,7 +68,7 @@ class CausalHead(Term):
         "projection": (1, math.inf),
         "rate": (ABOVE_ZERO, 1),
         "floor": (0, math.inf),
-        "decay": (0, 1 - 1e-9),
+        "decay": (0, BELOW_ONE),
         "radius": (0, math.inf),
     }
 
@@ -79,7 +80,6 @@ class CausalHead(Term):
         radius = step_radius(step, self.radius)
         if "heads" not in memory:
             memory |= self._fresh(contexts, atoms, radius, step.rng)
-        forget_returned(memory, step.dead)
         pushes = radius * draws.sizes.to(atoms) @ atoms.index_select(0, draws.latents)
         with torch.no_grad():
             taught = pooled_effect(contexts, pushes[self.draws :]) if self.taught else pushes[:0]
@@ -139,14 +139,6 @@ class CausalHead(Term):
         memory["average"] = self.decay * memory.get("average", now) + (1 - self.decay) * now
         least = (self.floor * memory["usual"]).clamp_min(torch.finfo(now.dtype).tiny)
         return memory["average"].maximum(least)
-
-
-@torch.no_grad()
-def forget_returned(memory: dict[str, Tensor], dead: Bool[Tensor, " d_sae"]) -> None:
-    """A latent that was dead and lives again may have been restarted elsewhere: its head is of what it was."""
-    returned = memory.get("dead", dead) & ~dead
-    keep = ~returned
-    memory |= {"heads": memory["heads"] * keep.unsqueeze(1), "seen": memory["seen"] * keep, "dead": dead.clone()}
 
 
 @torch.no_grad()

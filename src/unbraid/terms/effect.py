@@ -23,7 +23,7 @@ from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.kernel import explained
 from unbraid.causal.singles import Singles, share_singles
-from unbraid.objective import ABOVE_ZERO, Reads, Step, Term, TermOutput
+from unbraid.objective import ABOVE_ZERO, BELOW_ONE, Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
 
 
@@ -46,7 +46,7 @@ class Effect(Term):
         "radius": (0, math.inf),
         "ridge": (ABOVE_ZERO, math.inf),
         "probes": (1, math.inf),
-        "decay": (0, 1 - 1e-9),
+        "decay": (0, BELOW_ONE),
     }
 
     def __call__(self, step: Step) -> TermOutput:

@@ -27,11 +27,12 @@ class EffectSketch(Term):
     refresh: int = 50
     """Draw M anew, on new contexts, every so many uses."""
     cap: float = 2.0
-    """Logarithm of the size, in those of random directions, beyond which more is worth nothing; inf for no cap."""
+    """Logarithm of the size, in those of random directions, beyond which more is worth nothing; 0 for no cap."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
         "rows": (1, math.inf),
         "refresh": (1, math.inf),
+        "cap": (0, math.inf),
     }
 
     def __call__(self, step: Step) -> TermOutput:

@@ -34,6 +34,7 @@ class FunctionalOrthogonality(Term):
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "columns": (1, math.inf),
         "radius": (0, math.inf),
     }
 

@@ -23,7 +23,7 @@ from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import everywhere, token_effects
 from unbraid.causal.firing import firing
 from unbraid.causal.reward import capped_log
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import BELOW_ONE, Reads, Step, Term, TermOutput
 from unbraid.source import Contexts
 
 
@@ -39,7 +39,7 @@ class Melbo(Term):
     q: float = 1.0
     """Root of a sequence's: above 1 the most moved sequences count less. The post has 1 and p."""
     cap: float = 2.0
-    """Logarithm of the size, in those of random directions, beyond which more is worth nothing; inf for no cap."""
+    """Logarithm of the size, in those of random directions, beyond which more is worth nothing; 0 for no cap."""
     probes: int = 4
     """Random directions measured each time, to know what an effect is worth."""
     decay: float = 0.9
@@ -50,9 +50,9 @@ class Melbo(Term):
         "radius": (0, math.inf),
         "p": (1, math.inf),
         "q": (1, math.inf),
-        "cap": (-math.inf, math.inf),
+        "cap": (0, math.inf),
         "probes": (1, math.inf),
-        "decay": (0, 1 - 1e-9),
+        "decay": (0, BELOW_ONE),
     }
 
     def __call__(self, step: Step) -> TermOutput:

@@ -28,6 +28,8 @@ class OrthogonalJacobian(Term):
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        "columns": (2, math.inf),
+        "samples": (2, math.inf),
         "radius": (0, math.inf),
     }
 
