@@ -330,14 +330,15 @@ def corrected(comparisons: list[Comparison]) -> list[Comparison]:
 
 
 def primary(scores: Scores, candidates: Sequence[Point], d_sae: int) -> Point | None:
-    """The point most methods can be compared at with enough seeds, and of those the middle one: chosen by coverage,
-    never by outcome."""
+    """The point most methods can be compared at with enough seeds, on scores that count, and of those the middle one:
+    chosen by coverage, never by outcome."""
     if not candidates:
         return None
     middle = math.exp(math.fsum(math.log(p.at) for p in candidates) / len(candidates))
 
     def coverage(point: Point) -> int:
-        found = [c for q in scores.headline if q.sign and q != point.quantity for c in compare(scores, point, q, d_sae)]
+        counted = [q for q in scores.headline if q.sign and not q.diagnostic and q != point.quantity]
+        found = [c for q in counted for c in compare(scores, point, q, d_sae)]
         return sum(2 if c.difference.n >= FEWEST_SEEDS else c.difference.n > 0 for c in found)
 
     return max(candidates, key=lambda p: (coverage(p), -abs(math.log(p.at / middle)), -p.at))
