@@ -245,6 +245,19 @@ def test_what_runs_beside_fails_when_a_command_fails_or_cannot_be_run():
         assert other.failed == code
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--saebench", "corr"], "SAEBench has no eval 'corr'"),
+        (["--evals", "recovry"], "no eval called 'recovry'; did you mean 'recovery'"),
+    ],
+)
+@pytest.mark.parametrize("plan", [[], ["--plan"]])
+def test_a_study_refuses_evals_that_are_none_before_it_trains(tmp_path, capsys, asked, said, plan):
+    assert main(["study", "facts", "--out", str(tmp_path / "runs"), *asked, *plan]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("when", ["ours is at work", "we wait for it"])
 def test_what_runs_beside_is_stopped_when_ours_fails_or_is_interrupted(when):
     begun, asleep = time.monotonic(), [sys.executable, "-c", "import time; time.sleep(60)"]

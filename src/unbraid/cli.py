@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
+    from unbraid.evaluation import Eval
     from unbraid.experiment import Experiment
     from unbraid.plan import Budget
     from unbraid.run import Run
@@ -551,12 +552,18 @@ def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence
     return 1 if failures else 0
 
 
-def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+def own_evals(options: argparse.Namespace, names: Sequence[str]) -> "list[Eval]":
+    """Those named, or all there are. Raises ValueError for a name that is none."""
     from unbraid import catalog
-    from unbraid.evaluation import evaluate
 
     known = catalog.evals(packages(options))
-    chosen = [catalog.pick(name, known, "eval") for name in names] or list(known.values())
+    return [catalog.pick(name, known, "eval") for name in names] or list(known.values())
+
+
+def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+    from unbraid.evaluation import evaluate
+
+    chosen = own_evals(options, names)
     shown = tally(len(runs) * len(chosen))
     watch = lambda run, item, status: shown(run, item.name, status)
     failures = evaluate(runs, chosen, force=getattr(options, "force", False), watch=watch)
@@ -714,10 +721,13 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
 def run_study(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.report import scores_json, write_report
     from unbraid.run import Run, finished
+    from unbraid.saebench import offers
 
     experiments = experiments_of(resolved(options, rest), options.only)
     folders = [options.out / experiment.folder for experiment in experiments]
     benched = options.saebench is None or options.saebench != []
+    own_evals(options, options.evals)  # a name that is none is told before the night, not after it
+    offers.chosen(options.saebench or [])
     if options.plan:
         return run_plan(options, rest) or (plan_saebench(experiments, options) if benched else 0)
     if benched:
