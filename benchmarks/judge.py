@@ -61,6 +61,7 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "probe_k5": ("saebench_sparse_probing", "probe_accuracy", {"k": 5.0, "reads": "latents"}),
     "meta": ("saebench_meta_structure", "decoder_variance_explained", {}),
     "tpp": ("saebench_tpp", "tpp", {"n": 20.0}),
+    "scr": ("saebench_scr", "scr", {"n": 20.0}),
 }
 SHOWN = (
     "l0", "fvu", "mcc", "f1", "absorption", "recall_child", "latents_per_factor", "infom", "isolation", "overlap",
