@@ -1,14 +1,26 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Files, so that a reader sees the old content or the new, never half of it, and damage is told in one sentence.
+
+What a folder of another person says is not trusted: JSON is checked for its shape (`read_json`), every error that
+damage causes becomes a ValueError that names the file (`reading`), and a name out of a file stays inside its folder
+(`inside`).
+"""
 
 import errno
 import json
+import lzma
 import os
+import pickle
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -49,11 +61,52 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write_atomically(path, lambda temporary: save_file(whole, temporary))
 
 
-def read_json(path: Path) -> Any:
-    """The JSON in `path`. Raises ValueError naming the file when it is missing or damaged."""
+DAMAGE = (
+    SafetensorError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, EOFError,
+    UnicodeDecodeError, json.JSONDecodeError, RecursionError,
+)  # fmt: skip
+"""What a file that is cut short, overwritten or of another kind makes readers raise."""
+
+Shape = TypeVar("Shape")
+
+
+@contextmanager
+def reading(path: Path, remedy: str) -> Iterator[None]:
+    """Within, `path` is read: what it raises when it is missing or damaged becomes one ValueError that ends in
+    `remedy`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete its folder and make it again") from error
+        raise ValueError(f"{path} is missing; {remedy}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} is damaged ({reason}); {remedy}") from error
+
+
+def read_json(
+    path: Path, expected: type[Shape] = dict, *, remedy: str = "delete its folder and make it again"
+) -> Shape:
+    """The JSON in `path`. Raises ValueError, naming the file and ending in `remedy`, when it is missing, damaged, or
+    holds something else than an `expected` (dict or list)."""
+    with reading(path, remedy):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, expected):
+        words = {dict: "an object", list: "a list", str: "text", type(None): "null"}
+        was, wanted = words.get(type(found), f"the value {found!r}"[:60]), words.get(expected, expected.__name__)
+        raise ValueError(f"{path} holds {was}, expected {wanted}; {remedy}")
+    return found
+
+
+def inside(folder: Path, name: object, what: str) -> Path:
+    """`folder / name` for a name out of a file. Raises ValueError unless it is a plain name, or a path of plain names,
+    that stays inside `folder`, links followed. `what`: the name's own name, for the message."""
+    plain = isinstance(name, str) and re.fullmatch(r"[\w.+=@,-]+(/[\w.+=@,-]+)*", name, re.ASCII)
+    if not plain or {".", ".."} & set(name.split("/")):
+        raise ValueError(
+            f"{what} is {name!r}; expected a plain name without .. or a leading /: it could leave {folder}"
+        )
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{what} is {name!r}, a link that leads out of {folder}; remove the link")
+    return folder / name
