@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -67,8 +67,6 @@ DAMAGE = (
 )  # fmt: skip
 """What a file that is cut short, overwritten or of another kind makes readers raise."""
 
-Shape = TypeVar("Shape")
-
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
@@ -85,9 +83,7 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         raise ValueError(f"{path} is damaged ({reason}); {remedy}") from error
 
 
-def read_json(
-    path: Path, expected: type[Shape] = dict, *, remedy: str = "delete its folder and make it again"
-) -> Shape:
+def read_json(path: Path, expected: type = dict, *, remedy: str = "delete its folder and make it again") -> Any:
     """The JSON in `path`. Raises ValueError, naming the file and ending in `remedy`, when it is missing, damaged, or
     holds something else than an `expected` (dict or list)."""
     with reading(path, remedy):
@@ -102,8 +98,12 @@ def read_json(
 def inside(folder: Path, name: object, what: str) -> Path:
     """`folder / name` for a name out of a file. Raises ValueError unless it is a plain name, or a path of plain names,
     that stays inside `folder`, links followed. `what`: the name's own name, for the message."""
-    plain = isinstance(name, str) and re.fullmatch(r"[\w.+=@,-]+(/[\w.+=@,-]+)*", name, re.ASCII)
-    if not plain or {".", ".."} & set(name.split("/")):
+    words = name.split("/") if isinstance(name, str) else [""]
+    if (
+        not isinstance(name, str)
+        or not all(re.fullmatch(r"[\w.+=@,-]+", w, re.ASCII) for w in words)
+        or {".", ".."} & {*words}
+    ):
         raise ValueError(
             f"{what} is {name!r}; expected a plain name without .. or a leading /: it could leave {folder}"
         )

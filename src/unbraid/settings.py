@@ -11,6 +11,7 @@ what is not could not be stored. An int is taken where a float is asked for; a b
 """
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -115,18 +116,13 @@ def bounds_of(hint: Any) -> tuple[Any, list[Any]]:
 
 
 def holds(value: int | float, bound: Any) -> bool:
-    match bound:
-        case Ge(ge=low):
-            return value >= low
-        case Gt(gt=low):
-            return value > low
-        case Le(le=high):
-            return value <= high
-        case Lt(lt=high):
-            return value < high
-        case MultipleOf(multiple_of=step):
-            return value % step == 0
-    raise TypeError(f"{bound} is no bound")
+    name, word = WORDS[type(bound)]
+    limit = getattr(bound, name)
+    tests = {
+        "at least": value >= limit, "above": value > limit, "at most": value <= limit, "below": value < limit,
+        "a multiple of": word == "a multiple of" and value % limit == 0,
+    }  # fmt: skip
+    return tests[word]
 
 
 def in_words(bounds: list[Any]) -> str:
@@ -148,7 +144,7 @@ def described(hint: Any) -> str:
     elif args and not isinstance(inner, type) and get_origin(inner) not in (dict, list, Mapping):
         words = [repr(a) if isinstance(a, str | int) else described(a) for a in args]
         text = " or ".join(words)
-    elif isinstance(get_origin(inner), type) and issubclass(get_origin(inner), Mapping):
+    elif inspect.isclass(origin := get_origin(inner)) and issubclass(origin, Mapping):
         text = f"a mapping from names to {described(args[-1])}"
     else:
         text = f"a {getattr(inner, '__name__', inner)}"
