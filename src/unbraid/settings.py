@@ -13,7 +13,8 @@ what is not could not be stored. An int is taken where a float is asked for; a b
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
@@ -29,13 +30,14 @@ Share = Annotated[float, Ge(0), Le(1)]
 """A share of something: 0 and 1 can be."""
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 
-WORDS: Mapping[type, tuple[str, str]] = {
-    Ge: ("ge", "at least"),
-    Gt: ("gt", "above"),
-    Le: ("le", "at most"),
-    Lt: ("lt", "below"),
-    MultipleOf: ("multiple_of", "a multiple of"),
+BOUNDS: Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
+    Ge: ("ge", "at least", operator.ge),
+    Gt: ("gt", "above", operator.gt),
+    Le: ("le", "at most", operator.le),
+    Lt: ("lt", "below", operator.lt),
+    MultipleOf: ("multiple_of", "a multiple of", lambda value, step: value % step == 0),
 }
+"""Of each kind of bound: the field that holds its limit, how an error says it, and its test."""
 
 
 class Settings:
@@ -112,22 +114,17 @@ def bounds_of(hint: Any) -> tuple[Any, list[Any]]:
         return hint, []
     inner, *extras = get_args(hint)
     flat = [part for extra in extras for part in (extra if isinstance(extra, GroupedMetadata) else [extra])]
-    return inner, [part for part in flat if type(part) in WORDS]
+    return inner, [part for part in flat if type(part) in BOUNDS]
 
 
 def holds(value: int | float, bound: Any) -> bool:
-    name, word = WORDS[type(bound)]
-    limit = getattr(bound, name)
-    tests = {
-        "at least": value >= limit, "above": value > limit, "at most": value <= limit, "below": value < limit,
-        "a multiple of": word == "a multiple of" and value % limit == 0,
-    }  # fmt: skip
-    return tests[word]
+    limit, _, test = BOUNDS[type(bound)]
+    return test(value, getattr(bound, limit))
 
 
 def in_words(bounds: list[Any]) -> str:
     """ "at least 0 and below 1"."""
-    return " and ".join(f"{word} {getattr(b, name):g}" for b in bounds for name, word in [WORDS[type(b)]])
+    return " and ".join(f"{word} {getattr(b, name):g}" for b in bounds for name, word, _ in [BOUNDS[type(b)]])
 
 
 def described(hint: Any) -> str:
