@@ -70,6 +70,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.set_defaults(run=lambda options, rest: version_or_help(parser, options), command="")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    trust = ("--trust-remote-code",)
+    trusting: dict[str, Any] = {"action": "store_true", "help": "run Python code that comes with the model"}
 
     def command(
         name: str, run: Callable[..., int], text: str, *, overridable: bool = False, first: tuple[str, str] = ("", "")
@@ -98,6 +100,7 @@ def arguments() -> argparse.ArgumentParser:
                 "--dictionary.activation", dest="activation", default="", metavar="NAME",
                 help="of an experiment: another activation, e.g. JumpReLU; its fields are flags then",
             )  # fmt: skip
+            sub.add_argument(*trust, **trusting)
         sub.add_argument("--package", action="append", default=[], help="also look in this package of yours")
         return sub
 
@@ -131,6 +134,7 @@ def arguments() -> argparse.ArgumentParser:
     scored.add_argument("runs", nargs="+", type=Path, help="run folders")
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
+    scored.add_argument(*trust, **trusting)
     scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
     scored.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; SAEBench: 1)")
     saebench_arguments(scored.add_argument_group("--suite saebench"))
@@ -162,6 +166,7 @@ def arguments() -> argparse.ArgumentParser:
     )  # fmt: skip
     steered.add_argument("--tokens", type=int, default=30, help="how many to write (default: 30)")
     steered.add_argument("--top", type=int, default=8, help="changed next tokens shown (default: 8)")
+    steered.add_argument(*trust, **trusting)
     export = command("export", run_export, "copy a run's dictionary into a folder for another library")
     export.add_argument("run_folder", type=Path, help="a run folder")
     export.add_argument("--out", type=Path, required=True, help="the new folder; an existing one is never overwritten")
@@ -229,6 +234,11 @@ def packages(options: argparse.Namespace) -> tuple[str, ...]:
     return (*OWN_PACKAGES, *options.package)
 
 
+def permissions(options: argparse.Namespace) -> tuple[str, ...]:
+    """What this call allows that no file may allow itself."""
+    return ("trust_remote_code",) if options.trust_remote_code else ()
+
+
 def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Study":
     """The named experiment with added terms and overridden fields."""
     import tyro
@@ -251,6 +261,7 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     description = f"{catalog.headline(catalog.experiments(packages(options))[options.name.replace('-', '_')])}"
     # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
     config = (tyro.conf.AvoidSubcommands,)
+    rest = [*rest, *(f"--source.{name.replace('_', '-')}" for name in permissions(options))]
     return tyro.cli(type(named), default=named, args=rest, prog=prog, description=description, config=config)
 
 
@@ -477,7 +488,7 @@ def progress() -> Iterator[Callable[[str, str, int, int], None]]:
 
 def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.failure import failure
-    from unbraid.run import Run, finished
+    from unbraid.run import finished
 
     use_threads(options.threads)
     folders = run_folders(options.runs)
@@ -490,8 +501,14 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
     if options.plan and options.suite != "saebench":
         raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
     if options.suite == "saebench":
-        return run_saebench([Run.open(path, packages(options)) for path in done], options, options.evals)
-    return score_all([Run.open(path, packages(options)) for path in done], options, options.evals)
+        return run_saebench([open_run(path, options) for path in done], options, options.evals)
+    return score_all([open_run(path, options) for path in done], options, options.evals)
+
+
+def open_run(path: Path, options: argparse.Namespace) -> "Run":
+    from unbraid.run import Run
+
+    return Run.open(path, packages(options), permissions(options))
 
 
 def saebench_environment(options: argparse.Namespace, *, make: bool = True) -> Any:
@@ -689,10 +706,9 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from unbraid.run import Run
     from unbraid.steering import steer
 
-    run = Run.open(options.run_folder, packages(options))
+    run = open_run(options.run_folder, options)
     found = steer(
         run, options.latent, options.prompt, scale=options.scale, unit=options.unit, tokens=options.tokens,
         top=options.top,
@@ -720,7 +736,7 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
 
 def run_study(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.report import scores_json, write_report
-    from unbraid.run import Run, finished
+    from unbraid.run import finished
     from unbraid.saebench import offers
 
     experiments = experiments_of(resolved(options, rest), options.only)
@@ -738,7 +754,7 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
         return trained
     options.force = False
     # One core each: half of the runs here, half in another process; our evals, then SAEBench's.
-    runs = [Run.open(folder, packages(options)) for folder in folders[::2]]
+    runs = [open_run(folder, options) for folder in folders[::2]]
     with beside(scoring_commands(folders[1::2], options, benched=benched)) as other:
         failed = score_all(runs, options, options.evals)
         if benched:
@@ -756,6 +772,7 @@ def scoring_commands(folders: Sequence[Path], options: argparse.Namespace, *, be
         return []
     common = [sys.executable, "-m", "unbraid.cli", "eval", *map(str, folders), "--threads", str(options.threads)]
     common += [word for package in options.package for word in ("--package", package)]
+    common += [f"--{name.replace('_', '-')}" for name in permissions(options)]
     own = [*common, *(["--evals", *options.evals] if options.evals else [])]
     if not benched:
         return [own]

@@ -2,6 +2,10 @@
 
 Every dataclass is written with its class path, `"type": "unbraid.terms.l1:L1"`, and read back by importing it.
 Only the packages the caller names are ever imported, and nothing but dataclasses is ever built.
+
+Two kinds of field stay out of the JSON. One that a later version `added` is left out while it has its default, so that
+experiments written before keep their fingerprints. A `permission` is never written and never read: whoever runs gives
+it, each time, and no file can.
 """
 
 import dataclasses
@@ -13,13 +17,31 @@ from collections.abc import Mapping
 from typing import Any
 
 OWN_PACKAGES = ("unbraid",)
+ADDED, PERMISSION = "added", "permission"
+
+
+def added(default: Any) -> Any:
+    """The default of a field that was not there from the start. It must stay what it is: files leave it out."""
+    return dataclasses.field(default=default, metadata={ADDED: True})
+
+
+def permission() -> Any:
+    """The default, False, of a field that allows something to whoever runs this, and says nothing of the experiment."""
+    return dataclasses.field(default=False, compare=False, metadata={PERMISSION: True})
+
+
+def written(value: Any, field: "dataclasses.Field[Any]") -> bool:
+    """Whether a field of `value` is part of its JSON."""
+    if PERMISSION in field.metadata:
+        return False
+    return ADDED not in field.metadata or getattr(value, field.name) != field.default
 
 
 def to_json(value: Any) -> Any:
     """`value` as plain JSON data. Raises TypeError for anything that is not configuration."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if written(value, f)}
         return {"type": f"{cls.__module__}:{cls.__qualname__}", **fields}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
@@ -30,17 +52,25 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"{value!r} is not configuration: use dataclasses, mappings, tuples, numbers and text")
 
 
-def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> Any:
-    """The inverse of `to_json`. Raises ValueError for a class outside `packages`, and for unknown or missing fields."""
+def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> Any:
+    """The inverse of `to_json`, with `permissions` given. Raises ValueError for a class outside `packages`, for unknown
+    or missing fields, and for a permission that the data gives itself."""
     if isinstance(data, list):
-        return tuple(from_json(item, packages=packages) for item in data)
+        return tuple(from_json(item, packages=packages, permissions=permissions) for item in data)
     if not isinstance(data, dict):
         return data
+    inner = {k: from_json(v, packages=packages, permissions=permissions) for k, v in data.items() if k != "type"}
     if "type" not in data:
-        return {key: from_json(item, packages=packages) for key, item in data.items()}
+        return inner
     cls = resolve(data["type"], packages=packages)
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    given = {key: from_json(item, packages=packages) for key, item in data.items() if key != "type"}
+    allowed = {n for n, f in fields.items() if PERMISSION in f.metadata}
+    if taken := sorted(allowed & set(inner)):
+        raise ValueError(
+            f"{taken[0]} of {data['type']} is no setting that a file can give: remove it there, and allow it when you "
+            f"run, with --{taken[0].replace('_', '-')}"
+        )
+    given = {**inner, **dict.fromkeys(allowed & set(permissions), True)}
     unknown = sorted(set(given) - set(fields))
     required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     missing = sorted(required - set(given))

@@ -36,7 +36,7 @@ from unbraid.imported import Imported
 from unbraid.normaliser import Normaliser
 from unbraid.source import Source
 
-_sources: dict[Source, Source] = {}
+_sources: dict[tuple[Source, tuple[str, ...]], Source] = {}
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,25 @@ class Run:
     path: Path
     packages: tuple[str, ...] = OWN_PACKAGES
     """Packages whose classes experiment.json may name."""
+    permissions: tuple[str, ...] = ()
+    """What is allowed that no file may allow itself (`config.permission`)."""
 
     @classmethod
-    def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> "Run":
+    def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> "Run":
         """Raises ValueError when there is no finished run at `path`, or its experiment is of another version."""
         if not (path / "experiment.json").is_file():
             raise ValueError(f"{path} is not a run folder (no experiment.json)")
         if not finished(path):
             reason = failure(path) or "is not finished: train it to the end with --resume"
             raise ValueError(f"{path} {reason}")
-        run = cls(path, packages)
+        run = cls(path, packages, permissions)
         _ = run.experiment
         return run
 
     @cached_property
     def experiment(self) -> Experiment:
-        experiment = from_json(read_json(self.path / "experiment.json"), packages=self.packages)
+        data = read_json(self.path / "experiment.json")
+        experiment = from_json(data, packages=self.packages, permissions=self.permissions)
         if not isinstance(experiment, Experiment):
             raise ValueError(f"{self.path}/experiment.json does not hold an Experiment")
         return experiment
@@ -69,11 +72,12 @@ class Run:
     @property
     def source(self) -> Source:
         """The source trained on; one object for all runs that share it, so that a model is loaded once."""
-        return _sources.setdefault(self.experiment.source, self.experiment.source)
+        return _sources.setdefault((self.experiment.source, self.permissions), self.experiment.source)
 
     def beside(self) -> list["Run"]:
         """The other finished runs in the same folder that were trained on the same source, by name."""
-        others = (Run(path, self.packages) for path in sorted(self.path.parent.iterdir()) if path != self.path)
+        paths = (path for path in sorted(self.path.parent.iterdir()) if path != self.path)
+        others = (Run(path, self.packages, self.permissions) for path in paths)
         return [
             run
             for run in others

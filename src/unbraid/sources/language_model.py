@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from unbraid import seeding
 from unbraid import text as texts
+from unbraid.config import permission
 from unbraid.language.pairs import VARIABLES
 from unbraid.language.pairs import pairs as language_pairs
 from unbraid.language.truth import LanguageTruth, Reading
@@ -230,12 +231,12 @@ def check_replay(acts: Tensor, base: Tensor, tail: Tail) -> None:
 
 
 @lru_cache(maxsize=2)
-def load_model(model: str, revision: str, dtype: str, device: str) -> nn.Module:
+def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_code: bool = False) -> nn.Module:
     """The model, for inference. Shared by all sources that name it the same way."""
     from transformers import AutoModelForCausalLM
 
     load = partial(AutoModelForCausalLM.from_pretrained, revision=revision, dtype=getattr(torch, dtype))
-    return _from_hub(load, model, "weights").to(device).eval().requires_grad_(False)
+    return _from_hub(load, model, "weights", trust_remote_code).to(device).eval().requires_grad_(False)
 
 
 def located(model: str) -> str:
@@ -243,19 +244,33 @@ def located(model: str) -> str:
     return str(Path(__file__).parent.parent / "language" / "model") if model == EMBEDDED else model
 
 
-def _from_hub(load: Callable[[str], Any], model: str, what: str) -> Any:
-    """`load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model."""
+def _from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code: bool) -> Any:
+    """`load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model, when it needs code
+    of its own that is not trusted, and when trusted code fails."""
     model = located(model)
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise ValueError(f"there is no model folder at {model!r}; check --source.model")
     try:
-        return load(model)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"cannot load the {what} of model {model!r} ({reason}); "
-            "check --source.model, or download it where there is a network"
-        ) from error
+        # Said in every call: unsaid, transformers asks on the standard input.
+        return load(model, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        fault = _fault(error, trust_remote_code)
+        if not fault:
+            raise
+        raise ValueError(f"cannot load the {what} of model {model!r}: {fault}") from error
+
+
+def _fault(error: Exception, trust_remote_code: bool) -> str:
+    """Why loading failed, and the remedy; empty for what is no user's doing."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, OSError):
+        return f"{reason}; check --source.model, or download it where there is a network"
+    if isinstance(error, ValueError) and "trust_remote_code" in str(error) and not trust_remote_code:
+        return (
+            "it brings code of its own, which is not run unasked; read it and, if you trust it, allow it with "
+            "--trust-remote-code (in Python: trust_remote_code=True)"
+        )
+    return f"the code that it brings fails with {type(error).__name__}: {reason}" if trust_remote_code else ""
 
 
 # ---- the source --------------------------------------------------------------------------------------------
@@ -307,6 +322,9 @@ class LanguageModel(Source):
     pairs: str = ""
     """A .jsonl file of minimal pairs of your own, {"base": "…", "changed": "…"} a line, read at their last tokens; for
     terms that read counterfactuals. The synthetic language has its own."""
+    trust_remote_code: bool = permission()
+    """Run Python code that comes with the model, for architectures that transformers does not have. Never stored: eval
+    and steer ask for --trust-remote-code again."""
 
     def __post_init__(self) -> None:
         if self.site not in get_args(Site):
@@ -384,7 +402,8 @@ class LanguageModel(Source):
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return _from_hub(partial(AutoTokenizer.from_pretrained, revision=self.revision), self.model, "tokenizer")
+        load = partial(AutoTokenizer.from_pretrained, revision=self.revision)
+        return _from_hub(load, self.model, "tokenizer", self.trust_remote_code)
 
     def windows(self, count: int, *, split: Split, seed: int) -> Windows:
         """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
@@ -495,7 +514,7 @@ class LanguageModel(Source):
         from transformers import AutoConfig
 
         load = partial(AutoConfig.from_pretrained, revision=self.revision)
-        return _from_hub(load, self.model, "configuration").get_text_config()
+        return _from_hub(load, self.model, "configuration", self.trust_remote_code).get_text_config()
 
     @property
     def _device(self) -> torch.device:
@@ -505,7 +524,7 @@ class LanguageModel(Source):
 
     @property
     def _model(self) -> nn.Module:
-        return load_model(self.model, self.revision, self.dtype, str(self._device))
+        return load_model(self.model, self.revision, self.dtype, str(self._device), self.trust_remote_code)
 
     @cached_property
     def _tap(self) -> Tap:
