@@ -21,9 +21,10 @@ from unbraid.report import collect, write_report
 from unbraid.run import Run
 from unbraid.source import held_out
 from unbraid.sources.cached import Cached, write_cache
-from unbraid.sources.language_model import LanguageModel, Site
+from unbraid.sources.language_model import LanguageModel
 from unbraid.sweep import Study
 from unbraid.train import train
+from unbraid.transformer.sites import Site
 
 
 def study(source: LanguageModel | Cached, *, l0: int = 4, d_sae: int = 48, tokens: int = 1920) -> list[Experiment]:

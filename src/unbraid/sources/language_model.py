@@ -1,22 +1,20 @@
 """Activations of any Hugging Face causal language model, and the layers after them.
 
-The model is read through forward hooks and never changed: no folding, no wrapping, no weights touched. The downstream
-map replays the model's own blocks with the very arguments (masks, rotary angles) they got in the base forward pass.
+The model is read through forward hooks and never changed (`unbraid.transformer`).
 """
 
 import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid import seeding
@@ -28,204 +26,13 @@ from unbraid.language.truth import LanguageTruth, Reading
 from unbraid.source import Batch, Block, Contexts, Counterfactuals, Source, Split, check_finite
 from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
 from unbraid.text_pairs import read_pairs
+from unbraid.transformer.blocks import block_at, blocks
+from unbraid.transformer.downstream import capture, check_replay
+from unbraid.transformer.hooks import Tap, forward, read
+from unbraid.transformer.sites import Site, tap
 from unbraid.truth import NoTruth, Truth
 
 EMBEDDED = "embedded"
-Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
-
-BLOCK_LISTS = (
-    "model.layers",  # Llama, Qwen, Gemma, Mistral, OLMo, Phi, BitNet, …
-    "transformer.h",  # GPT-2, GPT-J, GPT-Neo, Bloom
-    "gpt_neox.layers",  # Pythia
-    "model.decoder.layers",  # OPT
-    "model.language_model.layers",  # text half of multimodal models
-)
-# What a block adds to the residual stream. Where a norm follows the sublayer (Gemma 2 and 3, OLMo 2, GLM 4), it is the
-# norm's output, which is also what TransformerLens calls hook_mlp_out and hook_attn_out.
-SUBLAYERS = {
-    "mlp_out": ("post_feedforward_layernorm", "post_mlp_layernorm", "mlp"),
-    "attn_out": ("post_self_attn_layernorm", "post_attention_layernorm", "self_attn", "attn", "attention"),
-}
-
-
-# ---- reading and replacing activations of a model ----------------------------------------------------------
-
-
-class _Stop(Exception):
-    """Ends a forward pass once everything asked for has been seen."""
-
-
-@dataclass(frozen=True)
-class Tap:
-    """One place in a model: what a module gives, or what it gets."""
-
-    module: nn.Module
-    name: str
-    """Its Hugging Face path: model.layers.3"""
-    of_input: bool = False
-
-    @contextmanager
-    def hooked(self, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-        """While open, `see` is called with the activations; what it returns, if anything, replaces them."""
-
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden, rest, named = _split(args, kwargs)
-            new = see(hidden)
-            return None if new is None else ((new, *rest), named)
-
-        def after(_: nn.Module, __: Any, output: Any) -> Any:
-            new = see(_first(output))
-            if new is None:
-                return None
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        if self.of_input:
-            handle = self.module.register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            handle = self.module.register_forward_hook(after)
-        with handle:
-            yield
-
-
-def _split(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """(hidden states, other positional arguments, other keyword arguments) of a call to a block."""
-    if args:
-        return args[0], args[1:], dict(kwargs)
-    return kwargs["hidden_states"], (), {k: v for k, v in kwargs.items() if k != "hidden_states"}
-
-
-def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The model's transformer blocks and their path. Raises ValueError naming what there is when they are not found."""
-    for path in BLOCK_LISTS:
-        with suppress(AttributeError):
-            found = model.get_submodule(path)
-            if isinstance(found, nn.ModuleList):
-                return path, found
-    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    raise ValueError(
-        f"cannot tell where {type(model).__name__} keeps its blocks: looked for {list(BLOCK_LISTS)}, found {lists}; "
-        "add its path to BLOCK_LISTS in unbraid/sources/language_model.py"
-    )
-
-
-def block_at(model: nn.Module, layer: int) -> tuple[str, nn.Module]:
-    path, found = blocks(model)
-    if not 0 <= layer < len(found):
-        raise ValueError(f"layer {layer} does not exist: the model has {len(found)} blocks, 0 to {len(found) - 1}")
-    return f"{path}.{layer}", found[layer]
-
-
-def tap(model: nn.Module, layer: int, site: Site) -> Tap:
-    """Where `site` of block `layer` is. Raises ValueError when this model has no such place."""
-    path, block = block_at(model, layer)
-    if site in ("resid_pre", "resid_post"):
-        return Tap(block, path, of_input=site == "resid_pre")
-    children = dict(block.named_children())
-    candidates = [name for name in SUBLAYERS[site] if name in children]
-    if "post_feedforward_layernorm" not in children:
-        # Elsewhere (Llama, GPT-NeoX, …) this is the norm before the MLP.
-        candidates = [name for name in candidates if name != "post_attention_layernorm"]
-    if not candidates:
-        raise ValueError(
-            f"{type(model).__name__} has no {site}: its blocks hold {sorted(children)}; use --source.site resid_post"
-        )
-    return Tap(children[candidates[0]], f"{path}.{candidates[0]}")
-
-
-def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]) -> Any:
-    """The model's own forward pass. Positions count from the first token read, wherever the padding is."""
-    inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": attention.long()}
-    if not bool(attention[:, 0].all()):
-        inputs["position_ids"] = (attention.long().cumsum(1) - 1).clamp(min=0)
-    return model(**inputs, use_cache=False)
-
-
-@torch.no_grad()
-def read(
-    model: nn.Module, place: Tap, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
-) -> Float[Tensor, "seq pos d_in"]:
-    """Activations at one place; the forward pass ends there."""
-    found: list[Tensor] = []
-
-    def see(hidden: Tensor) -> None:
-        found.append(hidden)
-        raise _Stop
-
-    with place.hooked(see), suppress(_Stop):
-        forward(model, ids, attention)
-    return found[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Tail:
-    """Consecutive blocks with the arguments they got in one forward pass: a function of the activations alone."""
-
-    calls: tuple[tuple[nn.Module, tuple[Any, ...], dict[str, Any]], ...]
-    sequences: int
-    dtype: torch.dtype
-
-    def __call__(self, acts: Float[Tensor, "*fold seq pos d_in"]) -> Float[Tensor, "*fold seq pos d_out"]:
-        copies = acts.shape[:-3].numel()
-        hidden = acts.reshape(-1, *acts.shape[-2:]).to(self.dtype)
-        for block, args, kwargs in self.calls:
-            hidden = _first(block(hidden, *self._repeat(args, copies), **self._repeat(kwargs, copies)))
-        return hidden.reshape(*acts.shape[:-1], hidden.shape[-1]).to(acts.dtype)
-
-    def _repeat(self, value: Any, copies: int) -> Any:
-        """Arguments with one entry a sequence (masks, positions), repeated for each folded copy."""
-        if isinstance(value, Tensor) and value.ndim >= 2 and value.shape[0] == self.sequences:
-            return value.repeat(copies, *[1] * (value.ndim - 1))
-        if isinstance(value, tuple | list):
-            return type(value)(self._repeat(item, copies) for item in value)
-        if isinstance(value, dict):
-            return {key: self._repeat(item, copies) for key, item in value.items()}
-        return value
-
-
-@torch.no_grad()
-def capture(
-    model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
-) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], Tail]:
-    """What enters block `first`, what leaves block `last`, and the map between them, from one forward pass."""
-    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = []
-    entered: list[Tensor] = []
-
-    def before(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden, rest, named = _split(args, kwargs)
-        entered.append(hidden)
-        calls.append((block, rest, named))
-
-    def after(_: nn.Module, __: Any, output: Any) -> None:
-        entered.append(_first(output))
-        raise _Stop
-
-    modules = [block_at(model, layer)[1] for layer in range(first, last + 1)]
-    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
-    handles.append(modules[-1].register_forward_hook(after))
-    try:
-        with suppress(_Stop):
-            forward(model, ids, attention)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return entered[0], entered[-1], Tail(tuple(calls), ids.shape[0], entered[0].dtype)
-
-
-def check_replay(acts: Tensor, base: Tensor, tail: Tail) -> None:
-    """Raise ValueError when the blocks, run on their own, do not give what the model gave."""
-    with torch.no_grad():
-        twice = tail(torch.stack([acts, acts]))
-    error = float((twice - base).abs().max())
-    if not error <= 1e-3 * float(base.abs().max()):
-        raise ValueError(
-            f"the blocks of this model give another output on their own (off by {error:.3g}): something happens "
-            "between them, so its downstream map cannot be had; use terms that need none"
-        )
-
 
 # ---- loading -----------------------------------------------------------------------------------------------
 

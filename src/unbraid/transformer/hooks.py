@@ -1,0 +1,104 @@
+"""Forward hooks: reading and replacing what passes one place of a model, which is never changed.
+
+No folding, no wrapping, no weights touched.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+class Stop(Exception):
+    """Ends a forward pass once everything asked for has been seen."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One place in a model: what a module gives, or what it gets."""
+
+    module: nn.Module
+    name: str
+    """Its Hugging Face path: model.layers.3"""
+    of_input: bool = False
+    flat: bool = False
+    """Whether what passes has sequences laid end to end [seq * pos, d_in], as in OPT's MLP."""
+    block: nn.Module | None = None
+    """The block it lies in; where `flat`, its input tells how many sequences there are."""
+
+    @contextmanager
+    def hooked(self, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+        """While open, `see` is called with the activations; what it returns, if anything, replaces them."""
+        entered: list[torch.Size] = []
+
+        def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entered[:] = [split(block, args, kwargs)[0].shape]
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, rest, named = split(module, args, kwargs)
+            new = see(hidden)
+            return None if new is None else ((new, *rest), named)
+
+        def after(_: nn.Module, __: Any, output: Any) -> Any:
+            found = hidden_of(output)
+            new = see(found.view(entered[0]) if self.flat else found)
+            if new is None:
+                return None
+            new = new.view(found.shape)
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        handles = []
+        if self.flat and self.block is not None:
+            handles.append(self.block.register_forward_pre_hook(enter, with_kwargs=True))
+        if self.of_input:
+            handles.append(self.module.register_forward_pre_hook(before, with_kwargs=True))
+        else:
+            handles.append(self.module.register_forward_hook(after))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def split(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """(hidden states, other positional arguments, other keyword arguments) of a call to a block."""
+    if args:
+        return args[0], args[1:], dict(kwargs)
+    name = "hidden_states" if "hidden_states" in kwargs else next(iter(inspect.signature(module.forward).parameters))
+    return kwargs[name], (), {k: v for k, v in kwargs.items() if k != name}
+
+
+def hidden_of(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **asked: bool) -> Any:
+    """The model's own forward pass. Positions count from the first token read, wherever the padding is."""
+    inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": attention.long()}
+    if not bool(attention[:, 0].all()):
+        inputs["position_ids"] = (attention.long().cumsum(1) - 1).clamp(min=0)
+    return model(**inputs, use_cache=False, **asked)
+
+
+@torch.no_grad()
+def read(
+    model: nn.Module, place: Tap, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> Float[Tensor, "seq pos d_in"]:
+    """Activations at one place; the forward pass ends there."""
+    found: list[Tensor] = []
+
+    def see(hidden: Tensor) -> None:
+        found.append(hidden)
+        raise Stop
+
+    with place.hooked(see), suppress(Stop):
+        forward(model, ids, attention)
+    return found[0]
