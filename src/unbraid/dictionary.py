@@ -10,8 +10,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
 from unbraid.gated import Gated
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.retraction import orthonormalise_blocks
-from unbraid.source import Source
+from unbraid.source import Source, check_finite
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
@@ -81,19 +82,39 @@ class Dictionary(nn.Module):
 
         return Chunks(len(x), self.d_sae, rows, compute)
 
-    def encode(self, x: Acts, path: Path = "auto") -> Codes:
-        """Codes of x. "auto" takes the sparse path while few latents are active, else the dense one. Raises ValueError
-        when x is not [batch, d_in]."""
-        if x.ndim != 2 or x.shape[1] != self.d_in:
-            raise ValueError(f"expected activations [batch, {self.d_in}], got {list(x.shape)}")
+    def encode(self, x: Any, path: Path = "auto") -> Codes:
+        """Codes of x, a tensor or NumPy array [batch, d_in] of real numbers, in the weights' precision. "auto" takes
+        the sparse path while few latents are active, else the dense one. Raises ValueError when x is of another kind,
+        shape or device, or holds NaN or infinity."""
+        return self.codes(self._rows(x), path)
+
+    def codes(self, x: Acts, path: Path = "auto") -> Codes:
+        """`encode` without its checks, for rows that are known to be finite: what training calls at every step."""
         if isinstance(self.activation, MatchingPursuit):
             return self.activation.pursue(x - self.b_dec, self.W_dec, sparse={"auto": None}.get(path, path == "sparse"))
         return self.activation.finish(self._gated(x, path), dict(self.named_parameters()))
 
+    def _rows(self, x: Any) -> Acts:
+        """x as rows that the encoder takes as they are. Raises ValueError for what it cannot take."""
+        given = as_tensor(x)
+        if given.ndim != 2 or given.shape[1] != self.d_in:
+            shape = list(given.shape)
+            way = ""
+            if given.ndim != 2 and shape[-1:] == [self.d_in]:
+                way = "; give x[None]" if given.ndim == 1 else "; give x.flatten(0, -2), and shape what comes back"
+            raise ValueError(f"expected activations [batch, {self.d_in}], got {shape}{way}")
+        if given.device != self.W_dec.device:
+            raise ValueError(
+                f"activations are on {given.device}, the dictionary on {self.W_dec.device}; move one .to()"
+            )
+        rows = given.to(self.W_dec.dtype)
+        check_finite(rows, f"as {str(rows.dtype).removeprefix('torch.')}, given to encode")
+        return rows
+
     def _gated(self, x: Acts, path: Path) -> Codes:
         """Codes as the activation selects and gates them."""
         selected = None
-        if path != "dense":
+        if path != "dense" and len(x):  # of no rows both forms are empty
             with torch.no_grad():
                 limit = DENSE_ABOVE if path == "auto" else float("inf")
                 selected = self.activation.select(self.chunks(x), self.threshold, limit)
@@ -114,11 +135,28 @@ class Dictionary(nn.Module):
         product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
         return product.to(x.dtype) + self.b_enc
 
-    def decode(self, z: Codes) -> Acts:
+    def decode(self, z: Codes | Any) -> Acts:
+        """Reconstructions [batch, d_in]. Raises ValueError for what are no codes of this dictionary's latents."""
+        if not isinstance(z, Codes):
+            raise ValueError(
+                f"decode takes what encode returns, got {kind_of(z)}; DenseCodes(z, z) of a dense tensor z"
+            )
+        if z.d_sae != self.d_sae:
+            raise ValueError(f"these codes are of {z.d_sae} latents, the dictionary has {self.d_sae}")
+        if (z.values.dtype, z.values.device) != (self.W_dec.dtype, self.W_dec.device):
+            raise ValueError(
+                f"these codes are {z.values.dtype} on {z.values.device}, the dictionary is {self.W_dec.dtype} on "
+                f"{self.W_dec.device}; encode with this dictionary, or move it"
+            )
         return z.decode(self.W_dec) + self.b_dec
 
-    def forward(self, x: Acts) -> Acts:
-        return self.decode(self.encode(x))
+    def forward(self, x: Any) -> Float[Tensor, "*fold d_in"]:
+        """Reconstructions of x [..., d_in], in its shape; for the rest as `encode`."""
+        given = as_tensor(x)
+        if given.ndim < 1:
+            raise ValueError(f"expected activations [..., {self.d_in}], got a single number")
+        rows = given if given.ndim == 2 else given.reshape(-1, given.shape[-1])
+        return self.decode(self.encode(rows)).view(*given.shape[:-1], self.d_in)
 
     @torch.no_grad()
     def project_gradient(self) -> None:
@@ -143,6 +181,24 @@ class Dictionary(nn.Module):
         if self.activation.tied:
             self.W_enc.copy_(self.W_dec.T)
             self.b_enc.zero_()
+
+
+def as_tensor(x: Any) -> Tensor:
+    """A tensor of real numbers as it is, a NumPy array as one. Raises ValueError for all else."""
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "fiub":
+            raise ValueError(f"expected activations of real numbers, got an array of {x.dtype}")
+        # As float64 unless float32, so that NumPy's own kinds, byte orders and strides need no case each.
+        return torch.from_numpy(np.array(x, dtype=np.float32 if x.dtype == np.float32 else np.float64, order="C"))
+    if not isinstance(x, Tensor):
+        raise ValueError(f"expected activations as a tensor or NumPy array, got {kind_of(x)}; torch.tensor() makes one")
+    if x.is_complex() or x.layout != torch.strided:
+        raise ValueError(f"expected activations as a dense tensor of real numbers, got {x.dtype} ({x.layout})")
+    return x
+
+
+def kind_of(x: object) -> str:
+    return f"a {type(x).__name__}"
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ class Learner:
         gradient that is not finite; the parameters are then as before the step."""
         objective, training, seed = self.experiment.objective, self.experiment.training, self.experiment.seed
         x = self.normaliser(batch.x)
-        z = self.dictionary.encode(x)
+        z = self.dictionary.codes(x)
         step = Step(
             x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=supply.contexts, progress=index / self.steps,
             dead=self.since_fired >= training.dead_after, rng=torch.Generator(),
@@ -119,7 +119,7 @@ class Learner:
         try:
             self._update(index)
         except BadGradient as error:
-            fresh = replace(step, z=self.dictionary.encode(x), shared={})
+            fresh = replace(step, z=self.dictionary.codes(x), shared={})
             names = culprits(objective, fresh, index, streams=streams, memory=self.memory)
             of = f", from {names}" if names else ", though each term's alone is"
             raise ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight") from error
