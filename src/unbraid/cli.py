@@ -52,8 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(argv)
     if rest and not getattr(options, "overridable", False):
         parser.error(f"unknown arguments {rest}; see `unbraid {options.command} --help`")
+    from unbraid.notices import shown
+
     try:
-        return options.run(options, rest)
+        with shown():
+            return options.run(options, rest)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,6 @@
 """What a cohort will cost, before any work: tokens, disk, memory, time, and what the model will read."""
 
 import math
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from unbraid.checkpoint import KEPT
 from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.experiment import Experiment
+from unbraid.memory import free_memory
 from unbraid.source import Batch, Source, Stream
 from unbraid.sources.cached import row_bytes
 from unbraid.supply import Supply
@@ -148,12 +148,3 @@ def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> floa
             shared = sum(cost for other, cost in added.items() if every % other == 0)
             added[every] = max(0.0, seconds(every) - plain - shared)
     return plain + sum(cost / every for every, cost in added.items())
-
-
-def free_memory() -> int:
-    """Bytes the system can still give; what /proc says on Linux, else physical memory."""
-    try:
-        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from unbraid import seeding
 from unbraid.files import write_text
 from unbraid.source import Split
-from unbraid.text_documents import count_and_seed
+from unbraid.text_cutting import PARAGRAPHS, shorter
+from unbraid.text_cutting import merge_paragraphs as merge_paragraphs
+from unbraid.text_documents import Document, count_and_seed
 from unbraid.text_documents import documents as documents
 from unbraid.text_documents import is_language as is_language
 from unbraid.text_documents import is_sample as is_sample
 from unbraid.text_documents import is_stream as is_stream
-from unbraid.text_documents import merge_paragraphs as merge_paragraphs
 from unbraid.text_documents import stream as stream
+from unbraid.text_tokens import FEW, Ids, Tokenised, digest, encode, tokenise_all, warn_if_spelt
 
 SAMPLE_TOKENS = 512
 """Tokens of a sampled document at most (fewer where the model has fewer positions)."""
@@ -179,17 +181,14 @@ class Reader:
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
-    def tokenise(self, texts: Sequence[str]) -> list[Int[Tensor, " token"]]:
+    def tokenise(self, documents: Sequence[Document]) -> list[Int[Tensor, " token"]]:
         """Ids of each document, without special tokens. Raises ValueError when text and tokenizer do not match."""
-        found: list[Tensor] = []
-        for at in range(0, len(texts), 1000):
-            batch = list(texts[at : at + 1000])
-            encoded = self.tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)
-            found.extend(torch.tensor(ids, dtype=torch.int32) for ids in encoded["input_ids"])
-        self._check(torch.cat(found) if found else torch.empty(0, dtype=torch.int32))
-        return found
+        found = encode(self.tokenizer, documents)
+        self.check(found.flat)
+        return found.each()
 
-    def _check(self, ids: Int[Tensor, " token"]) -> None:
+    def check(self, ids: Int[Tensor, " token"]) -> None:
+        """Raise ValueError for ids of text that does not belong to this tokenizer and model."""
         if ids.numel() and int(ids.max()) >= self.vocabulary:
             raise ValueError(
                 f"the tokenizer gave id {int(ids.max()):,} but the model embeds {self.vocabulary:,} tokens; "
@@ -233,6 +232,12 @@ class Packed:
         tokens = torch.cat([torch.empty(0, dtype=torch.int32), *(ids for _, ids in found)])
         index = torch.tensor([document for document, _ in found], dtype=torch.long)
         lengths = torch.tensor([len(ids) for _, ids in found], dtype=torch.long)
+        return Packed.laid(Ids(tokens, lengths), index, reader)
+
+    @staticmethod
+    def laid(ids: Ids, index: Int[Tensor, " document"], reader: Reader) -> "Packed":
+        """Pack documents laid end to end; `index` says which each is."""
+        tokens, lengths = ids.flat, ids.lengths
         windows = (lengths + reader.chunk - 1) // reader.chunk
         rank = torch.repeat_interleave(windows)
         offset = (torch.arange(len(rank)) - _before(windows)[rank]) * reader.chunk
@@ -262,18 +267,25 @@ class Packed:
         low, high = index * size, (index + 1) * size
         parts = []
         for epoch in range(low // max(self.total, 1), min(epochs, math.ceil(high / max(self.total, 1)))):
-            order = self._order(epoch, seed)
-            starts = epoch * self.total + _before(self.kept[order])
+            order, starts = self._order(epoch, seed)
             parts.append(order[(starts >= low) & (starts < high)])
         found = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
         return found if len(found) else None
 
-    def _order(self, epoch: int, seed: int) -> Int[Tensor, " window"]:
-        """All windows, document by document, in the order of this epoch."""
-        order = torch.randperm(len(self.first), generator=seeding.stream(seed, f"documents/{epoch}"))
-        count = self.count[order]
-        skip = self.first[order] - _before(count)
-        return torch.repeat_interleave(skip, count) + torch.arange(len(self))
+    def _order(self, epoch: int, seed: int) -> tuple[Int[Tensor, " window"], Int[Tensor, " window"]]:
+        """All windows, document by document, in the order of this epoch, and the number of each one's first token."""
+        if (epoch, seed) not in self._orders:
+            documents = torch.randperm(len(self.first), generator=seeding.stream(seed, f"documents/{epoch}"))
+            count = self.count[documents]
+            skip = self.first[documents] - _before(count)
+            order = torch.repeat_interleave(skip, count) + torch.arange(len(self))
+            self._orders.clear()  # one epoch is read at a time
+            self._orders[epoch, seed] = order, epoch * self.total + _before(self.kept[order])
+        return self._orders[epoch, seed]
+
+    @cached_property
+    def _orders(self) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        return {}
 
 
 def _before(counts: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -300,27 +312,38 @@ class Corpus(ABC):
         """Kept tokens, counting epochs."""
 
 
-def split_of(document: str, eval_share: float) -> Split:
-    """The split a document belongs to, by its text alone."""
-    digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()
-    return "eval" if int.from_bytes(digest[:8], "big") < eval_share * 2**64 else "train"
+def split_of(document: Document, eval_share: float) -> Split:
+    """The split a document belongs to, by its content alone."""
+    return "eval" if digest(document) < eval_share * 2**64 else "train"
+
+
+def packed_splits(found: Tokenised, reader: Reader) -> dict[Split, Packed]:
+    """Both splits of a corpus. Raises ValueError when text and tokenizer do not match."""
+    reader.check(found.ids.flat)
+    chosen: dict[Split, Tensor] = {"train": ~found.held, "eval": found.held}
+    return {split: Packed.laid(found.of(rows), rows.nonzero()[:, 0], reader) for split, rows in chosen.items()}
 
 
 class Local(Corpus):
-    """A corpus held in memory, tokenised at once."""
+    """A corpus held in memory as token ids."""
 
-    def __init__(self, texts: Sequence[str], reader: Reader, *, eval_share: float, size: int, epochs: int):
+    def __init__(
+        self, documents: Callable[[], Iterable[Document]], reader: Reader, *, eval_share: float, size: int, epochs: int
+    ):
         self.size, self.epochs = size, epochs
-        tokenised = reader.tokenise(texts)
-        found: dict[Split, list[tuple[int, Tensor]]] = {"train": [], "eval": []}
-        for index, (document, ids) in enumerate(zip(texts, tokenised, strict=True)):
-            found[split_of(document, eval_share)].append((index, ids))
-        self.packed = {split: Packed.of(part, reader) for split, part in found.items()}
+        found = tokenise_all(documents(), reader.tokenizer, eval_share)
+        self.packed = packed_splits(found, reader)
+        short = any(packed.total < reader.chunk for packed in self.packed.values())
+        if eval_share and short and found.longest >= 2 * PARAGRAPHS:  # one book, say: its parts can stand apart
+            found = tokenise_all(shorter(documents()), reader.tokenizer, eval_share)
+            self.packed = packed_splits(found, reader)
         if not self.packed["train"].total:
+            alike = f", {found.different} of them different," if found.different < min(FEW, len(found.held)) else ""
             raise ValueError(
-                f"the corpus is too short: none of its {len(texts)} documents leaves a token to train on "
+                f"the corpus is too short: none of its {len(found.held)} documents{alike} leaves a token to train on "
                 f"(eval_share {eval_share}); give more text"
             )
+        warn_if_spelt(reader.tokenizer, found.ids.flat, found.characters)
 
     def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
         packed = self.packed[split]
@@ -338,7 +361,7 @@ class Streamed(Corpus):
     """A corpus read in the order it arrives. Going back means streaming again from the start."""
 
     def __init__(
-        self, open_: Callable[[], Iterator[str]], reader: Reader, *, eval_share: float, size: int, epochs: int
+        self, open_: Callable[[], Iterator[Document]], reader: Reader, *, eval_share: float, size: int, epochs: int
     ):
         self.open, self.reader, self.eval_share, self.size, self.epochs = open_, reader, eval_share, size, epochs
         self._at: dict[Split, tuple[int, Packed | None, Iterator[Packed]]] = {}

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.language import documents as language
+from unbraid.text_cutting import merge_paragraphs
 
-PARAGRAPHS = 2000
-"""Characters a document cut from a .txt file holds at least."""
+Document = str | list[int]
+"""Text, or token ids."""
 FORMS = (
     "a .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name, sample://1000, or language://1000"
 )
@@ -64,19 +65,6 @@ def count_and_seed(text: str, scheme: str) -> tuple[int, int]:
     if match is None or int(match[1]) == 0:
         raise ValueError(f"{text!r} does not say how many documents; write {scheme}://1000 or {scheme}://1000?seed=1")
     return int(match[1]), int(match[2] or 0)
-
-
-def merge_paragraphs(text: str, least: int = PARAGRAPHS) -> list[str]:
-    """Blank-line-separated paragraphs, joined until each document holds `least` characters; the last may hold fewer."""
-    merged: list[str] = []
-    pending: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        if paragraph.strip():
-            pending.append(paragraph.strip("\n"))
-        if sum(map(len, pending)) >= least:
-            merged.append("\n\n".join(pending))
-            pending = []
-    return [*merged, "\n\n".join(pending)] if pending else merged
 
 
 def stream(text: str, column: str) -> Iterator[str]:

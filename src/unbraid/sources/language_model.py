@@ -356,9 +356,8 @@ class LanguageModel(Source):
             return Streamed(partial(texts.stream, self.text, self.text_column), self._reader, **shape)
         if texts.is_sample(self.text):
             found = texts.sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
-        else:
-            found = texts.documents(self.text, self.text_column)
-        return Local(found, self._reader, **shape)
+            return Local(lambda: found, self._reader, **shape)
+        return Local(partial(texts.documents, self.text, self.text_column), self._reader, **shape)
 
     @property
     def _tokenizer_hash(self) -> str:

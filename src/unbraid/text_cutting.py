@@ -1,0 +1,51 @@
+"""Long text as documents: paragraphs joined, and what has no paragraphs cut where it hurts least."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+PARAGRAPHS = 2000
+"""Characters a document cut from a .txt file holds at least."""
+IDS = 500
+"""The same of token ids."""
+ENDS = (r"\n", r"[.!?…。！？][\"'”’)\]]*\s|[。！？]", r"\s")
+"""Where text may be cut, best first: after a line, after a sentence, after a word."""
+
+
+def merge_paragraphs(text: str, least: int = PARAGRAPHS) -> list[str]:
+    """Blank-line-separated paragraphs, joined until each document holds `least` characters; the last may hold fewer."""
+    return list(joined(re.split(r"\n\s*\n", text), least))
+
+
+def joined(paragraphs: Iterable[str], least: int = PARAGRAPHS) -> Iterator[str]:
+    pending: list[str] = []
+    size = 0
+    for paragraph in paragraphs:
+        if paragraph.strip():
+            pending.append(paragraph.strip("\n"))
+            size += len(pending[-1])
+        if size >= least:
+            yield "\n\n".join(pending)
+            pending, size = [], 0
+    if pending:
+        yield "\n\n".join(pending)
+
+
+def cut(text: str, least: int = PARAGRAPHS) -> Iterator[str]:
+    """Pieces that make up the text, of at least `least` characters (but for the last) and fewer than twice as many."""
+    start = 0
+    while len(text) - start >= 2 * least:
+        window = text[start + least - 1 : start + 2 * least - 1]
+        found = next((match for end in ENDS if (match := re.search(end, window))), None)
+        end = start + least - 1 + (found.end() if found else 1)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def shorter(documents: Iterable[str | list[int]]) -> Iterator[str | list[int]]:
+    """The same text, or the same token ids, in documents of a few thousand characters."""
+    for document in documents:
+        if isinstance(document, str):
+            yield from cut(document)
+        else:
+            yield from (document[at : at + IDS] for at in range(0, len(document), IDS))
