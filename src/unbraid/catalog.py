@@ -71,8 +71,8 @@ def evals(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Eval]:
     found: dict[str, Eval] = {}
     for module in modules("evals", packages):
         name = module.__name__.rpartition(".")[2]
-        compared = {"peers": module.peers} if hasattr(module, "peers") else {}
-        found[name] = Eval(name, module.VERSION, module.DEFINITIONS, getattr(module, name), **compared)
+        also = {part: getattr(module, part) for part in ("peers", "lacks") if hasattr(module, part)}
+        found[name] = Eval(name, module.VERSION, module.DEFINITIONS, getattr(module, name), **also)
     return found
 
 

@@ -734,6 +734,8 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
     console.print(table)
     if max(abs(token.after - token.before) for token in found.expected) < NOTICED:
         console.print(f"nothing changes by {NOTICED:g}: try a larger --scale, or another latent")
+    if found.note:
+        console.print(f"note: {found.note}", highlight=False)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 An eval is a module `evals/<name>.py` with a function `<name>(run) -> list[Score]`, a `VERSION` to raise whenever its
 numbers change, and a `DEFINITIONS` text per metric, which the report prints. One that compares a run with others has
-a function `peers(run) -> list[Run]` too: its results are made again when the peers change.
+a function `peers(run) -> list[Run]` too: its results are made again when the peers change. One that needs more of a
+source than a few held-out rows has a function `lacks(source) -> str`: why no run of it could be scored, known before
+any is trained.
 """
 
 import math
@@ -14,6 +16,7 @@ from typing import Any, Literal
 
 from unbraid.files import read_json, write_json
 from unbraid.run import Run
+from unbraid.source import NoHeldOut, Source, few_rows
 from unbraid.truth import NoTruth
 
 
@@ -42,6 +45,8 @@ class Eval:
     score: Callable[[Run], list[Score]]
     peers: Callable[[Run], list[Run]] = lambda run: []
     """Other runs the scores depend on."""
+    lacks: Callable[[Source], str] = few_rows
+    """What a source it applies to lacks to be scored on, with the remedy; empty when it lacks nothing."""
 
 
 def evaluate(
@@ -91,7 +96,7 @@ def score(run: Run, item: Eval) -> dict[str, Any]:
     started = time.monotonic()
     try:
         scores = item.score(run)
-    except (NotApplicable, NoTruth) as reason:
+    except (NotApplicable, NoTruth, NoHeldOut) as reason:
         return {**head, "not_applicable": str(reason)}
     except (ValueError, RuntimeError, OSError) as error:
         return {**head, "error": f"{type(error).__name__}: {error}"}

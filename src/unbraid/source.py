@@ -4,11 +4,12 @@ A source is a random-access sequence of *blocks*. Block i depends on (source, sp
 be resumed, cached or shared by many dictionaries without keeping any state but a position.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,8 +85,21 @@ class Counterfactuals:
             raise ValueError(f"pairs of unlike shapes: {list(self.x.shape)} and {list(self.changed.shape)}")
 
 
+class NoHeldOut(ValueError):
+    """There are no activations besides those trained on."""
+
+
+def passes(epochs: int, split: Split) -> int:
+    """How often a split is read. The eval split is read once, however often training reads its own: a row scored twice
+    says no more."""
+    return epochs if split == "train" else 1
+
+
 class Source(ABC):
     """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
+
+    more_held_out: ClassVar[str] = "give more data"
+    """How to get more of the eval split."""
 
     @property
     @abstractmethod
@@ -122,7 +136,20 @@ class Source(ABC):
 
     @abstractmethod
     def available(self, split: Split) -> float:
-        """Tokens in `split`, counting epochs; `inf` when there is no end, or none known beforehand."""
+        """Tokens in `split`, of training's counting epochs; `inf` when there is no end, or none known beforehand."""
+
+    def sequences(self, split: Split) -> float:
+        """Whole sequences that `contexts` can draw from; `inf` when there is no end."""
+        return math.inf
+
+    def predicting(self, split: Split) -> float:
+        """Whole sequences in which a token that is kept has a next one, for evals that predict it; `inf` when there is
+        no end, or no text."""
+        return math.inf
+
+    def token_policy(self) -> str:
+        """Which tokens are rows, and what stands before them; for `unbraid plan`. Empty when there is no text."""
+        return ""
 
     @abstractmethod
     def metadata(self) -> Mapping[str, str | int | bool]:
@@ -214,7 +241,7 @@ def check_finite(x: Tensor, where: str) -> None:
 @lru_cache(maxsize=2)
 def held_out(source: Source, rows: int) -> Batch:
     """The first `rows` activations of the eval split, the same for every eval and run of a source; fewer when it
-    ends."""
+    ends. Raises NoHeldOut when there are none."""
     parts: list[Batch] = []
     while sum(map(len, parts)) < rows:
         block = source.block(len(parts), split="eval", seed=0)
@@ -222,7 +249,17 @@ def held_out(source: Source, rows: int) -> Batch:
             break
         parts.append(block.rows)
     if not parts or not sum(map(len, parts)):
-        raise ValueError("the source has no eval data: give more text, or a larger --source.eval-share")
+        raise NoHeldOut(f"the source has no eval data: {source.more_held_out}")
     batch = Batch.join(parts)[:rows]
     check_finite(batch.x, "the eval split")
     return batch
+
+
+LEAST_ROWS = 2
+"""Held-out activations without which nothing can be scored: one has no variance."""
+
+
+def few_rows(source: Source, least: int = LEAST_ROWS) -> str:
+    """Why evals on held-out rows could not be answered, and the remedy; empty when they can. Reads no activations."""
+    rows = source.available("eval")
+    return "" if rows >= least else f"the eval split holds {rows:,.0f} tokens; {source.more_held_out}"

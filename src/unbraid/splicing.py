@@ -5,11 +5,23 @@ from collections.abc import Iterator
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unbraid.source import Source, few_rows
 from unbraid.sources.language_model import LanguageModel
 from unbraid.text import Windows
 
 WINDOWS = 64
 """Held-out windows spliced, at most."""
+
+
+def lacks_windows(source: Source) -> str:
+    """What evals that read held-out rows, and splice where there is text, lack of a source; empty when nothing."""
+    if source.predicting("eval") < 1:
+        rows, windows = source.available("eval"), source.sequences("eval")
+        return (
+            f"the eval split holds {rows:,.0f} tokens in {windows:,.0f} windows, none with a next token to predict; "
+            f"{source.more_held_out}"
+        )
+    return few_rows(source)
 
 
 def eval_windows(model: LanguageModel) -> Iterator[Windows]:

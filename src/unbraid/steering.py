@@ -19,7 +19,7 @@ from unbraid import seeding
 from unbraid.causal.calibration import calibrate_radius
 from unbraid.observed import ROWS, codes
 from unbraid.run import Run
-from unbraid.source import held_out
+from unbraid.source import NoHeldOut, Source, held_out
 from unbraid.sources.language_model import LanguageModel
 
 Unit = Literal["auto", "own", "radius"]
@@ -48,6 +48,8 @@ class Steered:
     after: str
     expected: tuple[Expected, ...]
     """The tokens whose probability right after the prompt changed most."""
+    note: str = ""
+    """What sizes are of, where not of held-out text."""
 
 
 @torch.no_grad()
@@ -70,11 +72,12 @@ def steer(
     plain, pushed = (expectations(source, words, by) for by in (torch.zeros_like(push), push))
     changed = (pushed - plain).abs().argsort(descending=True)[:top].tolist()
     names = source.tokenizer.convert_ids_to_tokens(changed)
-    typical = float(held_out(source, ROWS).x.norm(dim=1).median())
+    rows, note = usual_rows(source)
+    typical = float(rows.norm(dim=1).median())
     return Steered(
         scale * one, name, scale * one / typical, written(source, words, torch.zeros_like(push), tokens),
         written(source, words, push, tokens),
-        tuple(Expected(n, float(plain[i]), float(pushed[i])) for n, i in zip(names, changed, strict=True)),
+        tuple(Expected(n, float(plain[i]), float(pushed[i])) for n, i in zip(names, changed, strict=True)), note,
     )  # fmt: skip
 
 
@@ -102,19 +105,32 @@ def read(source: LanguageModel, prompt: str) -> list[str]:
     return words
 
 
+def usual_rows(source: Source) -> tuple[Float[Tensor, "row d_in"], str]:
+    """Activations that say what size is usual, and a note where they are those trained on: a fit of a few prompts has
+    no others."""
+    try:
+        return held_out(source, ROWS).x, ""
+    except NoHeldOut:
+        block = source.block(0, split="train", seed=0)
+        assert block is not None, "a run was made of it"
+        return block.rows.x[:ROWS], "the text has no held-out split: sizes are of the text the run was made from"
+
+
 def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[float, str]:
     """How far scale 1 pushes, in raw units, and what that is."""
     fit = run.path / "fit.safetensors"
     if unit == "radius" or (unit == "auto" and fit.is_file()):
         if fit.is_file():
             return float(load_file(fit)["radius"]), "the radius of the fit"
-        contexts = source.contexts(CONTEXTS, split="train", seed=0)
+        count = int(min(CONTEXTS, source.sequences("train")))
+        contexts = source.contexts(count, split="train", seed=0)
         radius = calibrate_radius(contexts, rng=seeding.stream(0, "steering/radius"))
         return radius, "the radius at which random directions leave the linear regime"
-    column = codes(run.dictionary(), held_out(source, ROWS).x).tocsc()[:, [latent]].data
+    rows, _ = usual_rows(source)
+    column = codes(run.dictionary(), rows).tocsc()[:, [latent]].data
     if not len(column):
         raise ValueError(
-            f"latent {latent} fires in none of {ROWS} held-out tokens, so it has no usual size; use --unit radius"
+            f"latent {latent} fires in none of {len(rows):,} tokens, so it has no usual size; use --unit radius"
         )
     size = float(np.quantile(np.abs(column), 0.95))
     return size, "the 95th percentile of the latent's codes"

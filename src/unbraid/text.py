@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from unbraid import seeding
 from unbraid.files import write_text
-from unbraid.source import Split
+from unbraid.source import Split, passes
 from unbraid.text_cutting import PARAGRAPHS, shorter
 from unbraid.text_cutting import merge_paragraphs as merge_paragraphs
 from unbraid.text_documents import Document, count_and_seed
@@ -223,6 +223,14 @@ class Packed:
     def total(self) -> int:
         return int(self.kept.sum())
 
+    @cached_property
+    def predicting(self) -> int:
+        """Windows with a token that is kept and another after it."""
+        ids = self.reader.kept(self.tokens)
+        running = torch.cat([torch.zeros(1, dtype=torch.long), ids.cumsum(0)])
+        before_last = running[self.start + self.length - 1] - running[self.start] + self.reader.keeps_bos
+        return int((before_last > 0).sum())
+
     def __len__(self) -> int:
         return self.start.shape[0]
 
@@ -311,6 +319,10 @@ class Corpus(ABC):
     def available(self, split: Split) -> float:
         """Kept tokens, counting epochs."""
 
+    @abstractmethod
+    def window_count(self, split: Split) -> float:
+        """Windows from which a next token can be predicted; `inf` where their number is not known beforehand."""
+
 
 def split_of(document: Document, eval_share: float) -> Split:
     """The split a document belongs to, by its content alone."""
@@ -341,20 +353,23 @@ class Local(Corpus):
             alike = f", {found.different} of them different," if found.different < min(FEW, len(found.held)) else ""
             raise ValueError(
                 f"the corpus is too short: none of its {len(found.held)} documents{alike} leaves a token to train on "
-                f"(eval_share {eval_share}); give more text"
+                f"(eval_share {eval_share}); give more text, or hold none back with --source.eval-share 0"
             )
         warn_if_spelt(reader.tokenizer, found.ids.flat, found.characters)
 
     def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
         packed = self.packed[split]
-        which = packed.block(index, seed=seed, size=self.size, epochs=self.epochs)
+        which = packed.block(index, seed=seed, size=self.size, epochs=passes(self.epochs, split))
         return None if which is None else (packed, which)
 
     def pool(self, split: Split) -> Packed:
         return self.packed[split]
 
     def available(self, split: Split) -> float:
-        return float(self.packed[split].total * self.epochs)
+        return float(self.packed[split].total * passes(self.epochs, split))
+
+    def window_count(self, split: Split) -> float:
+        return float(self.packed[split].predicting)
 
 
 class Streamed(Corpus):
@@ -385,10 +400,13 @@ class Streamed(Corpus):
     def available(self, split: Split) -> float:
         return math.inf
 
+    def window_count(self, split: Split) -> float:
+        return math.inf
+
     def _blocks(self, split: Split) -> Iterator[Packed]:
         pending: list[tuple[int, Tensor]] = []
         kept = 0
-        for window in (w for _ in range(self.epochs) for w in self._windows(split)):
+        for window in (w for _ in range(passes(self.epochs, split)) for w in self._windows(split)):
             pending.append(window)
             kept += int(self.reader.kept(window[1]).sum()) + self.reader.keeps_bos
             if kept >= self.size:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unbraid.causal.calibration import calibrate_radius, checked_radius, typical_norm
 from unbraid.causal.slice import Directions, Slice
 from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, set_tied
+from unbraid.source import Contexts, Source
 
 
 class Found(NamedTuple):
@@ -39,7 +40,8 @@ class SliceFit(Initialisation, ABC):
     """Subclasses are frozen dataclasses: the fields are the settings, `fit` is the method."""
 
     contexts: int = 8
-    """Whole sequences whose layers after are fitted, the same for every seed."""
+    """Whole sequences whose layers after are fitted, the same for every seed; all there are where the text has fewer,
+    as it has where a few prompts are fitted."""
     context_seed: int = 0
     """Which."""
     last: int = 0
@@ -60,12 +62,17 @@ class SliceFit(Initialisation, ABC):
     def fit(self, count: int, given: Fitting) -> Found:
         """`count` directions. Raises ValueError when the method has not so many."""
 
+    def contexts_of(self, source: Source) -> Contexts:
+        """What is fitted."""
+        count = int(min(self.contexts, max(1, source.sequences("train"))))
+        return source.contexts(count, split="train", seed=self.context_seed)
+
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
         if origin is None:
             raise ValueError("this initialisation pushes the layers after the source: build it with an origin")
-        contexts = origin.source.contexts(self.contexts, split="train", seed=self.context_seed)
+        contexts = self.contexts_of(origin.source)
         radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
         after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
         found = self.fit(dictionary.d_sae, Fitting(after, radius, rng, origin.watch))

@@ -121,8 +121,9 @@ def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score
 @lru_cache(maxsize=4)
 def slice_of(source: Source) -> Slice:
     """Held-out contexts and the radius. Raises NotApplicable when there is nothing after the activations."""
+    count = int(max(1, min(CONTEXTS, source.sequences("eval"))))  # a small text holds fewer
     try:
-        contexts = source.contexts(CONTEXTS, split="eval", seed=SEED)
+        contexts = source.contexts(count, split="eval", seed=SEED)
     except ValueError as reason:
         raise NotApplicable(f"controllability pushes the layers after: {reason}") from reason
     try:

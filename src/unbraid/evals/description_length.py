@@ -27,7 +27,7 @@ from unbraid.observed import codes
 from unbraid.run import Run
 from unbraid.source import Source, held_out
 from unbraid.sources.language_model import LanguageModel
-from unbraid.splicing import eval_windows, predicted
+from unbraid.splicing import eval_windows, lacks_windows, predicted
 
 VERSION = 1
 DEFINITIONS = {
@@ -46,6 +46,8 @@ NATS = (0.05, 0.1, 0.2, 0.5, 1.0)
 ADDED = 0.01
 """FVU that rounding may add for `bits_per_token`."""
 CODES: tuple[Code, ...] = ("factorised", "tree")
+
+lacks = lacks_windows
 
 
 @torch.no_grad()

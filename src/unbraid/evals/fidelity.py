@@ -17,7 +17,7 @@ from unbraid.evaluation import Score
 from unbraid.run import Run
 from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
-from unbraid.splicing import eval_windows, predicted
+from unbraid.splicing import eval_windows, lacks_windows, predicted
 
 VERSION = 2
 DEFINITIONS = {
@@ -37,6 +37,8 @@ DEFINITIONS = {
 ROWS = 32_768
 """Held-out activations the reconstruction is scored on; fewer when the eval split is smaller."""
 CHUNK = 2048
+
+lacks = lacks_windows
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ from safetensors.torch import save
 from unbraid import seeding
 from unbraid.config import to_json
 from unbraid.files import read_json, write_atomically, write_json
-from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream
+from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream, passes
 
 FORMAT = 1
 INDEX = "index.json"
@@ -34,6 +34,8 @@ Progress = Callable[[Split, int, int | float], None]
 @dataclass(frozen=True, kw_only=True)
 class Cached(Source):
     """Blocks that `write_cache` put in a folder."""
+
+    more_held_out: ClassVar[str] = "write more of it with `unbraid cache`, from a text with an eval split"
 
     folder: str
     """Where the shards and index.json are."""
@@ -55,7 +57,7 @@ class Cached(Source):
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:
         shards = self._shards(split)
         epoch, place = divmod(index, max(len(shards), 1))
-        if epoch >= self.epochs or not shards:
+        if epoch >= passes(self.epochs, split) or not shards:
             return None
         if epoch == 0 and seed == self._index["seed"]:
             return self._read(shards[place])
@@ -67,10 +69,14 @@ class Cached(Source):
         raise no_downstream("a cache of activations")
 
     def available(self, split: Split) -> float:
-        return float(sum(shard["rows"] for shard in self._shards(split)) * self.epochs)
+        return float(sum(shard["rows"] for shard in self._shards(split)) * passes(self.epochs, split))
 
     def metadata(self) -> Mapping[str, str | int | bool]:
         return self._index["metadata"]
+
+    def token_policy(self) -> str:
+        bos = {True: "BOS in front of every window, ", False: "no BOS, "}.get(self.metadata().get("prepend_bos"), "")
+        return f"{bos}tokens as they were cached"
 
     def sample_text(self, count: int) -> list[str]:
         return self._index["sample_text"][:count]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ from unbraid.config import permission
 from unbraid.language.pairs import VARIABLES
 from unbraid.language.pairs import pairs as language_pairs
 from unbraid.language.truth import LanguageTruth, Reading
-from unbraid.source import Batch, Block, Contexts, Counterfactuals, Source, Split, check_finite
+from unbraid.source import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split, check_finite
 from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
 from unbraid.text_pairs import read_pairs
 from unbraid.transformer.blocks import block_at, blocks
@@ -87,6 +87,11 @@ def _fault(error: Exception, trust_remote_code: bool) -> str:
 class LanguageModel(Source):
     """Activations of one site of a causal language model on a corpus."""
 
+    more_held_out: ClassVar[str] = (
+        "give more documents (a document is never cut between the splits; those of a .txt end at blank lines), or a "
+        "larger --source.eval-share"
+    )
+
     model: str = EMBEDDED
     """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://."""
     revision: str = "main"
@@ -115,7 +120,7 @@ class LanguageModel(Source):
     eval_share: float = 0.05
     """Share of the documents, chosen by a hash of their text, that makes up the eval split."""
     epochs: int = 1
-    """Passes over the text."""
+    """Passes over the text; the eval split is read once."""
     downstream_layer: int = -1
     """Block whose output `contexts` maps to; -1 is the last. Always before the final norm."""
     batch: int = 32
@@ -182,6 +187,19 @@ class LanguageModel(Source):
     def available(self, split: Split) -> float:
         return self._corpus.available(split)
 
+    def sequences(self, split: Split) -> float:
+        return float(len(self._corpus.pool(split)))
+
+    def predicting(self, split: Split) -> float:
+        return self._corpus.window_count(split)
+
+    def token_policy(self) -> str:
+        reader, tokenizer = self._reader, self.tokenizer
+        bos = f"{tokenizer.bos_token} in front of every window" if reader.prepend_bos else "no BOS"
+        kept = "special tokens are rows too" if not self.mask_special else "special tokens are no rows"
+        quiet = f", nor what exceeds {self.max_norm_ratio:g} times the median norm" if self.max_norm_ratio else ""
+        return f"{bos}; {kept}{quiet}"
+
     def metadata(self) -> Mapping[str, str | int | bool]:
         return {
             "model_name": self.model,
@@ -215,6 +233,8 @@ class LanguageModel(Source):
     def windows(self, count: int, *, split: Split, seed: int) -> Windows:
         """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
         pool = self._corpus.pool(split)
+        if split == "eval" and not len(pool):
+            raise NoHeldOut(f"the source has no eval data: {self.more_held_out}")
         if count > len(pool):
             raise ValueError(f"asked for {count} windows but the {split} split holds {len(pool)}; give more text")
         order = torch.randperm(len(pool), generator=seeding.stream(seed, f"windows/{split}"))
@@ -269,8 +289,8 @@ class LanguageModel(Source):
     def reading(self, count: int, split: Split, seed: int) -> Reading:
         """Whole documents of the language, at least `count` words of them or all there are."""
         pool = self._corpus.pool(split)
-        mean = pool.total / max(1, len(pool))
-        windows = self.windows(min(len(pool), math.ceil(1.1 * count / mean) + 8), split=split, seed=seed)
+        mean = max(1.0, pool.total / max(1, len(pool)))
+        windows = self.windows(max(1, min(len(pool), math.ceil(1.1 * count / mean) + 8)), split=split, seed=seed)
         acts = torch.cat([self.activations(part) for part in windows.parts(self.batch)])
         words = [
             self.tokenizer.convert_ids_to_tokens(i[k].tolist()) for i, k in zip(windows.ids, windows.keep, strict=True)
