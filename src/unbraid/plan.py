@@ -1,22 +1,35 @@
 """What a cohort will cost, before any work: tokens, disk, memory, time, and what the model will read."""
 
+import json
 import math
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.causal.fit import SliceFit
 from unbraid.checkpoint import KEPT
-from unbraid.dictionary import CHUNK_ENTRIES
+from unbraid.config import to_json
+from unbraid.dictionary import CHUNK_ENTRIES, RandomAtoms, Watch, unwatched
+from unbraid.evaluation import Eval
 from unbraid.experiment import Experiment
+from unbraid.fit_timing import fit_seconds
 from unbraid.memory import free_memory
+from unbraid.preflight import check_device, held_back, lacking, trains
 from unbraid.source import Batch, Source, Stream
-from unbraid.sources.cached import row_bytes
+from unbraid.sources.cached import cache_bytes
 from unbraid.supply import Supply
 from unbraid.train import Learner, check_needs, check_shared, fitting_sample, steps
 
 MEASURED_STEPS = 3
+PATIENCE = 60.0
+"""Seconds of measuring after which no more kinds of member are measured."""
 FLOAT = 4  # bytes of a float32
 
 
@@ -34,13 +47,17 @@ class Budget:
     """Bytes at the peak: checkpoints (weights and two moments, kept twice and one being written), then final
     weights."""
     disk_free: int
-    cache: int
-    """Bytes the activations would take on disk, should one write them there: `unbraid cache`."""
     memory: int
     """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer. Not counted: the
     model, what terms keep (`Estimate.kept`), and what a step makes and frees, above all passes through the layers
     after."""
     memory_free: int
+    unanswered: tuple[str, ...] = ()
+    """Evals that will be asked and could not be answered, with the reason."""
+    held_out: float = math.inf
+    """Activations of the eval split."""
+    notes: tuple[str, ...] = ()
+    """What to know, though it stands in nobody's way."""
 
     def problems(self) -> list[str]:
         """Why this cannot run, each with its remedy; empty when it can."""
@@ -59,7 +76,7 @@ class Budget:
                 f"{self.memory:,} bytes of memory are needed and {self.memory_free:,} free: train fewer members, "
                 "fewer latents, or set a smaller --source.buffer-tokens"
             )
-        return found
+        return [*found, *self.unanswered]
 
 
 @dataclass(frozen=True)
@@ -70,15 +87,25 @@ class Estimate:
     kept: int
     """Bytes that terms of all members keep from step to step: banks, averages, small networks. Checkpoints hold them
     too."""
+    cache: int
+    """Bytes the activations would take on disk, should one write them there: `unbraid cache`."""
+    fitting: float
+    """Of the seconds, those of fits to the layers after."""
+    measured: int
+    """Kinds of member that were measured."""
+    kinds: int
+    """There are; those not measured are taken to be as slow as the others."""
 
     @property
     def in_checkpoints(self) -> int:
         return (KEPT + 1) * self.kept
 
 
-def budget(cohort: Sequence[Experiment], out: Path) -> Budget:
-    """Raises ValueError, as training would, for experiments that cannot be."""
+def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), *, asked: bool = False) -> Budget:
+    """Raises ValueError, as training would, for experiments that cannot be. `evals`: what the runs will be scored by;
+    `asked`: in the same command, so that what could not be scored is a problem even where no eval split was wanted."""
     check_shared(cohort)
+    check_device(cohort)
     for experiment in cohort:
         experiment.objective.check()
         experiment.dictionary.check()
@@ -89,37 +116,105 @@ def budget(cohort: Sequence[Experiment], out: Path) -> Budget:
     parameters = sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
     tokens = max(steps(e.training) for e in cohort) * training.batch_size
     buffer = 3 * getattr(source, "buffer_tokens", training.batch_size) * d_in  # a block, its shuffle, the carried rows
+    gaps = tuple(lacking(source, evals))
+    must = trains(cohort) and (asked or held_back(source))
     existing = out
     while not existing.exists():
         existing = existing.parent
     return Budget(
         members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
         disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
-        cache=tokens * row_bytes(d_in, "float32"),
         memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
+        unanswered=gaps if must else (), notes=() if must else gaps, held_out=held_out_rows(source),
     )  # fmt: skip
 
 
-def estimate(cohort: Sequence[Experiment]) -> Estimate:
-    """What training would take, from a few measured steps of every member and one harvested block."""
+def held_out_rows(source: Source) -> float:
+    try:
+        return source.available("eval")
+    except ValueError:  # a cache without an eval split
+        return 0.0
+
+
+def estimate(cohort: Sequence[Experiment], watch: Watch = unwatched, *, patience: float = PATIENCE) -> Estimate:
+    """What training would take, from one harvested block and a few measured steps of every kind of member; no more
+    kinds once `patience` seconds are over. `watch`: told how many kinds are done."""
     check_needs(cohort)
     source, training = cohort[0].source, cohort[0].training
     sample = fitting_sample(source, training.data_seed)
     longest = max(steps(e.training) for e in cohort)
+    tokens = longest * training.batch_size
     before = time.monotonic()
     block = source.block(0, split="train", seed=training.data_seed)
     assert block is not None, "fitting_sample has read it"
-    seconds = (time.monotonic() - before) / len(block.rows) * longest * training.batch_size
+    harvest = (time.monotonic() - before) / len(block.rows) * tokens
     stream = Stream(source, training.batch_size, seed=training.data_seed)
     # The same few for every member: a study has more members than its data has batches.
     batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]
-    kept = 0
+    groups = kinds(cohort)
+    costs: list[Cost] = []
+    begun = time.monotonic()
+    for members in groups:
+        if costs and time.monotonic() - begun > patience:
+            break
+        costs.append(cost(members[0], sample, batches).of(len(members)))
+        watch(len(costs), len(groups))
+    share = len(cohort) / sum(len(members) for members in groups[: len(costs)])
+    total = lambda part: sum(getattr(one, part) for one in costs) * share
+    return Estimate(
+        seconds=harvest + total("training") + total("fitting"), kept=round(total("kept")), fitting=total("fitting"),
+        cache=cache_bytes(source, block, tokens), measured=len(costs), kinds=len(groups),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a member, or of several that cost the same."""
+
+    training: float
+    """Seconds."""
+    fitting: float
+    """Seconds."""
+    kept: float
+    """Bytes."""
+
+    def of(self, count: int) -> "Cost":
+        return Cost(self.training * count, self.fitting * count, self.kept * count)
+
+
+def kinds(cohort: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Members that cost the same, together: other seeds, names and sizes of weights take no longer. In random order,
+    so that the first few speak for all."""
+    groups: dict[str, list[Experiment]] = {}
     for experiment in cohort:
-        if experiment.training.tokens:
-            learner = Learner(experiment, sample)
-            seconds += learner.steps * measured(learner, batches, source)
-            kept += sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
-    return Estimate(seconds, kept)
+        plain = to_json(replace(experiment, name="kind", seed=0, control=False))
+        groups.setdefault(json.dumps(without_sizes(plain), sort_keys=True), []).append(experiment)
+    found = list(groups.values())
+    order = torch.randperm(len(found), generator=seeding.stream(0, "kinds"))
+    return [found[index] for index in order]
+
+
+def without_sizes(node: Any) -> Any:
+    """JSON with every number that has a fraction as whether it is 0: a term of weight 0 is skipped."""
+    if isinstance(node, dict):
+        return {key: without_sizes(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [without_sizes(value) for value in node]
+    return node != 0 if isinstance(node, float) else node
+
+
+def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
+    """Of one member, measured. A fit is stopped after a few steps, and random atoms take the place of what it finds."""
+    fitting, init = 0.0, member.dictionary.init
+    if isinstance(init, SliceFit):
+        fitting = fit_seconds(init, member.dictionary.d_sae, member.source)
+        member = replace(member, dictionary=replace(member.dictionary, init=RandomAtoms()))
+    if not member.training.tokens:
+        return Cost(0.0, fitting, 0)
+    learner = Learner(member, sample)
+    seconds = learner.steps * measured(learner, batches, member.source)
+    kept = sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
+    return Cost(seconds, fitting, kept)
 
 
 def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> float:

@@ -58,6 +58,10 @@ class SliceFit(Initialisation, ABC):
                 "0 last tokens (all) or more, a radius of 0 (calibrated) or more"
             )
 
+    def grows(self) -> bool:
+        """Whether a step of the fit takes longer the more directions are asked for."""
+        return True
+
     @abstractmethod
     def fit(self, count: int, given: Fitting) -> Found:
         """`count` directions. Raises ValueError when the method has not so many."""

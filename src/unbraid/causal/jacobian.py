@@ -8,14 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.causal.calibration import random_units
+from unbraid.causal.effect import COPIES
 from unbraid.causal.slice import Slice
-from unbraid.dictionary import Watch
+from unbraid.dictionary import Watch, unwatched
 
 
-def jacobian(after: Slice) -> Float[Tensor, "d_out d_in"]:
+def jacobian(after: Slice, watch: Watch = unwatched) -> Float[Tensor, "d_out d_in"]:
     """All of it: d_in forward-mode passes."""
-    acts = after.contexts.acts
-    return after.first(torch.eye(after.d_in, dtype=acts.dtype, device=acts.device)).T
+    acts, rows = after.contexts.acts, list[Tensor]()
+    for part in torch.eye(after.d_in, dtype=acts.dtype, device=acts.device).split(COPIES):
+        rows.append(after.first(part))
+        watch(min(len(rows) * COPIES, after.d_in), after.d_in)
+    return torch.cat(rows).T
 
 
 def sketch(after: Slice, rows: int, rng: torch.Generator) -> Float[Tensor, "rows d_in"]:

@@ -26,11 +26,14 @@ class LinearDct(SliceFit):
     rounds: int = 15
     """Of power iteration."""
 
+    def grows(self) -> bool:
+        return self.form == "power"
+
     def fit(self, count: int, given: Fitting) -> Found:
         self._check(count, given)
         match self.form:
             case "full":
-                directions, values = top_right(jacobian(given.slice), count)
+                directions, values = top_right(jacobian(given.slice, given.watch), count)
             case "projected":
                 directions, values = top_right(sketch(given.slice, self.rows, given.rng), count)
             case "power":

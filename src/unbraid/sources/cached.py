@@ -24,6 +24,10 @@ from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, 
 
 FORMAT = 1
 INDEX = "index.json"
+EVAL_ROWS = 32_768
+"""Held-out activations a cache keeps: what the evals read."""
+SHARD_BYTES = 600
+"""Of a shard's header and its line in the index."""
 SAMPLES = 8
 """Decoded windows kept in the index."""
 
@@ -158,6 +162,23 @@ def write_cache(
 def row_bytes(d_in: int, dtype: StorageType) -> int:
     """Bytes a row takes on disk: its activations, its token, its document and its position."""
     return d_in * (4 if dtype == "float32" else 2) + 3 * 8
+
+
+def cache_bytes(source: Source, block: Block, tokens: int, dtype: StorageType = "float32") -> int:
+    """Bytes on disk of `tokens` training rows and the eval split's, in whole blocks as they are written. `block`: one
+    of the source's, for its size and for what the norm filter leaves out."""
+    each = len(block.rows)
+    share = each / (each + block.filtered)
+
+    def rows(split: Split, wanted: int) -> float:
+        try:
+            there = source.available(split) * share
+        except ValueError:  # a cache without an eval split
+            there = 0.0
+        return min(there, math.ceil(wanted / each) * each)
+
+    total = rows("train", tokens) + rows("eval", EVAL_ROWS)
+    return round(total * row_bytes(block.rows.x.shape[1], dtype) + math.ceil(total / each) * SHARD_BYTES)
 
 
 def fault_of(path: Path, shard: Mapping[str, Any]) -> str:
