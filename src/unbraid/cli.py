@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from unbraid.evaluation import Eval
     from unbraid.experiment import Experiment
-    from unbraid.plan import Budget
+    from unbraid.plan import Budget, Estimate
     from unbraid.run import Run
     from unbraid.sweep import Study
 
@@ -323,35 +323,66 @@ def experiments_of(named: "Experiment | Study", only: Sequence[str]) -> "list[Ex
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
-    from rich.console import Console
+    from unbraid.plan import estimate
 
-    from unbraid.plan import budget, estimate
-    from unbraid.sweep import cohorts
-
-    named = resolved(options, rest)
-    console, possible = Console(), True
-    for cohort in cohorts(experiments_of(named, options.only)):
-        found = budget(cohort, options.out)
+    experiments = experiments_of(resolved(options, rest), options.only)
+    asked = own_evals(options, options.evals) if options.command == "study" else None
+    groups, budgets = checked(experiments, options, evals=asked)
+    for cohort, found in zip(groups, budgets, strict=True):
         for line in described(found):
             print(line)
+        if policy := cohort[0].source.token_policy():
+            print(f"token policy  {policy}")
         for text in cohort[0].source.sample_text(2):
             print(f"reads         {text[:300]!r}")
-        possible = refuse(found) and possible
-        if possible:
-            with console.status("measuring a few steps of every member"):
-                measured = estimate(cohort)
-            kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
-            freed = "what a step makes and frees, as passes through the layers after, is not counted"
-            print(f"terms         keep {kept} more, and {on_disk} on disk; {freed}")
-            print(f"time          {duration(measured.seconds)}, from measured steps")
-    return 0 if possible else 2
+    if not refuse(budgets):
+        return 2
+    for cohort in groups:
+        print(f"measuring a few steps of each kind of member, {len(cohort)} members in all …", flush=True)
+        with progress() as see:
+            measured = estimate(cohort, watch=partial(see, "measuring", "kinds"))
+        for line in estimated(measured):
+            print(line)
+    return 0
 
 
-def refuse(found: "Budget") -> bool:
-    """Print what stands in the way; True when nothing does."""
-    problems = found.problems()
+def estimated(measured: "Estimate") -> list[str]:
+    kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
+    fits = f", {duration(measured.fitting)} of it in fits" if measured.fitting else ""
+    some = measured.measured < measured.kinds
+    share = f" of {measured.measured} of {measured.kinds} kinds of member, the rest taken to be alike" if some else ""
+    return [
+        f"cache         {gigabytes(measured.cache)} more if you write the activations to disk (unbraid cache)",
+        f"terms         keep {kept} more, and {on_disk} on disk; what a step makes and frees, as passes through the "
+        "layers after, is not counted",
+        f"time          {duration(measured.seconds)}{fits}, from measured steps{share}",
+    ]
+
+
+def checked(
+    experiments: "list[Experiment]", options: argparse.Namespace, *, evals: "Sequence[Eval] | None" = None
+) -> "tuple[list[list[Experiment]], list[Budget]]":
+    """Cohorts, and what each needs: of all, before the first of them is trained. `evals`: those asked for in the same
+    command; else all there are, for later."""
+    from unbraid.plan import budget
+    from unbraid.sweep import cohorts
+
+    groups = cohorts(experiments)
+    begun = time.monotonic()
+    print("reading the text and the model …", flush=True)
+    later = own_evals(options, []) if evals is None else evals
+    found = [budget(group, options.out, later, asked=evals is not None) for group in groups]
+    print(f"reading took {time.monotonic() - begun:.0f} s", flush=True)
+    return groups, found
+
+
+def refuse(budgets: "Sequence[Budget]") -> bool:
+    """Print what stands in the way, and what only should be known; True when nothing stands in the way."""
+    problems = list(dict.fromkeys(problem for found in budgets for problem in found.problems()))
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
+    for note in dict.fromkeys(note for found in budgets for note in found.notes):
+        print(f"note: {note}", file=sys.stderr)
     return not problems
 
 
@@ -360,12 +391,12 @@ def gigabytes(count: int) -> str:
 
 
 def described(found: "Budget") -> list[str]:
-    available = f"{found.available:,.0f}" if found.available != float("inf") else "no end to what is"
+    number = lambda tokens: f"{tokens:,.0f}" if tokens != float("inf") else "no end to what is"
     return [
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
-        f"tokens        {found.tokens:,} needed, {available} available",
+        f"tokens        {found.tokens:,} needed, {number(found.available)} available, "
+        f"{number(found.held_out)} held out for evals",
         f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
-        f"cache         {gigabytes(found.cache)} more if you write the activations to disk (unbraid cache)",
         f"memory        {gigabytes(found.memory)} besides the model and terms, {gigabytes(found.memory_free)} free",
     ]
 
@@ -423,19 +454,39 @@ def axis(text: str) -> tuple[str, list[Any]]:
     return field, [value(word) for word in values.split(",")]
 
 
-def train_all(options: argparse.Namespace, experiments: "list[Experiment]") -> int:
-    from unbraid.plan import budget
+def preflight(
+    options: argparse.Namespace, experiments: "list[Experiment]", *, evals: "Sequence[Eval] | None" = None
+) -> int:
+    """2 when what is left to train cannot be, or could not be scored: said before any folder is made."""
+    from unbraid.sweep import cohorts
+    from unbraid.train import left_to_train
+
+    left = [
+        experiment
+        for cohort in cohorts(experiments)
+        for experiment in left_to_train(cohort, options.out, anew=options.overwrite).values()
+    ]
+    return 2 if left and not refuse(checked(left, options, evals=evals)[1]) else 0
+
+
+def train_all(
+    options: argparse.Namespace, experiments: "list[Experiment]", *, evals: "Sequence[Eval] | None" = None,
+    ready: bool = False,
+) -> int:  # fmt: skip
+    """`evals`: those that the same command asks for next. `ready`: after `preflight`."""
     from unbraid.run import finished
     from unbraid.sweep import cohorts
     from unbraid.train import Failed, Interrupted, left_to_train, train
 
+    if not ready and (refused := preflight(options, experiments, evals=evals)):
+        return refused
     failed = 0
     for cohort in cohorts(experiments):
-        todo = list(left_to_train(cohort, options.out, anew=options.overwrite).values())
-        if todo and not refuse(budget(todo, options.out)):
-            return 2
+        todo = left_to_train(cohort, options.out, anew=options.overwrite)
         done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
+        if todo:
+            print("reading the first activations, and starting dictionaries from them …", flush=True)
         try:
             with progress() as see:
                 train(
@@ -635,7 +686,7 @@ def run_demo_part(options: argparse.Namespace, rest: list[str]) -> int:
 
     use_threads(1)
     experiments = demo_experiments(options.experiment)
-    trained = train_all(options, experiments)
+    trained = train_all(options, experiments, evals=own_evals(options, DEMO_EVALS[options.experiment]))
     if trained > 1:
         return trained
     folders = [options.out / e.folder for e in experiments]
@@ -747,13 +798,15 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
     experiments = experiments_of(resolved(options, rest), options.only)
     folders = [options.out / experiment.folder for experiment in experiments]
     benched = options.saebench is None or options.saebench != []
-    own_evals(options, options.evals)  # a name that is none is told before the night, not after it
+    asked = own_evals(options, options.evals)  # a name that is none is told before the night, not after it
     offers.chosen(options.saebench or [])
     if options.plan:
         return run_plan(options, rest) or (plan_saebench(experiments, options) if benched else 0)
+    if refused := preflight(options, experiments, evals=asked):
+        return refused
     if benched:
         saebench_environment(options)  # first, so that no night ends for want of it
-    trained = train_all(options, experiments)
+    trained = train_all(options, experiments, ready=True)
     folders = [folder for folder in folders if finished(folder)]  # those that failed have been named
     if trained > 1 or not folders:
         return trained

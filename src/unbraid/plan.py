@@ -175,7 +175,7 @@ class Cost:
     """Seconds."""
     fitting: float
     """Seconds."""
-    kept: float
+    kept: int | float
     """Bytes."""
 
     def of(self, count: int) -> "Cost":

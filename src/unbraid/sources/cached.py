@@ -170,7 +170,7 @@ def cache_bytes(source: Source, block: Block, tokens: int, dtype: StorageType = 
     each = len(block.rows)
     share = each / (each + block.filtered)
 
-    def rows(split: Split, wanted: int) -> float:
+    def rows(split: Split, wanted: int) -> int | float:
         try:
             there = source.available(split) * share
         except ValueError:  # a cache without an eval split
