@@ -113,8 +113,9 @@ def test_fault_12_a_cache_read_several_times_has_one_eval_split(tmp_path):
 @pytest.mark.parametrize("prompts", [1, 3, 20])
 def test_fault_12_directions_fitted_to_a_few_prompts_are_steered_by_and_evaluated(prompts, model, tmp_path, capsys):
     text = told(tmp_path / "prompts.jsonl", [words(6, seed) for seed in range(prompts)])
-    asked = ["--source.model", str(model), "--source.text", str(text), "--source.eval-share", "0", "--source.context", "12",
-             "--d-sae", "16", "--members.melbo-l0-16.init.steps", "2", "--seeds", "0", "--only", "melbo-l0_16", "linear-*"]  # fmt: skip
+    asked = ["--source.model", str(model), "--source.text", str(text), "--source.eval-share", "0", "--d-sae", "16",
+             "--source.context", "12", "--members.melbo-l0-16.init.steps", "2", "--seeds", "0",
+             "--only", "melbo-l0_16", "linear-*"]  # fmt: skip
     assert main(["sweep", "directions_lm", "--out", str(tmp_path / "runs"), *asked]) == 0
     melbo = next(path for path in (tmp_path / "runs").iterdir() if path.name.startswith("melbo"))
     assert main(["steer", str(melbo), "--latent", "0", "--prompt", "the cat", "--tokens", "2"]) == 0

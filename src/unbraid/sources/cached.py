@@ -79,7 +79,8 @@ class Cached(Source):
         return self._index["metadata"]
 
     def token_policy(self) -> str:
-        bos = {True: "BOS in front of every window, ", False: "no BOS, "}.get(self.metadata().get("prepend_bos"), "")
+        known = self.metadata().get("prepend_bos")
+        bos = "" if known is None else "BOS in front of every window, " if known else "no BOS, "
         return f"{bos}tokens as they were cached"
 
     def sample_text(self, count: int) -> list[str]:
