@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from tests.small import WORLD, experiment
@@ -40,9 +42,30 @@ def test_a_misspelt_axis_fails(path, message):
         cross(experiment(), {path: [1.0]})
 
 
-def test_a_value_of_the_wrong_kind_fails():
-    with pytest.raises(ValueError, match="seed is int, such as 0; 'one' is not"):
-        cross(experiment(), {"seed": ["one"]})
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        ({"seed": []}, "seed is crossed with .*one value or more"),
+        ({"seed": "01"}, "one value or more"),
+        ({"seed": [0, 1, 0]}, "one repeats"),
+        ({"sead": [0]}, "no field 'sead' here; did you mean 'seed'"),
+        ({"training.lr": [1e-3, -1.0]}, "Training.lr is -1.0; it must be above 0"),
+        ({"dictionary.d_sae": [2]}, "k = 3 latents cannot be active out of d_sae = 2"),
+    ],
+)
+def test_fault_23_axes_that_cannot_be_crossed_are_refused(axes: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=said):
+        cross(experiment(), axes)
+
+
+def test_values_that_are_possible_together_need_not_be_one_after_another():
+    (narrow,) = cross(experiment(), {"dictionary.d_sae": [2], "dictionary.activation.k": [1]})
+    assert narrow.dictionary.d_sae == 2 and narrow.dictionary.activation == BatchTopK(1)
+
+
+def test_large_numbers_name_a_folder():
+    (long,) = cross(experiment(), {"training.tokens": [1_000_000]})
+    assert long.name == "small-tokens_1e06"
 
 
 def test_experiments_that_share_a_stream_are_trained_together():

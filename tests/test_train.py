@@ -192,9 +192,8 @@ def test_the_controller_brings_l0_to_its_target(tmp_path):
 
 
 def test_a_controller_without_its_penalty_is_refused():
-    lonely = Objective(reconstruction=Reconstruction(), target_l0=TargetL0(penalty="sparsity"))
     with pytest.raises(ValueError, match="penalty 'sparsity', but there are \\[\\]"):
-        Learner(replace(experiment(), objective=lonely), torch.randn(50, 16))
+        Objective(reconstruction=Reconstruction(), target_l0=TargetL0(penalty="sparsity"))
 
 
 def test_dead_latents_are_counted_in_tokens():

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.codes import Codes, Support, starts
+from unbraid.settings import NonNegativeFloat, PositiveInt, Settings
 
 Latents = Float[Tensor, "batch d_sae"]
 
@@ -41,7 +42,7 @@ class Chunks:
 Selection = tuple[Float[Tensor, " nnz"], Support]
 
 
-class Activation(ABC):
+class Activation(Settings, ABC):
     learns_threshold: ClassVar[bool] = False
     own: ClassVar[tuple[str, ...]] = ()
     """Parameters it adds to the dictionary, one number a latent."""
@@ -87,7 +88,7 @@ class ReLU(Activation):
 class TopK(Activation):
     """The k largest latents of every row, rectified (Gao et al. 2024)."""
 
-    k: int = 32
+    k: PositiveInt = 32
 
     def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
         if self.k / chunks.d_sae > dense_above:
@@ -116,7 +117,7 @@ class BatchTopK(Activation):
     and is used, and saved, as JumpReLU.
     """
 
-    k: int = 32
+    k: PositiveInt = 32
 
     def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
         if self.k / chunks.d_sae > dense_above:
@@ -153,10 +154,10 @@ class BatchTopK(Activation):
 class JumpReLU(Activation):
     """pre where pre > threshold, else 0; thresholds learn straight through (Rajamanoharan et al. 2024, eq. 11)."""
 
-    bandwidth: float = 0.5
+    bandwidth: NonNegativeFloat = 0.5
     """Width of the window around a threshold in which it gets gradient, in normalised activations. 0: inference.
     Thresholds settle at 0.5 to 2 there, so narrower windows leave most of them without gradient (docs/log.md)."""
-    initial_l0: int = 128
+    initial_l0: PositiveInt = 128
     """Thresholds start at one value, the one that leaves this many latents active a token (at most a quarter of
     them)."""
     learns_threshold: ClassVar[bool] = True

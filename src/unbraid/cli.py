@@ -247,6 +247,7 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     import tyro
 
     from unbraid import catalog
+    from unbraid.settings import check_all, unchecked
 
     asked = {"-h", "--help"} & set(rest)
     if asked or options.name is None:
@@ -265,7 +266,10 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
     config = (tyro.conf.AvoidSubcommands,)
     rest = [*rest, *(f"--source.{name.replace('_', '-')}" for name in permissions(options))]
-    return tyro.cli(type(named), default=named, args=rest, prog=prog, description=description, config=config)
+    with unchecked():  # tyro would put what settings say into a box of its own
+        made = tyro.cli(type(named), default=named, args=rest, prog=prog, description=description, config=config)
+    check_all(made)
+    return made
 
 
 def use_threads(count: int) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,8 +54,9 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> Any:
-    """The inverse of `to_json`, with `permissions` given. Raises ValueError for a class outside `packages`, for unknown
-    or missing fields, and for a permission that the data gives itself."""
+    """The inverse of `to_json`, with `permissions` given. Raises ValueError for what `to_json` does not write: a class
+    outside `packages`, unknown or missing fields, a permission that the data gives itself, values that a class
+    refuses."""
     if isinstance(data, list):
         return tuple(from_json(item, packages=packages, permissions=permissions) for item in data)
     if not isinstance(data, dict):
@@ -79,22 +81,35 @@ def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permission
             f"{data['type']} does not match this version of its class: unknown fields {unknown}, missing {missing}. "
             "It was written by another version; use the one named in provenance.json, or train again."
         )
-    return cls(**given)
+    try:
+        return cls(**given)
+    except ValueError:
+        raise
+    except Exception as error:  # a class that does not check its fields may raise anything for them
+        raise ValueError(f"{data['type']} cannot be made of what is written for {sorted(given)}: {error}") from error
 
 
-def resolve(path: str, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
+def resolve(path: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
     """The dataclass at `package.module:Class`. Raises ValueError when it cannot be had, or may not be imported."""
+    if not (isinstance(path, str) and re.fullmatch(r"\w+(\.\w+)*:\w+", path)):
+        raise ValueError(f"a type is {path!r:.80}; expected a class, as package.module:Class")
     module, _, name = path.partition(":")
-    root = module.partition(".")[0]
-    if root not in packages:
-        raise ValueError(f"{path} lives outside {list(packages)}; if you trust it, name it: --package {root}")
+    check_package(path, module, packages)
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a package may raise anything when it is imported
         raise ValueError(f"cannot import {path} ({error}); is its package installed and on the path?") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise ValueError(f"{path} is not a dataclass, so it cannot be configuration")
+    check_package(path, cls.__module__, packages)  # modules hold classes of others too
     return cls
+
+
+def check_package(path: str, module: str, packages: tuple[str, ...]) -> None:
+    """Raise ValueError when `module` is not of these packages."""
+    root = module.partition(".")[0]
+    if root not in packages:
+        raise ValueError(f"{path} lives outside {list(packages)}; if you trust it, name it: --package {root}")
 
 
 def not_finite(node: Any, at: str = "") -> str | None:

@@ -10,10 +10,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from annotated_types import Ge, Lt
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,13 +24,16 @@ from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
 from unbraid.gated import Gated
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.retraction import orthonormalise_blocks
+from unbraid.settings import NonNegativeInt, PositiveInt, Settings
 from unbraid.source import Source, check_finite
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
 Path = Literal["auto", "sparse", "dense"]
 
-PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
+Leash = Annotated[float, Ge(-1), Lt(1)]
+"""A cosine; -1 is none. Atoms that are to stay where they start are frozen."""
 
 # Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
@@ -240,12 +244,9 @@ class Origin:
     """Told how far an initialisation that takes a while has come."""
 
 
-class Initialisation(ABC):
+class Initialisation(Settings, ABC):
     sets_thresholds: ClassVar[bool] = False
     """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
-
-    def check(self) -> None:  # noqa: B027 (most have no settings that cannot be)
-        """Raise ValueError for settings that cannot be. Called before any work."""
 
     @abstractmethod
     def __call__(
@@ -292,38 +293,27 @@ def set_tied(dictionary: Dictionary, atoms: Float[Tensor, "d_sae d_in"], sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DictionaryConfig:
-    d_sae: int = 4096
+class DictionaryConfig(Settings):
+    d_sae: PositiveInt = 4096
     """Number of latents."""
     activation: Activation = TopK(32)
     """Which latents stay active, and how many."""
     init: Initialisation = RandomAtoms()
     """How atoms start."""
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[Parameter, ...] = ()
     """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
-    leash: float = -1.0
+    leash: Leash = -1.0
     """Smallest cosine of a trained atom to where it started; -1 leaves atoms free. 0.8 is the soft-frozen decoder of
     Korznikov et al. 2026 (arXiv 2602.14111)."""
-    orthonormal_blocks: int = 0
+    orthonormal_blocks: NonNegativeInt = 0
     """Keep every so many atoms in a row exactly orthonormal: retracted to the nearest such block at the start and after
     each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
 
-    def check(self) -> None:
-        """Raise ValueError for widths, k, starts, frozen parameters, leashes and blocks that cannot be."""
-        k = getattr(self.activation, "k", 1)
-        if not 0 < k <= self.d_sae:
+    def check_together(self) -> None:
+        k, size = getattr(self.activation, "k", 1), self.orthonormal_blocks
+        if isinstance(k, int | float) and k > self.d_sae:
             raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
-        wrong = sorted(set(self.frozen) - set(PARAMETERS))
-        if wrong:
-            raise ValueError(f"no parameters {wrong} to freeze; there are {', '.join(PARAMETERS)}")
-        if not -1 <= self.leash < 1:
-            raise ValueError(f"leash {self.leash} is no cosine in [-1, 1); freeze W_dec to hold atoms where they start")
-        self._check_blocks()
-        self.init.check()
-
-    def _check_blocks(self) -> None:
-        size = self.orthonormal_blocks
-        if size < 0 or (size and self.d_sae % size):
+        if size and self.d_sae % size:
             raise ValueError(
                 f"orthonormal_blocks {size} does not divide d_sae = {self.d_sae}: "
                 "set --dictionary.orthonormal-blocks to a divisor, or 0 for none"
@@ -332,8 +322,8 @@ class DictionaryConfig:
             raise ValueError("orthonormal_blocks and leash both say where atoms may be; leave one out")
 
     def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
-        """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError as `check` does."""
-        self.check()
+        """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError
+        for what these activations do not allow."""
         dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
         if self.orthonormal_blocks > dictionary.d_in:
             raise ValueError(

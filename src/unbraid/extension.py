@@ -13,6 +13,7 @@ import torch
 from unbraid.activation import JumpReLU
 from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin
 from unbraid.formats import saelens
+from unbraid.settings import SomeText
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Extension(Initialisation):
     As wide as it was, it only trains on: the control of width extension (Chanin et al. 2025, arXiv 2505.11756).
     """
 
-    folder: str
+    folder: SomeText
     """Where the trained dictionary is: a run, or any SAELens folder for the same activations."""
     sets_thresholds: ClassVar[bool] = True
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
 from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin
 from unbraid.formats import recognise
 from unbraid.formats.published import Published
+from unbraid.settings import Matches, SomeText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +17,13 @@ class Imported(Initialisation):
     """A published SAE as it is: for raw activations, so with --training.normalise none. To train on, start from the
     imported run with Extension."""
 
-    folder: str
+    folder: SomeText
     """Where it was: a folder of SAELens, dictionary_learning or sparsify."""
-    sha256: str
+    sha256: Annotated[str, Matches(r"[0-9a-f]{64}", "a SHA-256: 64 hexadecimal digits")]
     """Of its weights, so that the run is named by what it holds."""
-    format: str
+    format: SomeText
     """Whose folder it is."""
-    architecture: str
+    architecture: SomeText
     """What that library calls it."""
     standard: bool = True
     """Whether it was trained for reconstruction and sparsity alone, so that a report counts it among the baselines."""

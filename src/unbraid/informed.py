@@ -19,6 +19,7 @@ from torch import Tensor
 from unbraid.activation import JumpReLU
 from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin
 from unbraid.probes import Probes, difference_of_means, logistic, sums_where_active
+from unbraid.settings import PositiveFloat, PositiveInt
 from unbraid.source import Source
 from unbraid.truth import Labelled
 
@@ -32,8 +33,8 @@ CHUNK = 4096
 class TrueDirections(Initialisation):
     """The true directions, read by logistic probes: the ceiling `truth`."""
 
-    rows: int = ROWS
-    l2: float = 1.0
+    rows: PositiveInt = ROWS
+    l2: PositiveFloat = 1.0
     """Weight of a probe's squared norm beside its loss summed over rows."""
     sets_thresholds: ClassVar[bool] = True
 
@@ -55,8 +56,8 @@ class SupervisedProbes(Initialisation):
     A factor never, or always, active in the labelled rows gets a random atom and never fires.
     """
 
-    rows: int = ROWS
-    l2: float = 1.0
+    rows: PositiveInt = ROWS
+    l2: PositiveFloat = 1.0
     """Weight of a probe's squared norm beside its loss summed over rows."""
     sets_thresholds: ClassVar[bool] = True
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unbraid.activation import DENSE_ABOVE, Activation, Chunks, Latents, Selection, TopK
 from unbraid.codes import Codes, DenseCodes, SparseCodes, Support, starts
+from unbraid.settings import NonNegativeFloat, PositiveInt
 
 ROUND = TopK(1)
 """What one round does, and the whole of what is left of it without atoms."""
@@ -27,9 +28,9 @@ ENTRIES = 2**22
 class MatchingPursuit(Activation):
     """Greedy rounds over the atoms, which are the encoder too (Costa et al. 2025)."""
 
-    k: int = 32
+    k: PositiveInt = 32
     """Rounds: the most latents a row can have."""
-    residual: float = 0.0
+    residual: NonNegativeFloat = 0.0
     """Stop a row once no more than this norm is left; 0 goes on for all rounds. In the units of what is encoded."""
     stop_on_repeat: bool = False
     """Stop a row, too, after a round that chose no new atom (SAELens's stop_on_duplicate_support)."""

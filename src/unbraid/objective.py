@@ -6,12 +6,11 @@ A term reads one record, the `Step`, so a new objective needs no new argument an
 reads in `reads`, so that a source that cannot supply them is refused before training starts.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +20,16 @@ from unbraid import weighting
 from unbraid.activation import Activation
 from unbraid.codes import Codes
 from unbraid.dictionary import Dictionary
+from unbraid.settings import (
+    Matches,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Share,
+    ShareBelowOne,
+    SomeText,
+)
 from unbraid.source import Batch, Contexts, Counterfactuals
 
 Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
@@ -38,7 +47,7 @@ def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
 
 
 Rows = Float[Tensor, "row d_in"]
-ABOVE_ZERO, BELOW_ONE = math.ulp(0.0), math.nextafter(1.0, 0.0)
+PenaltyName = Annotated[str, Matches(r"\w[\w.-]*", "letters, digits and _ - . (it names what is logged)")]
 
 
 def no_normaliser(rows: Rows) -> Rows:
@@ -98,21 +107,21 @@ class TermOutput(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Term(ABC):
-    """One addend of the loss. Subclasses are frozen dataclasses: the fields are the settings, the call is the maths."""
+class Term(Settings, ABC):
+    """One addend of the loss. Subclasses are frozen dataclasses: the fields are the settings, the call is the maths.
 
-    weight: float = 1.0
+    Bounds of settings stand beside them: `columns: PositiveInt = 8` (`settings`)."""
+
+    weight: NonNegativeFloat = 1.0
     """Multiplies the loss; 0 skips the term altogether."""
-    rho: float = 0.0
+    rho: NonNegativeFloat = 0.0
     """Above 0, `weight` is not used: the weight makes this term's gradient so large a share of the reconstruction's
     (`weighting`). Ratios compare between terms and widths, as weights do not."""
-    start: float = 0.0
+    start: ShareBelowOne = 0.0
     """Share of training before which the term is left out."""
-    every: int = 1
+    every: PositiveInt = 1
     """Apply on every n-th step only, n times as strongly."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    """Smallest and largest values that settings can have, by name; ABOVE_ZERO and BELOW_ONE leave the ends out."""
     per_latent: ClassVar[tuple[str, ...]] = ()
     """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
 
@@ -120,19 +129,6 @@ class Term(ABC):
     def wanted(self) -> bool:
         """Whether it does anything at all."""
         return self.weight != 0 or self.rho > 0
-
-    def check(self, name: str) -> None:
-        """Raise ValueError for settings the term cannot have."""
-        for setting, (low, high) in self.bounds.items():
-            if not low <= (value := getattr(self, setting)) <= high:
-                least = "above 0" if low == ABOVE_ZERO else f"at least {low:g}"
-                most = "" if high == math.inf else " and below 1" if high == BELOW_ONE else f" and at most {high:g}"
-                raise ValueError(f"term {name!r} has {setting} {value:g}; it must be {least}{most}")
-        if not (self.rho >= 0 and 0 <= self.start < 1 and self.every >= 1):
-            raise ValueError(
-                f"term {name!r} has rho {self.rho}, start {self.start} and every {self.every}; rho must be at least 0, "
-                "start a share of training in [0, 1), every at least 1"
-            )
 
     def suits(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
         """Raise ValueError for an activation that the term says nothing about. Called before training."""
@@ -142,7 +138,7 @@ class Term(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetL0:
+class TargetL0(Settings):
     """Integral control of one penalty's weight until the mean L0 is on target.
 
     A penalty's weight is not comparable between objectives or widths; L0 is. Each step moves log(weight) by
@@ -152,23 +148,23 @@ class TargetL0:
     ever.
     """
 
-    l0: float = 32.0
+    l0: PositiveFloat = 32.0
     """Wanted mean number of active latents a token."""
-    penalty: str = "sparsity"
+    penalty: SomeText = "sparsity"
     """Name of the penalty whose weight is moved."""
-    rate: float = 0.05
+    rate: PositiveFloat = 0.05
     """Gain per step."""
-    lookahead: float = 100.0
+    lookahead: NonNegativeFloat = 100.0
     """Steps ahead of which L0 is foreseen, in a straight line."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(Settings):
     reconstruction: Term
     """What must be explained."""
-    penalties: Mapping[str, Term] = field(default_factory=dict)
+    penalties: Mapping[PenaltyName, Term] = field(default_factory=dict)
     """What is asked besides, by name."""
-    ramp: float = 0.05
+    ramp: Share = 0.05
     """Share of training over which penalty weights rise linearly from 0, from a penalty's start. Terms that must act
     from the first step: set 0."""
     target_l0: TargetL0 | None = None
@@ -182,11 +178,9 @@ class Objective:
         """Share of its weight that a penalty has by now."""
         return min(1.0, (progress - term.start) / self.ramp) if self.ramp > 0 else 1.0
 
-    def check(self) -> None:
-        """Raise ValueError for a strength, start or cadence that cannot be, and when the controller names a penalty
-        there is none of, or one whose weight rho would set too."""
-        for name, term in self.terms().items():
-            term.check(name)
+    def check_together(self) -> None:
+        if "reconstruction" in self.penalties:
+            raise ValueError("a penalty cannot be called 'reconstruction', as the reconstruction is; name it otherwise")
         if self.reconstruction.rho > 0:
             raise ValueError("rho is a share of the reconstruction's gradient, so the reconstruction has none; set 0")
         plain = self.reconstruction.every == 1 and self.reconstruction.start == 0 and self.reconstruction.wanted

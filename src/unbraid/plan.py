@@ -102,14 +102,11 @@ class Estimate:
 
 
 def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), *, asked: bool = False) -> Budget:
-    """Raises ValueError, as training would, for experiments that cannot be. `evals`: what the runs will be scored by;
-    `asked`: in the same command, so that what could not be scored is a problem even where no eval split was wanted."""
+    """Raises ValueError, as training would, for experiments that cannot be trained. `evals`: what the runs will be
+    scored by; `asked`: in the same command, so that what could not be scored is a problem even where no eval split was
+    wanted."""
     check_shared(cohort)
     check_device(cohort)
-    for experiment in cohort:
-        experiment.objective.check()
-        experiment.dictionary.check()
-        _ = experiment.folder
     source, training = cohort[0].source, cohort[0].training
     source.metadata()  # a layer or site that does not exist stops here
     d_in = source.d_in

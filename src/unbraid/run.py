@@ -63,10 +63,14 @@ class Run:
 
     @cached_property
     def experiment(self) -> Experiment:
-        data = read_json(self.path / "experiment.json")
-        experiment = from_json(data, packages=self.packages, permissions=self.permissions)
+        path = self.path / "experiment.json"
+        data = read_json(path)
+        try:
+            experiment = from_json(data, packages=self.packages, permissions=self.permissions)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if not isinstance(experiment, Experiment):
-            raise ValueError(f"{self.path}/experiment.json does not hold an Experiment")
+            raise ValueError(f"{path} does not hold an Experiment")
         return experiment
 
     @property

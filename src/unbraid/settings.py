@@ -4,87 +4,184 @@ when the object is made. So the command line, Python and files read from disk sh
     @dataclass(frozen=True, kw_only=True)
     class Training(Settings):
         batch_size: PositiveInt = 2048
-        warmup: Annotated[float, Ge(0), Le(1)] = 0.02
+        warmup: Share = 0.02
+        device: Device = "cpu"
 
-Bounds are those of `annotated_types`, so Hypothesis can draw values from the same annotations. Numbers must be finite:
-what is not could not be stored. An int is taken where a float is asked for; a bool is no number.
+        def check_together(self) -> None: ...
+
+Bounds are those of `annotated_types`, so Hypothesis can draw values from the same annotations. Numbers must be finite
+and fit into 64 bits: what does not could not be stored, or counted with. An int is taken where a float is asked for; a
+bool is no number. An annotation that is no type of configuration (a tensor's shape, a name that cannot be resolved) is
+passed over, and so are marks in `Annotated` that are no bounds: a class of a user's is held to what it says, no more.
 """
 
 import dataclasses
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from types import UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MultipleOf
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """A bound of text: a regular expression takes it whole. `words`: what that is, as the end of "it must be"."""
+
+    pattern: str
+    words: str
+
 
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
+TwoOrMore = Annotated[int, Ge(2)]
+Seed = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 """A share of something: 0 and 1 can be."""
+ShareAboveZero = Annotated[float, Gt(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
+ShareBetween = Annotated[float, Gt(0), Lt(1)]
+"""A share that is neither none nor all."""
+SomeText = Annotated[str, MinLen(1)]
+Device = Annotated[str, Matches(r"(cpu|cuda|mps)(:\d{1,4})?", "cpu, cuda or mps; one of several is cuda:1")]
+FolderName = Annotated[
+    str, Matches(r"[a-z0-9][a-z0-9_.-]{0,199}", "lower-case letters, digits and - _ . (it names a folder)")
+]
 
-BOUNDS: Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]] = {
-    Ge: ("ge", "at least", operator.ge),
-    Gt: ("gt", "above", operator.gt),
-    Le: ("le", "at most", operator.le),
-    Lt: ("lt", "below", operator.lt),
-    MultipleOf: ("multiple_of", "a multiple of", lambda value, step: value % step == 0),
+BOUNDS: Mapping[type, tuple[Callable[[Any], str], Callable[[Any, Any], bool]]] = {
+    Ge: (lambda bound: f"at least {bound.ge:g}", lambda value, bound: operator.ge(value, bound.ge)),
+    Gt: (lambda bound: f"above {bound.gt:g}", lambda value, bound: operator.gt(value, bound.gt)),
+    Le: (lambda bound: f"at most {bound.le:g}", lambda value, bound: operator.le(value, bound.le)),
+    Lt: (lambda bound: f"below {bound.lt:g}", lambda value, bound: operator.lt(value, bound.lt)),
+    MultipleOf: (
+        lambda bound: f"a multiple of {bound.multiple_of:g}",
+        lambda value, bound: value % bound.multiple_of == 0,
+    ),
+    MinLen: (lambda bound: f"at least {bound.min_length} long", lambda value, bound: len(value) >= bound.min_length),
+    MaxLen: (lambda bound: f"at most {bound.max_length} long", lambda value, bound: len(value) <= bound.max_length),
+    Matches: (lambda bound: bound.words, lambda value, bound: re.fullmatch(bound.pattern, value) is not None),
 }
-"""Of each kind of bound: the field that holds its limit, how an error says it, and its test."""
+"""Of each kind of bound: how an error says it, and its test."""
+NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
+LARGEST = 2**63 - 1
+_unchecked: ContextVar[bool] = ContextVar("unchecked", default=False)
 
 
 class Settings:
     """Base of the frozen dataclasses that a user fills. Making one with a value that cannot be raises ValueError."""
 
     def __post_init__(self) -> None:
-        check_fields(self)
-        self.check_together()
+        if not _unchecked.get():
+            check_fields(self)
+            self.check_together()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if own := cls.__dict__.get("__post_init__"):
+            setattr(cls, "__post_init__", after_checks(own))  # noqa: B010 (no method is assigned to by type checkers)
 
     def check_together(self) -> None:
         """Raise ValueError for values that are possible one by one, but not together."""
 
 
+def after_checks(own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A class's own `__post_init__`, which would have skipped the checks, after them."""
+
+    @wraps(own)
+    def both(settings: Settings) -> None:
+        if not _unchecked.get():
+            Settings.__post_init__(settings)
+            own(settings)
+
+    return both
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Within, settings are made without checks, for a parser that would hide what they say: `check_all` of them after
+    it."""
+    token = _unchecked.set(True)
+    try:
+        yield
+    finally:
+        _unchecked.reset(token)
+
+
+def check_all(node: Any) -> None:
+    """Raise ValueError for settings, made `unchecked`, that cannot be; those inside others first."""
+    if isinstance(node, Mapping | tuple | list):
+        for item in node.values() if isinstance(node, Mapping) else node:
+            check_all(item)
+    elif dataclasses.is_dataclass(node):
+        for field in dataclasses.fields(node):
+            check_all(getattr(node, field.name))
+        if isinstance(node, Settings):
+            node.__post_init__()
+
+
 def check_fields(settings: Any) -> None:
     """Raise ValueError, naming class, field, value and what it must be, for the first field that cannot be."""
     cls = type(settings)
-    hints = annotations(cls)
-    for field in dataclasses.fields(settings):
-        if fault := fault_of(getattr(settings, field.name), hints[field.name]):
-            raise ValueError(
-                f"{cls.__name__}.{field.name} is {shown(getattr(settings, field.name))}; it must be {fault}"
-            )
+    for name, hints in annotations(cls).items():
+        value = getattr(settings, name)
+        if fault := next(filter(None, (fault_of(value, hint) for hint in hints)), ""):
+            raise ValueError(f"{cls.__name__}.{name} is {shown(value)}; it must be {fault}")
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """`value`, an argument called `name` that is no field of settings. Raises ValueError when it is not as `hint`
+    says."""
+    if fault := fault_of(value, hint):
+        raise ValueError(f"{name} is {shown(value)}; it must be {fault}")
+    return value
 
 
 @cache
-def annotations(cls: type) -> dict[str, Any]:
-    """The annotation of every field, with its bounds."""
-    return {name: hint for name, hint in get_type_hints(cls, include_extras=True).items() if not_classvar(hint)}
+def annotations(cls: type) -> dict[str, list[Any]]:
+    """What every field of a dataclass is annotated with, by the class itself and by its bases: who gives a field of a
+    base another default need not say its bounds again."""
+    own = [annotated(base) for base in cls.__mro__]
+    return {f.name: [hints[f.name] for hints in own if f.name in hints] for f in dataclasses.fields(cls)}
 
 
-def not_classvar(hint: Any) -> bool:
-    return hint is not ClassVar and get_origin(hint) is not ClassVar
+def annotated(cls: type) -> dict[str, Any]:
+    """The annotations that stand in one class; Any for one with a name that only type checkers know."""
+    return {name: evaluated(name, hint, cls) for name, hint in inspect.get_annotations(cls).items()}
+
+
+def evaluated(name: str, hint: Any, cls: type) -> Any:
+    """One annotation, which may be text, where its class stands."""
+    alone = SimpleNamespace(__annotations__={name: hint})
+    try:
+        known = vars(sys.modules[cls.__module__])
+        return get_type_hints(alone, known, dict(vars(cls)), include_extras=True)[name]
+    except Exception:  # whatever an annotation raises that nobody has to be able to evaluate
+        return Any
 
 
 def fault_of(value: Any, hint: Any) -> str:
     """What `value` must be instead, as the end of "it must be"; empty when it can be."""
-    if is_number(value) and not math.isfinite(value):
-        return "a finite number"
-    if not fits(value, hint):
+    kind, bounds = bounds_of(hint)
+    if is_number(value) and not countable(value):
+        return "a finite number of at most 64 bits"
+    if get_origin(kind) in (Union, UnionType):
+        faults = [(fits(value, k), fault_of(value, k)) for k in get_args(kind)]
+        if all(fault for _, fault in faults):
+            return next((fault for fitting, fault in faults if fitting), described(hint))
+    elif not fits(value, kind):
         return described(hint)
-    inner, bounds = bounds_of(hint)
-    if bounds and is_number(value) and not all(holds(value, bound) for bound in bounds):
+    if not all(holds(value, bound) for bound in bounds):
         return in_words(bounds)
-    if get_origin(inner) in (Union, UnionType):
-        faults = [fault_of(value, kind) for kind in get_args(inner) if fits(value, kind)]
-        return min(faults, key=len)  # empty when one alternative takes it
-    faults = (fault_of(item, kind) for item, kind in items_of(value, inner))
+    faults = (fault_of(item, item_kind) for item, item_kind in items_of(value, kind))
     return next((f"made of items that are {fault}" for fault in faults if fault), "")
 
 
@@ -92,24 +189,51 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def countable(value: int | float) -> bool:
+    return -LARGEST <= value <= LARGEST if isinstance(value, int) else math.isfinite(value)
+
+
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the type; bools are no numbers, whatever Python says."""
-    if isinstance(value, bool) and not allows_bool(hint):
-        return False
+    """Whether `value` is of the type, its items aside; bools are no numbers, whatever Python says. True for what no
+    value can be held to."""
+    kind, _ = bounds_of(hint)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in args)
+    if origin in (Union, UnionType):
+        return any(fits(value, choice) for choice in args)
+    if kind is None or kind is NoneType:
+        return value is None
+    if kind is float:
+        return is_number(value)
+    if isinstance(value, bool):
+        return not (isinstance(kind, type) and issubclass(kind, int | float)) or kind is bool
+    return is_a(value, origin or kind) and (origin is not tuple or as_long(value, args))
+
+
+def is_a(value: Any, kind: Any) -> bool:
+    if not isinstance(kind, type):
+        return True
+    if issubclass(kind, list | Sequence) and not issubclass(kind, str | tuple):
+        # Lists come back from JSON as tuples. Text is a sequence of texts to Python, and to nobody else.
+        return isinstance(value, list | tuple | kind) and not isinstance(value, str)
+    if issubclass(kind, dict):
+        return isinstance(value, Mapping)
     try:
-        check_type(value, hint, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-    except TypeCheckError:
-        return False
-    return True
+        return isinstance(value, kind)
+    except TypeError:  # a protocol that is not for the time of running
+        return True
 
 
-def allows_bool(hint: Any) -> bool:
-    inner, _ = bounds_of(hint)
-    return inner in (bool, Any, object) or any(arg is bool or allows_bool(arg) for arg in get_args(inner))
+def as_long(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+    """Whether a tuple has as many items as its annotation."""
+    return not args or args[-1] is Ellipsis or len(value) == len(args)
 
 
 def bounds_of(hint: Any) -> tuple[Any, list[Any]]:
-    """The type without its bounds, and the bounds."""
+    """The type without its bounds, and the bounds. A named alias or a NewType is what it stands for."""
+    while stands_for := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
+        hint = stands_for
     if get_origin(hint) is not Annotated:
         return hint, []
     inner, *extras = get_args(hint)
@@ -117,45 +241,52 @@ def bounds_of(hint: Any) -> tuple[Any, list[Any]]:
     return inner, [part for part in flat if type(part) in BOUNDS]
 
 
-def holds(value: int | float, bound: Any) -> bool:
-    limit, _, test = BOUNDS[type(bound)]
-    return test(value, getattr(bound, limit))
+def holds(value: Any, bound: Any) -> bool:
+    try:
+        return BOUNDS[type(bound)][1](value, bound)
+    except TypeError:
+        return value is None  # a bound beside a type that may be None
 
 
 def in_words(bounds: list[Any]) -> str:
     """ "at least 0 and below 1"."""
-    return " and ".join(f"{word} {getattr(b, name):g}" for b in bounds for name, word, _ in [BOUNDS[type(b)]])
+    return " and ".join(BOUNDS[type(bound)][0](bound) for bound in bounds)
 
 
 def described(hint: Any) -> str:
     """A type in words, as the end of "it must be"."""
-    inner, bounds = bounds_of(hint)
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
-    args = get_args(inner)
-    if inner in names:
-        text = names[inner]
-    elif get_origin(inner) is tuple and args and args[-1] is Ellipsis:
+    kind, bounds = bounds_of(hint)
+    origin, args = get_origin(kind), get_args(kind)
+    if kind in NAMES:
+        text = NAMES[kind]
+    elif origin is Literal:
+        text = " or ".join(map(repr, args))
+    elif origin in (Union, UnionType):
+        text = " or ".join(map(described, args))
+    elif origin is tuple and args[-1:] == (Ellipsis,):
         text = f"a tuple, each item {described(args[0])}"
-    elif get_origin(inner) is tuple:
+    elif origin is tuple:
         text = f"a tuple of {', '.join(map(described, args))}"
-    elif args and not isinstance(inner, type) and get_origin(inner) not in (dict, list, Mapping):
-        words = [repr(a) if isinstance(a, str | int) else described(a) for a in args]
-        text = " or ".join(words)
-    elif inspect.isclass(origin := get_origin(inner)) and issubclass(origin, Mapping):
+    elif isinstance(origin, type) and issubclass(origin, Mapping):
         text = f"a mapping from names to {described(args[-1])}"
     else:
-        text = f"a {getattr(inner, '__name__', inner)}"
+        name = getattr(origin or kind, "__name__", str(kind))
+        text = f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
     return f"{text}, {in_words(bounds)}" if bounds else text
 
 
-def items_of(value: Any, hint: Any) -> Iterator[tuple[Any, Any]]:
-    """The items of a tuple or mapping, each with its annotation."""
-    args = get_args(hint)
+def items_of(value: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
+    """The items of a tuple, list or mapping, each with its annotation."""
+    args = get_args(kind)
+    if not args or get_origin(kind) in (Union, UnionType, Literal):
+        return
     if isinstance(value, Mapping) and len(args) == 2:
-        yield from ((item, args[1]) for item in value.values())
-    elif isinstance(value, tuple) and get_origin(hint) is tuple:
-        kinds = [args[0]] * len(value) if args[-1:] == (Ellipsis,) else args
-        yield from zip(value, kinds, strict=False)
+        for name, item in value.items():
+            yield from ((name, args[0]), (item, args[1]))
+    elif isinstance(value, tuple) and get_origin(kind) is tuple:
+        yield from zip(value, [args[0]] * len(value) if args[-1] is Ellipsis else args, strict=False)
+    elif isinstance(value, Collection) and not isinstance(value, str | Mapping) and len(args) == 1:
+        yield from ((item, args[0]) for item in value)
 
 
 def shown(value: Any) -> str:

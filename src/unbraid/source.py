@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.settings import Settings
 from unbraid.truth import NoTruth, Truth
 
 Split = Literal["train", "eval"]
@@ -95,7 +96,7 @@ def passes(epochs: int, split: Split) -> int:
     return epochs if split == "train" else 1
 
 
-class Source(ABC):
+class Source(Settings, ABC):
     """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
 
     more_held_out: ClassVar[str] = "give more data"

@@ -4,28 +4,31 @@ import difflib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from annotated_types import MinLen
 
 from unbraid.activation import Activation, TopK
-from unbraid.dictionary import DictionaryConfig, Initialisation, PrincipalComponents, RandomAtoms
+from unbraid.dictionary import DictionaryConfig, Initialisation, Leash, Parameter, PrincipalComponents, RandomAtoms
 from unbraid.experiment import Experiment, Training
 from unbraid.informed import SupervisedProbes, TrueDirections
 from unbraid.objective import Objective
+from unbraid.settings import FolderName, NonNegativeInt, PositiveInt, Seed, Settings, shown
 from unbraid.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class Member(Settings):
     """One method of a study."""
 
     objective: Objective
     activation: Activation = TopK(32)
     init: Initialisation = RandomAtoms()
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[Parameter, ...] = ()
     """Parameters left untrained."""
-    leash: float = -1.0
+    leash: Leash = -1.0
     """Smallest cosine of a trained atom to where it started."""
-    orthonormal_blocks: int = 0
+    orthonormal_blocks: NonNegativeInt = 0
     """Keep every so many atoms exactly orthonormal."""
     trained: bool = True
     """False leaves the dictionary as initialised."""
@@ -34,27 +37,35 @@ class Member:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Settings):
     """Methods x seeds, same source, same width, same tokens, same order of data: one cohort."""
 
     source: Source
-    d_sae: int = 1024
+    d_sae: PositiveInt = 1024
     """Number of latents of every member, but of those whose initialisation sets it (`width`)."""
     training: Training = field(default_factory=Training)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], MinLen(1)] = (0, 1, 2)
     """Initialisations and terms' randomness; the order of data is training.data_seed."""
-    members: Mapping[str, Member]
+    members: Annotated[Mapping[FolderName, Member], MinLen(1)]
     """By name. "-l0_32" at the end of a name states the sparsity asked for; the report reads it."""
+
+    def check_together(self) -> None:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat one, which would train the same run twice; name each once")
 
     def experiments(self) -> list[Experiment]:
         return [self._experiment(name, seed) for name in self.members for seed in self.seeds]
 
     def _experiment(self, name: str, seed: int) -> Experiment:
         member = self.members[name]
-        dictionary = DictionaryConfig(
-            d_sae=width(member.init, self.d_sae, self.source), activation=member.activation, init=member.init,
-            frozen=member.frozen, leash=member.leash, orthonormal_blocks=member.orthonormal_blocks,
-        )  # fmt: skip
+        d_sae = width(member.init, self.d_sae, self.source)
+        try:
+            dictionary = DictionaryConfig(
+                d_sae=d_sae, activation=member.activation, init=member.init, frozen=member.frozen,
+                leash=member.leash, orthonormal_blocks=member.orthonormal_blocks,
+            )  # fmt: skip
+        except ValueError as error:
+            raise ValueError(f"member {name!r}: {error}") from error
         training = self.training if member.trained else replace(self.training, tokens=0)
         return Experiment(
             name=name, source=self.source, objective=member.objective, dictionary=dictionary, training=training,
@@ -74,46 +85,52 @@ def width(init: Initialisation, d_sae: int, source: Source) -> int:
 def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experiment]:
     """Every combination of values, by dotted field: {"training.lr": [1e-4, 3e-4], "seed": [0, 1, 2]}.
 
-    Values other than the seed's join the name. Raises ValueError for a field that does not exist.
+    Values other than the seed's join the name. Raises ValueError for a field that does not exist, one without values or
+    with the same twice, and a value, or a combination, that cannot be.
     """
+    for path, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not len(values):
+            raise ValueError(f"{path} is crossed with {shown(values)}; give a list of one value or more")
+        if any(value in values[:place] for place, value in enumerate(values)):
+            raise ValueError(f"{path} is crossed with {shown(values)}, in which one repeats; name each once")
     crossed = []
     for values in itertools.product(*axes.values()):
-        experiment, suffix = base, ""
-        for path, value in zip(axes, values, strict=True):
-            experiment = with_value(experiment, path.split("."), value)
-            suffix += (
-                ""
-                if path == "seed"
-                else f"-{short_name(path)}_{value:g}"
-                if isinstance(value, int | float)
-                else f"-{value}"
-            )
-        crossed.append(replace(experiment, name=base.name + suffix))
+        chosen = dict(zip(axes, values, strict=True))
+        name = base.name + "".join(suffix(path, value) for path, value in chosen.items() if path != "seed")
+        crossed.append(with_values(base, {**chosen, "name": name}))
     return crossed
+
+
+def suffix(path: str, value: Any) -> str:
+    """What a value adds to the name."""
+    return f"-{short_name(path)}_{value:g}".replace("+", "") if isinstance(value, int | float) else f"-{value}"
 
 
 def short_name(path: str) -> str:
     return "l0" if path in ("dictionary.activation.k", "objective.target_l0.l0") else path.rpartition(".")[2]
 
 
-def with_value(node: Any, path: Sequence[str], value: Any) -> Any:
-    """A copy of a nested dataclass or mapping with one field changed."""
+def with_values(node: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a nested dataclass or mapping with fields changed by dotted name, all at once: what is possible
+    together need not be one after another."""
+    inside: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
+        first, _, rest = path.partition(".")
+        inside.setdefault(known_field(node, first), {})[rest] = value
+    old = node if isinstance(node, Mapping) else vars(node)
+    new = {n: to[""] if "" in to else with_values(old[n], to) for n, to in inside.items()}
+    return {**node, **new} if isinstance(node, Mapping) else replace(cast(Any, node), **new)
+
+
+def known_field(node: Any, name: str) -> str:
+    """The field, with hyphens or underscores. Raises ValueError, suggesting the nearest, when there is none."""
     is_config = is_dataclass(node) and not isinstance(node, type)
-    name, rest = path[0].replace("-", "_") if is_config else path[0], path[1:]
+    name = name.replace("-", "_") if is_config else name
     names = [f.name for f in fields(node)] if is_config else list(node) if isinstance(node, Mapping) else []
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         raise ValueError(f"no field {name!r} here; " + (f"did you mean {near[0]!r}?" if near else f"there are {names}"))
-    old = node[name] if isinstance(node, Mapping) else getattr(node, name)
-    if (
-        not rest
-        and old is not None
-        and not isinstance(value, type(old))
-        and not (isinstance(old, float) and isinstance(value, int))
-    ):
-        raise ValueError(f"{name} is {type(old).__name__}, such as {old!r}; {value!r} is not")
-    new = with_value(old, rest, value) if rest else value
-    return {**node, name: new} if isinstance(node, Mapping) else replace(cast(Any, node), **{name: new})
+    return name
 
 
 def cohorts(experiments: Iterable[Experiment]) -> list[list[Experiment]]:

@@ -69,7 +69,6 @@ class Learner:
         """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: told how far an
         initialisation that takes a while has come."""
         training = experiment.training
-        experiment.objective.check()
         self.experiment = experiment
         normaliser = Normaliser.fit(sample, training.normalise)
         self.normaliser = normaliser.to(training.device)
@@ -420,11 +419,8 @@ def check_shared(members: Sequence[Experiment]) -> None:
 
 
 def check_needs(members: Sequence[Experiment]) -> None:
-    """Raise ValueError, before any work, for settings that cannot be, and when a term reads what the source cannot
-    give."""
+    """Raise ValueError, before any work, when a term reads what the source cannot give."""
     for member in members:
-        member.dictionary.check()
-        member.objective.check()
         for name, term in member.objective.terms().items():
             if term.wanted:
                 term.suits(member.dictionary.activation)

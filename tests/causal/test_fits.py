@@ -216,7 +216,6 @@ def test_gradient_iterations_come_near_planted_factors(solver):
     ("method", "count", "remedy"),
     [
         (Melbo(), D + 1, "repelled"),
-        (Melbo(p=1.0, q=2.0), 1, "1 <= q <= p"),
         (LinearDct(), D + 1, "d-sae"),
         (LinearDct(form="projected", rows=2), 3, "rows"),
         (QuadraticDct(), D + 1, "d-sae"),
@@ -289,5 +288,10 @@ def test_a_direction_found_twice_shares_its_amplitude():
 
 @pytest.mark.parametrize(("setting", "value"), [("contexts", 0), ("last", -1), ("radius", -1.0)])
 def test_settings_that_no_fit_can_have_are_refused(setting, value):
-    with pytest.raises(ValueError, match=f"{setting} {value:g}"):
-        Melbo(**{setting: value}).check()
+    with pytest.raises(ValueError, match=f"Melbo.{setting} is {value}; it must be at least"):
+        Melbo(**{setting: value})
+
+
+def test_a_root_beyond_the_power_is_refused():
+    with pytest.raises(ValueError, match="1 <= q <= p"):
+        Melbo(p=1.0, q=2.0)

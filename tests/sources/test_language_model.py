@@ -447,7 +447,6 @@ def test_importing_the_module_loads_no_transformers():
     ("changes", "message"),
     [
         ({"layer": 12}, f"layer 12 does not exist: the model has {BLOCKS} blocks, 0 to {BLOCKS - 1}"),
-        ({"layer": -1}, "layer -1 does not exist"),
         ({"context": 64}, "context 64 exceeds the model's 40 positions"),
         ({"model": "/no/such/folder"}, "there is no model folder at '/no/such/folder'; check --source.model"),
         ({"text": "missing.jsonl"}, "there is no text at 'missing.jsonl'"),
@@ -463,7 +462,7 @@ def test_errors_name_the_remedy(llama, changes, message):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"site": "resid_mid"}, {"context": 1}, {"epochs": 0}, {"buffer_tokens": 3}, {"eval_share": 1.0}],
+    [{"layer": -1}, {"site": "resid_mid"}, {"context": 1}, {"epochs": 0}, {"buffer_tokens": 3}, {"eval_share": 1.0}],
 )
 def test_settings_that_cannot_be_are_refused_at_once(changes):
     with pytest.raises(Exception, match=next(iter(changes))):

@@ -181,12 +181,12 @@ def test_it_is_configuration_and_has_no_layers_after(folder: Path):
 def test_bad_input_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ValueError, match="loaded as it was saved; num_features, seed cannot be set"):
         Synth(model="somewhere", num_features=7, seed=3)
-    with pytest.raises(ValueError, match="block_rows is 0"):
+    with pytest.raises(ValueError, match="block_rows is 0; it must be at least 1"):
         Synth(block_rows=0)
     with pytest.raises(ValueError, match="cannot load a synthetic model from .*SyntheticModel.save wrote"):
         _ = Synth(model=str(tmp_path)).d_in
-    with pytest.raises(ValueError, match="branching_factor must be at least 2"):
-        _ = Synth(branching_factor=1).parents
+    with pytest.raises(ValueError, match="branching_factor is 1; it must be at least 2"):
+        Synth(branching_factor=1)
     monkeypatch.setitem(sys.modules, "sae_lens.synthetic", None)
     with pytest.raises(ValueError, match=r"pip install 'unbraid\[synth\]'"):
         _ = Synth(seed=1).names

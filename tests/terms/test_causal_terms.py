@@ -42,6 +42,8 @@ PLANTED, OUTPUTS, START = orthonormal(6), orthonormal(6, 2), units(6, D_IN, 3)
 SLICE = near_origin(exponential(PLANTED, OUTPUTS))
 GAINS = torch.diag(torch.linspace(3, 0.1, D_IN, dtype=torch.float64))
 LINEAR = near_origin(lambda acts: acts + acts @ GAINS)
+HELD = math.nextafter(1.0, 0.0)
+"""The decay of an average that stays where it is put."""
 USUAL = {"usual_size": torch.tensor(1.0, dtype=torch.float64)}
 
 
@@ -99,9 +101,9 @@ def test_melbos_size_is_the_posts_with_means_for_sums():
 def test_melbo_is_the_log_of_the_size_beside_random_directions():
     """Each planted direction moves its own unit output by expm1(1 + x) - expm1(x), x what the token has of it."""
     contexts = at(torch.zeros(1, 1, D_IN, dtype=torch.float64), exponential(PLANTED, OUTPUTS))
-    out = Melbo(radius=1.0, decay=1.0)(firing_step(PLANTED, contexts, memory={"usual_size": torch.tensor(0.5)}))
+    out = Melbo(radius=1.0, decay=HELD)(firing_step(PLANTED, contexts, memory={"usual_size": torch.tensor(0.5)}))
     assert out.loss.item() == pytest.approx(-math.log(math.expm1(1) / 0.5))
-    capped = Melbo(radius=1.0, decay=1.0, cap=1.0)
+    capped = Melbo(radius=1.0, decay=HELD, cap=1.0)
     assert capped(firing_step(PLANTED, contexts, memory={"usual_size": torch.tensor(0.5)})).loss.item() == -1.0
 
 
@@ -143,7 +145,7 @@ def test_an_output_moved_far_more_owns_the_kernel_forms_gradient_and_not_melbos(
         norms = now.dictionary.W_dec.grad.norm(dim=1)
         return float(norms[0] / norms.sum())
 
-    assert share(Effect(radius=1.0, columns=6)) > 0.6 > 0.4 > share(Melbo(radius=1.0, columns=6, cap=math.inf))
+    assert share(Effect(radius=1.0, columns=6)) > 0.6 > 0.4 > share(Melbo(radius=1.0, columns=6, cap=0.0))
 
 
 def test_melbo_alone_turns_all_atoms_to_one_direction_and_the_kernel_form_does_not():
@@ -154,8 +156,8 @@ def test_melbo_alone_turns_all_atoms_to_one_direction_and_the_kernel_form_does_n
 
 
 def test_melbo_with_free_norms_buys_effect_with_norm():
-    free = minimise({"melbo": Melbo(radius=1.0, columns=6, cap=math.inf)}, SLICE, START, unit=False)
-    held = minimise({"melbo": Melbo(radius=1.0, columns=6, cap=math.inf)}, SLICE, START)
+    free = minimise({"melbo": Melbo(radius=1.0, columns=6, cap=0.0)}, SLICE, START, unit=False)
+    held = minimise({"melbo": Melbo(radius=1.0, columns=6, cap=0.0)}, SLICE, START)
     assert effect_size(SLICE, free) > 100 * effect_size(SLICE, held)
     assert held.norm(dim=1).sub(1).abs().max() < 1e-12 and effect_size(SLICE, held) > 2 * effect_size(SLICE, START)
 
@@ -181,7 +183,7 @@ def test_the_sketch_pools_tokens_in_squares_where_dct_would_cancel():
 
 
 def test_the_first_order_reward_is_worth_its_formula_and_drawn_anew_when_due():
-    term = EffectSketch(rows=4096, refresh=2, cap=math.inf)
+    term = EffectSketch(rows=4096, refresh=2, cap=0.0)
     now = firing_step(START, LINEAR)
     expected = -((START @ GAINS).norm(dim=1) / (GAINS.square().sum() / D_IN).sqrt()).log().mean()
     assert term(now).loss.item() == pytest.approx(expected.item(), abs=0.02)
@@ -296,7 +298,7 @@ def test_without_a_floor_the_heads_pull_grows_as_effects_vanish():
         term = CausalHead(radius=1.0, floor=floor)
         term(now)
         now.memory["heads"] = torch.zeros_like(now.memory["heads"])
-        term = replace(term, decay=0.0, rate=0.0, taught=0)
+        term = replace(term, decay=0.0, rate=1e-300, taught=0)
         term(replace(now, rng=rng(1))).loss.backward()
         now.dictionary.project_gradient()
         assert now.dictionary.W_dec.grad is not None
@@ -318,9 +320,9 @@ def test_the_head_alone_gathers_atoms_in_one_direction_and_an_effect_term_beside
 
 
 def test_the_sketch_alone_gathers_atoms_in_one_direction_and_repulsion_beside_it_prevents_that():
-    alone = minimise({"sketch": EffectSketch(cap=math.inf)}, LINEAR, START)
+    alone = minimise({"sketch": EffectSketch(cap=0.0)}, LINEAR, START)
     assert coherence(alone) > 0.95 and effect_size(LINEAR, alone) > 1.3 * effect_size(LINEAR, START)
-    both = {"sketch": EffectSketch(cap=math.inf), "repulsion": Repulsion()}
+    both = {"sketch": EffectSketch(cap=0.0), "repulsion": Repulsion()}
     assert coherence(minimise(both, LINEAR, START)) < 0.5
 
 

@@ -94,7 +94,6 @@ def test_the_fourth_power_estimated_in_chunks_is_the_whole_on_average():
 def test_the_fourth_power_of_orthonormal_or_lonely_atoms_is_zero():
     assert value(FourthPower(), identity(5)) == 0
     assert value(FourthPower(), identity(1)) == 0
-    assert value(FourthPower(chunk=1), THREE) == 0
 
 
 def test_the_frame_potential_of_a_pair_is_worked_out_by_hand():

@@ -14,6 +14,8 @@ from unbraid.sources.world import World
 from unbraid.terms.effect import Effect, explained
 
 D_IN = 16
+HELD = math.nextafter(1.0, 0.0)
+"""The decay of an average that stays where it is put."""
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -56,7 +58,7 @@ def test_orthonormal_atoms_get_melbos_reward_over_e_minus_1():
     planted, outputs = orthonormal(4, 1), units(4, 2)
     contexts = at_origin(exponential(planted, outputs))
     now = step(contexts, planted, memory={"usual_effect": torch.tensor(2.0, dtype=torch.float64)})
-    term = Effect(radius=1.0, ridge=0.0, columns=4, decay=1.0)
+    term = Effect(radius=1.0, ridge=1e-300, columns=4, decay=HELD)
     melbo = 4 * math.expm1(1) ** 2  # every atom moves its own unit output by e - 1
     assert term(now).loss.item() == pytest.approx(-melbo / (math.e - 1) / (4 * 2.0))
 
@@ -153,7 +155,9 @@ def test_duplicated_atoms_are_worth_little_more_than_one():
     planted = orthonormal(2, 1)
     contexts = at_origin(exponential(planted, units(2, 2)))
     memory = lambda: {"usual_effect": torch.tensor(1.0, dtype=torch.float64)}
-    total = lambda atoms: len(atoms) * Effect(radius=1.0, decay=1.0)(step(contexts, atoms, memory=memory())).loss.item()
+    total = lambda atoms: (
+        len(atoms) * Effect(radius=1.0, decay=HELD)(step(contexts, atoms, memory=memory())).loss.item()
+    )
     alone, twice, distinct = total(planted[:1]), total(planted[[0, 0]]), total(planted)
     assert alone == pytest.approx(twice, rel=1e-2)
     assert distinct == pytest.approx(2 * alone, rel=1e-6)

@@ -18,7 +18,7 @@ def test_quantised_magnitudes_take_equally_likely_levels():
 
 
 def test_constant_magnitudes_are_1():
-    assert Magnitudes("constant", 5.0, 0).draw(4, generator()).tolist() == [1, 1, 1, 1]
+    assert Magnitudes("constant", 5.0, 1).draw(4, generator()).tolist() == [1, 1, 1, 1]
 
 
 def test_dense_magnitudes_are_positive_and_near_normal():

@@ -27,6 +27,7 @@ from unbraid.causal.independence import norm_one
 from unbraid.causal.jacobian import sketch, top_right
 from unbraid.causal.repulsion import repelled
 from unbraid.causal.slice import Directions, Effects
+from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 STEPS = {"kernel": 300, "ogi": 10, "sogi": 10}
 
@@ -39,13 +40,13 @@ class ExponentialDct(SliceFit):
     start: Literal["random", "jacobian"] = "random"
     """Random directions, or the top right singular vectors of the Jacobian projected to `rows` rows, random ones after
     them."""
-    rows: int = 32
+    rows: PositiveInt = 32
     """Of that projection."""
-    steps: int = 0
+    steps: NonNegativeInt = 0
     """0: 300 of the kernel, 10 of the others, as published."""
-    lr: float = 3e-2
+    lr: PositiveFloat = 3e-2
     """Adam's, of the kernel, in units of a unit vector's coordinates; falls linearly to a hundredth."""
-    ridge: float = 1e-2
+    ridge: NonNegativeFloat = 1e-2
     """Added to the kernel's diagonal."""
 
     def fit(self, count: int, given: Fitting) -> Found:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unbraid.causal.calibration import calibrate_radius, checked_radius, typical_norm
 from unbraid.causal.slice import Directions, Slice
 from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, set_tied
+from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from unbraid.source import Contexts, Source
 
 
@@ -39,24 +40,17 @@ class Fitting(NamedTuple):
 class SliceFit(Initialisation, ABC):
     """Subclasses are frozen dataclasses: the fields are the settings, `fit` is the method."""
 
-    contexts: int = 8
+    contexts: PositiveInt = 8
     """Whole sequences whose layers after are fitted, the same for every seed; all there are where the text has fewer,
     as it has where a few prompts are fitted."""
-    context_seed: int = 0
+    context_seed: Seed = 0
     """Which."""
-    last: int = 0
+    last: NonNegativeInt = 0
     """Effects are looked at on this many last kept tokens of each context; 0 means all. The DCT's authors take 3."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """Norm of the pushes, in raw units; 0 calibrates it: where random directions leave the linear regime."""
     keep_skip: bool = False
     """Leave what is pushed in its effect, as the published objectives do, where it travels straight through."""
-
-    def check(self) -> None:
-        if not (self.contexts >= 1 and self.last >= 0 and self.radius >= 0):
-            raise ValueError(
-                f"contexts {self.contexts}, last {self.last}, radius {self.radius:g}: a fit needs one context or more, "
-                "0 last tokens (all) or more, a radius of 0 (calibrated) or more"
-            )
 
     def grows(self) -> bool:
         """Whether a step of the fit takes longer the more directions are asked for."""

@@ -12,6 +12,7 @@ from typing import Literal
 
 from unbraid.causal.fit import Fitting, Found, SliceFit
 from unbraid.causal.jacobian import jacobian, power_iteration, sketch, stronger_side, top_right
+from unbraid.settings import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +22,9 @@ class LinearDct(SliceFit):
     form: Literal["full", "projected", "power"] = "full"
     """full: d_in forward passes. projected: `rows` backward passes, and only so many directions. power: 2 `rounds`
     passes of all directions."""
-    rows: int = 32
+    rows: PositiveInt = 32
     """Of the projection."""
-    rounds: int = 15
+    rounds: PositiveInt = 15
     """Of power iteration."""
 
     def grows(self) -> bool:

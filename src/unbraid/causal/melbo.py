@@ -8,9 +8,10 @@ sphere. Here theta / R is what is stepped, so that the learning rate does not de
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from unbraid.causal.independence import norm_one
 from unbraid.causal.repulsion import repelled
 from unbraid.causal.slice import Directions, Moved
 from unbraid.retraction import polar
+from unbraid.settings import PositiveFloat, PositiveInt, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +33,21 @@ class Melbo(SliceFit):
     """sequential: one after another, each orthogonal to those before, as published. joint: all at once, retracted to
     the nearest orthonormal ones. repelled: pushed apart softly (`repulsion`), more directions than dimensions if
     wanted. none: several may become the same."""
-    p: float = 2.0
+    p: Annotated[float, Ge(1)] = 2.0
     """Of a token's norm; above 4 the authors found no effect, or gibberish."""
-    q: float = 2.0
+    q: Annotated[float, Ge(1)] = 2.0
     """1/q-th power of a context's sum; 1 <= q <= p."""
     axis: Literal["tokens", "neurons"] = "tokens"
     """Norms of each token's effect, as published; or of each neuron's over tokens, as the released code has it."""
-    steps: int = 300
+    steps: PositiveInt = 300
     """Of each direction, or of all together."""
-    lr: float = 1e-2
+    lr: PositiveFloat = 1e-2
     """AMSGrad's, in units of a unit vector's coordinates."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98)
+
+    def check_together(self) -> None:
+        if self.q > self.p:
+            raise ValueError(f"p = {self.p:g} and q = {self.q:g}: the objective needs 1 <= q <= p")
 
     def fit(self, count: int, given: Fitting) -> Found:
         self._check(count, given)
@@ -62,8 +68,6 @@ class Melbo(SliceFit):
         return sizes.pow(self.p).sum(-1).clamp_min(1e-30).pow(1 / self.q).sum(-1)
 
     def _check(self, count: int, given: Fitting) -> None:
-        if not 1 <= self.q <= self.p:
-            raise ValueError(f"p = {self.p:g} and q = {self.q:g}: the objective needs 1 <= q <= p")
         if self.orthogonality in ("sequential", "joint") and count > given.slice.d_in:
             raise ValueError(
                 f"at most {given.slice.d_in} directions are orthogonal and {count} latents were asked for: set "

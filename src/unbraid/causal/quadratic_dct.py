@@ -16,13 +16,14 @@ from unbraid.causal.exponential_dct import least_squares
 from unbraid.causal.fit import Fitting, Found, SliceFit
 from unbraid.causal.independence import norm_one
 from unbraid.causal.jacobian import stronger_side
+from unbraid.settings import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuadraticDct(SliceFit):
     """Strength: |alpha|."""
 
-    rounds: int = 20
+    rounds: PositiveInt = 20
 
     def fit(self, count: int, given: Fitting) -> Found:
         after = given.slice

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from unbraid import seeding
 from unbraid.config import to_json
 from unbraid.files import read_json, write_atomically, write_json
+from unbraid.settings import PositiveInt, SomeText
 from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream, passes
 
 FORMAT = 1
@@ -41,9 +42,9 @@ class Cached(Source):
 
     more_held_out: ClassVar[str] = "write more of it with `unbraid cache`, from a text with an eval split"
 
-    folder: str
+    folder: SomeText
     """Where the shards and index.json are."""
-    epochs: int = 1
+    epochs: PositiveInt = 1
     """Passes over the shards; from the second on, in another order."""
 
     @property

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from unbraid.config import permission
 from unbraid.language.pairs import VARIABLES
 from unbraid.language.pairs import pairs as language_pairs
 from unbraid.language.truth import LanguageTruth, Reading
+from unbraid.settings import Device, NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, SomeText, TwoOrMore
 from unbraid.source import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split, check_finite
 from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
 from unbraid.text_pairs import read_pairs
@@ -92,44 +94,44 @@ class LanguageModel(Source):
         "larger --source.eval-share"
     )
 
-    model: str = EMBEDDED
+    model: SomeText = EMBEDDED
     """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://."""
-    revision: str = "main"
+    revision: SomeText = "main"
     """Branch, tag or commit on the hub."""
-    layer: int = 2
+    layer: NonNegativeInt = 2
     """Block the activations come from, counting from 0."""
     site: Site = "resid_post"
     """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
-    text: str = "language://20000"
+    text: SomeText = "language://20000"
     """A .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name[/config][:split], sample://5000
     for that many documents written by the model itself, or language://20000 for documents of the synthetic language
     (factors known, see docs/concepts.md)."""
-    text_column: str = "text"
+    text_column: SomeText = "text"
     """Column (or JSON key) that holds the documents."""
-    context: int = 128
+    context: TwoOrMore = 128
     """Tokens in a window, BOS included."""
     bos: Literal["auto", "never"] = "auto"
     """auto: every window begins with BOS where the tokenizer has one."""
     mask_special: bool = True
     """Leave special tokens (by id: BOS, EOS, unknown, chat markers) out of the rows."""
-    max_norm_ratio: float = 10.0
+    max_norm_ratio: NonNegativeFloat = 10.0
     """Rows with more than this many times the median norm of the first train block (of seed 0) are left out: attention
     sinks. 0 keeps all."""
-    buffer_tokens: int = 65_536
+    buffer_tokens: PositiveInt = 65_536
     """Rows in a block, about: the shuffle buffer."""
-    eval_share: float = 0.05
+    eval_share: ShareBelowOne = 0.05
     """Share of the documents, chosen by a hash of their text, that makes up the eval split."""
-    epochs: int = 1
+    epochs: PositiveInt = 1
     """Passes over the text; the eval split is read once."""
-    downstream_layer: int = -1
+    downstream_layer: Annotated[int, Ge(-1)] = -1
     """Block whose output `contexts` maps to; -1 is the last. Always before the final norm."""
-    batch: int = 32
+    batch: PositiveInt = 32
     """Windows per forward pass."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the model; activations are handed on in float32."""
-    device: str = "cpu"
+    device: Device = "cpu"
     """Where the model runs and the activations stay: cpu, cuda, mps."""
-    cache: str = ".unbraid-cache"
+    cache: SomeText = ".unbraid-cache"
     """Folder for sampled text."""
     pairs: str = ""
     """A .jsonl file of minimal pairs of your own, {"base": "…", "changed": "…"} a line, read at their last tokens; for
@@ -138,15 +140,9 @@ class LanguageModel(Source):
     """Run Python code that comes with the model, for architectures that transformers does not have. Never stored: eval
     and steer ask for --trust-remote-code again."""
 
-    def __post_init__(self) -> None:
-        if self.site not in get_args(Site):
-            raise ValueError(f"site {self.site!r} is unknown; choose one of {', '.join(get_args(Site))}")
-        if self.context < 2 or self.batch < 1 or self.epochs < 1:
-            raise ValueError("context must be at least 2, batch and epochs at least 1")
+    def check_together(self) -> None:
         if self.buffer_tokens < self.context:
             raise ValueError(f"buffer_tokens ({self.buffer_tokens}) must hold one context ({self.context}); raise it")
-        if not 0 <= self.eval_share < 1:
-            raise ValueError(f"eval_share {self.eval_share} must be at least 0 and below 1")
 
     # -- the contract of a source
 

@@ -21,6 +21,16 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config import fingerprint
+from unbraid.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Share,
+    ShareAboveZero,
+    TwoOrMore,
+)
 from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream
 from unbraid.truth import Labelled, Truth
 
@@ -39,46 +49,48 @@ class Synth(Source, Truth):
     model: str = ""
     """Folder or Hugging Face name of a saved SyntheticModel ("name:subfolder" for one in a subfolder); empty to
     generate one."""
-    block_rows: int = 16_384
+    block_rows: PositiveInt = 16_384
     """Samples in a block."""
-    num_features: int = 512
+    num_features: PositiveInt = 512
     """Factors."""
-    hidden_dim: int = 64
+    hidden_dim: PositiveInt = 64
     """Width of the activations."""
-    exponent: float = 0.5
+    exponent: PositiveFloat = 0.5
     """Probabilities fall as rank ** -exponent, from max_prob to min_prob."""
-    max_prob: float = 0.4
-    min_prob: float = 5e-4
-    total_root_nodes: int = 4
+    max_prob: ShareAboveZero = 0.4
+    min_prob: ShareAboveZero = 5e-4
+    total_root_nodes: NonNegativeInt = 4
     """Trees of the forest; 0 for no hierarchy."""
-    branching_factor: int = 4
+    branching_factor: TwoOrMore = 4
     """Children of every factor above the last level."""
-    max_depth: int = 3
+    max_depth: PositiveInt = 3
     """Levels below the roots."""
-    mutually_exclusive_portion: float = 1.0
+    mutually_exclusive_portion: Share = 1.0
     """Share of parents whose children never fire together."""
     compensate_probabilities: bool = True
     """Raise the probabilities of children, so that they fire as often as without the forest, as far as they can."""
     scale_children_by_parent: bool = True
     """A child's magnitude is multiplied by its parent's, relative to the parent's mean."""
-    orthogonalization_steps: int = 100
+    orthogonalization_steps: NonNegativeInt = 100
     """Steps that move directions apart; 0 leaves them random. At 16,384 factors they take long without a GPU."""
-    orthogonalization_lr: float = 3e-4
-    correlation_rank: int = 25
+    orthogonalization_lr: PositiveFloat = 3e-4
+    correlation_rank: NonNegativeInt = 25
     """Dimensions of what factors have in common; 0 makes the copula independent."""
-    correlation_scale: float = 0.1
-    mean_firing_magnitudes: tuple[float, float] = (5.0, 4.0)
+    correlation_scale: Share = 0.1
+    mean_firing_magnitudes: tuple[NonNegativeFloat, NonNegativeFloat] = (5.0, 4.0)
     """Mean magnitude of the first factor and of the last; linear between."""
-    std_firing_magnitudes: tuple[float, float] = (0.5, 0.5)
+    std_firing_magnitudes: tuple[NonNegativeFloat, NonNegativeFloat] = (0.5, 0.5)
     """Each factor's standard deviation is |normal| with this mean and standard deviation."""
-    bias: float = 0.5
+    bias: NonNegativeFloat = 0.5
     """Norm of the constant added to all activations."""
-    seed: int = 42
+    seed: Seed = 42
     """Directions, forest, copula and magnitudes. Samples follow the seed of the data, not this one."""
 
-    def __post_init__(self) -> None:
-        if self.block_rows < 1:
-            raise ValueError(f"block_rows is {self.block_rows}; it must be at least 1")
+    def check_together(self) -> None:
+        if self.min_prob >= self.max_prob:
+            raise ValueError(
+                f"min_prob {self.min_prob} must be below max_prob {self.max_prob}: the last factor is the rarest"
+            )
         given = [f.name for f in fields(self)[2:] if getattr(self, f.name) != f.default]
         if self.model and given:
             raise ValueError(

@@ -11,13 +11,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config import fingerprint
+from unbraid.settings import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Share,
+    ShareAboveZero,
+    ShareBelowOne,
+)
 from unbraid.source import Batch, Block, Contexts, Counterfactuals, Source, Split
 from unbraid.truth import Labelled, Truth
 from unbraid.worlds.copula import Copula
@@ -25,7 +37,6 @@ from unbraid.worlds.downstream import Downstream, Gate, in_subspace
 from unbraid.worlds.firing import Firing, Firings, add_factors
 from unbraid.worlds.forest import Forest, Span, spans
 from unbraid.worlds.geometry import check_coherence, orthonormal, random_units, units
-from unbraid.worlds.limits import check_numbers
 from unbraid.worlds.magnitudes import Kind, Magnitudes
 from unbraid.worlds.manifolds import MOST, Manifold, Manifolds
 from unbraid.worlds.minimal import without_one
@@ -42,80 +53,80 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class World(Source, Truth):
-    factors: int = 256
+    factors: Annotated[int, Ge(1), Le(2**24)] = 256
     """Number of true directions. Those the forest does not use are roots without children."""
-    d_in: int = 64  # pyright: ignore[reportIncompatibleMethodOverride]
+    d_in: PositiveInt = 64  # pyright: ignore[reportIncompatibleMethodOverride]
     """Width of the activations."""
-    coherence: float | None = None
+    coherence: Share | None = None
     """Largest |cos| of two directions: they are moved apart until none is above; None leaves them random, 0 makes them
     orthonormal."""
-    l0: float = 8.0
+    l0: PositiveFloat = 8.0
     """Expected number of active factors a sample, not counting dense ones; sets the scale of the root probabilities."""
-    roots: int = 16
+    roots: PositiveInt = 16
     """Factors at the top of the forest that have children."""
-    branching: int = 2
+    branching: PositiveInt = 2
     """Children of every factor above the last level."""
-    depth: int = 2
+    depth: Annotated[int, Ge(0), Le(64)] = 2
     """Levels below the roots; 0 for a world without hierarchy."""
     child_given_parent: Span | tuple[Span, ...] = (0.2, 0.8)
     """Smallest and largest P(child | parent), for all levels or a pair for each; the children of one parent are spread
     evenly between them."""
-    exclusive: float = 0.0
+    exclusive: Share = 0.0
     """Share of parents whose children never fire together."""
-    zipf: float = 0.5
+    zipf: NonNegativeFloat = 0.5
     """Root probabilities fall as rank ** -zipf; 0 makes them equal."""
-    correlation: float = 0.1
+    correlation: ShareBelowOne = 0.1
     """Correlation of the roots of a group in the copula, in [0, 1); 0 makes all independent."""
-    correlation_groups: int = 32
+    correlation_groups: PositiveInt = 32
     """Groups of roots, of equal size; as many as there are roots at most."""
-    correlation_rank: int = 8
+    correlation_rank: PositiveInt = 8
     """Dimensions of what the groups have in common: fewer than groups correlate them too, for better or worse."""
     independent: bool = False
     """Factors fire with the same probabilities, but ignore forest and copula: the factorial twin."""
     magnitudes: Kind = "lognormal"
     """Distribution of an active factor's magnitude. Its mean is 1."""
-    spread: float = 0.25
+    spread: NonNegativeFloat = 0.25
     """Standard deviation of the magnitudes; constant ones have none."""
-    levels: int = 4
+    levels: PositiveInt = 4
     """Equally likely values of quantised magnitudes."""
-    dense: int = 0
+    dense: NonNegativeInt = 0
     """Factors, the last ones, that are active most of the time, independent of all others."""
-    dense_probability: tuple[float, float] = (0.5, 0.9)
+    dense_probability: tuple[ShareAboveZero, ShareAboveZero] = (0.5, 0.9)
     """Smallest and largest probability of a dense factor, evenly spread; 1 is always on."""
-    dense_spread: float = 0.5
+    dense_spread: NonNegativeFloat = 0.5
     """Dense magnitudes are |1 + dense_spread e|, e normal."""
-    circles: int = 0
+    circles: NonNegativeInt = 0
     """Factors that are a circle of directions in a plane: before the dense ones, without children."""
-    spheres: int = 0
+    spheres: NonNegativeInt = 0
     """Factors that are a sphere of directions in three dimensions: after the circles."""
-    noise: float = 0.02
+    noise: NonNegativeFloat = 0.02
     """Standard deviation of Gaussian noise in each coordinate."""
-    bias: float = 0.5
+    bias: NonNegativeFloat = 0.5
     """Norm of the constant added to all activations."""
-    effective: float = 0.75
+    effective: Share = 0.75
     """Share of factors with an effect downstream."""
-    effect: float = 1.0
+    effect: NonNegativeFloat = 1.0
     """Norm of a factor's effect at gate 1."""
-    effect_dimensions: int = 0
+    effect_dimensions: NonNegativeInt = 0
     """Dimensions of the subspace in which all effects lie; 0 for all of d_in."""
     gate: Gate = "smooth"
     """How downstream reads a factor: additive (linear), or above a threshold, smooth or hard."""
     threshold: float = 0.5
     """Magnitude at which a factor's gate opens."""
-    sharpness: float = 8.0
+    sharpness: PositiveFloat = 8.0
     """Steepness of smooth gates: how far they are from linear."""
-    interactions: int = 16
+    interactions: NonNegativeInt = 16
     """Planted pairs of factors whose joint effect is not the sum of their own."""
-    interaction: float = 0.5
+    interaction: NonNegativeFloat = 0.5
     """Norm of a pair's joint effect when both gates are 1."""
-    context_size: int = 16
+    context_size: PositiveInt = 16
     """Independent samples in a sequence for slice terms: nothing attends in a world."""
-    block_rows: int = 16_384
+    block_rows: PositiveInt = 16_384
     """Samples in a block."""
-    seed: int = 0
+    seed: Seed = 0
     """Directions, ranks, pairs and effects. Samples follow the seed of the data, not this one."""
 
-    def __post_init__(self) -> None:
+    def check_together(self) -> None:
         check(self)
 
     @property
@@ -372,7 +383,9 @@ def axes(world: World) -> int:
 
 def check(world: World) -> None:
     """Raise ValueError, saying what to change, for a world that cannot be."""
-    check_numbers(vars(world))
+    low, high = world.dense_probability
+    if low > high:
+        raise ValueError(f"dense_probability is {low, high}; the smaller comes first")
     forest = world._forest
     alone = forest.factors - sum(forest.sizes)
     if world.circles + world.spheres > alone:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuxK(Term):
     weight: float = 1 / 32  # Gao et al. 2024, A.2
-    k_share: float = 0.5
+    k_share: PositiveFloat = 0.5
     """Dead latents used a token, as a share of d_in (Gao et al. 2024, B.1)."""
 
     def __call__(self, step: Step) -> TermOutput:

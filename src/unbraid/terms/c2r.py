@@ -20,6 +20,7 @@ from torch import Tensor
 from unbraid.codes import Codes, looked_up
 from unbraid.neighbours import drawn_neighbours
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,9 @@ class C2R(Term):
     every: int = 5  # as released
     form: Literal["sum", "coactivation"] = "sum"
     """sum: as released, use of either latent counts. coactivation: use of both in one row."""
-    exponent: float = 1.0
+    exponent: NonNegativeFloat = 1.0
     """Of the summed norms, in the sum form."""
-    chunk: int = 2048
+    chunk: TwoOrMore = 2048
     """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
 

@@ -10,8 +10,6 @@ ends the pull towards the first, but only `effect` keeps atoms from either. What
 interaction: see `context_ceiling` in the eval controllability. Put after `effect`, it learns from what that measures.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -23,7 +21,8 @@ from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.firing import Firing, firing
 from unbraid.causal.singles import singles
-from unbraid.objective import ABOVE_ZERO, BELOW_ONE, Reads, Step, Term, TermOutput
+from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareAboveZero, ShareBelowOne
 from unbraid.source import Contexts
 
 Heads = Float[Tensor, "k projected"]
@@ -41,36 +40,26 @@ class Draws(NamedTuple):
 class CausalHead(Term):
     start: float = 0.2
     every: int = 8
-    draws: int = 8
+    draws: PositiveInt = 8
     """Sets of latents that are pushed and charged each time."""
-    taught: int = 8
+    taught: NonNegativeInt = 8
     """Sets that the head alone learns from: they cost no backward pass."""
-    most: int = 4
+    most: PositiveInt = 4
     """Latents pushed together, at most."""
-    projection: int = 64
+    projection: PositiveInt = 64
     """Dimensions in which effects are compared."""
     response: Literal["exponential", "linear"] = "exponential"
     """How effects are taken to grow with c."""
-    rate: float = 0.5
+    rate: ShareAboveZero = 0.5
     """Share of its error that the head corrects each time; a latent seen seldom, more."""
-    floor: float = 0.1
+    floor: NonNegativeFloat = 0.1
     """Smallest denominator, as a share of what it is for random directions of size R."""
-    decay: float = 0.9
+    decay: ShareBelowOne = 0.9
     """Of the moving average in the denominator."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """R, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
     per_latent: ClassVar[tuple[str, ...]] = ("heads", "seen")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "draws": (1, math.inf),
-        "taught": (0, math.inf),
-        "most": (1, math.inf),
-        "projection": (1, math.inf),
-        "rate": (ABOVE_ZERO, 1),
-        "floor": (0, math.inf),
-        "decay": (0, BELOW_ONE),
-        "radius": (0, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         draws = self._draws(firing(step), step.rng)

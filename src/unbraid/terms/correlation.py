@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from unbraid.gram import halves, split_half
 from unbraid.moments import averaged
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import ShareBelowOne, TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correlation(Term):
     start: float = 0.1
-    rows: int = 1024
+    rows: TwoOrMore = 1024
     """Rows compared, in two halves; cost grows with the square."""
-    rarest: float = 1e-3
+    rarest: ShareBelowOne = 1e-3
     """Firing rate that a latent needs to be compared; below it, dividing by the deviation would make it all noise."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving averages that deviations come from."""
 
     def __call__(self, step: Step) -> TermOutput:

@@ -30,6 +30,7 @@ from unbraid.codes import starts
 from unbraid.gate_tree import Together, gate_tree
 from unbraid.gates import thresholds
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat, PositiveInt, Share, ShareBelowOne, ShareBetween
 
 FLOOR = 1e-5
 """Smallest probability of a gate, so that a latent that comes to life is not infinitely dear."""
@@ -52,21 +53,21 @@ class Prior:
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptionLength(Term):
-    step: float = 0.5
+    step: PositiveFloat = 0.5
     """Of rounding, in units of (normalised) latents."""
-    temperature: float = 0.1
+    temperature: PositiveFloat = 0.1
     """Softness of a gate, in units of (normalised) pre-activations."""
     tree: bool = False
     """Code gates given a parent's."""
-    leak: float = 0.01
+    leak: ShareBetween = 0.01
     """Largest probability that a child is given where its parent is silent."""
-    settled: float = 0.3
+    settled: Share = 0.3
     """Share of training from which parents stay as they are."""
-    apart: int = 50
+    apart: PositiveInt = 50
     """Applications from one choice of parents to the next."""
-    rows: int = 512
+    rows: PositiveInt = 512
     """Rows on which parents are chosen."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving averages."""
 
     def __call__(self, step: Step) -> TermOutput:

@@ -10,8 +10,6 @@ Unlike in `melbo`, no log and no cap: an output that is moved far more than othe
 are pushed at every kept token, whether or not they fire there; nothing asks that the model makes sense afterwards.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,31 +21,25 @@ from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.kernel import explained
 from unbraid.causal.singles import Singles, share_singles
-from unbraid.objective import ABOVE_ZERO, BELOW_ONE, Reads, Step, Term, TermOutput
+from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect(Term):
     every: int = 8
-    columns: int = 16
+    columns: PositiveInt = 16
     """Latents sampled each time."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """Size of the perturbation, in raw units; 0 calibrates it at the first use."""
-    ridge: float = 1e-2
+    ridge: PositiveFloat = 1e-2
     """Added to the diagonal of Gamma: duplicates among the sampled atoms must not be singular."""
-    probes: int = 4
+    probes: PositiveInt = 4
     """Random directions measured each time, to know what an effect is worth."""
-    decay: float = 0.9
+    decay: ShareBelowOne = 0.9
     """Of the moving average of random directions' effects."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "columns": (1, math.inf),
-        "radius": (0, math.inf),
-        "ridge": (ABOVE_ZERO, math.inf),
-        "probes": (1, math.inf),
-        "decay": (0, BELOW_ONE),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)

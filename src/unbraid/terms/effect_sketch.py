@@ -7,8 +7,6 @@ over all living latents at once, without a pass through the slice but when M is 
 The tangent is blind to gates that are closed where the contexts are, and nothing keeps atoms apart.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,23 +15,19 @@ import torch
 from unbraid.causal.reward import capped_log
 from unbraid.causal.sketch import sketched_jacobian
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class EffectSketch(Term):
     every: int = 4
-    rows: int = 32
+    rows: PositiveInt = 32
     """Random combinations of derivatives."""
-    refresh: int = 50
+    refresh: PositiveInt = 50
     """Draw M anew, on new contexts, every so many uses."""
-    cap: float = 2.0
+    cap: NonNegativeFloat = 2.0
     """Logarithm of the size, in those of random directions, beyond which more is worth nothing; 0 for no cap."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "rows": (1, math.inf),
-        "refresh": (1, math.inf),
-        "cap": (0, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         age = int(step.memory.get("age", 0))

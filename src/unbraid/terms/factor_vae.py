@@ -21,6 +21,7 @@ from unbraid.density_ratio import fresh, logits, trained
 from unbraid.gram import gather
 from unbraid.moments import averaged
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
 
 NAME = "discriminator."
 CERTAIN = 0.95
@@ -31,17 +32,17 @@ CERTAIN = 0.95
 class FactorVae(Term):
     start: float = 0.1
     every: int = 2
-    rows: int = 512
+    rows: TwoOrMore = 512
     """Rows used each time, half of them mixed."""
-    block: int = 128
+    block: PositiveInt = 128
     """Latents looked at, the same ones from the first use on."""
-    lr: float = 1e-4
+    lr: PositiveFloat = 1e-4
     """The discriminator's learning rate (Adam)."""
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.5, 0.9)
     """The discriminator's (Adam)."""
-    patience: int = 500
+    patience: PositiveInt = 500
     """Applications in a row with a saturated discriminator after which the member's training stops."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving averages that latents are scaled by."""
 
     def suits(self, activation: Activation) -> None:

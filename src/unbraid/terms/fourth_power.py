@@ -14,12 +14,13 @@ from typing import ClassVar
 import torch
 
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class FourthPower(Term):
     every: int = 5
-    chunk: int = 512
+    chunk: TwoOrMore = 512
     """Atoms compared with one another; the partition is drawn anew each time. The sum is scaled to all pairs, so that
     smaller chunks cost less and only add noise."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)

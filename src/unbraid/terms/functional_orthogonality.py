@@ -6,8 +6,6 @@ over sampled living atoms and each one's nearest neighbour among all atoms: dupl
 neighbours must be sampled for splitting to cost anything. It says nothing of how large effects are; add `effect`.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,23 +18,20 @@ from unbraid.causal.effect import pooled_effect
 from unbraid.causal.independence import norm_one
 from unbraid.neighbours import nearest_to
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionalOrthogonality(Term):
     start: float = 0.2
     every: int = 8
-    columns: int = 8
+    columns: PositiveInt = 8
     """Latents sampled each time; as many neighbours beside."""
     neighbours: bool = True
     """Sample each one's nearest atom too. Without, only chance brings duplicates together."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "columns": (1, math.inf),
-        "radius": (0, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)

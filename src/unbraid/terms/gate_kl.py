@@ -24,6 +24,7 @@ from unbraid.gates import thresholds
 from unbraid.gram import gather
 from unbraid.moments import averaged
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 
 FLOOR = 1e-5
 """Smallest firing rate: that of a dead latent must not make opening it infinitely dear."""
@@ -31,17 +32,17 @@ FLOOR = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class GateKl(Term):
-    temperature: float = 0.1
+    temperature: PositiveFloat = 0.1
     """Softness of a gate, in units of (normalised) pre-activations."""
-    capacity: float = 0.0
+    capacity: NonNegativeFloat = 0.0
     """C_max, nats a token; 0: the entropy of the gates at the first use."""
-    anneal: float = 0.5
+    anneal: Share = 0.5
     """Share of training over which the budget falls to C_max."""
-    rows: int = 16
+    rows: NonNegativeInt = 16
     """Rows on which inactive latents are measured; 0 counts them as closed, and nothing then opens a latent."""
-    apart: int = 4
+    apart: PositiveInt = 4
     """Applications from one such measurement to the next."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving average of firing rates."""
 
     def __call__(self, step: Step) -> TermOutput:

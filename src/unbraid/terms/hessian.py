@@ -7,31 +7,25 @@ whatever the atoms: it must look through the model. Unlike the original it is no
 2024): else atoms that do nothing would be best.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from unbraid.causal.curvature import cross_curvature, random_pushes
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hessian(Term):
     start: float = 0.2
     every: int = 8
-    columns: int = 8
+    columns: TwoOrMore = 8
     """Latents sampled each time."""
-    samples: int = 4
+    samples: TwoOrMore = 4
     """Random signs: each costs two perturbed passes."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "columns": (2, math.inf),
-        "samples": (2, math.inf),
-        "radius": (0, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.sampled_atoms(self.columns)

@@ -10,8 +10,6 @@ atoms, few of which ever fire together. Alone it drives atoms to where the layer
 how hard, and only a term that rewards effects (`effect`, `melbo`) opposes it.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,27 +22,22 @@ from unbraid.causal.curvature import random_signs
 from unbraid.causal.effect import token_effects
 from unbraid.causal.firing import Firing, drawn, firing
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interaction(Term):
     start: float = 0.2
     every: int = 8
-    most: int = 4
+    most: TwoOrMore = 4
     """Latents pushed together, at most."""
-    samples: int = 2
+    samples: TwoOrMore = 2
     """Random signs: each costs two perturbed passes."""
-    floor: float = 1e-2
+    floor: NonNegativeFloat = 1e-2
     """Squared effect, in units of the squared push, below which interactions need not shrink with it."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """Size of the joint push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "most": (2, math.inf),
-        "samples": (2, math.inf),
-        "floor": (0, math.inf),
-        "radius": (0, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         active = firing(step)

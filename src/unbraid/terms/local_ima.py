@@ -15,16 +15,17 @@ from torch import Tensor
 
 from unbraid.codes import Codes, starts
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalIma(Term):
     every: int = 4
-    rows: int = 128
+    rows: PositiveInt = 128
     """Rows of the batch looked at each time."""
-    most: int = 64
+    most: PositiveInt = 64
     """Latents of a row looked at, the most active: a row of an unsparse code would cost its square."""
-    ridge: float = 1e-4
+    ridge: NonNegativeFloat = 1e-4
     """Two equal atoms must cost much and not everything."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
 

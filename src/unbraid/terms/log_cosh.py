@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from torch.nn.functional import softplus
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogCosh(Term):
-    sharpness: float = 3.0
+    sharpness: PositiveFloat = 3.0
     """How soon the quadratic becomes a line: at latents of about 1 / sharpness."""
 
     def __call__(self, step: Step) -> TermOutput:

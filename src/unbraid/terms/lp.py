@@ -7,18 +7,17 @@ is without bound: (|z| + floor)^p - floor^p is charged instead. SAELens's `lp_no
 from dataclasses import dataclass
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lp(Term):
-    p: float = 0.5
+    p: PositiveFloat = 0.5
     """The exponent, above 0; 1 is L1."""
-    floor: float = 1e-3
+    floor: NonNegativeFloat = 1e-3
     """Added to every size, in normalised activations."""
 
     def __call__(self, step: Step) -> TermOutput:
-        if not (self.p > 0 and self.floor >= 0):
-            raise ValueError(f"lp has p {self.p} and floor {self.floor}; p must be above 0, floor not below it")
         values, _, _ = step.z.entries()
         charged = (values.abs() + self.floor).pow(self.p) - self.floor**self.p
         return TermOutput(charged.sum() / step.z.batch)

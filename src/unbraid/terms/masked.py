@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masked(Term):
-    share: float = 0.15
+    share: Share = 0.15
     """Of tokens, or of active factors, that are replaced."""
     reads: ClassVar[tuple[Reads, ...]] = ("corrupted",)
 

@@ -10,12 +10,11 @@ and at q = 1 the one that is moved 50 times as much as seven others has all of i
 keeps atoms apart: alone, all turn to the one most sensitive direction. `effect` has diversity built in.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -23,37 +22,29 @@ from unbraid.causal.calibration import random_units, step_radius
 from unbraid.causal.effect import everywhere, token_effects
 from unbraid.causal.firing import firing
 from unbraid.causal.reward import capped_log
-from unbraid.objective import BELOW_ONE, Reads, Step, Term, TermOutput
+from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Melbo(Term):
     every: int = 8
-    columns: int = 16
+    columns: PositiveInt = 16
     """Latents sampled each time, of those that fire in the contexts at hand."""
-    radius: float = 0.0
+    radius: NonNegativeFloat = 0.0
     """Size of the perturbation, in raw units; 0 calibrates it at the first use."""
-    p: float = 2.0
+    p: Annotated[float, Ge(1)] = 2.0
     """Power of a token's effect: above 2 the most moved tokens count most. The post has 2 and 4."""
-    q: float = 1.0
+    q: Annotated[float, Ge(1)] = 1.0
     """Root of a sequence's: above 1 the most moved sequences count less. The post has 1 and p."""
-    cap: float = 2.0
+    cap: NonNegativeFloat = 2.0
     """Logarithm of the size, in those of random directions, beyond which more is worth nothing; 0 for no cap."""
-    probes: int = 4
+    probes: PositiveInt = 4
     """Random directions measured each time, to know what an effect is worth."""
-    decay: float = 0.9
+    decay: ShareBelowOne = 0.9
     """Of the moving average of random directions' effects."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "columns": (1, math.inf),
-        "radius": (0, math.inf),
-        "p": (1, math.inf),
-        "q": (1, math.inf),
-        "cap": (0, math.inf),
-        "probes": (1, math.inf),
-        "decay": (0, BELOW_ONE),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         active = firing(step)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unbraid.adam import at_rest, stepped
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeInt, PositiveFloat, PositiveInt, ShareAboveZero
 
 PARAMETERS = ("encoder", "decoder")
 BETAS = (0.9, 0.999)
@@ -26,15 +27,15 @@ BETAS = (0.9, 0.999)
 @dataclass(frozen=True, kw_only=True)
 class MetaSAE(Term):
     every: int = 5
-    share: float = 1 / 16
+    share: ShareAboveZero = 1 / 16
     """Meta-atoms, as a share of the atoms."""
-    k: int = 4
+    k: PositiveInt = 4
     """Meta-atoms used for one atom."""
-    sample: int = 1024
+    sample: PositiveInt = 1024
     """Atoms drawn for each step of the meta-SAE, and for the penalty."""
-    steps: int = 2
+    steps: NonNegativeInt = 2
     """Steps of the meta-SAE each time."""
-    lr: float = 1e-3
+    lr: PositiveFloat = 1e-3
     """The meta-SAE's."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
 

@@ -3,21 +3,28 @@
 1/L sum_l |x - b_dec - z[:w_l] @ W_dec[:w_l]|^2,   w_1 < ... < w_L = d_sae
 """
 
+import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import MinLen
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import ShareAboveZero
 
 
 @dataclass(frozen=True, kw_only=True)
 class NestedReconstruction(Term):
-    shares: tuple[float, ...] = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
+    shares: Annotated[tuple[ShareAboveZero, ...], MinLen(1)] = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
     """Prefix widths as shares of d_sae, ascending to 1 (the fractions of dictionary_learning's README, cumulated)."""
+
+    def check_together(self) -> None:
+        if list(self.shares) != sorted(self.shares) or not math.isclose(self.shares[-1], 1):
+            raise ValueError(f"shares {self.shares} must ascend and end at 1: the last prefix is the whole dictionary")
 
     def __call__(self, step: Step) -> TermOutput:
         d_sae = step.dictionary.d_sae
-        widths = sorted({max(1, round(share * d_sae)) for share in self.shares})
-        if widths[-1] != d_sae:
-            raise ValueError(f"the last prefix must be the whole dictionary: shares {self.shares} must end at 1")
+        widths = sorted({*(max(1, round(share * d_sae)) for share in self.shares[:-1]), d_sae})
         centred = (step.x - step.dictionary.b_dec).unsqueeze(1)
         errors = (step.z.decode_nested(step.dictionary.W_dec, widths) - centred).square().sum((0, 2))
         variance = (step.x - step.x.mean(0)).square().sum()

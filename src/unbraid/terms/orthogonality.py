@@ -11,13 +11,14 @@ from typing import ClassVar
 
 from unbraid.neighbours import drawn_neighbours
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Orthogonality(Term):
     weight: float = 0.25  # as reimplemented in C2R's ort.py; unverified against the paper
     every: int = 5
-    chunk: int = 2048
+    chunk: TwoOrMore = 2048
     """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from unbraid.neighbours import drawn_neighbours
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import ShareBelowOne, TwoOrMore
 
 PARKED = 0.02
 """Cosines so little below the threshold count as parked there."""
@@ -20,11 +21,11 @@ PARKED = 0.02
 @dataclass(frozen=True, kw_only=True)
 class OrthogonalityHinge(Term):
     every: int = 5
-    threshold: float = 0.2
+    threshold: ShareBelowOne = 0.2
     """Cosine that is free. Welch's bound, sqrt((m - d) / (d (m - 1))), is the least that m atoms can all keep to (0.044
     for 16k in 512 dimensions); the nearest of m random atoms is at about sqrt(2 ln(m) / d), 0.195 there: the default
     charges what is more alike than chance. Narrow spaces need more."""
-    chunk: int = 2048
+    chunk: TwoOrMore = 2048
     """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
 

@@ -7,34 +7,33 @@ only in the limit; the paper's p_end is 0.2.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt, ShareAboveZero, ShareBelowOne
 
 
 @dataclass(frozen=True, kw_only=True)
 class PAnnealing(Term):
-    begin: float = 0.25
+    begin: ShareBelowOne = 0.25
     """Share of training after which p falls."""
-    end: float = 1.0
+    end: ShareAboveZero = 1.0
     """Share of training at which it has reached p_end."""
-    p_end: float = 0.2
-    changes: int = 10
+    p_end: ShareAboveZero = 0.2
+    changes: PositiveInt = 10
     """Steps in which p falls."""
-    memory_steps: float = 10.0
+    memory_steps: Annotated[float, Ge(1)] = 10.0
     """Steps over which the two sums are averaged, with falling weights; the paper averages a queue of so many."""
-    floor: float = 1e-3
+    floor: NonNegativeFloat = 1e-3
     """Added to every size, in normalised activations."""
 
-    def check(self, name: str) -> None:
-        super().check(name)
-        if not (0 <= self.begin < self.end <= 1 and 0 < self.p_end <= 1 and self.changes >= 1):
-            raise ValueError(
-                f"term {name!r} lets p fall to {self.p_end} from {self.begin} to {self.end} of training in "
-                f"{self.changes} changes; shares must ascend within [0, 1], p_end lie in (0, 1], changes be at least 1"
-            )
+    def check_together(self) -> None:
+        if self.begin >= self.end:
+            raise ValueError(f"p falls from {self.begin} to {self.end} of training; set begin below end")
 
     def exponent(self, change: int) -> float:
         """p after so many changes."""

@@ -16,16 +16,17 @@ from torch import Tensor
 
 from unbraid.codes import Codes
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt, Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantised(Term):
-    levels: int = 8
+    levels: PositiveInt = 8
     """Magnitudes a latent may have, besides zero."""
-    commit: float = 1.0
+    commit: NonNegativeFloat = 1.0
     """How much a latent is drawn to its level, beside the error that rounding it makes. For orthogonal atoms the two
     are the same quantity."""
-    decay: float = 0.99
+    decay: Share = 0.99
     """Of a level's moving average, in batches that have a value nearest to it."""
 
     def __call__(self, step: Step) -> TermOutput:

@@ -7,31 +7,25 @@ are needed: it catches latents that cannot be set independently. Codes that shar
 latents that a push displaces.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Readback(Term):
     every: int = 8
-    columns: int = 8
+    columns: PositiveInt = 8
     """Latents pushed each time."""
-    rows: int = 32
+    rows: PositiveInt = 32
     """Rows of the batch in which each is pushed."""
-    size: float = 0.0
+    size: NonNegativeFloat = 0.0
     """R, in normalised units; 0 takes the root mean square of the batch's active latents."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "columns": (1, math.inf),
-        "rows": (1, math.inf),
-        "size": (0, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         chosen, size = step.sampled_latents(self.columns), self.size or active_size(step)

@@ -21,6 +21,7 @@ from unbraid.codes import looked_up, starts
 from unbraid.gram import Columns, centred_products, gather, split_half
 from unbraid.moments import averaged
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, ShareBelowOne, TwoOrMore
 
 Rows = Int[Tensor, " pairs"]
 
@@ -33,13 +34,13 @@ class Redundancy(Term):
     start: float = 0.1
     form: Literal["barlow", "vicreg"] = "barlow"
     """Whose loss."""
-    decorrelation: float = 0.0
+    decorrelation: NonNegativeFloat = 0.0
     """l, the share of the sum over pairs of latents; 0: as published."""
-    pairs: int = 512
+    pairs: TwoOrMore = 512
     """Pairs of tokens, at most; cost grows with the square."""
-    rarest: float = 1e-3
+    rarest: ShareBelowOne = 1e-3
     """Firing rate that a latent needs to be compared."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving averages that deviations come from."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
 

@@ -7,8 +7,6 @@ power iterations; here it is one term among others, at the optimiser's pace. Wit
 there are none here. T is small beside cosines of atoms that are alike: at T -> 0 only the nearest counts.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,24 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.objective import ABOVE_ZERO, Reads, Step, Term, TermOutput
+from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import PositiveFloat, TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repulsion(Term):
     every: int = 5
-    temperature: float = 0.1
+    temperature: PositiveFloat = 0.1
     """T, in cosines. SOGI has 1, at which all atoms of a chunk repel nearly alike."""
-    chunk: int = 512
+    chunk: TwoOrMore = 512
     """Atoms compared with one another, drawn anew each time; cost grows with it."""
-    sample: int = 4096
+    sample: TwoOrMore = 4096
     """Atoms charged each time."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
-    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
-        "temperature": (ABOVE_ZERO, math.inf),
-        "chunk": (2, math.inf),
-        "sample": (2, math.inf),
-    }
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec

@@ -11,21 +11,15 @@ from dataclasses import dataclass
 import torch
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat, PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledPrefixes(Term):
-    prefixes: int = 10
+    prefixes: PositiveInt = 10
     """How many, the whole dictionary counted."""
-    power: float = 0.5
+    power: PositiveFloat = 0.5
     """Exponent of the widths' distribution, above 0: 1 is uniform, smaller gives narrower prefixes."""
-
-    def check(self, name: str) -> None:
-        super().check(name)
-        if self.prefixes < 1 or self.power <= 0:
-            raise ValueError(
-                f"term {name!r} has {self.prefixes} prefixes and power {self.power}; expected at least 1, and above 0"
-            )
 
     def widths(self, d_sae: int, rng: torch.Generator) -> list[int]:
         """Ascending, each once, ending at d_sae."""

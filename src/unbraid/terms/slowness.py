@@ -12,13 +12,14 @@ from typing import ClassVar
 import torch
 
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import PositiveInt
 from unbraid.views import earlier_tokens, side_by_side, usual_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slowness(Term):
     start: float = 0.1
-    pairs: int = 1024
+    pairs: PositiveInt = 1024
     """Pairs of tokens compared each time, at most."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
 

@@ -11,9 +11,10 @@ values are in units of each latent's 99th percentile, that of a normal with its 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
+from annotated_types import Ge, Lt
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from unbraid.bank import Entries, recalled, remember
 from unbraid.codes import looked_up, starts
 from unbraid.moments import Moments, averaged
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 
 PERCENTILE = 2.326
 """Standard deviations from the mean of a normal to its 99th percentile."""
@@ -32,23 +34,18 @@ SILENT = -1
 class Support(Term):
     start: float = 0.2
     every: int = 2
-    pairs: int = 256
+    pairs: Annotated[int, Ge(1), Lt(2**14)] = 256  # slots are sorted as 16-bit numbers
     """Pairs of latents drawn each time."""
-    values: int = 8
+    values: PositiveInt = 8
     """Values of each latent whose combinations are the corners."""
-    points: int = 64
+    points: PositiveInt = 64
     """Latest rows looked at in which both fire, and in which either does."""
-    reach: int = 512
+    reach: Annotated[int, Ge(1), Lt(2**15)] = 512  # and so are ages
     """Latest firings of the rarer latent among which rows with both are looked for."""
-    least: float = 5.0
+    least: NonNegativeFloat = 5.0
     """Rows with both that independence would give."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving moments that values are scaled by."""
-
-    def __post_init__(self) -> None:
-        # Slots and ages are sorted as 16-bit numbers.
-        if not (0 < self.pairs < 2**14 and 0 < self.reach < 2**15):
-            raise ValueError(f"pairs {self.pairs} must be below {2**14}, and reach {self.reach} below {2**15}")
 
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)

@@ -8,11 +8,12 @@ update lets that gradient reach the encoder too; ours, as Rajamanoharan et al. 2
 from dataclasses import dataclass
 
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tanh(Term):
-    scale: float = 4.0
+    scale: PositiveFloat = 4.0
     """Its slope at 0, for normalised activations (the update's c)."""
 
     def __call__(self, step: Step) -> TermOutput:

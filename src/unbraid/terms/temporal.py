@@ -18,15 +18,16 @@ from torch.nn.functional import cross_entropy
 from unbraid.codes import Codes
 from unbraid.gram import gather
 from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.settings import ShareAboveZero, TwoOrMore
 from unbraid.views import earlier_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Temporal(Term):
     weight: float = 0.1  # alpha of the released code
-    share: float = 0.2
+    share: ShareAboveZero = 0.2
     """Share of the latents, the first ones, that the contrast is on."""
-    pairs: int = 512
+    pairs: TwoOrMore = 512
     """Pairs contrasted with one another each time, at most; cost grows with the square."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
 

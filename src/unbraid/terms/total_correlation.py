@@ -21,25 +21,26 @@ from unbraid.codes import starts
 from unbraid.gram import Columns, halves
 from unbraid.moments import averaged
 from unbraid.objective import Step, Term, TermOutput
+from unbraid.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
 
 
 @dataclass(frozen=True, kw_only=True)
 class TotalCorrelation(Term):
     start: float = 0.1
     every: int = 2
-    rows: int = 1024
+    rows: TwoOrMore = 1024
     """Half of them choose blocks, half measure them."""
-    blocks: int = 64
+    blocks: PositiveInt = 64
     """Latents around which blocks are made."""
-    size: int = 4
+    size: TwoOrMore = 4
     """Latents in a block, at most."""
-    noise: float = 0.3
+    noise: PositiveFloat = 0.3
     """Deviation of q around each code, in units of a latent's rms when active."""
     excess: float = 2.0
     """Standard deviations beyond chance by which latents fire together in a block."""
-    rarest: float = 1e-3
+    rarest: ShareBelowOne = 1e-3
     """Firing rate of latents in blocks, at least."""
-    decay: float = 0.99
+    decay: ShareBelowOne = 0.99
     """Of the moving averages that latents are scaled by."""
 
     def __call__(self, step: Step) -> TermOutput:

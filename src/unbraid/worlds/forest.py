@@ -14,17 +14,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.settings import PositiveInt, Seed, Settings, Share, ShareBetween
 
 LIKELIEST = 0.9
 """No root may be more probable than this."""
 
-Span = tuple[float, float]
+Span = tuple[ShareBetween, ShareBetween]
 """Smallest and largest P(child | parent) on a level."""
 
 
 def spans(child_given_parent: Span | tuple[Span, ...], depth: int) -> tuple[Span, ...]:
     """One span for every level below the roots. Raises ValueError when a span a level is given, but not for each."""
-    if isinstance(child_given_parent[0], float | int):
+    if child_given_parent and isinstance(child_given_parent[0], float | int):
         low, high = child_given_parent
         return ((float(low), float(high)),) * depth  # pyright: ignore[reportArgumentType]
     if len(child_given_parent) != depth:
@@ -36,19 +37,19 @@ def spans(child_given_parent: Span | tuple[Span, ...], depth: int) -> tuple[Span
 
 
 @dataclass(frozen=True)
-class Forest:
+class Forest(Settings):
     """`roots` complete trees, level by level from the roots down, then factors that stand alone."""
 
-    factors: int
-    roots: int
-    branching: int
+    factors: PositiveInt
+    roots: PositiveInt
+    branching: PositiveInt
     spans: tuple[Span, ...]
     """One for each level below the roots."""
-    exclusive: float
+    exclusive: Share
     """Share of parents whose children never fire together."""
-    seed: int
+    seed: Seed
 
-    def __post_init__(self) -> None:
+    def check_together(self) -> None:
         planted = sum(self.sizes)
         if planted > self.factors:
             raise ValueError(
@@ -57,8 +58,8 @@ class Forest:
                 "raise factors, or lower roots, branching or depth"
             )
         for low, high in self.spans:
-            if not 0 < low <= high < 1:
-                raise ValueError(f"child_given_parent is {low, high}; both must lie inside (0, 1), the smaller first")
+            if low > high:
+                raise ValueError(f"child_given_parent is {low, high}; the smaller comes first")
         mass = max((sum(self._siblings(level)) for level in range(1, self.depth + 1)), default=0.0)
         if self.exclusive > 0 and mass > 1 + 1e-9:
             raise ValueError(

@@ -8,18 +8,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.settings import NonNegativeFloat, PositiveInt, Settings
+
 Kind = Literal["lognormal", "uniform", "quantised", "constant"]
 
 
 @dataclass(frozen=True)
-class Magnitudes:
+class Magnitudes(Settings):
     kind: Kind
-    spread: float
+    spread: NonNegativeFloat
     """Standard deviation; without meaning for constant ones."""
-    levels: int
+    levels: PositiveInt
     """Equally likely, equally spaced values of quantised ones."""
 
-    def __post_init__(self) -> None:
+    def check_together(self) -> None:
         if self.kind == "quantised" and self.levels < 2:
             raise ValueError(f"levels is {self.levels}; quantised magnitudes have at least 2, constant ones have 1")
         if self.spread * self._reach >= 1:
