@@ -13,12 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unbraid.command_line import Parser, axes, fail, overridden, report_bug, unknown, wide
+from unbraid.command_line import axis as axis
+from unbraid.terminal import say
+
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from unbraid.evaluation import Eval
     from unbraid.experiment import Experiment
     from unbraid.plan import Budget, Estimate
     from unbraid.run import Run
     from unbraid.sweep import Study
+    from unbraid.tally import Tally
 
 EVAL_ROWS = 32_768
 """Held-out activations a cache keeps: what the evals read."""
@@ -47,26 +52,35 @@ every field of an experiment is a flag: unbraid train world --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. 0: done; 1: some runs or evals failed; 2: cannot be done as asked; 130: stopped, and saved."""
+    """Entry point. 0: done; 1: some runs or evals failed; 2: cannot be done as asked; 3: a bug; 130: stopped, and
+    saved."""
     parser = arguments()
     options, rest = parser.parse_known_args(argv)
     if rest and not getattr(options, "overridable", False):
-        parser.error(f"unknown arguments {rest}; see `unbraid {options.command} --help`")
-    from unbraid.notices import shown
-
+        unknown(getattr(options, "parser", parser), rest)
     try:
-        with shown():
-            return options.run(options, rest)
+        return options.run(options, rest)
+    except BrokenPipeError:  # the reader of our output has ended: head, less
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        say(f"error: out of memory ({error}): ask for fewer members or latents, or smaller blocks", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
+            say(f"error: out of memory ({error}): ask for fewer members or latents", file=sys.stderr)
+            return 2
+        return report_bug(error, f"unbraid {' '.join(sys.argv[1:] if argv is None else argv)}")
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="unbraid", description="Should we optimise sparse autoencoders for disentanglement instead of sparsity?",
         epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -79,12 +93,16 @@ def arguments() -> argparse.ArgumentParser:
     def command(
         name: str, run: Callable[..., int], text: str, *, overridable: bool = False, first: tuple[str, str] = ("", "")
     ) -> argparse.ArgumentParser:
-        # Overridable commands pass what they do not know, --help included, on to the experiment's own flags.
-        sub = commands.add_parser(name, help=text, description=text, add_help=not overridable, allow_abbrev=False)
+        # Overridable commands pass what they do not know on to the experiment's own flags, and show those in --help.
+        sub = commands.add_parser(
+            name, help=text, description=text, add_help=not overridable, allow_abbrev=False, formatter_class=wide
+        )
         sub.set_defaults(run=run, command=name, overridable=overridable, parser=sub)
         if first[0]:
             sub.add_argument(first[0], help=first[1], type=Path, nargs="?")
         if overridable:
+            sub.add_argument("-h", "--help", action="store_true", help="show the flags used most, and exit")
+            sub.add_argument("--help-all", action="store_true", help="show every flag, and exit")
             sub.add_argument("name", help="a named experiment or study (`unbraid list`)", nargs="?")
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
             sub.add_argument(
@@ -136,6 +154,7 @@ def arguments() -> argparse.ArgumentParser:
     scored = command("eval", run_eval, "score finished runs")
     scored.add_argument("runs", nargs="+", type=Path, help="run folders")
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
+    scored.add_argument("--verbose", action="store_true", help="also say why evals do not apply")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
     scored.add_argument(*trust, **trusting)
     scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
@@ -146,6 +165,7 @@ def arguments() -> argparse.ArgumentParser:
         overridable=True,
     )  # fmt: skip
     study.add_argument("--evals", nargs="+", default=[], help="which of our evals (default: all that apply)")
+    study.add_argument("--verbose", action="store_true", help="also say why evals do not apply")
     study.add_argument("--saebench", nargs="*", default=None, metavar="EVAL", help="which of SAEBench's (default: all "
                        "that need no key; none: leave SAEBench out)")  # fmt: skip
     trains(study)
@@ -182,7 +202,7 @@ def arguments() -> argparse.ArgumentParser:
     cache = command(
         "cache", run_cache, "write an experiment's activations to disk, to train on later", overridable=True
     )
-    cache.add_argument("--to", type=Path, required=True, help="folder of the cache; continued when it is unfinished")
+    cache.add_argument("--to", type=Path, help="folder of the cache; continued when it is unfinished (required)")
     imported = command(
         "import",
         run_import,
@@ -244,32 +264,45 @@ def permissions(options: argparse.Namespace) -> tuple[str, ...]:
 
 def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Study":
     """The named experiment with added terms and overridden fields."""
-    import tyro
-
     from unbraid import catalog
     from unbraid.settings import check_all, unchecked
 
-    asked = {"-h", "--help"} & set(rest)
-    if asked or options.name is None:
+    asked = options.help or options.help_all
+    if options.name is None:
         options.parser.print_help(sys.stdout if asked else sys.stderr)
-        if options.name is None:
-            print("\nWhich NAME? `unbraid list` shows them; with a name, --help also shows the experiment's own flags.")
-            raise SystemExit(0 if asked else 2)
-        print()
-    use_threads(options.threads)
-    named = catalog.pick(options.name, catalog.experiments(packages(options)), "experiment")()
+        print("\nWhich NAME? `unbraid list` shows them; with a name, --help also shows the experiment's own flags.")
+        raise SystemExit(0 if asked else 2)
+    known = catalog.experiments(packages(options))
+    if options.name not in known and (later := [word for word in rest if word.replace("-", "_") in known]):
+        raise ValueError(f"the name comes first: unbraid {options.command} {later[0]} FLAGS")
+    named = catalog.pick(options.name, known, "experiment")()
     for term in options.add:
         named = with_term(named, term, packages(options))
     named = with_activation(named, options.activation) if options.activation else named
     prog = f"unbraid {options.command} {options.name}"
-    description = f"{catalog.headline(catalog.experiments(packages(options))[options.name.replace('-', '_')])}"
-    # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
-    config = (tyro.conf.AvoidSubcommands,)
+    if asked:
+        show_help(options, named, prog, catalog.headline(known[options.name.replace("-", "_")]))
+        raise SystemExit(0)
+    use_threads(options.threads)
     rest = [*rest, *(f"--source.{name.replace('_', '-')}" for name in permissions(options))]
-    with unchecked():  # tyro would put what settings say into a box of its own
-        made = tyro.cli(type(named), default=named, args=rest, prog=prog, description=description, config=config)
+    with unchecked():  # tyro would stop at the first thing that settings say
+        made = overridden(named, rest, prog)
     check_all(made)
     return made
+
+
+def show_help(options: argparse.Namespace, named: "Experiment | Study", prog: str, headline: str) -> None:
+    """The command's own flags, then those of the experiment: the most used ones, or all."""
+    import tyro
+
+    from unbraid.help_text import short_help
+
+    options.parser.print_help()
+    print(f"\n{options.name}: {headline}")
+    if options.help_all:
+        config = (tyro.conf.AvoidSubcommands,)
+        tyro.cli(type(named), default=named, args=["--help"], prog=prog, config=config)
+    print(short_help(named, prog))
 
 
 def use_threads(count: int) -> None:
@@ -319,6 +352,8 @@ def experiments_of(named: "Experiment | Study", only: Sequence[str]) -> "list[Ex
     from unbraid.experiment import Experiment
 
     if isinstance(named, Experiment):
+        if list(only) != ["*"]:
+            raise ValueError(f"--only chooses members of a study, and {named.name} is one experiment; leave it out")
         return [named]
     chosen = [e for e in named.experiments() if any(fnmatch(e.name, pattern) for pattern in only)]
     if not chosen:
@@ -411,18 +446,10 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def tally(total: int) -> "Callable[[Run, str, str], None]":
-    """Prints a line for every run and eval that is settled, with the time left by the mean of those not kept."""
-    begun, done, worked = time.monotonic(), 0, 0
+def tally(total: int, *, verbose: bool = True) -> "Tally":
+    from unbraid.tally import Tally
 
-    def settled(run: "Run", name: str, status: str) -> None:
-        nonlocal done, worked
-        done, worked = done + 1, worked + (status != "kept")
-        left = (time.monotonic() - begun) / max(worked, 1) * (total - done)
-        soon = f", {duration(left)} left" if worked and left >= 10 else ""
-        print(f"[{done}/{total}{soon}] {name:<16} {run.path.name:<60} {status}", flush=True)
-
-    return settled
+    return Tally(total, duration, verbose=verbose)
 
 
 def run_train(options: argparse.Namespace, rest: list[str]) -> int:
@@ -437,25 +464,8 @@ def run_sweep(options: argparse.Namespace, rest: list[str]) -> int:
     if options.cross:
         if not isinstance(named, Experiment):
             raise ValueError("--cross works on a single experiment; a study already names its members and seeds")
-        return train_all(options, cross(named, dict(axis(text) for text in options.cross)))
+        return train_all(options, cross(named, axes(options.cross)))
     return train_all(options, experiments_of(named, options.only))
-
-
-def axis(text: str) -> tuple[str, list[Any]]:
-    """ "training.lr=1e-4,3e-4" as a field and its values."""
-    import ast
-
-    field, equals, values = text.partition("=")
-    if not equals or not values:
-        raise ValueError(f"--cross {text!r}: write FIELD=VALUE,VALUE, such as training.lr=1e-4,3e-4")
-
-    def value(word: str) -> Any:
-        try:
-            return ast.literal_eval(word)
-        except (ValueError, SyntaxError):
-            return word
-
-    return field, [value(word) for word in values.split(",")]
 
 
 def preflight(
@@ -639,9 +649,12 @@ def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[st
     from unbraid.evaluation import evaluate
 
     chosen = own_evals(options, names)
-    shown = tally(len(runs) * len(chosen))
+    # Evals asked for by name say why they do not apply, others only that they do not.
+    shown = tally(len(runs) * len(chosen), verbose=bool(names) or getattr(options, "verbose", False))
     watch = lambda run, item, status: shown(run, item.name, status)
     failures = evaluate(runs, chosen, force=getattr(options, "force", False), watch=watch)
+    if summary := shown.summary():
+        print(summary)
     if failures:
         print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
     return 1 if failures else 0
@@ -864,7 +877,7 @@ def run_export(options: argparse.Namespace, rest: list[str]) -> int:
 def run_import(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.importing import import_run
 
-    if bool(options.sae) and options.name is None and not {"-h", "--help"} & set(rest):
+    if bool(options.sae) and options.name is None and not (options.help or options.help_all):
         raise ValueError(
             "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
             "(`unbraid list` shows experiments)"
@@ -885,6 +898,8 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.source import Split
     from unbraid.sources.cached import write_cache
 
+    if options.to is None and not (options.help or options.help_all):
+        fail("cache needs a folder to write to: give one with --to FOLDER")
     experiment = experiments_of(resolved(options, rest), options.only)[0]
     training = experiment.training
     wanted: dict[Split, int] = {"train": training.tokens, "eval": EVAL_ROWS}

@@ -1,7 +1,9 @@
 """Many experiments: a study (methods x seeds on one stream), and a base experiment crossed with values."""
 
 import difflib
+import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, cast
@@ -15,6 +17,9 @@ from unbraid.informed import SupervisedProbes, TrueDirections
 from unbraid.objective import Objective
 from unbraid.settings import FolderName, NonNegativeInt, PositiveInt, Seed, Settings, shown
 from unbraid.source import Source
+
+SLUG = 40
+"""Letters of a text in a run's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +98,35 @@ def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experimen
             raise ValueError(f"{path} is crossed with {shown(values)}; give a list of one value or more")
         if any(value in values[:place] for place, value in enumerate(values)):
             raise ValueError(f"{path} is crossed with {shown(values)}, in which one repeats; name each once")
+    words = {path: words_of(path, values) for path, values in axes.items() if path != "seed"}
     crossed = []
-    for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
-        name = base.name + "".join(suffix(path, value) for path, value in chosen.items() if path != "seed")
+    for places in itertools.product(*(range(len(values)) for values in axes.values())):
+        at = dict(zip(axes, places, strict=True))
+        chosen = {path: axes[path][place] for path, place in at.items()}
+        name = "-".join([base.name, *(words[path][at[path]] for path in words)])
         crossed.append(with_values(base, {**chosen, "name": name}))
     return crossed
 
 
-def suffix(path: str, value: Any) -> str:
-    """What a value adds to the name."""
-    return f"-{short_name(path)}_{value:g}".replace("+", "") if isinstance(value, int | float) else f"-{value}"
+def words_of(path: str, values: Sequence[Any]) -> list[str]:
+    """What each value of a crossed field adds to a run's name: a word for a folder, and none twice."""
+    words = [word(path, value) for value in values]
+    return [
+        f"{one}-{hashlib.sha256(repr(value).encode(errors='surrogatepass')).hexdigest()[:6]}"
+        if words.count(one) > 1
+        else one
+        for one, value in zip(words, values, strict=True)
+    ]
+
+
+def word(path: str, value: Any) -> str:
+    """A value in letters that a run's name can have. Of a path, or a name on a hub, its last part."""
+    name = short_name(path).lower()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{name}_{value:g}".replace("+", "")
+    last = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else str(value)
+    slug = re.sub(r"[^a-z0-9_.]+", "-", last.lower()).strip("-.")[:SLUG]
+    return slug if slug and isinstance(value, str) else f"{name}_{slug or 'empty'}"
 
 
 def short_name(path: str) -> str:
