@@ -293,12 +293,14 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
 
 def show_help(options: argparse.Namespace, named: "Experiment | Study", prog: str, headline: str) -> None:
     """The command's own flags, then those of the experiment: the most used ones, or all."""
+    import textwrap
+
     import tyro
 
-    from unbraid.help_text import short_help
+    from unbraid.help_text import COLUMNS, short_help
 
     options.parser.print_help()
-    print(f"\n{options.name}: {headline}")
+    print("\n" + textwrap.fill(f"{options.name}: {headline}", COLUMNS))
     if options.help_all:
         config = (tyro.conf.AvoidSubcommands,)
         tyro.cli(type(named), default=named, args=["--help"], prog=prog, config=config)
