@@ -900,19 +900,19 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.source import Split
     from unbraid.sources.cached import write_cache
 
-    if options.to is None and not (options.help or options.help_all):
+    folder: Path | None = options.to
+    if folder is None and not (options.help or options.help_all):
         fail("cache needs a folder to write to: give one with --to FOLDER")
     experiment = experiments_of(resolved(options, rest), options.only)[0]
+    assert folder is not None, "help ends in resolving"
     training = experiment.training
     wanted: dict[Split, int] = {"train": training.tokens, "eval": EVAL_ROWS}
     with Progress() as progress:
         for split, tokens in wanted.items():
             task = progress.add_task(f"{split} activations", total=tokens)
             see = lambda _, rows, total, task=task: progress.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
-            write_cache(
-                experiment.source, options.to, seed=training.data_seed, tokens=tokens, splits=[split], progress=see
-            )
-    print(f"written: {options.to}   train on it with `unbraid sweep cached --source.folder {options.to}`")
+            write_cache(experiment.source, folder, seed=training.data_seed, tokens=tokens, splits=[split], progress=see)
+    print(f"written: {folder}   train on it with `unbraid sweep cached --source.folder {folder}`")
     return 0
 
 
