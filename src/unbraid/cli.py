@@ -206,7 +206,7 @@ def arguments() -> argparse.ArgumentParser:
     imported = command(
         "import",
         run_import,
-        "make a run of an SAE from a folder of SAELens, dictionary_learning or sparsify",
+        "make a run of an SAE from a folder of SAELens, dictionary_learning, sparsify or Gemma Scope",
         overridable=True,
         first=("sae", "the folder with the SAE"),
     )

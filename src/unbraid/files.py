@@ -86,13 +86,36 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 def read_json(path: Path, expected: type = dict, *, remedy: str = "delete its folder and make it again") -> Any:
     """The JSON in `path`. Raises ValueError, naming the file and ending in `remedy`, when it is missing, damaged, or
     holds something else than an `expected` (dict or list)."""
+    check_ordinary(path, LARGEST_JSON, remedy)
     with reading(path, remedy):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parsed(path.read_text(encoding="utf-8"))
     if not isinstance(found, expected):
         words = {dict: "an object", list: "a list", str: "text", type(None): "null"}
         was, wanted = words.get(type(found), f"the value {found!r}"[:60]), words.get(expected, expected.__name__)
         raise ValueError(f"{path} holds {was}, expected {wanted}; {remedy}")
     return found
+
+
+LARGEST_JSON = 2**28
+"""Bytes: no settings, scores or index that is written here comes near it."""
+
+
+def check_ordinary(path: Path, largest: int, remedy: str) -> None:
+    """Raise ValueError for a pipe or a device, which could be read for ever, and for more bytes than `largest`."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no ordinary file; {remedy}")
+    if path.is_file() and path.stat().st_size > largest:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, and at most {largest:,} are read; {remedy}")
+
+
+def parsed(text: str) -> Any:
+    """JSON. A number of thousands of digits, which Python refuses by a ValueError of its own, is damage too."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise json.JSONDecodeError(str(error), text[:80], 0) from error
 
 
 def inside(folder: Path, name: object, what: str) -> Path:

@@ -18,7 +18,7 @@ class Imported(Initialisation):
     imported run with Extension."""
 
     folder: SomeText
-    """Where it was: a folder of SAELens, dictionary_learning or sparsify."""
+    """Where it was: a folder of SAELens, dictionary_learning, sparsify or Gemma Scope."""
     sha256: Annotated[str, Matches(r"[0-9a-f]{64}", "a SHA-256: 64 hexadecimal digits")]
     """Of its weights, so that the run is named by what it holds."""
     format: SomeText

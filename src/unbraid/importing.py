@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from unbraid.claims import contradictions, sparsity
 from unbraid.dictionary import Dictionary, DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.formats import recognise
@@ -24,6 +25,12 @@ from unbraid.source import Source
 from unbraid.terms.reconstruction import Reconstruction
 from unbraid.train import fitting_sample
 
+SIGHT = 4096
+"""Rows that an SAE is looked at on."""
+DEPTH = 20
+"""To which settings of others are kept; no library nests as deep."""
+LONGEST = 80
+"""Letters of a name that is made of a folder's."""
 POOR_FVU = 1.0
 """An SAE that explains less than the mean does is most likely on the wrong site."""
 
@@ -56,7 +63,8 @@ def experiment_of(
 def default_name(folder: Path) -> str:
     """imported-<release>-<folder>, in the letters a run's name may have."""
     parts = folder.resolve().parts[-2:]
-    return "imported-" + re.sub(r"[^a-z0-9_.-]+", "-", "-".join(parts).lower()).strip("-.")
+    told = re.sub(r"[^a-z0-9_.-]+", "-", "-".join(parts).lower()).strip("-.")[-LONGEST:].strip("-.")
+    return f"imported-{told or 'sae'}"
 
 
 def import_run(
@@ -79,7 +87,7 @@ def import_run(
         )
     sample = fitting_sample(source, experiment.training.data_seed)
     fit = first_sight(published.dictionary, sample)
-    warnings = (*published.notes, *doubts(published, source, fit))
+    warnings = (*published.notes, *doubts(published, source, fit, sample))
     about = {"imported": provenance(published, experiment, fit, warnings), "tokens": 0}
     seconds = {"seconds": round(time.monotonic() - started, 2)}
     normaliser = Normaliser.fit(sample, "none")
@@ -97,12 +105,14 @@ def provenance(published: Published, experiment: Experiment, fit: Fit, notes: tu
     }  # fmt: skip
 
 
-def plain(node: Any) -> Any:
+def plain(node: Any, depth: int = DEPTH) -> Any:
     """What JSON can hold of another library's metadata; the rest as text."""
+    if depth == 0:
+        return "…"
     if isinstance(node, Mapping):
-        return {str(key): plain(value) for key, value in node.items()}
+        return {str(key): plain(value, depth - 1) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [plain(value) for value in node]
+        return [plain(value, depth - 1) for value in node]
     return node if node is None or isinstance(node, bool | int | str) else float(node) if is_finite(node) else str(node)
 
 
@@ -112,17 +122,16 @@ def is_finite(node: Any) -> bool:
 
 @torch.no_grad()
 def first_sight(dictionary: Dictionary, sample: torch.Tensor) -> Fit:
-    x = sample[:4096].float()
+    x = sample[:SIGHT].float()
     z = dictionary.encode(x)
     error, spread = (x - dictionary.decode(z)).square().sum(), (x - x.mean(0)).square().sum()
     return Fit(float(error / spread), float(z.l0()))
 
 
-def doubts(published: Published, source: Source, fit: Fit) -> list[str]:
-    """Signs that the source is not what it was trained on."""
-    found, here = [], str(source.metadata().get("hook_name", ""))
-    if published.hook_name and published.hook_name != here:
-        found.append(f"it was trained at {published.hook_name}, and is scored at {here}")
+def doubts(published: Published, source: Source, fit: Fit, sample: torch.Tensor) -> list[str]:
+    """Signs that the source is not what it was trained on, or the weights not what they were."""
+    found = contradictions(published.stated, source.metadata())
+    found += sparsity(published, fit.l0, sample[:SIGHT].float())
     if not fit.fvu < POOR_FVU:
         found.append(
             f"FVU {fit.fvu:.3g} on this source, worse than its mean: is it the right model, layer, site and scale?"

@@ -3,10 +3,10 @@
 ae.pt is a pickle; only the tensors in it are read (`weights_only`), and only from a folder that the user names.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from unbraid.activation import JumpReLU, ReLU, TopK
 from unbraid.dictionary import Dictionary
-from unbraid.files import read_json, write_atomically, write_json
-from unbraid.formats.published import THRESHOLDED, Parts, Published, as_thresholds, assemble, take
+from unbraid.files import write_atomically, write_json
+from unbraid.formats.published import THRESHOLDED, Parts, Published, as_thresholds, assemble, check_vectors, turned
+from unbraid.formats.said import Said
+from unbraid.formats.tensors import load_torch, quoted, refuse_others, shown, take
 from unbraid.gated import thresholded
 
 WEIGHTS = "ae.pt"
@@ -26,60 +28,109 @@ SITES = {
 }  # fmt: skip
 """What submodule_name begins with, by habit."""
 
-Reader = Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], tuple[Parts, list[str]]]
+Reader = Callable[[Mapping[str, Tensor], Said], tuple[Parts, list[str]]]
+
+READ = frozenset({"dict_class", "activation_dim", "dict_size", "k", "lm_name", "layer", "submodule_name", "norm_factor",
+                  "target_l0"})  # fmt: skip
+HARMLESS = frozenset({
+    "trainer_class", "wandb_name", "lr", "steps", "warmup_steps", "decay_start", "device", "seed", "dtype",
+    "exported_by",
+    "resample_steps", "l1_penalty", "sparsity_warmup_steps", "lambda_warm_steps", "initial_sparsity_penalty",
+    "sparsity_penalty", "sparsity_coefficient", "sparsity_function", "p_start", "p_end", "anneal_start", "anneal_end",
+    "n_sparsity_updates", "sparsity_queue_length", "sparsity_loss_queue_length", "adaptive_sparsity_penalty",
+    "activation_queue_length", "steps_before_annealing", "auxk_alpha", "top_k_aux", "threshold_beta",
+    "threshold_start_step", "bandwidth", "group_fractions", "group_weights", "group_sizes", "weights_temperature",
+    "k_anneal_steps", "anneal_end_k", "use_april_update_mode",
+})  # fmt: skip
+"""How it was trained. Groups of a Matryoshka SAE shape its loss; all of them are used afterwards."""
+OUT_OF_SCOPE = (
+    "it maps one site, or several, to another, and every score here is of a dictionary that explains the activations "
+    "it reads; transcoders and crosscoders are out of scope (dictionary_learning and SAELens use them): import an SAE"
+)
 
 
-def relu(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
-    bias, W_enc, b_enc, W_dec = take(tensors, ("bias", "encoder.weight", "encoder.bias", "decoder.weight"), where)
-    return Parts(W_enc=W_enc.T, b_enc=b_enc, W_dec=W_dec.T, b_dec=bias, activation=ReLU()), []
+def relu(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    bias, W_enc, b_enc, W_dec = exactly(tensors, ("bias", "encoder.weight", "encoder.bias", "decoder.weight"), said)
+    return Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=bias, activation=ReLU()), []
 
 
-def relu_uncentred(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
+def relu_uncentred(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
-    W_enc, b_enc, W_dec, b_dec = take(tensors, names, where)
-    return Parts(W_enc=W_enc.T, b_enc=b_enc, W_dec=W_dec.T, b_dec=b_dec, activation=ReLU(), reads_centred=False), []
+    W_enc, b_enc, W_dec, b_dec = exactly(tensors, names, said)
+    return Parts(
+        W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=b_dec, activation=ReLU(), reads_centred=False
+    ), []
 
 
-def gated(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
+def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("encoder.weight", "gate_bias", "r_mag", "mag_bias", "decoder.weight", "decoder_bias")
-    W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = take(tensors, names, where)
-    as_jumprelu = thresholded(W_enc.T, b_gate, r_mag, b_mag)
-    parts = Parts(**as_jumprelu._asdict(), W_dec=W_dec.T, b_dec=b_dec, activation=THRESHOLDED)
+    W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
+    check_vectors(turned(W_enc), (b_gate, r_mag, b_mag), said.file.parent)
+    as_jumprelu = thresholded(turned(W_enc), b_gate, r_mag, b_mag)
+    parts = Parts(**as_jumprelu._asdict(), W_dec=turned(W_dec), b_dec=b_dec, activation=THRESHOLDED)
     return parts, ["its gate and magnitudes are one JumpReLU, with equal codes"]
 
 
-def jumprelu(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
-    W_enc, b_enc, W_dec, b_dec, threshold = take(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), where)
+def jumprelu(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    W_enc, b_enc, W_dec, b_dec, threshold = exactly(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), said)
     return Parts(
         W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED, threshold=threshold,
         reads_centred=False,
     ), []  # fmt: skip
 
 
-def topk(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
-    W_enc, b_enc, W_dec, b_dec = take(tensors, ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec"), where)
-    k = int(tensors["k"]) if "k" in tensors else trainer.get("k")
-    if not isinstance(k, int) or k < 1:
-        raise ValueError(f"{where}: neither ae.pt nor config.json says k; add it to config.json under trainer")
-    return Parts(W_enc=W_enc.T, b_enc=b_enc, W_dec=W_dec.T, b_dec=b_dec, activation=TopK(k)), []
+def topk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    names = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec")
+    W_enc, b_enc, W_dec, b_dec = exactly(tensors, names, said, besides=("k", "threshold"))
+    k = latents_a_row(tensors, said)
+    return Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=b_dec, activation=TopK(k)), []
 
 
-def batchtopk(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
-    W_enc, b_enc, W_dec, b_dec = take(tensors, ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec"), where)
-    plain = Parts(W_enc=W_enc.T, b_enc=b_enc, W_dec=W_dec.T, b_dec=b_dec, activation=THRESHOLDED)
-    return one_threshold(plain, tensors, where)
+def batchtopk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    names = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec")
+    W_enc, b_enc, W_dec, b_dec = exactly(tensors, names, said, besides=("k", "threshold"))
+    plain = Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=b_dec, activation=THRESHOLDED)
+    return one_threshold(plain, tensors, said)
 
 
-def matryoshka(tensors: Mapping[str, Tensor], trainer: Mapping[str, Any], where: Path) -> tuple[Parts, list[str]]:
-    W_enc, b_enc, W_dec, b_dec = take(tensors, ("W_enc", "b_enc", "W_dec", "b_dec"), where)
-    plain = Parts(W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED)
-    return one_threshold(plain, tensors, where)
+def matryoshka(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    besides = ("k", "threshold", "group_sizes", "group_indices")
+    W_enc, b_enc, W_dec, b_dec = exactly(tensors, ("W_enc", "b_enc", "W_dec", "b_dec"), said, besides=besides)
+    return one_threshold(
+        Parts(W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED), tensors, said
+    )
 
 
-def one_threshold(parts: Parts, tensors: Mapping[str, Tensor], where: Path) -> tuple[Parts, list[str]]:
-    (threshold,) = take(tensors, ("threshold",), where)
+def exactly(
+    tensors: Mapping[str, Tensor], names: tuple[str, ...], said: Said, *, besides: tuple[str, ...] = ()
+) -> list[Tensor]:
+    """The tensors of these names; others may be there only when they are among `besides`."""
+    found = take(tensors, names, said.file.parent)
+    refuse_others(tensors, (*names, *besides), said.file.parent)
+    return found
+
+
+def latents_a_row(tensors: Mapping[str, Tensor], said: Said) -> int:
+    """k, which the weights and the settings both may say."""
+    held = tensors.get("k")
+    stated = said.count("k") if said.fields.get("k") is not None else None
+    if held is None and stated is None:
+        raise ValueError(f"{said.file}: neither ae.pt nor config.json says k; add it to config.json under trainer")
+    if held is not None and (held.numel() != 1 or not float(held).is_integer() or held < 1):
+        raise ValueError(f"{said.file.parent}: ae.pt says k = {shown(held.tolist())}; expected a whole number above 0")
+    k = stated if held is None else int(held)
+    if stated not in (None, k):
+        raise ValueError(f"{said.file}: k is {stated}, and in ae.pt {k}; which it was trained with cannot be told")
+    assert k is not None
+    return k
+
+
+def one_threshold(parts: Parts, tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    (threshold,) = take(tensors, ("threshold",), said.file.parent)
+    if threshold.numel() != 1:
+        raise ValueError(f"{said.file.parent}: threshold has {threshold.numel()} numbers; expected one for all latents")
     notes = ["its threshold was never fitted (-1): it is a ReLU SAE, as it is in its own library"] * bool(threshold < 0)
-    return replace(parts, threshold=as_thresholds(threshold.clamp_min(0), parts.b_enc.numel())), notes
+    return replace(parts, threshold=as_thresholds(threshold.clamp_min(0).reshape(()), parts.b_enc.numel())), notes
 
 
 READERS: dict[str, Reader] = {
@@ -90,37 +141,53 @@ READERS: dict[str, Reader] = {
 
 def read(folder: Path) -> Published:
     """Raises ValueError, with the remedy, for what is missing, damaged or of a class we do not know."""
-    trainer = read_json(folder / CONFIG).get("trainer", {})
-    name = str(trainer.get("dict_class", ""))
+    whole = Said.read(folder / CONFIG)
+    whole.refuse_unread(frozenset({"trainer", "buffer"}), frozenset(), {})
+    said = whole.part("trainer")
+    name = said.text("dict_class", "")
     if name not in READERS:
-        raise ValueError(f"{folder}/{CONFIG}: dict_class {name!r} cannot be read; these can: {', '.join(READERS)}")
-    parts, notes = READERS[name](load(folder / WEIGHTS), trainer, folder)
+        why = f": {OUT_OF_SCOPE}" if re.search("(cross|trans)coder", name.lower()) else ""
+        raise ValueError(
+            f"{folder}/{CONFIG}: dict_class {quoted(name)} cannot be read; these can: {', '.join(READERS)}{why}"
+        )
+    said.refuse_unread(READ, HARMLESS, {})
+    parts, notes = READERS[name](load_torch(folder / WEIGHTS), said)
     dictionary, folded = assemble(parts, folder)
+    found = {"activation_dim": dictionary.d_in, "dict_size": dictionary.d_sae}
+    for key, value in found.items():
+        if said.count(key, value) != value:
+            raise ValueError(f"{said.file}: {key} is {said.fields[key]}, the weights have {value}")
     return Published(
-        dictionary=dictionary, format="dictionary_learning", architecture=name, trained=dict(trainer),
-        hook_name=hook_name(trainer), notes=(*notes, *folded),
+        dictionary=dictionary, format="dictionary_learning", architecture=name, trained=dict(said.fields),
+        stated=trained_on(said, whole.part("buffer"), name), rescaled=forgotten_factor(said, name),
+        notes=(*notes, *folded),
     )  # fmt: skip
 
 
-def load(path: Path) -> dict[str, Tensor]:
-    """The tensors in ae.pt, in float32, and no code: what else a pickle may hold is refused."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing") from error
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read as tensors alone ({first}); fetch it again, or save a state dict"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict; save one with torch.save(ae.state_dict(), …)")
-    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+def trained_on(said: Said, buffer: Said, name: str) -> dict[str, Any]:
+    """What a source can contradict."""
+    sparsity = "target_l0" if name == "JumpReluAutoEncoder" else "k" if "TopK" in name else ""
+    said_of = {"model_name": said.fields.get("lm_name"), "hook_name": hook_name(said.fields) or None,
+               "hook_layer": said.fields.get("layer"), "context_size": buffer.fields.get("ctx_len"),
+               "l0": said.fields.get(sparsity)}  # fmt: skip
+    return {key: value for key, value in said_of.items() if value is not None}
+
+
+def forgotten_factor(said: Said, name: str) -> str:
+    factor = said.fields.get("norm_factor")
+    if factor is None or name not in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
+        return ""
+    return (
+        f"dictionary_learning once scaled the biases by the norm factor ({shown(factor)} here) when it saved, and not "
+        "the threshold"
+    )
 
 
 def hook_name(trainer: Mapping[str, Any]) -> str:
     """The site in TransformerLens's words, where the habit of naming submodules allows it."""
     named, layer = str(trainer.get("submodule_name") or ""), trainer.get("layer")
+    if re.fullmatch(r"blocks\.\d+\.hook_\w+", named):
+        return named
     for prefix, pattern in SITES.items():
         if named.startswith(prefix) and isinstance(layer, int):
             return pattern.format(layer)

@@ -6,14 +6,12 @@ Both are exact. What was done is said in `notes`, which go into the provenance o
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from unbraid.activation import Activation, JumpReLU, TopK
@@ -32,15 +30,23 @@ class Published:
 
     dictionary: Dictionary
     format: str
-    """SAELens, dictionary_learning or sparsify."""
+    """SAELens, dictionary_learning, sparsify or Gemma Scope."""
     architecture: str
     """What the format calls it."""
     trained: Mapping[str, Any] = field(default_factory=dict)
     """What the folder says about model, site and training, as it says it."""
-    hook_name: str = ""
-    """The site in TransformerLens's words, when the folder says it."""
+    stated: Mapping[str, Any] = field(default_factory=dict)
+    """Of that, what a source or a measurement can contradict, in SAELens's words: model_name, hook_name, hook_layer,
+    context_size, prepend_bos, dataset_path, tokenizer_sha256, and l0."""
+    rescaled: str = ""
+    """Why its thresholds may lack a factor that its library once forgot; empty when they cannot."""
     notes: tuple[str, ...] = ()
     """What was changed to bring it into our form, and what to beware of."""
+
+    @property
+    def hook_name(self) -> str:
+        """The site in TransformerLens's words; empty when the folder does not say it."""
+        return str(self.stated.get("hook_name") or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,9 @@ def assemble(parts: Parts, where: Path) -> tuple[Dictionary, list[str]]:
     not finite, and norms that cannot be folded."""
     d_sae, d_in = check_shapes(parts, where)
     notes: list[str] = []
+    k = getattr(parts.activation, "k", 1)
+    if isinstance(parts.activation, TopK) and k > d_sae:
+        raise ValueError(f"{where}: k is {k}, and there are {d_sae} latents")
     made = Dictionary(d_in, d_sae, parts.activation)
     made.W_enc.copy_(parts.W_enc)
     made.b_enc.copy_(parts.b_enc)
@@ -79,7 +88,24 @@ def assemble(parts: Parts, where: Path) -> tuple[Dictionary, list[str]]:
         made.b_enc.copy_((parts.b_enc.double() + parts.b_dec.double() @ parts.W_enc.double()).float())
         notes.append("its encoder reads x, ours x - b_dec: the difference is folded into b_enc")
     notes += fold_norms(made, where, ranks_by_norm=parts.ranks_by_norm)
+    overflown = [name for name, value in made.named_parameters() if not bool(torch.isfinite(value).all())]
+    if overflown:
+        raise ValueError(f"{where}: the weights are so large that {', '.join(overflown)} overflow in float32")
     return made.requires_grad_(False), notes
+
+
+def turned(matrix: Tensor) -> Tensor:
+    """The transpose; what is no matrix as it is, for `assemble` to name."""
+    return matrix.T if matrix.ndim == 2 else matrix
+
+
+def check_vectors(W_enc: Tensor, vectors: Sequence[Tensor], where: Path) -> None:
+    """Raise ValueError unless the encoder is a matrix and each vector has a number a latent: before they are joined."""
+    found = [list(vector.shape) for vector in vectors]
+    if W_enc.ndim != 2 or any(shape != [W_enc.shape[1]] for shape in found):
+        raise ValueError(
+            f"{where}: an encoder of shape {list(W_enc.shape)} and its vectors {found} do not fit together"
+        )
 
 
 def check_shapes(parts: Parts, where: Path) -> tuple[int, int]:
@@ -89,6 +115,8 @@ def check_shapes(parts: Parts, where: Path) -> tuple[int, int]:
         tensors["threshold"] = parts.threshold
     found = {name: list(tensor.shape) for name, tensor in tensors.items()}
     d_sae, d_in = parts.b_enc.numel(), parts.b_dec.numel()
+    if not d_sae or not d_in:
+        raise ValueError(f"{where}: {d_sae} latents of {d_in} dimensions explain nothing; fetch it again")
     wanted = {"W_enc": [d_in, d_sae], "b_enc": [d_sae], "W_dec": [d_sae, d_in], "b_dec": [d_in], "threshold": [d_sae]}
     wrong = {name: shape for name, shape in found.items() if shape != wanted[name]}
     if wrong:
@@ -140,21 +168,6 @@ THRESHOLDED = JumpReLU(bandwidth=0.0)
 """JumpReLU as it is used after training."""
 
 
-def load_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors in float32. Raises ValueError naming the file when it is missing or damaged."""
-    try:
-        return {name: tensor.float() for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): missing or truncated; fetch it again") from error
-
-
-def take(tensors: Mapping[str, Tensor], names: tuple[str, ...], where: Path) -> list[Tensor]:
-    """The tensors of these names. Raises ValueError when one is missing."""
-    missing = [name for name in names if name not in tensors]
-    if missing:
-        raise ValueError(f"{where}: tensors {missing} are missing; found {sorted(tensors)}")
-    return [tensors[name] for name in names]
-
-
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

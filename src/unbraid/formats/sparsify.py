@@ -12,49 +12,75 @@ from torch import Tensor
 
 from unbraid.activation import TopK
 from unbraid.dictionary import Dictionary
-from unbraid.files import read_json, write_json, write_tensors
-from unbraid.formats.published import Parts, Published, assemble, load_safetensors, take
+from unbraid.files import write_json, write_tensors
+from unbraid.formats.published import Parts, Published, assemble, turned
+from unbraid.formats.said import Said
+from unbraid.formats.tensors import load_safetensors, quoted, refuse_others, take
 
 WEIGHTS = "sae.safetensors"
+TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+
+
+READ = frozenset({"activation", "d_in", "num_latents", "expansion_factor", "k"})
+HARMLESS = frozenset({
+    "multi_topk",  # a second loss
+    "normalize_decoder",  # the norms are measured
+    "dtype",  # so is the precision
+    "lookup_max_order", "gram_table_hash",  # of gram_lookup, which is refused
+    "exported_by",
+})  # fmt: skip
+TRANSCODES = (
+    "it is a transcoder, which maps one site to another, and every score here is of a dictionary that explains the "
+    "activations it reads; transcoders are out of scope (circuit-tracer and SAELens use them): import an SAE"
+)
+OFF = {
+    "transcode": TRANSCODES,
+    "skip_connection": TRANSCODES,
+    "signed": "its latents have either sign, which no dictionary here has (sparsify dropped them in 2024)",
+    "embed_skip": "it adds a map of the embedding to what it reconstructs, which is not among what a dictionary reads",
+    "gram_lookup": "it explains what a table of n-grams leaves over, and the table is not in the folder",
+}
 
 
 def read(folder: Path) -> Published:
     """Raises ValueError, with the remedy, for what is missing, damaged or no TopK SAE."""
-    cfg = read_json(folder / "cfg.json")
-    check(cfg, folder)
+    said = Said.read(folder / "cfg.json")
+    check(said)
+    d_in, k = said.count("d_in"), said.count("k")
     tensors = load_safetensors(folder / WEIGHTS)
-    W_enc, b_enc, W_dec, b_dec = take(tensors, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"), folder)
-    parts = Parts(W_enc=W_enc.T, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=TopK(int(cfg["k"])))
+    W_enc, b_enc, W_dec, b_dec = take(tensors, TENSORS, folder)
+    refuse_others(tensors, TENSORS, folder)
+    parts = Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=TopK(k))
     dictionary, notes = assemble(parts, folder)
-    stated = cfg.get("num_latents") or cfg["d_in"] * cfg.get("expansion_factor", 32)
-    if (cfg["d_in"], stated) != (dictionary.d_in, dictionary.d_sae):
+    # A num_latents of 0 is sparsify's way of saying that the factor says it.
+    latents = said.fields.get("num_latents") or None
+    stated = said.count("num_latents") if latents else d_in * said.count("expansion_factor", 32)
+    if (d_in, stated) != (dictionary.d_in, dictionary.d_sae):
         raise ValueError(
-            f"{folder}: cfg.json states {cfg['d_in']} dimensions and {stated} latents, the weights have "
+            f"{folder}: cfg.json states {d_in} dimensions and {stated} latents, the weights have "
             f"{dictionary.d_in} and {dictionary.d_sae}"
         )
-    # It names the folder after the module it hooked: layers.5 is the output of block 5.
     return Published(
-        dictionary=dictionary, format="sparsify", architecture="topk", trained=dict(cfg),
-        hook_name=hook_name(folder.name), notes=tuple(notes),
+        dictionary=dictionary, format="sparsify", architecture="topk", trained=dict(said.fields),
+        stated={"l0": k, **trained_on(folder)}, notes=tuple(notes),
     )  # fmt: skip
 
 
-def check(cfg: Mapping[str, Any], folder: Path) -> None:
-    if cfg.get("transcode") or cfg.get("skip_connection"):
-        raise ValueError(
-            f"{folder} is a transcoder: it maps one site to another, and every score here is of a dictionary that "
-            "explains the activations it reads; import an SAE"
-        )
-    if cfg.get("activation", "topk") != "topk":
-        raise ValueError(f"{folder}: activation {cfg['activation']!r} cannot be read, only 'topk'")
-    missing = [key for key in ("d_in", "k") if not isinstance(cfg.get(key), int)]
-    if missing:
-        raise ValueError(f"{folder}/cfg.json says no {' and no '.join(missing)}; add what it was trained with")
+def check(said: Said) -> None:
+    if said.text("activation", "topk") != "topk":
+        raise ValueError(f"{said.file}: activation {quoted(said.fields['activation'])} cannot be read, only 'topk'")
+    said.refuse_unread(READ, HARMLESS, OFF)
 
 
-def hook_name(folder: str) -> str:
-    prefix, _, layer = folder.rpartition("layers.")
-    return f"blocks.{layer}.hook_resid_post" if not prefix and layer.isdigit() else ""
+def trained_on(folder: Path) -> dict[str, Any]:
+    """Of the site, what the folder's name says (layers.5 is the output of block 5), and of the training, what the
+    config.json one folder up does."""
+    prefix, _, layer = folder.name.rpartition("layers.")
+    site = {"hook_name": f"blocks.{layer}.hook_resid_post"} if not prefix and layer.isdigit() else {}
+    above = folder.parent / "config.json"
+    run = Said.read(above).fields if above.is_file() else {}
+    names = {"model_name": "model", "dataset_path": "dataset", "context_size": "ctx_len"}
+    return site | {ours: run[theirs] for ours, theirs in names.items() if theirs in run}
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
