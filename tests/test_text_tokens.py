@@ -92,7 +92,8 @@ def test_fault_12_one_book_without_blank_lines_has_both_splits(model, tmp_path):
 
 def test_fault_12_one_giant_document_of_text_or_ids_has_both_splits(model, tmp_path):
     words = [WORDS[(i * i + i // 7) % len(WORDS)] for i in range(12_000)]
-    for value in (" ".join(words),):
+    ids = [3 + (i * i + i // 7) % len(WORDS) for i in range(12_000)]
+    for value in (" ".join(words), ids):
         (tmp_path / "one.jsonl").write_text(json.dumps({"text": value}) + "\n")
         live = source(model, tmp_path / "one.jsonl", eval_share=0.2)
         assert len(held_out(live, 100)) >= 90 and live.available("train") > 5_000

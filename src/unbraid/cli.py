@@ -233,7 +233,7 @@ def saebench_arguments(sub: Any) -> None:
                      "(default: small for a model in a folder, as published for one on the hub)")  # fmt: skip
     sub.add_argument("--text", default="", help="documents to read, for core and autointerp (default: held-out ones)")
     sub.add_argument("--labelled", action="append", default=[], metavar="FILE:CLASS:ATTRIBUTE", help="texts with two "
-                     "columns of labels, for sparse_probing, scr and tpp; .jsonl or .jsonl.xz")  # fmt: skip
+                     "columns of labels, for sparse_probing, scr and tpp; .jsonl, .csv, .parquet …")  # fmt: skip
     sub.add_argument("--ravel", default="", metavar="FOLDER", help="RAVEL's JSON files, for ravel")
     sub.add_argument("--limit-minutes", type=float, default=60.0, help="of one run and eval (default: 60)")
     sub.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")

@@ -1,21 +1,47 @@
 """Documents named by one string: a file, a folder, a data set of the hub, or the synthetic language."""
 
-import importlib
-import json
-import lzma
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from unbraid.language import documents as language
-from unbraid.text_cutting import merge_paragraphs
+from unbraid.memory import free_memory
+from unbraid.notices import log
+from unbraid.text_cutting import cut, joined
+from unbraid.text_rows import (
+    ENDINGS,
+    are_ids,
+    column_of,
+    decoded,
+    ending,
+    is_chat,
+    kind_of,
+    optional,
+    rows,
+    saved_rows,
+)
 
 Document = str | list[int]
 """Text, or token ids."""
+Render = Callable[[list[dict[str, Any]]], str]
+"""Writes a chat out as text."""
 FORMS = (
-    "a .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name, sample://1000, or language://1000"
+    "a .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files, a "
+    "datasets folder, hf://owner/name, sample://1000, or language://1000"
 )
+BLANK = r"\n\s*\n"
+"""What paragraphs of plain text are apart by."""
+ENDLESS = 2**22
+"""Characters without a blank line after which plain text is cut, so that no more of it is held."""
+NOT_DATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "README.md"}
+"""Files that describe those beside them."""
+SPLITS = r"(?:^|[^a-z])(train|test|validation|valid|dev|eval)(?:[^a-z]|$)"
+HELD_SHARE = 0.5
+"""Of free memory, at most, for documents held as a list."""
+PYTHON_TEXT = 4
+"""Bytes that a character may take in memory."""
 
 
 def is_stream(text: str) -> bool:
@@ -33,25 +59,161 @@ def is_language(text: str) -> bool:
 
 
 def documents(text: str, column: str) -> list[str]:
-    """All documents of a local corpus, in file order. Raises ValueError, with the remedy, for what cannot be read."""
+    """All texts of a local corpus, in file order. Raises ValueError, with the remedy, for what cannot be read."""
+    found: list[str] = []
+    held, most = 0, HELD_SHARE * free_memory()
+    for document in read(text, column):
+        if not isinstance(document, str):
+            raise ValueError(f"column {column!r} of {text} holds token ids, not text; choose another column")
+        found.append(document)
+        held += PYTHON_TEXT * len(document)
+        if held > most:
+            raise ValueError(f"{text} holds more text than half of the memory that is free; give a part of it")
+    return found
+
+
+def read(text: str, column: str, render: Render | None = None) -> Iterator[Document]:
+    """The documents of a local corpus one by one, in file order; chats are written out by `render`. Raises ValueError,
+    with the remedy, for what cannot be read."""
     if is_language(text):
-        return from_language(text)
-    path = Path(text)
+        return iter(from_language(text))
+    path = Path(text).expanduser()
     if not path.exists():
         raise ValueError(f"there is no text at {text!r}; give {FORMS}")
-    if path.is_dir():
-        found = _from_folder(path, column)
-    elif path.name.endswith((".jsonl", ".jsonl.xz")):
-        found = _from_json_lines(path, column)
-    elif path.suffix == ".parquet":
-        found = _from_parquet(path, column)
-    elif path.suffix == ".txt":
-        found = merge_paragraphs(path.read_text(encoding="utf-8"))
-    else:
-        raise ValueError(f"cannot read {text!r}: its suffix is none of .txt .jsonl .jsonl.xz .parquet; convert it")
-    if not any(document.strip() for document in found):
+    return filled(from_folder(path, column, render) if path.is_dir() else from_file(path, column, render), text)
+
+
+def filled(found: Iterable[Document | None], text: str) -> Iterator[Document]:
+    """Documents that hold something; the others are counted. Raises ValueError when none does."""
+    count: Counter[str] = Counter()
+    written = False
+    for document in found:
+        count["all"] += 1
+        if not document:
+            count["empty"] += 1
+            continue
+        if isinstance(document, str):
+            mended = without_surrogates(document)
+            count["mended"] += mended is not document
+            document = mended
+        written = written or not isinstance(document, str) or bool(document.strip())
+        yield document
+    if not written:
         raise ValueError(f"{text!r} holds no text; give {FORMS}")
+    if count["empty"]:
+        log.warning(
+            "%s: %s of %s documents are empty and were left out", text, f"{count['empty']:,}", f"{count['all']:,}"
+        )
+    if count["mended"]:
+        log.warning("%s: half characters (lone surrogates) in %d documents were replaced", text, count["mended"])
+
+
+def without_surrogates(text: str) -> str:
+    """The text itself, or with halves of characters joined where both are there and replaced where not."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def document_of(where: str, value: Any, column: str, render: Render | None) -> Document | None:
+    """A value as a document; None when there is nothing. Raises ValueError for what is none."""
+    if value is None or isinstance(value, str) or are_ids(value):
+        return value
+    if is_chat(value):
+        if render is None:
+            raise ValueError(
+                f"column {column!r} of {where} holds chats, and no tokenizer is at hand to write them out; choose a "
+                "column of text"
+            )
+        try:
+            return render(value)
+        except Exception as error:  # templates are programs of the model's authors
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"the chat at {where} cannot be written out: {reason}") from error
+    if value == []:
+        return None
+    raise ValueError(
+        f"column {column!r} of {where} holds {type(value).__name__}, not text (nor token ids, nor a chat); choose "
+        "another column"
+    )
+
+
+# ---- files and folders -------------------------------------------------------------------------------------
+
+
+def from_file(path: Path, column: str, render: Render | None) -> Iterator[Document | None]:
+    if kind_of(path) == "text":
+        yield from joined(paragraphs(path))
+        return
+    for where, value in column_of(rows(path, [column]), column):
+        yield document_of(where, value, column, render)
+
+
+def paragraphs(path: Path) -> Iterator[str]:
+    """What stands between blank lines, read a megabyte at a time."""
+    pending = ""
+    for part in texts(path):
+        pending += part
+        body = pending.rstrip()  # a blank line may go on in the next part
+        *found, last = re.split(BLANK, body)
+        yield from found
+        pending = last + pending[len(body) :]
+        if len(pending) > ENDLESS:
+            *found, pending = cut(pending)
+            yield from found
+    yield from re.split(BLANK, pending)
+
+
+def texts(path: Path, least: int = 2**20) -> Iterator[str]:
+    """Plain text in parts of whole lines, each ended by \\n."""
+    part: list[str] = []
+    size = 0
+    for _, line in decoded(path):
+        bare = line.rstrip("\r\n")
+        part.append(bare + "\n" if len(bare) < len(line) else bare)
+        size += len(line)
+        if size >= least:
+            yield "".join(part)
+            part, size = [], 0
+    yield "".join(part)
+
+
+def from_folder(folder: Path, column: str, render: Render | None) -> Iterator[Document | None]:
+    if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        for where, value in column_of(saved_rows(folder, [column]), column):
+            yield document_of(where, value, column, render)
+        return
+    for path in files_in(folder):
+        yield from from_file(path, column, render)
+
+
+def files_in(folder: Path) -> Sequence[Path]:
+    """The data files of a folder, by name. Raises ValueError when there are none, of several kinds, or of several
+    splits."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in NOT_DATA and ending(path) in ENDINGS and not hidden(path, folder)
+    ]
+    if not found:
+        raise ValueError(f"{folder} is a folder, but not one saved by datasets.save_to_disk, nor of text; give {FORMS}")
+    kinds = Counter(ENDINGS[ending(path)] for path in found)
+    if len(kinds) > 1:
+        counted = ", ".join(f"{number} of {kind}" for kind, number in sorted(kinds.items()))
+        raise ValueError(f"{folder} mixes files of several kinds ({counted}); put those of one into a folder")
+    splits = {match[1] for path in found if (match := re.search(SPLITS, str(path.relative_to(folder)).lower()))}
+    if len(splits) > 1:
+        raise ValueError(f"{folder} holds files of the splits {sorted(splits)}; put those of one into a folder")
     return found
+
+
+def hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+
+
+# ---- the language and the hub ------------------------------------------------------------------------------
 
 
 def from_language(text: str) -> list[str]:
@@ -67,73 +229,22 @@ def count_and_seed(text: str, scheme: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or 0)
 
 
-def stream(text: str, column: str) -> Iterator[str]:
+def stream(text: str, column: str, render: Render | None = None) -> Iterator[Document]:
     """Documents of a hub data set, `hf://owner/name[/config][:split]`, as they arrive."""
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", text)
     if match is None:
         raise ValueError(f"{text!r} does not name a hub data set; write hf://owner/name[/config][:split]")
-    load_dataset = _optional("datasets").load_dataset
+    load_dataset = optional("datasets").load_dataset
     name, config, split = match.groups()
+    numbered = arriving(lambda: load_dataset(name, config, split=split or "train", streaming=True), text)
+    found = (document_of(where, value, column, render) for where, value in column_of(numbered, column))
+    yield from filled(found, text)
+
+
+def arriving(load: Callable[[], Iterable[Any]], text: str) -> Iterator[tuple[str, Any]]:
+    """Rows and their numbers. Raises ValueError when they do not arrive."""
     try:
-        rows = load_dataset(name, config, split=split or "train", streaming=True)
-    except (OSError, ValueError) as error:
+        for number, row in enumerate(load(), 1):
+            yield f"{text} row {number}", row
+    except Exception as error:  # of half a dozen libraries: of the network, of formats, of the hub
         raise ValueError(f"cannot stream {text!r} ({error}); check its name and the network, or give a file") from error
-    for row in rows:
-        yield _field(row, column, text)
-
-
-def _from_folder(path: Path, column: str) -> list[str]:
-    datasets = _optional("datasets")
-    try:
-        loaded = datasets.load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is a folder, but not one saved by datasets.save_to_disk; give {FORMS}") from error
-    if isinstance(loaded, datasets.DatasetDict):
-        raise ValueError(f"{path} holds the splits {sorted(loaded)}; give the folder of one, e.g. {path / 'train'}")
-    _check_column(column, loaded.column_names, str(path))
-    return [_text(value, column, str(path)) for value in loaded[column]]
-
-
-def _from_parquet(path: Path, column: str) -> list[str]:
-    parquet = _optional("pyarrow.parquet")
-    _check_column(column, parquet.read_schema(path).names, str(path))
-    values = parquet.read_table(path, columns=[column]).column(column).to_pylist()
-    return [_text(value, column, str(path)) for value in values]
-
-
-def _from_json_lines(path: Path, column: str) -> list[str]:
-    open_ = lzma.open if path.suffix == ".xz" else open
-    found = []
-    with open_(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} of {path} is not JSON ({error}); write one object a line") from error
-            if not isinstance(record, dict):
-                raise ValueError(f"line {number} of {path} is not a JSON object; write one object a line")
-            found.append(_field(record, column, f"{path} line {number}"))
-    return found
-
-
-def _optional(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"reading this text needs {module}; pip install 'unbraid[data]'") from error
-
-
-def _field(record: Mapping[str, Any], column: str, where: str) -> str:
-    _check_column(column, record, where)
-    return _text(record[column], column, where)
-
-
-def _check_column(column: str, names: Iterable[str], where: str) -> None:
-    if column not in names:
-        raise ValueError(f"{where} has no column {column!r}, only {sorted(names)}; choose with --source.text-column")
-
-
-def _text(value: object, column: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"column {column!r} of {where} holds {type(value).__name__}, not text; choose another column")
-    return value

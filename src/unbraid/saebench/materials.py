@@ -6,7 +6,6 @@ documents: place, and register.
 """
 
 import json
-import lzma
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Any
 from unbraid.files import write_text
 from unbraid.language import documents as language
 from unbraid.language import lexicon
-from unbraid.text import documents, is_language, is_sample, is_stream, split_of
+from unbraid.text import split_of
+from unbraid.text_documents import documents, is_language, is_sample, is_stream, without_surrogates
+from unbraid.text_rows import rows as rows_of_file
 
 DOCUMENTS = 5000
 """Plain documents handed on at most."""
@@ -98,19 +99,19 @@ def labelled(spec: str) -> Labelled:
 
 
 def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, str]]:
-    opened = lzma.open if path.suffix == ".xz" else open
+    """Text, class and attribute of every row that has a text. Raises ValueError for what cannot be read."""
+    columns = ("text", class_, attribute)
     try:
-        with opened(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                row = json.loads(line)
-                missing = [key for key in ("text", class_, attribute) if key not in row]
-                if missing:
-                    raise ValueError(f"{path}, line {number}: no {missing[0]!r}; it has {sorted(row)}")
-                yield str(row["text"]), str(row[class_]), str(row[attribute])
-    except (OSError, json.JSONDecodeError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"cannot read labelled texts from {path} ({error}): a JSON object a line is expected"
-        ) from error
+        for where, row in rows_of_file(path, columns):
+            missing = [key for key in columns if not isinstance(row, Mapping) or key not in row]
+            if missing:
+                raise ValueError(
+                    f"{where}: no {missing[0]!r}; it has {sorted(row) if isinstance(row, Mapping) else row}"
+                )
+            if row["text"]:
+                yield without_surrogates(str(row["text"])), str(row[class_]), str(row[attribute])
+    except ValueError as error:
+        raise ValueError(f"cannot read labelled texts from {path}: {error}") from error
 
 
 def told(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:

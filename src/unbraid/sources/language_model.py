@@ -27,6 +27,8 @@ from unbraid.language.truth import LanguageTruth, Reading
 from unbraid.settings import Device, NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, SomeText, TwoOrMore
 from unbraid.source import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split, check_finite
 from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
+from unbraid.text_documents import read as read_documents
+from unbraid.text_documents import stream
 from unbraid.text_pairs import read_pairs
 from unbraid.transformer.blocks import block_at, blocks
 from unbraid.transformer.downstream import capture, check_replay
@@ -103,11 +105,12 @@ class LanguageModel(Source):
     site: Site = "resid_post"
     """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
     text: SomeText = "language://20000"
-    """A .txt, .jsonl, .jsonl.xz or .parquet file, a datasets folder, hf://owner/name[/config][:split], sample://5000
-    for that many documents written by the model itself, or language://20000 for documents of the synthetic language
-    (factors known, see docs/concepts.md)."""
+    """A .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files or
+    one saved by datasets, hf://owner/name[/config][:split], sample://5000 for that many documents written by the model
+    itself, or language://20000 for documents of the synthetic language (factors known, see docs/concepts.md)."""
     text_column: SomeText = "text"
-    """Column (or JSON key) that holds the documents."""
+    """Column (or JSON key) that holds the documents: texts, chats (lists of role and content, written out by the
+    tokenizer's template), or lists of token ids."""
     context: TwoOrMore = 128
     """Tokens in a window, BOS included."""
     bos: Literal["auto", "never"] = "auto"
@@ -134,8 +137,8 @@ class LanguageModel(Source):
     cache: SomeText = ".unbraid-cache"
     """Folder for sampled text."""
     pairs: str = ""
-    """A .jsonl file of minimal pairs of your own, {"base": "…", "changed": "…"} a line, read at their last tokens; for
-    terms that read counterfactuals. The synthetic language has its own."""
+    """A .jsonl file of minimal pairs of your own, {"base": "…", "changed": "…"} a line, or a .csv or .parquet with
+    those columns, read at their last tokens; for terms that read counterfactuals. The language has its own."""
     trust_remote_code: bool = permission()
     """Run Python code that comes with the model, for architectures that transformers does not have. Never stored: eval
     and steer ask for --trust-remote-code again."""
@@ -369,11 +372,20 @@ class LanguageModel(Source):
     def _corpus(self) -> Corpus:
         shape = {"eval_share": self.eval_share, "size": self.buffer_tokens, "epochs": self.epochs}
         if texts.is_stream(self.text):
-            return Streamed(partial(texts.stream, self.text, self.text_column), self._reader, **shape)
+            return Streamed(partial(stream, self.text, self.text_column, self._render), self._reader, **shape)
         if texts.is_sample(self.text):
             found = texts.sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
             return Local(lambda: found, self._reader, **shape)
-        return Local(partial(texts.documents, self.text, self.text_column), self._reader, **shape)
+        return Local(partial(read_documents, self.text, self.text_column, self._render), self._reader, **shape)
+
+    def _render(self, chat: list[dict[str, Any]]) -> str:
+        """A chat as the tokenizer's template writes it."""
+        if not self.tokenizer.chat_template:
+            raise ValueError(
+                "the tokenizer has no chat template; choose a column of text with --source.text-column, or the model "
+                "that was tuned to chat"
+            )
+        return self.tokenizer.apply_chat_template(chat, tokenize=False)
 
     @property
     def _tokenizer_hash(self) -> str:
