@@ -92,7 +92,7 @@ class LanguageModel(Source):
     """Activations of one site of a causal language model on a corpus."""
 
     more_held_out: ClassVar[str] = (
-        "give more documents (a document is never cut between the splits; those of a .txt end at blank lines), or a "
+        "give more text (a document goes to a split by a hash of what it says, so copies all go to one), or a "
         "larger --source.eval-share"
     )
 
