@@ -133,3 +133,12 @@ def inside(folder: Path, name: object, what: str) -> Path:
     if not (folder / name).resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{what} is {name!r}, a link that leads out of {folder}; remove the link")
     return folder / name
+
+
+def stays_inside(folder: Path, path: Path) -> None:
+    """Raise ValueError for a link at `path` that leads out of `folder`: what it leads to is not the folder's to give,
+    nor to be written to."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{path} is a link that leads out of {folder}; put what it leads to in its place, or remove it"
+        )

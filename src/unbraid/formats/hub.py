@@ -9,6 +9,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import unbraid
 from unbraid.dictionary import Dictionary
-from unbraid.files import read_json, write_json, write_text
+from unbraid.files import inside, read_json, stays_inside, write_json, write_text
 from unbraid.formats import saelens
 
 HEADLINES = ("l0", "fvu", "loss_recovered", "ce_loss_score", "alive_share", "mcc", "f1")
@@ -30,47 +31,88 @@ def write(
     model: str = "",
 ) -> None:  # fmt: skip
     """Fill `out`. `repo`: owner/name on the hub, for the snippets; `model`: what others call the model. Raises
-    ValueError when the model is a folder here and `model` does not say."""
-    metadata = {**metadata, "model_name": model or metadata["model_name"]}
-    if is_folder(str(metadata["model_name"])):
-        raise ValueError(
-            f"the model was read from {metadata['model_name']}, which others do not have; say what it is called on the "
-            "hub with --model OWNER/NAME"
-        )
-    repo = repo or f"{UNKNOWN_OWNER}/{release}"
-    sae_id = str(metadata["hook_name"])
+    ValueError when the model is a folder here and `model` does not say, and for names that are none."""
+    sae_id, model = site_of(metadata, run), model_of(metadata, model, run)
+    metadata = {**metadata, "model_name": model}
+    repo = checked(repo, HUB_ID, "--repo", "OWNER/NAME") if repo else f"{UNKNOWN_OWNER}/{release}"
     experiment, provenance = read_json(run / "experiment.json"), read_json(run / "provenance.json")
     scores = headline_scores(run)
-    saelens.write(dictionary, out / sae_id, metadata)
-    write_json(out / sae_id / "unbraid_experiment.json", experiment)
-    write_json(out / sae_id / "unbraid_provenance.json", provenance)
-    init = experiment["dictionary"].get("init") or {}
+    folder = inside(out, sae_id, f"hook_name in {run}/cfg.json")
+    saelens.write(dictionary, folder, metadata)
+    write_json(folder / "unbraid_experiment.json", experiment)
+    write_json(folder / "unbraid_provenance.json", provenance)
+    init = experiment_part(experiment, "dictionary", run).get("init") or {}
     kind = saelens.architecture(dictionary.activation)["architecture"]
     templates = Environment(
         loader=PackageLoader("unbraid.formats"), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
+    templates.filters |= {"code": code, "prose": prose, "quoted": quoted}
     card = templates.get_template("model_card.md.j2").render(
-        title=release, site=metadata, d_sae=dictionary.d_sae, d_in=dictionary.d_in, architecture=kind, repo=repo,
-        sae_id=sae_id, trained_as=metadata.get("training_architecture"), made=settings(experiment, provenance),
-        imported=init if str(init.get("type", "")).endswith(":Imported") else None,
-        base_model=hub_id(str(metadata["model_name"])), scores=scores, unbraid=unbraid.__version__,
+        title=release, site={"hook_name": sae_id, "model_name": model}, d_sae=dictionary.d_sae, d_in=dictionary.d_in,
+        architecture=kind, repo=repo, sae_id=sae_id, trained_as=metadata.get("training_architecture"),
+        made=settings(experiment, provenance, run),
+        imported=init if isinstance(init, dict) and str(init.get("type", "")).endswith(":Imported") else None,
+        base_model=hub_id(model), scores=scores, unbraid=unbraid.__version__,
     )  # fmt: skip
     write_text(out / "README.md", card)
     write_text(out / "pretrained_saes.yaml", index_entry(release, repo, sae_id, metadata, scores))
 
 
-def settings(experiment: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    objective, training = experiment["objective"], experiment["training"]
-    terms = {"reconstruction": objective["reconstruction"], **(objective.get("penalties") or {})}
-    return [
-        ("source", class_name(experiment["source"])),
-        ("activation", class_name(experiment["dictionary"]["activation"])),
-        *((name, f"{class_name(term)}, {strength(term)}") for name, term in terms.items()),
-        ("tokens", f"{training['tokens']:,}"),
-        ("batch size, learning rate", f"{training['batch_size']:,}, {training['lr']:g}"),
-        ("seed", str(experiment["seed"])),
-        ("made with", f"unbraid {provenance.get('unbraid')}, torch {provenance.get('versions', {}).get('torch')}"),
-    ]
+HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
+SITE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,120}"
+"""A hook's name, which names a folder too."""
+TAKEN = ("readme.md", "pretrained_saes.yaml")
+
+
+def site_of(metadata: Mapping[str, Any], run: Path) -> str:
+    site = checked(metadata.get("hook_name"), SITE, f"hook_name in {run}/cfg.json", "one as blocks.3.hook_resid_post")
+    if site.lower() in TAKEN:
+        raise ValueError(f"hook_name in {run}/cfg.json is {site}, which is the card's name; expected a hook's")
+    return site
+
+
+def model_of(metadata: Mapping[str, Any], model: str, run: Path) -> str:
+    """What others call the model."""
+    name = model or metadata.get("model_name")
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise ValueError(f"model_name in {run}/cfg.json is {name!r}; say what it is called on the hub with --model")
+    if is_folder(name):
+        raise ValueError(
+            f"the model was read from {name}, which others do not have; say what it is called on the hub with --model "
+            "OWNER/NAME"
+        )
+    return name
+
+
+def checked(name: object, pattern: str, what: str, expected: str) -> str:
+    if not isinstance(name, str) or not re.fullmatch(pattern, name, re.ASCII):
+        raise ValueError(f"{what} is {str(name)[:80]!r}; expected {expected}, in letters, digits and . _ -")
+    return name
+
+
+def experiment_part(experiment: Mapping[str, Any], key: str, run: Path) -> dict[str, Any]:
+    part = experiment.get(key)
+    if not isinstance(part, dict):
+        raise ValueError(f"{run}/experiment.json says no {key}, as every run does; train it again")
+    return part
+
+
+def settings(experiment: Mapping[str, Any], provenance: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
+    """Raises ValueError when experiment.json is not as it is written here."""
+    objective, training = (experiment_part(experiment, key, run) for key in ("objective", "training"))
+    try:
+        terms = {"reconstruction": objective["reconstruction"], **(objective.get("penalties") or {})}
+        return [
+            ("source", class_name(experiment["source"])),
+            ("activation", class_name(experiment["dictionary"]["activation"])),
+            *((name, f"{class_name(term)}, {strength(term)}") for name, term in terms.items()),
+            ("tokens", f"{training['tokens']:,}"),
+            ("batch size, learning rate", f"{training['batch_size']:,}, {training['lr']:g}"),
+            ("seed", str(experiment["seed"])),
+            ("made with", f"unbraid {provenance.get('unbraid')}, torch {provenance.get('versions', {}).get('torch')}"),
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{run}/experiment.json is not as Unbraid writes it ({error!r}); train it again") from error
 
 
 def strength(term: Mapping[str, Any]) -> str:
@@ -82,18 +124,28 @@ def class_name(node: Mapping[str, Any]) -> str:
 
 
 def headline_scores(run: Path) -> list[dict[str, str]]:
-    """The few scores a card shows, as text."""
+    """The few scores a card shows, as text. Raises ValueError for results that are not as they are written here."""
     found = []
     for path in sorted((run / "results").glob("*.json")):
-        for row in read_json(path).get("scores", ()):
-            params = row.get("params") or {}
-            if row["metric"] in HEADLINES and row["value"] is not None and params.get("kind") in (None, "measured"):
-                shown = ", ".join(f"{key} {value}" for key, value in params.items() if key != "kind")
-                found.append(
-                    {"metric": row["metric"], "params": f" ({shown})" if shown else "", "value": f"{row['value']:.4g}",
-                     "better": row["better"]}
-                )  # fmt: skip
+        stays_inside(run, path)
+        try:
+            found += [shown_row(row) for row in read_json(path).get("scores", ()) if is_headline(row)]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not as Unbraid writes it ({error!r}); delete it and run eval again") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return found
+
+
+def is_headline(row: Mapping[str, Any]) -> bool:
+    kind = (row.get("params") or {}).get("kind")
+    return row["metric"] in HEADLINES and row["value"] is not None and kind in (None, "measured")
+
+
+def shown_row(row: Mapping[str, Any]) -> dict[str, str]:
+    shown = ", ".join(f"{key} {value}" for key, value in (row.get("params") or {}).items() if key != "kind")
+    return {"metric": row["metric"], "params": f" ({shown})" if shown else "", "value": f"{row['value']:.4g}",
+            "better": row["better"]}  # fmt: skip
 
 
 def index_entry(release: str, repo: str, sae_id: str, metadata: Mapping[str, Any], scores: list[dict[str, str]]) -> str:
@@ -126,10 +178,24 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def code(text: object) -> str:
+    """Text between back-ticks: on one line, and without what would end them or the cell of a table."""
+    return re.sub(r"[`|]", "'", one_line(text))
+
+
+def prose(text: object) -> str:
+    """Text in a card, none of it markup: neither Markdown nor HTML."""
+    return re.sub(r"([\\`*\[\]<>|~&])", r"\\\1", one_line(text))
+
+
+def one_line(text: object) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))[:300]
+
+
 def is_folder(model: str) -> bool:
     return model.startswith((".", "/", "~")) or Path(model).is_dir()
 
 
 def hub_id(model: str) -> str:
     """`model` when it may be a hub's id, not a folder; for the card's base_model."""
-    return model if model.count("/") == 1 and not is_folder(model) else ""
+    return model if re.fullmatch(HUB_ID, model, re.ASCII) and not is_folder(model) else ""
