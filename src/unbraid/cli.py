@@ -1,9 +1,15 @@
 """unbraid demo | plan | train | sweep | study | eval | report | steer | import | export | cache | list"""
 
-import argparse
 import os
-import subprocess
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m` puts the working folder first, where any file may lie under any name: none of it is to run.
+    HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:] = [*sys.path[1:], *([] if HOME in sys.path[1:] else [HOME])]
+
+import argparse
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from unbraid.command_line import Parser, axes, fail, overridden, report_bug, unknown, wide
 from unbraid.command_line import axis as axis
+from unbraid.notices import shown
+from unbraid.stopping import stopping
 from unbraid.terminal import say
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
@@ -39,6 +47,17 @@ DEMO_EVALS = {
 }
 """What the demo's minutes allow; `unbraid eval runs/demo/*` makes the rest."""
 
+STOPPED = {
+    "train": "stopped; continue with --resume", "sweep": "stopped; continue with --resume",
+    "study": "stopped; run it again, it goes on where it stopped",
+    "demo": "stopped; run it again, it goes on where it stopped",
+    "eval": "stopped; results that were finished are kept, run it again for the others",
+    "cache": "stopped; shards that were finished are kept, run it again for the others",
+    "report": "stopped; nothing was written", "export": "stopped; nothing was written",
+    "import": "stopped; run it again",
+}  # fmt: skip
+"""What is said, by command, of one that was broken off and has not said better itself."""
+
 EPILOG = """\
 first steps
   unbraid demo                                   the whole line where factors are known, in minutes, offline
@@ -59,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not getattr(options, "overridable", False):
         unknown(getattr(options, "parser", parser), rest)
     try:
-        return options.run(options, rest)
+        with shown(), stopping():
+            return options.run(options, rest)
     except BrokenPipeError:  # the reader of our output has ended: head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -69,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         say(f"error: out of memory ({error}): ask for fewer members or latents, or smaller blocks", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as where:
+        say(str(where) or STOPPED.get(options.command, "stopped"), file=sys.stderr)
         return 130
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
@@ -141,7 +161,10 @@ def arguments() -> argparse.ArgumentParser:
     part = commands.add_parser("demo-part")  # one of the demo's two processes; without help, so not listed
     part.add_argument("experiment", choices=list(DEMO_EVALS))
     part.add_argument("--out", type=Path, required=True)
-    part.set_defaults(run=run_demo_part, package=[], resume=True, overwrite=False, checkpoint_seconds=120.0)
+    beside_flag(part)
+    part.set_defaults(
+        run=run_demo_part, command="demo", package=[], resume=True, overwrite=False, checkpoint_seconds=120.0
+    )
     command(
         "plan", run_plan, "print tokens, disk, memory, time and a sample of the text, before any work", overridable=True
     )
@@ -153,6 +176,7 @@ def arguments() -> argparse.ArgumentParser:
     trains(sweep)
     scored = command("eval", run_eval, "score finished runs")
     scored.add_argument("runs", nargs="+", type=Path, help="run folders")
+    beside_flag(scored)
     scored.add_argument("--evals", nargs="+", default=[], help="which (default: all that apply)")
     scored.add_argument("--verbose", action="store_true", help="also say why evals do not apply")
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
@@ -221,6 +245,11 @@ def arguments() -> argparse.ArgumentParser:
     )
     command("list", run_list, "show experiments, terms and evals")
     return parser
+
+
+def beside_flag(sub: argparse.ArgumentParser) -> None:
+    """Given by `Beside` to its commands, which then end with it, however it ends."""
+    sub.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)
 
 
 def saebench_arguments(sub: Any) -> None:
@@ -512,8 +541,7 @@ def train_all(
                     fitting=lambda name, done, total: see(f"fitting {name}", "steps", done, total),
                 )  # fmt: skip
         except Interrupted as where:
-            print(where, file=sys.stderr)
-            return 130
+            raise KeyboardInterrupt(str(where)) from None  # whatever was to follow, or runs beside, ends too
         except Failed as error:
             print(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
             failed += len(error.reasons)
@@ -685,17 +713,19 @@ def run_report(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
+    from unbraid.holding import held
     from unbraid.report import scores_json, write_report
 
     use_threads(1)
     folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
     print("two worlds at once, one core each; the whole takes a few minutes")
-    language = [sys.executable, "-m", "unbraid.cli", "demo-part", "demo_language", "--out", str(options.out)]
-    with beside([language]) as other:
-        failed = run_demo_part(options, rest)
-    failed = other.failed or failed
-    rows = write_report(folders, options.out / "report.html")
-    scores_json(rows, options.out / "scores.json")
+    language = own_command("demo-part", "demo_language", "--out", str(options.out), "--beside")
+    with held([options.out]):
+        with beside([language]) as other:
+            failed = run_demo_part(options, rest)
+        failed = other.failed or failed
+        rows = write_report(folders, options.out / "report.html")
+        scores_json(rows, options.out / "scores.json")
     print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
     return failed
 
@@ -703,6 +733,7 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
 def run_demo_part(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.run import Run, finished
 
+    end_with_parent(options)
     use_threads(1)
     experiments = demo_experiments(options.experiment)
     trained = train_all(options, experiments, evals=own_evals(options, DEMO_EVALS[options.experiment]))
@@ -722,6 +753,27 @@ def demo_experiments(name: str) -> "list[Experiment]":
     return study.experiments()
 
 
+START = "import sys; sys.path.append({home!r}); sys.argv[0] = 'unbraid'; from unbraid.cli import main; sys.exit(main())"
+"""-P leaves the working folder out of the path; this package is found wherever it is, after everything else."""
+
+
+def own_command(*words: str) -> list[str]:
+    """`unbraid` with these arguments, in a process of its own."""
+    return [sys.executable, "-P", "-c", START.format(home=str(Path(__file__).resolve().parents[1])), *words]
+
+
+def end_with_parent(options: argparse.Namespace) -> None:
+    """What was started beside another command ends when that is killed: else it would hold its folders for nobody."""
+    if not getattr(options, "beside", False):
+        return
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class Beside(threading.Thread):
     """Commands one after another in processes of their own, their lines shown among ours."""
 
@@ -739,9 +791,11 @@ class Beside(threading.Thread):
                 with self.lock:
                     if self.stopped:
                         return
+                    # A session of its own: Ctrl-C comes once, from us. Its input stays open as long as we live.
                     self.process = subprocess.Popen(
-                        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-                    )
+                        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                        errors="replace", start_new_session=True,
+                    )  # fmt: skip
             except OSError as error:
                 print(f"  | error: {command[0]} could not be run ({error})", flush=True)
                 worst = 1
@@ -810,12 +864,10 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_study(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.report import scores_json, write_report
-    from unbraid.run import finished
+    from unbraid.holding import held
     from unbraid.saebench import offers
 
     experiments = experiments_of(resolved(options, rest), options.only)
-    folders = [options.out / experiment.folder for experiment in experiments]
     benched = options.saebench is None or options.saebench != []
     asked = own_evals(options, options.evals)  # a name that is none is told before the night, not after it
     offers.chosen(options.saebench or [])
@@ -825,7 +877,16 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
         return refused
     if benched:
         saebench_environment(options)  # first, so that no night ends for want of it
+    with held([options.out]):
+        return train_and_score(experiments, options, benched=benched)
+
+
+def train_and_score(experiments: "list[Experiment]", options: argparse.Namespace, *, benched: bool) -> int:
+    from unbraid.report import scores_json, write_report
+    from unbraid.run import finished
+
     trained = train_all(options, experiments, ready=True)
+    folders = [options.out / experiment.folder for experiment in experiments]
     folders = [folder for folder in folders if finished(folder)]  # those that failed have been named
     if trained > 1 or not folders:
         return trained
@@ -847,7 +908,7 @@ def scoring_commands(folders: Sequence[Path], options: argparse.Namespace, *, be
     """`unbraid eval` of some runs, and with SAEBench, as asked here."""
     if not folders:
         return []
-    common = [sys.executable, "-m", "unbraid.cli", "eval", *map(str, folders), "--threads", str(options.threads)]
+    common = own_command("eval", *map(str, folders), "--threads", str(options.threads), "--beside")
     common += [word for package in options.package for word in ("--package", package)]
     common += [f"--{name.replace('_', '-')}" for name in permissions(options)]
     own = [*common, *(["--evals", *options.evals] if options.evals else [])]

@@ -8,7 +8,7 @@ contiguous (a transposed view), because the sparse kernels read and write it a l
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -233,6 +233,26 @@ def unwatched(done: int, total: int) -> None:
     pass
 
 
+def not_kept(state: Mapping[str, Tensor]) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where an initialisation that takes minutes keeps what it has reached, so that a kill does not lose it. The
+    default keeps nothing."""
+
+    read: Callable[[], dict[str, Tensor]] = dict
+    """What an earlier attempt reached; empty when there was none."""
+    write: Callable[[Mapping[str, Tensor]], None] = not_kept
+    """Told after each step what the rest depends on; `state` must not be changed in place afterwards."""
+    finish: Callable[[Mapping[str, Tensor]], None] = not_kept
+    """Told what was found."""
+
+
+NOT_KEPT = Kept()
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
@@ -242,6 +262,7 @@ class Origin:
     scale: Float[Tensor, ""]
     watch: Watch = unwatched
     """Told how far an initialisation that takes a while has come."""
+    kept: Kept = NOT_KEPT
 
 
 class Initialisation(Settings, ABC):

@@ -13,10 +13,11 @@ import pickle
 import re
 import shutil
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,114 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unbraid import processes
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place. Raises OSError naming the space left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    # In a folder of its own: safetensors puts a temporary file of its own beside what it is told to write.
+    with told_when_full(path), temporary_folder(path.parent, path.name) as folder:
+        temporary = folder / path.name
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder beside what is to become `parent / name`, gone afterwards; gone too, when this process is killed, as
+    soon as another writes into `parent`."""
+    parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(parent)
+    folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix(name)))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def append_text(path: Path, text: str) -> None:
+    """For logs: a kill may leave half a line."""
+    with told_when_full(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[^.]+")
+NAMELESS = re.compile(r"\..+\.(json|jsonl|safetensors)\.[^.]+|\.tmp\w{6}")
+"""Of versions before names told whose they are, and of safetensors."""
+FORGOTTEN_SECONDS = 86_400.0
+"""Age at which what a process of another machine is writing is taken for a leftover."""
+
+
+def temporary_prefix(name: str) -> str:
+    """The beginning of a temporary name: for whom, and by which process, so that others know when it is a leftover."""
+    return f".{name[:100]}.{processes.own()}."
+
+
+def clear_leftovers(folder: Path, *, held: bool = False) -> None:
+    """Remove temporary files and folders of processes that have ended before they could; all there are where the folder
+    is `held`, so that nobody else writes there."""
+    with os.scandir(folder) as entries:
+        hidden = [entry for entry in entries if entry.name.startswith(".")]
+    for entry in hidden:
+        with suppress(OSError):  # another process may be clearing them too
+            found = TEMPORARY.fullmatch(entry.name)
+            writer = processes.named(found[1]) if found else None
+            nameless = held and NAMELESS.fullmatch(entry.name)
+            touched = entry.stat(follow_symlinks=False).st_mtime
+            if nameless or (writer is not None and (held or abandoned(writer, touched))):
+                discard(entry)
+
+
+def discard(entry: "os.DirEntry[str]") -> None:
+    if entry.is_dir(follow_symlinks=False):
+        shutil.rmtree(entry.path)
+    else:
+        os.unlink(entry.path)
+
+
+def abandoned(writer: processes.Process, touched: float) -> bool:
+    return writer.gone if writer.here else time.time() - touched > FORGOTTEN_SECONDS
+
+
+FULL = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk quota used up",
+    errno.EFBIG: "file larger than the file system or a limit of this process allows",
+}
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Within, `path` is written: whatever a library raises for want of space becomes an OSError that says what was
+    written, how much is free and what to do."""
+    try:
+        yield
+    except Exception as error:
+        number = system_error(error)
+        if number in FULL:
             free = shutil.disk_usage(path.parent).free
             raise OSError(
-                errno.ENOSPC, f"disk full ({free:,} bytes free) while writing {path}; free some, then --resume"
+                number,
+                f"{FULL[number]} ({free:,} bytes free) while writing {path}; free some, then run this again, "
+                "with --resume where it trains",
             ) from error
+        if number and isinstance(error, SafetensorError):
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def system_error(error: BaseException | None) -> int:
+    """The system's number of what went wrong; 0 when it is not the system's. Rust keeps it in a text."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 def write_text(path: Path, text: str) -> None:

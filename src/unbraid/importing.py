@@ -17,6 +17,7 @@ from unbraid.dictionary import Dictionary, DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.formats import recognise
 from unbraid.formats.published import Published
+from unbraid.holding import held
 from unbraid.imported import Imported
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Objective
@@ -91,7 +92,8 @@ def import_run(
     about = {"imported": provenance(published, experiment, fit, warnings), "tokens": 0}
     seconds = {"seconds": round(time.monotonic() - started, 2)}
     normaliser = Normaliser.fit(sample, "none")
-    run = save_run(path, experiment, published.dictionary, normaliser, sample, made_by | about | seconds)
+    with held([path]):
+        run = save_run(path, experiment, published.dictionary, normaliser, sample, made_by | about | seconds)
     return run, fit, warnings
 
 

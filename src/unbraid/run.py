@@ -187,7 +187,12 @@ def git_state() -> str:
 
     def ask(*args: str) -> str:
         return subprocess.run(
-            ["git", *args], cwd=here.parent, capture_output=True, text=True, check=True
+            # No monitor: it is a program that the folder's own settings name.
+            ["git", "-c", "core.fsmonitor=false", *args],
+            cwd=here.parent,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     try:

@@ -8,33 +8,42 @@ checkpoint needs parameters, moments, counters and a position, and no generator'
 
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unbraid import seeding
+from unbraid import notices, seeding
 from unbraid.causal.calibration import calibrate_radius, checked_radius
-from unbraid.checkpoint import common_step, drop_checkpoints, load_checkpoint, save_checkpoint, trim_log
+from unbraid.checkpoint import (
+    Due,
+    FitCheckpoint,
+    drop_checkpoints,
+    newest,
+    prune,
+    save_checkpoint,
+    tidy,
+    trim_log,
+)
 from unbraid.config import to_json
-from unbraid.dictionary import Origin, Watch, hold_near, unwatched
+from unbraid.dictionary import NOT_KEPT, Kept, Origin, Watch, hold_near, unwatched
 from unbraid.experiment import Experiment, Training
 from unbraid.failure import failure, forget_failure, mark_failed
-from unbraid.files import write_json
+from unbraid.files import append_text, write_json
+from unbraid.holding import LOCK, Held, held
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Reads, Step, culprits, evaluate
 from unbraid.resampling import forget, resample
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
 from unbraid.source import Batch, Counterfactuals, Position, Source, Stream
+from unbraid.stopping import Stop, stopping
 from unbraid.supply import CONTEXTS, Supply
 
 SAMPLE_ROWS = 32_768
@@ -65,16 +74,16 @@ class Failed(ValueError):
 class Learner:
     """One member of a cohort: dictionary, optimiser, counters. Its state is what a checkpoint holds."""
 
-    def __init__(self, experiment: Experiment, sample: Tensor, watch: Watch = unwatched):
+    def __init__(self, experiment: Experiment, sample: Tensor, watch: Watch = unwatched, kept: Kept = NOT_KEPT):
         """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: told how far an
-        initialisation that takes a while has come."""
+        initialisation that takes a while has come. `kept`: where what it has reached is kept."""
         training = experiment.training
         self.experiment = experiment
         normaliser = Normaliser.fit(sample, training.normalise)
         self.normaliser = normaliser.to(training.device)
         self.dictionary = experiment.dictionary.build(
             normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
-            origin=Origin(experiment.source, normaliser.mean, normaliser.scale, watch),
+            origin=Origin(experiment.source, normaliser.mean, normaliser.scale, watch, kept),
         ).to(training.device)  # fmt: skip
         leashed = experiment.dictionary.leash > -1
         self.first_atoms = self.dictionary.W_dec.detach().clone() if leashed else None
@@ -97,6 +106,8 @@ class Learner:
         self.control = torch.tensor([0.0, torch.nan, 0.0], dtype=torch.float64)
         """Of the L0 controller: log of the weight's factor, moving average of log L0, and its slope per step."""
         self.steps = steps(training)
+        self.begins = 0
+        """The step it goes on from: it waits for the others of its cohort when they are behind."""
 
     def step(self, batch: Batch, index: int, supply: Supply) -> dict[str, Tensor]:
         """One update on a batch of raw activations; what to log. Raises ValueError, naming the term, for a loss or a
@@ -267,50 +278,90 @@ def train(
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
     Members must share source, batch_size and data_seed (ValueError otherwise). An unfinished folder is an error unless
-    `resume` (continue it) or `overwrite` (start anew). A checkpoint is written every `checkpoint_seconds`, or every
-    `checkpoint_steps` when that is not 0, and on SIGTERM or SIGINT, which then raise `Interrupted`. `watch` is told how
-    many tokens are done, `fitting` how far the initialisation of the member it names has come.
+    `resume` (continue it) or `overwrite` (start anew), and so is one that another process is writing (`Held`). A
+    checkpoint is written every `checkpoint_seconds`, or every `checkpoint_steps` when that is not 0, and on SIGTERM or
+    SIGINT, which then raise `Interrupted`. `watch` is told how many tokens are done, `fitting` how far the
+    initialisation of the member it names has come.
 
     A member whose initialisation or step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the
     checkpoints it has; once the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
     """
+    clear_finished([root / experiment.folder for experiment in cohort])
     todo = left_to_train(cohort, root, anew=overwrite and not resume)
     if todo:
-        made_by = machine()
-        members = list(todo.values())
-        check_shared(members)
-        check_needs(members)
-        for folder, experiment in todo.items():
-            claim(folder, experiment, resume=resume, overwrite=overwrite)
-        source, training = members[0].source, members[0].training
-        sample = fitting_sample(source, training.data_seed)
-        learners = _started(todo, sample, fitting)
-        if learners:
-            stream = Stream(source, training.batch_size, seed=training.data_seed)
-            start, spent = restore(learners, stream)
-            started = time.monotonic() - spent
-            _loop(learners, stream, start, watch, _Due(checkpoint_seconds, checkpoint_steps), started)
-            _save(learners, stream, sample, made_by, time.monotonic() - started)
+        check_shared(list(todo.values()))
+        check_needs(list(todo.values()))
+        with held(todo), stopping() as stop:
+            # Asked again: another process may have finished some before it let them go.
+            todo = left_to_train(cohort, root, anew=overwrite and not resume)
+            for folder, experiment in todo.items():
+                claim(folder, experiment, resume=resume, overwrite=overwrite)
+            try:
+                _trained(todo, watch, fitting, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
+            except KeyboardInterrupt:
+                raise Interrupted("stopped; continue with --resume") from None
+            if stop.asked:
+                raise Interrupted("stopped after the last step; what was trained is saved")
     folders = [root / experiment.folder for experiment in cohort]
     if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
         raise Failed(reasons)
     return folders
 
 
+def _trained(
+    todo: Mapping[Path, Experiment],
+    watch: Watch,
+    fitting: Callable[[str, int, int], None],
+    due: Callable[[], Due],
+    stop: Stop,
+) -> None:
+    """Train members whose folders are ours, and save them."""
+    if not todo:
+        return
+    made_by, first = machine(), next(iter(todo.values()))
+    sample = fitting_sample(first.source, first.training.data_seed)
+    learners = _started(todo, sample, fitting, due)
+    if learners:
+        stream = Stream(first.source, first.training.batch_size, seed=first.training.data_seed)
+        start, spent = restore(learners, stream)
+        started = time.monotonic() - spent
+        with stop.gently("stopping after this step …"):
+            _loop(learners, stream, start, watch, due(), started, stop)
+        with stop.gently("stopping once what is trained is saved …"):
+            _save(learners, stream, sample, made_by, time.monotonic() - started)
+
+
 def _started(
-    todo: Mapping[Path, Experiment], sample: Tensor, fitting: Callable[[str, int, int], None]
+    todo: Mapping[Path, Experiment],
+    sample: Tensor,
+    fitting: Callable[[str, int, int], None],
+    due: Callable[[], Due],
 ) -> dict[Path, Learner]:
-    """Of all members that can start. Those whose initialisation fails, as a fit may after minutes, drop out marked; one
-    that is alone raises."""
+    """Members that can start. Those whose initialisation fails, as a fit may after minutes, drop out marked; one that
+    is alone raises. A fit that is broken off keeps what it has reached."""
     learners: dict[Path, Learner] = {}
     for folder, experiment in todo.items():
+        kept = FitCheckpoint(folder, due(), notices.log.warning)
         try:
-            learners[folder] = Learner(experiment, sample, partial(fitting, experiment.name))
+            told = partial(fitting, experiment.name)
+            learners[folder] = Learner(experiment, sample, told, Kept(kept.read, kept.write, kept.finish))
         except OWN_FAULTS as error:
             if len(todo) == 1:
                 raise
             mark_failed(folder, 0, error)
+        except KeyboardInterrupt:
+            kept.flush()
+            raise Interrupted(f"stopped in the fit of {experiment.name}; continue with --resume") from None
     return learners
+
+
+def clear_finished(folders: Sequence[Path]) -> None:
+    """Remove what a process left that was killed between finishing a run and letting it go."""
+    for folder in folders:
+        if finished(folder) and any((folder / name).exists() for name in ("checkpoints", LOCK)):
+            with suppress(Held), held([folder]):  # another process may be about to
+                drop_checkpoints(folder)
+                tidy(folder)
 
 
 def left_to_train(cohort: Sequence[Experiment], root: Path, *, anew: bool = False) -> dict[Path, Experiment]:
@@ -324,6 +375,7 @@ def _save(
 ) -> None:
     """Finished runs, of members that can be saved. `seconds`: of the whole cohort; a member's own is counted as an
     equal share."""
+    full: OSError | None = None
     for folder, learner in learners.items():
         training = learner.experiment.training
         provenance = {
@@ -339,56 +391,86 @@ def _save(
             save_run(folder, learner.experiment, dictionary, normaliser, sample, {**made_by, **provenance})
         except ValueError as error:
             mark_failed(folder, learner.steps, error)
+        except OSError as error:  # a full disk, most likely: what fits is saved, the rest keeps its checkpoints
+            full = full or error
         else:
             drop_checkpoints(folder)
+    if full is not None:
+        raise full
 
 
-def _loop(learners: dict[Path, Learner], stream: Stream, start: int, watch: Watch, due: "_Due", started: float) -> None:
-    """Train to the end. Members that fail are taken out of `learners`."""
+def _loop(
+    learners: dict[Path, Learner],
+    stream: Stream,
+    start: int,
+    watch: Watch,
+    due: Due,
+    started: float,
+    stop: Stop,
+) -> None:
+    """Train to the end. Members that fail are taken out of `learners`. Asked to stop, it does between two members."""
     last = max(learner.steps for learner in learners.values())
     training = next(iter(learners.values())).experiment.training
-    with stopping() as stop_asked:
-        for index in range(start, last):
-            going = {folder: learner for folder, learner in learners.items() if index < learner.steps}
-            if not going:
-                break  # those that had more to do have failed
-            batch = next(stream).to(training.device)
-            supply = Supply(stream.source, training.data_seed, index)
-            for folder, learner in going.items():
-                try:
-                    metrics = learner.step(batch, index, supply)
-                except OWN_FAULTS as error:
-                    mark_failed(folder, index, error)
-                    del learners[folder]
-                    continue
-                if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
-                    log(folder, index, training.batch_size, learner, metrics, stream.position)
+    for index in range(start, last):
+        going = {folder: learner for folder, learner in learners.items() if index < learner.steps}
+        if not going:
+            break  # those that had more to do have failed
+        before = _copied(stream.position)
+        try:
+            with stop.at_once():  # reading may take minutes, and moves no member
+                batch = next(stream).to(training.device)
+        except KeyboardInterrupt:
+            _save_round(learners, dict.fromkeys(learners, (index, before)), started)
+            raise _interrupted(index, last) from None
+        supply = Supply(stream.source, training.data_seed, index)
+        left = dict(going)
+        while left and not stop.asked:
+            folder, learner = next(iter(left.items()))
+            del left[folder]
+            if index >= learner.begins and not _stepped(folder, learner, batch, index, supply, stream.position):
+                del learners[folder]
+        if not left:
             watch((index + 1) * training.batch_size, last * training.batch_size)
-            if index + 1 < last and (due.now(index + 1) or stop_asked()):
-                for folder, learner in learners.items():
-                    save_checkpoint(folder, index + 1, learner.state(), stream.position, time.monotonic() - started)
-                if stop_asked():
-                    raise Interrupted(f"stopped at step {index + 1} of {last}; continue with --resume")
+        if index + 1 < last and (due.now(index + 1) or stop.asked):
+            at = {folder: (index, before) if folder in left else (index + 1, stream.position) for folder in learners}
+            _save_round(learners, at, started)
+            if stop.asked:
+                raise _interrupted(index + 1, last)
 
 
-@dataclass
-class _Due:
-    """Whether a checkpoint is due."""
+def _stepped(folder: Path, learner: Learner, batch: Batch, index: int, supply: Supply, position: Position) -> bool:
+    """One step of one member; False when it has failed, and is marked."""
+    try:
+        metrics = learner.step(batch, index, supply)
+    except OWN_FAULTS as error:
+        mark_failed(folder, index, error)
+        return False
+    if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
+        log(folder, index, learner.experiment.training.batch_size, learner, metrics, position)
+    return True
 
-    seconds: float
-    steps: int
-    last: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.last = time.monotonic()
+def _save_round(learners: Mapping[Path, Learner], at: Mapping[Path, tuple[int, Position]], started: float) -> None:
+    """A checkpoint of every member where it stands: its step, and the stream's position. One that cannot be written,
+    as when the disk is full, keeps no other from being so; then the first error is raised, and nothing is removed."""
+    full: OSError | None = None
+    for folder, (step, position) in at.items():
+        if step > learners[folder].begins:  # else it waits, or has done nothing
+            try:
+                save_checkpoint(folder, step, learners[folder].state(), position, time.monotonic() - started)
+            except OSError as error:
+                full = full or error
+    if full is not None:
+        raise full
+    prune(list(learners))
 
-    def now(self, index: int) -> bool:
-        if self.steps:
-            return index % self.steps == 0
-        if time.monotonic() - self.last < self.seconds:
-            return False
-        self.last = time.monotonic()
-        return True
+
+def _copied(position: Position) -> Position:
+    return replace(position, carry=list(position.carry))
+
+
+def _interrupted(step: int, last: int) -> Interrupted:
+    return Interrupted(f"stopped at step {step} of {last}; continue with --resume")
 
 
 def log(
@@ -398,8 +480,7 @@ def log(
     row: dict[str, float] = {"step": index, "tokens": (index + 1) * batch_size, "filtered": position.filtered}
     row["lr"] = learner.optimiser.param_groups[0]["lr"]
     row |= {name: float(value) for name, value in metrics.items()}
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    append_text(folder / "metrics.jsonl", json.dumps(row) + "\n")
 
 
 def check_shared(members: Sequence[Experiment]) -> None:
@@ -477,41 +558,23 @@ def claim(folder: Path, experiment: Experiment, *, resume: bool, overwrite: bool
         drop_checkpoints(folder)
         forget_failure(folder)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
+    tidy(folder)
     write_json(folder / "experiment.json", to_json(experiment))
 
 
 def restore(learners: Mapping[Path, Learner], stream: Stream) -> tuple[int, float]:
-    """Bring all members to the newest step that all have a checkpoint of; that step, and the seconds spent before."""
-    step = common_step(list(learners))
+    """Bring every member to its newest checkpoint; the step of the one farthest behind, where the stream goes on, and
+    the seconds spent before."""
+    positions: dict[int, Position] = {}
     spent = 0.0
     for folder, learner in learners.items():
-        if step:
-            tensors, position, spent = load_checkpoint(folder, step)
+        found = newest(folder, notices.log.warning)
+        if found is not None:
+            learner.begins, tensors, positions[found[0]], seconds = found
             learner.restore(tensors)
-            if folder == next(iter(learners)):
-                stream.restore(position)
-        trim_log(folder, step)
-    return step, spent
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM and SIGINT only set a flag; the loop saves and stops at the next step."""
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt  # asked twice: stop at once
-        asked.append(number)
-
-    previous: dict[int, Any] = {}
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, ask)
-    except ValueError:
-        pass  # signals can be handled in the main thread only
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            spent = max(spent, seconds)
+        trim_log(folder, learner.begins)
+    start = min(learner.begins for learner in learners.values())
+    if start:
+        stream.restore(positions[start])
+    return start, spent

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from unbraid.causal import kernel
 from unbraid.causal.calibration import random_units
-from unbraid.causal.fit import Fitting, Found, SliceFit
+from unbraid.causal.fit import Fitting, Found, SliceFit, ascending, resume
 from unbraid.causal.independence import norm_one
 from unbraid.causal.jacobian import sketch, top_right
 from unbraid.causal.repulsion import repelled
 from unbraid.causal.slice import Directions, Effects
+from unbraid.dictionary import unwatched
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 STEPS = {"kernel": 300, "ogi": 10, "sogi": 10}
@@ -55,29 +56,36 @@ class ExponentialDct(SliceFit):
                 f"OGI keeps its directions orthonormal, so there are at most {given.slice.d_in} and {count} latents "
                 f"were asked for: set --dictionary.d-sae {given.slice.d_in} or less, or --dictionary.init.solver kernel"
             )
-        v = self._started(count, given)
+        acts, reached = given.slice.contexts.acts, given.reached
+        v = reached["moved"].to(acts) if "moved" in reached else self._started(count, given)
         steps = self.steps or STEPS[self.solver]
         if self.solver == "kernel":
             return self._descended(v, steps, given)
         return self._iterated(v, steps, given)
 
     def _started(self, count: int, given: Fitting) -> Directions:
-        v = random_units(count, given.slice.d_in, given.rng).to(given.slice.contexts.acts)
+        reached = given.reached
+        drawn = reached["drawn"] if "drawn" in reached else random_units(count, given.slice.d_in, given.rng)
+        v = drawn.to(given.slice.contexts.acts, copy=True)
         if self.start == "jacobian":
-            top = top_right(sketch(given.slice, self.rows, given.rng), count)[0]
+            keep = lambda state: given.keep({**state, "drawn": drawn})
+            top = top_right(sketch(given.slice, self.rows, given.rng, unwatched, reached, keep), count)[0]
             v[: len(top)] = top
         return v
 
     def _descended(self, v: Directions, steps: int, given: Fitting) -> Found:
         v = v.clone().requires_grad_()
         optimiser = torch.optim.Adam([v], lr=self.lr)
-        for index in range(steps):
+        if "moved" in given.reached:
+            resume(optimiser, v, given.reached)
+        for index in range(begun(given), steps):
             optimiser.param_groups[0]["lr"] = self.lr * max(0.01, 1 - index / steps)
             v.grad = tangent(v.detach(), -self._gradient(v.detach(), given))
             optimiser.step()
             with torch.no_grad():
                 v.copy_(norm_one(v))
             given.watch(index + 1, steps)
+            given.keep({"index": torch.tensor(index + 1), **ascending(optimiser, v)})
         v = v.detach()
         best = kernel.outputs(given.slice.pooled(given.radius * v), v, self.ridge)
         return Found(v, torch.linalg.vector_norm(best, dim=1))
@@ -95,16 +103,23 @@ class ExponentialDct(SliceFit):
 
     def _iterated(self, v: Directions, steps: int, given: Fitting) -> Found:
         after, radius = given.slice, given.radius
-        u = norm_one(after.pooled(radius * v))
-        for index in range(steps):
+        u = given.reached["u"].to(v) if "u" in given.reached else norm_one(after.pooled(radius * v))
+        for index in range(begun(given), steps):
             v = torch.linalg.qr(v.T).Q.T if self.solver == "ogi" else v
             turned = after.pull_back(radius * v, u)  # at the old U: both are replaced at once
             u = norm_one(after.pooled(radius * v))
             v = norm_one(turned)
             if self.solver == "sogi":
                 v = repelled(v, torch.linalg.vector_norm(turned, dim=1))
+            u, v = u.contiguous(), v.contiguous()  # files keep no order, and in another the same numbers sum to others
             given.watch(index + 1, steps)
+            given.keep({"index": torch.tensor(index + 1), "moved": v, "u": u})
         return Found(v, amplitudes(u, v, after.pooled(radius * v)).abs())
+
+
+def begun(given: Fitting) -> int:
+    """The step to go on from."""
+    return int(given.reached.get("index", 0))
 
 
 def tangent(v: Directions, gradient: Directions) -> Directions:

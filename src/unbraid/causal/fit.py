@@ -6,7 +6,9 @@ first, for its effects, then an encoder for it. What the fit found besides the a
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from unbraid.causal.calibration import calibrate_radius, checked_radius, typical_norm
 from unbraid.causal.slice import Directions, Slice
-from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, set_tied
+from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, not_kept, set_tied
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from unbraid.source import Contexts, Source
 
@@ -34,6 +36,10 @@ class Fitting(NamedTuple):
     radius: float
     rng: torch.Generator
     watch: Watch
+    reached: Mapping[str, Tensor] = MappingProxyType({})
+    """What an earlier attempt kept; the generator stands where it stood then."""
+    keep: Callable[[Mapping[str, Tensor]], None] = not_kept
+    """Told after each step all that the rest depends on, in tensors that do not change any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +76,49 @@ class SliceFit(Initialisation, ABC):
     ) -> None:
         if origin is None:
             raise ValueError("this initialisation pushes the layers after the source: build it with an origin")
+        result = origin.kept.read()
+        if "atoms" not in result:
+            result = self._result(dictionary.d_sae, rng, origin, result)
+            origin.kept.finish(result)
+        set_tied(dictionary, result.pop("atoms").to(sample.device), sample)
+        dictionary.fitted = result
+
+    def _result(
+        self, count: int, rng: torch.Generator, origin: Origin, reached: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The atoms, strongest first, and what else is kept beside the run. `reached`: what an earlier attempt kept."""
         contexts = self.contexts_of(origin.source)
-        radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
+        if reached:
+            radius = float(reached["radius"])
+            rng.set_state(reached["rng"])
+        else:
+            radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
+        exact = torch.tensor(radius, dtype=torch.float64)
+        keep = lambda state: origin.kept.write({**state, "radius": exact, "rng": rng.get_state()})
         after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
-        found = self.fit(dictionary.d_sae, Fitting(after, radius, rng, origin.watch))
+        found = self.fit(count, Fitting(after, radius, rng, origin.watch, reached, keep))
         order = found.strengths.argsort(descending=True)
         atoms = found.directions[order]
         effects = Slice.of(contexts, last=self.last).pooled(radius * atoms)
-        set_tied(dictionary, atoms, sample)
-        dictionary.fitted = {
+        return {
+            "atoms": atoms.detach().clone().contiguous(),
             "strengths": found.strengths[order].cpu(),
             "effects": effects.cpu(),
             "radius": torch.tensor(radius),
             "relative_radius": torch.tensor(radius / typical_norm(contexts)),
         }
+
+
+def ascending(optimiser: torch.optim.Optimizer, moved: Tensor) -> dict[str, Tensor]:
+    """The tensor an optimiser moves, and its moments, for `keep`."""
+    return {"moved": moved.detach().clone()} | {
+        f"optimiser/{name}": value.clone() for name, value in optimiser.state[moved].items()
+    }
+
+
+def resume(optimiser: torch.optim.Optimizer, moved: Tensor, reached: Mapping[str, Tensor]) -> None:
+    """Give an optimiser the moments it had; `moved` is the tensor it had moved."""
+    prefix = "optimiser/"
+    state = {name.removeprefix(prefix): value for name, value in reached.items() if name.startswith(prefix)}
+    # The count of steps stays on the CPU, where torch keeps it.
+    optimiser.state[moved] = {name: v if name == "step" else v.to(moved) for name, v in state.items()}

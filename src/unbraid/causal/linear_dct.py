@@ -32,13 +32,14 @@ class LinearDct(SliceFit):
 
     def fit(self, count: int, given: Fitting) -> Found:
         self._check(count, given)
+        told = (given.watch, given.reached, given.keep)
         match self.form:
             case "full":
-                directions, values = top_right(jacobian(given.slice, given.watch), count)
+                directions, values = top_right(jacobian(given.slice, *told), count)
             case "projected":
-                directions, values = top_right(sketch(given.slice, self.rows, given.rng), count)
+                directions, values = top_right(sketch(given.slice, self.rows, given.rng, *told), count)
             case "power":
-                directions, values = power_iteration(given.slice, count, self.rounds, given.rng, given.watch)
+                directions, values = power_iteration(given.slice, count, self.rounds, given.rng, *told)
         return Found(stronger_side(given.slice, directions, given.radius), values)
 
     def _check(self, count: int, given: Fitting) -> None:

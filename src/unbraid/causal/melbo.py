@@ -7,6 +7,7 @@ is the same. Each step: the gradient, less its parts along earlier directions an
 sphere. Here theta / R is what is stepped, so that the learning rate does not depend on R.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from unbraid.causal.calibration import random_units
 from unbraid.causal.exponential_dct import tangent
-from unbraid.causal.fit import Fitting, Found, SliceFit
+from unbraid.causal.fit import Fitting, Found, SliceFit, ascending, resume
 from unbraid.causal.independence import norm_one
 from unbraid.causal.repulsion import repelled
 from unbraid.causal.slice import Directions, Moved
@@ -51,16 +52,23 @@ class Melbo(SliceFit):
 
     def fit(self, count: int, given: Fitting) -> Found:
         self._check(count, given)
+        acts, reached = given.slice.contexts.acts, given.reached
+        earlier = reached.get("earlier", acts.new_zeros((0, given.slice.d_in))).to(acts)
         if self.orthogonality != "sequential":
-            start = self._apart(random_units(count, given.slice.d_in, given.rng).to(given.slice.contexts.acts), None)
-            return self._found(self._ascended(start, start[:0], given, 0, self.steps), given)
-        earlier = given.slice.contexts.acts.new_zeros((0, given.slice.d_in))
-        for index in range(count):
-            start = random_units(1, given.slice.d_in, given.rng).to(earlier)
-            start = norm_one(without(start, earlier))
-            found = self._ascended(start, earlier, given, index * self.steps, count * self.steps)
-            earlier = torch.cat([earlier, found])
+            start = reached["moved"].to(acts) if reached else self._begun(count, given)
+            return self._found(self._ascended(start, earlier, given, self.steps, reached), given)
+        for _ in range(len(earlier), count):
+            if "moved" in reached:
+                start = reached["moved"].to(acts)
+            else:
+                start = norm_one(without(random_units(1, given.slice.d_in, given.rng).to(earlier), earlier))
+            found = self._ascended(start, earlier, given, count * self.steps, reached)
+            earlier, reached = torch.cat([earlier, found]), {}
+            given.keep({"earlier": earlier})
         return self._found(earlier, given)
+
+    def _begun(self, count: int, given: Fitting) -> Directions:
+        return self._apart(random_units(count, given.slice.d_in, given.rng).to(given.slice.contexts.acts), None)
 
     def score(self, moved: Moved) -> Float[Tensor, " k"]:
         """The objective of each direction."""
@@ -75,17 +83,28 @@ class Melbo(SliceFit):
             )
 
     def _ascended(
-        self, u: Directions, earlier: Float[Tensor, "earlier d_in"], given: Fitting, done: int, total: int
+        self,
+        u: Directions,
+        earlier: Float[Tensor, "earlier d_in"],
+        given: Fitting,
+        total: int,
+        reached: Mapping[str, Tensor],
     ) -> Directions:
+        """All steps, or those left after what was `reached`."""
         u = u.clone().requires_grad_()
         optimiser = torch.optim.AdamW([u], lr=self.lr, betas=self.betas, weight_decay=0.0, amsgrad=True)
-        for index in range(self.steps):
+        begun = 0
+        if "moved" in reached:
+            resume(optimiser, u, reached)
+            begun = int(reached["index"])
+        for index in range(begun, self.steps):
             gradient = given.slice.value_and_gradient(given.radius * u.detach(), lambda m, _: self.score(m))[1]
             u.grad = -tangent(u.detach(), without(gradient, earlier))
             optimiser.step()
             with torch.no_grad():
                 u.copy_(self._apart(norm_one(without(u, earlier)), torch.linalg.vector_norm(gradient, dim=1)))
-            given.watch(done + index + 1, total)
+            given.watch(len(earlier) * self.steps + index + 1, total)
+            given.keep({"earlier": earlier, "index": torch.tensor(index + 1), **ascending(optimiser, u)})
         return u.detach()
 
     def _apart(self, u: Directions, strengths: Float[Tensor, " k"] | None) -> Directions:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unbraid.causal.exponential_dct import least_squares
+from unbraid.causal.exponential_dct import begun, least_squares
 from unbraid.causal.fit import Fitting, Found, SliceFit
 from unbraid.causal.independence import norm_one
 from unbraid.causal.jacobian import stronger_side
@@ -33,15 +33,20 @@ class QuadraticDct(SliceFit):
                 f"were asked for: set --dictionary.d-sae {after.d_in} or less, or fit the exponential DCT"
             )
         acts = after.contexts.acts
-        v = torch.randn(count, after.d_in, generator=given.rng).to(acts)
-        u = torch.zeros(count, after.contexts.base.shape[-1]).to(acts)
-        for index in range(self.rounds):
+        if given.reached:
+            u, v = given.reached["u"].to(acts), given.reached["moved"].to(acts)
+        else:
+            u = torch.zeros(count, after.contexts.base.shape[-1]).to(acts)
+            v = torch.randn(count, after.d_in, generator=given.rng).to(acts)
+        for index in range(begun(given), self.rounds):
             v = torch.linalg.qr(v.T).Q.T
             curved = after.second(v)
             check_curved(curved)
             u = norm_one(curved)
             v = norm_one(after.second_back(u, v))
+            u, v = u.contiguous(), v.contiguous()  # files keep no order, and in another the same numbers sum to others
             given.watch(index + 1, self.rounds)
+            given.keep({"index": torch.tensor(index + 1), "moved": v, "u": u})
         inner = (u * after.second(v)).sum(1)
         alpha = least_squares((u @ u.T) * (v @ v.T).square(), inner)
         return Found(stronger_side(after, v, given.radius), alpha.abs())

@@ -225,5 +225,10 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
     }  # fmt: skip
     if isinstance(dictionary.activation, TopK):
         config["k"] = dictionary.activation.k
-    write_atomically(folder / WEIGHTS, lambda temporary: torch.save(whole, temporary))
+    write_atomically(folder / WEIGHTS, lambda temporary: save(whole, temporary))
     write_json(folder / CONFIG, {"trainer": config, "buffer": {}})
+
+
+def save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    with path.open("wb") as file:  # opened here: given a path, torch says of a full disk only that writing failed
+        torch.save(dict(tensors), file)

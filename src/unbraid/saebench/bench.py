@@ -6,7 +6,6 @@ are kept in <run>/saebench/.
 """
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from unbraid.evals import fidelity
 from unbraid.evaluation import NotApplicable, Score, rows_of
-from unbraid.files import read_json, write_json, write_text
+from unbraid.files import read_json, temporary_folder, write_json, write_text
 from unbraid.run import Run
 from unbraid.saebench import materials, subjects
 from unbraid.saebench.environment import SAE_BENCH, Environment
@@ -143,10 +142,8 @@ def once(
     offer: Offer, subject: Subject, runs: Sequence[Run], bench: Bench, asked: Mapping[str, Any], told: Watch
 ) -> tuple[set[Path], int]:
     """One process: the runs it has settled, and how many of them failed. It settles one at least."""
-    bench.work.mkdir(parents=True, exist_ok=True)
     by_name, settled, failures, at = {run.path.name: run for run in runs}, set[Path](), 0, ""
-    with tempfile.TemporaryDirectory(dir=bench.work.absolute(), prefix=f"{offer.name}-") as made:
-        folder = Path(made)
+    with temporary_folder(bench.work.absolute(), offer.name) as folder:
         log = folder / "log.txt"
         try:
             request = lay_out(folder, offer, subject, runs, bench)

@@ -28,6 +28,9 @@ PYTHONS = ((3, 11), (3, 12))
 TAIL = 15
 """Lines of a failed command that are shown."""
 
+SAFELY = "import sys; sys.path[:] = filter(None, sys.path); "
+"""Leaves the working folder out of the path, as -P does since Python 3.11: no file that lies there is to run."""
+
 Say = Callable[[str], None]
 
 
@@ -65,7 +68,7 @@ def made(cache: Path) -> Environment | None:
 
 def given(python: Path) -> Environment:
     """An environment of the user's own. Raises ValueError unless it has the version whose results are understood."""
-    ask = "from importlib.metadata import version; print(version('sae-bench'))"
+    ask = f"{SAFELY}from importlib.metadata import version; print(version('sae-bench'))"
     try:
         found = subprocess.run([str(python), "-c", ask], capture_output=True, text=True)
     except OSError as error:
@@ -90,9 +93,9 @@ def make(cache: Path, say: Say) -> Environment:
     say(f"making an environment for sae-bench {SAE_BENCH} in {folder}: about {MINUTES} minutes, {GIGABYTES} GB, once")
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted attempt left
     python = python_in(folder)
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    pip = [str(python), "-P", "-m", "pip", "--disable-pip-version-check", "--no-input"]
     steps: list[tuple[str, Sequence[str]]] = [
-        ("an empty environment", [interpreter, "-m", "venv", str(folder)]),
+        ("an empty environment", [interpreter, "-P", "-m", "venv", str(folder)]),
         ("torch", [*pip, "install", "-c", str(PINS), "torch"]),
         ("sae-bench", [*pip, "install", "-c", str(PINS), f"sae-bench=={SAE_BENCH}", "loguru"]),
     ]
@@ -101,7 +104,7 @@ def make(cache: Path, say: Say) -> Environment:
         run(command, what)
     if not imports(python, "torchvision"):
         run([*pip, "uninstall", "-y", "torchvision", "nvidia-nccl-cu12"], "removing what cannot load here")
-    run([str(python), "-c", "import sae_bench.evals.core.main"], "importing sae-bench")
+    run([str(python), "-P", "-c", "import sae_bench.evals.core.main"], "importing sae-bench")
     seconds = round(time.monotonic() - started)
     write_json(folder / "made.json", {"sae_bench": SAE_BENCH, "seconds": seconds})
     say(f"  made in {seconds / 60:.1f} minutes")
@@ -143,4 +146,4 @@ def run(command: Sequence[str], what: str) -> None:
 
 
 def imports(python: Path, module: str) -> bool:
-    return subprocess.run([str(python), "-c", f"import {module}"], capture_output=True).returncode == 0
+    return subprocess.run([str(python), "-P", "-c", f"import {module}"], capture_output=True).returncode == 0

@@ -19,7 +19,8 @@ from safetensors.torch import save
 
 from unbraid import seeding
 from unbraid.config import to_json
-from unbraid.files import read_json, write_atomically, write_json
+from unbraid.files import clear_leftovers, read_json, write_atomically, write_json
+from unbraid.holding import held
 from unbraid.settings import PositiveInt, SomeText
 from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream, passes
 
@@ -137,9 +138,18 @@ def write_cache(
     and about how many there will be.
     """
     home = Path(folder)
+    with held([home]):
+        _continued(source, home, seed, blocks, tokens, splits, dtype, progress)
+    return Cached(folder=str(folder))
+
+
+def _continued(
+    source: Source, home: Path, seed: int, blocks: int | float, tokens: int | float, splits: Sequence[Split],
+    dtype: StorageType, progress: Progress,
+) -> None:  # fmt: skip
+    """Add to a cache whose folder is ours."""
     index = _started(home, source, seed=seed, dtype=dtype)
-    for partial in home.glob(".*.safetensors.*"):
-        partial.unlink()
+    clear_leftovers(home, held=True)
     for split in splits:
         total = min(tokens, source.available(split))
         if math.isinf(min(blocks, total)):
@@ -158,7 +168,6 @@ def write_cache(
             number += 1
             progress(split, rows, total)
     write_json(home / INDEX, index)
-    return Cached(folder=str(folder))
 
 
 def row_bytes(d_in: int, dtype: StorageType) -> int:

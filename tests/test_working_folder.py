@@ -1,0 +1,94 @@
+"""No code that lies in the working folder runs, unless --package names it (fault 20)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unbraid import run
+from unbraid.cli import own_command
+from unbraid.saebench import environment
+
+SRC = str(Path(run.__file__).parents[1])
+NAMES = ("argparse", "subprocess", "threading", "fnmatch", "pandas", "torch", "plotly", "jinja2", "csv", "email",
+         "venv", "pip", "sae_bench", "importlib_metadata", "tempfile", "rich", "psutil")  # fmt: skip
+
+
+@pytest.fixture
+def trapped(tmp_path: Path) -> Path:
+    """A folder where modules lie that leave a mark when they run."""
+    for name in NAMES:
+        (tmp_path / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'RAN')!r}, 'a').write({name + ' '!r})\nraise SystemExit(9)"
+        )
+    return tmp_path
+
+
+def ran(command: list[str], folder: Path, **more: str) -> str:
+    """What the command printed; its traps must not have run."""
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**environ, **more})
+    mark = folder / "RAN"
+    assert not mark.exists(), mark.read_text()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_fault_20_what_demo_and_study_start_runs_nothing_of_the_working_folder(trapped):
+    assert "demo_world" in ran(own_command("list"), trapped)
+
+
+def test_fault_20_nor_does_the_command_line_as_a_module(trapped):
+    assert "demo_world" in ran([sys.executable, "-m", "unbraid.cli", "list"], trapped, PYTHONPATH=SRC)
+
+
+def test_the_command_line_is_found_where_it_is_the_working_folder_alone_that_has_it(tmp_path):
+    """Run from src, not installed."""
+    shown = subprocess.run(
+        [sys.executable, "-S", "-c", "import sys; sys.argv[0]='-m'; import runpy; sys.path.insert(0, ''); "
+         "runpy.run_module('unbraid.cli', run_name='__main__', alter_sys=True)", "--help"],
+        cwd=SRC, capture_output=True, text=True,
+    )  # fmt: skip
+    assert shown.returncode == 0 and "unbraid" in shown.stdout, shown.stderr
+
+
+def test_fault_20_a_package_of_the_users_own_is_still_found_and_comes_last(trapped):
+    package = trapped / "mine"
+    (package / "experiments").mkdir(parents=True)
+    for place in (package, package / "experiments"):
+        (place / "__init__.py").write_text("")
+    (package / "experiments" / "own_world.py").write_text(
+        "from unbraid.experiment import Experiment\nfrom unbraid.experiments.world import world\n\n\n"
+        "def own_world() -> Experiment:\n    'Ours.'\n    return world()\n"
+    )
+    assert "own_world" in ran(own_command("list", "--package", "mine"), trapped)
+    assert "own_world" in ran(
+        [sys.executable, "-m", "unbraid.cli", "list", "--package", "mine"], trapped, PYTHONPATH=SRC
+    )
+
+
+def test_fault_20_asking_an_interpreter_for_saebench_runs_nothing_of_the_working_folder(trapped, monkeypatch):
+    monkeypatch.chdir(trapped)
+    with pytest.raises(ValueError, match="has no sae-bench|has sae-bench"):
+        environment.given(Path(sys.executable))
+    assert not environment.imports(Path(sys.executable), "sae_bench")
+    assert not (trapped / "RAN").exists()
+
+
+def test_fault_20_making_its_environment_runs_nothing_of_the_working_folder(trapped, monkeypatch):
+    commands: list[list[str]] = []
+    monkeypatch.setattr(environment, "run", lambda command, what: commands.append(list(command)))
+    monkeypatch.setattr(environment, "imports", lambda python, module: False)
+    monkeypatch.setattr(environment, "suitable_python", lambda: sys.executable)
+    environment.make(trapped / "cache", lambda text: None)
+    assert commands and all("-P" in command[1 : command.index("-m") if "-m" in command else 2] for command in commands)
+
+
+def test_fault_20_asking_git_runs_no_program_that_the_folder_names(tmp_path, monkeypatch):
+    asked: list[list[str]] = []
+    real = subprocess.run
+    monkeypatch.setattr(run.subprocess, "run", lambda command, **more: asked.append(command) or real(command, **more))
+    run.git_state()
+    assert asked and all(command[1:3] == ["-c", "core.fsmonitor=false"] for command in asked)
