@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from tests.formats.folders import CONFIGS, made
 from tests.small import WORLD, experiment
 from unbraid.claims import contradictions, mending_factor
 from unbraid.cli import main
@@ -128,3 +129,35 @@ def test_fault_06_an_import_names_every_contradiction(folder: Path, tmp_path: Pa
 def test_names_are_made_of_any_folder():
     assert default_name(Path("/日本/語")) == "imported-sae"
     assert len(default_name(Path("/" + "x" * 200 + "/" + "y" * 200))) < 100
+
+
+def test_what_dictionary_learning_and_sparsify_say_is_known_too(tmp_path: Path):
+    trainer = {**CONFIGS["dictionary_learning"]["trainer"], "norm_factor": 12.5}
+    learned = recognise.read(made(tmp_path / "dl", "dictionary_learning", trainer=trainer))
+    said = {"model_name": "somebody/model", "hook_name": "blocks.1.hook_resid_post", "hook_layer": 1, "l0": 3}
+    assert learned.stated == {**said, "context_size": 64} and learned.rescaled == ""
+    run = {"sae": {}, "model": "EleutherAI/pythia-70m", "dataset": "the/pile", "ctx_len": 2048}
+    folder = made(tmp_path / "sp" / "layers.5", "sparsify")
+    assert recognise.read(folder).stated == {"l0": 3, "hook_name": "blocks.5.hook_resid_post"}
+    (tmp_path / "sp" / "config.json").write_text(json.dumps(run))
+    stated = recognise.read(folder).stated
+    assert (stated["model_name"], stated["dataset_path"], stated["context_size"]) == (run["model"], "the/pile", 2048)
+    for other in ("[", "[]", json.dumps({"model": "x"})):
+        (tmp_path / "sp" / "config.json").write_text(other)
+        assert "model_name" not in recognise.read(folder).stated
+
+
+def test_a_batchtopk_of_dictionary_learning_may_lack_its_factor_too(tmp_path: Path):
+    """Until it scaled thresholds with the biases."""
+    trainer = {**CONFIGS["dictionary_learning"]["trainer"], "dict_class": "BatchTopKSAE", "norm_factor": 12.5}
+    published = recognise.read(made(tmp_path, "dictionary_learning", trainer=trainer))
+    assert "the norm factor (12.5 here)" in published.rescaled and "never fitted" in published.notes[0]
+
+
+def test_models_that_were_processed_and_positions_that_were_chosen_are_told(tmp_path: Path):
+    metadata = {
+        **CONFIGS["standard"]["metadata"], "seqpos_slice": [1, -1], "model_from_pretrained_kwargs": {"fold_ln": True},
+    }  # fmt: skip
+    notes = recognise.read(made(tmp_path, "standard", metadata=metadata)).notes
+    assert any("TransformerLens had changed (fold_ln)" in note for note in notes)
+    assert any("positions [1, -1] of each context alone" in note for note in notes)

@@ -62,3 +62,11 @@ def test_a_wrong_fold_is_caught():
 def test_activations_that_do_not_vary_are_refused():
     with pytest.raises(ValueError, match="do not vary"):
         Normaliser.fit(torch.ones(10, 3), "centre-scale")
+
+
+@pytest.mark.parametrize("how", ["none", "centre-scale"])
+def test_a_sample_of_nothing_or_of_nan_is_named_as_what_it_is(how: str):
+    with pytest.raises(ValueError, match="no activations to fit the normalisation to"):
+        Normaliser.fit(torch.zeros(0, 4), how)
+    with pytest.raises(ValueError, match="1 of 3 activations hold NaN or infinity .*normalisation is fitted to"):
+        Normaliser.fit(torch.tensor([[0.0, 1.0], [torch.nan, 0.0], [2.0, 1.0]]), how)

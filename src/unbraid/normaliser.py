@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.dictionary import Dictionary
+from unbraid.source import check_finite
 
 TOLERANCE = 1e-4
 """Largest relative error of a folded reconstruction, for 99 % of rows: a latent within rounding of its threshold may
@@ -26,8 +27,11 @@ class Normaliser:
 
     @classmethod
     def fit(cls, sample: Float[Tensor, "batch d_in"], how: str) -> "Normaliser":
-        """From a sample of raw activations. `how`: "centre-scale" or "none". Raises ValueError for a constant
-        sample."""
+        """From a sample of raw activations. `how`: "centre-scale" or "none". Raises ValueError for a sample that is
+        empty, constant or not finite."""
+        if not len(sample):
+            raise ValueError("no activations to fit the normalisation to: give more text, or a larger batch")
+        check_finite(sample, "the sample that the normalisation is fitted to")
         if how == "none":
             return cls(torch.zeros_like(sample[0]), torch.ones_like(sample[0, 0]))
         exact = sample.double()

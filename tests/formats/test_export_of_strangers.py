@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.formats.folders import made
 from tests.small import experiment
 
+from unbraid import files, processes
 from unbraid.activation import TopK
 from unbraid.formats import export as exporting
-from unbraid.formats import hub, saelens, whole_folder
-from unbraid.formats.export import Target, export
-from unbraid.formats.whole_folder import new_folder
+from unbraid.formats import hub, saelens
+from unbraid.formats.export import Target, export, new_folder
+from unbraid.importing import import_run
+from unbraid.sources.world import World
 from unbraid.train import train
 
 
@@ -177,7 +180,7 @@ def dying(call: Callable[..., Any], after: bool) -> Callable[..., Any]:
 
 POINTS = [
     (saelens, "write_tensors", False), (saelens, "write_json", True), (hub, "write_text", False),
-    (hub, "index_entry", True), (whole_folder.os, "chmod", True), (whole_folder.os, "rename", False),
+    (hub, "index_entry", True), (exporting.os, "chmod", True), (exporting.os, "rename", False),
 ]  # fmt: skip
 
 
@@ -193,24 +196,32 @@ def test_fault_13_a_killed_export_leaves_nothing_after_the_next(
     assert killed(work) == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(f".out.{whole_folder.host()}.") and ".unfinished-" in left.name
+    assert left.name.startswith(f".out.{processes.place()}-")
     export(run, tmp_path / "other", "saelens")
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
     export(run, tmp_path / "out", "hub")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fault_13_a_killed_import_is_made_by_the_next(tmp_path: Path):
+    folder, runs = made(tmp_path / "sae", "topk", d_in=6), tmp_path / "runs"
+    source = World(factors=48, d_in=6, l0=3.0, roots=8, branching=2, depth=1, block_rows=1024)
+
+    def work() -> None:
+        setattr(files.os, "replace", dying(os.replace, after=False))  # noqa: B010
+        import_run(folder, source, runs)
+
+    assert killed(work) == -signal.SIGKILL
+    (left,) = runs.iterdir()
+    assert any(path.name.startswith(".sae_weights") for path in left.iterdir())
+    run, _, _ = import_run(folder, source, runs)
+    assert run.path == left and not [path for path in left.iterdir() if path.name.startswith(".sae")]
+
+
 def test_what_a_living_process_fills_and_what_is_not_ours_is_kept(run: Path, tmp_path: Path):
-    theirs = [f".x.{whole_folder.host()}.{os.getpid()}.unfinished-abc", ".x.elsewhere.1.unfinished-abc", ".out.12345"]
+    theirs = [f".x.{processes.own()}.abc", ".out.12345"]
     for name in theirs:
         (tmp_path / name).mkdir()
     export(run, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*theirs, "out"])
-
-
-def test_a_number_that_a_later_process_has_keeps_nothing(run: Path, tmp_path: Path):
-    old = tmp_path / f".x.{whole_folder.host()}.{os.getpid()}.unfinished-abc"
-    old.mkdir()
-    os.utime(old, (1e9, 1e9))
-    export(run, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]

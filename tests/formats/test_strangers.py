@@ -216,9 +216,12 @@ ON: list[tuple[str, dict[str, Any], str]] = [
     ("sparsify", {"post_scale": 2.0}, "says post_scale = 2.0, which is not known here and may change"),
     ("topk", {"use_error_term": True}, "use_error_term is True; it adds to its output"),
     ("topk", {"hook_head_index": 0}, "hook_head_index is 0; it reads one head"),
-    ("topk", {"activation_fn_kwargs": {"signed": True}}, "says activation_fn_kwargs"),
+    ("topk", {"activation_fn_kwargs": {"signed": True}}, "activation_fn_kwargs is .*SAELens 6 reads none"),
     ("standard", {"k": 32}, "says k = 32, which is not known here"),
     ("standard", {"noise": 0.1}, "says noise = 0.1"),
+    ("standard", {"activation_fn": "tanh"}, "says activation_fn = tanh"),
+    ("standard", {"finetuning_scaling_factor": True}, "scales its latents after training"),
+    ("standard", {"architecture": "matryoshka_batchtopk"}, "a checkpoint of training, and the final folder"),
     ("standard", {"architecture": "skip_transcoder", "d_out": 6}, "is a transcoder .*out of scope"),
     ("standard", {"architecture": "crosscoder"}, "is a crosscoder .*out of scope"),
     ("standard", {"metadata": {"sae_lens_version": "6.0", "hook_head_index": 3}}, "reads one head"),
@@ -273,6 +276,8 @@ def test_fault_06_dictionary_learnings_settings_too(fields: dict[str, Any], says
     [
         ("sparsify", {"multi_topk": True, "signed": False, "skip_connection": False, "transcode": False}),
         ("standard", {"l1_coefficient": 5.0, "lp_norm": 1.0, "decoder_init_norm": 0.1, "hook_head_index": None}),
+        ("standard", {"model_name": "x", "activation_fn": "relu", "activation_fn_kwargs": {}, "wandb_id": "3"}),
+        ("topk", {"activation_fn": "topk", "finetuning_scaling_factor": False}),
         ("before 6", {"noise_scale": 0.1, "lr": 1e-3, "wandb_project": "x", "finetuning_scaling_factor": False}),
         ("gemma scope 2", {"hf_hook_point_out": "model.layers.1.output"}),
     ],
@@ -338,7 +343,8 @@ CHANGED: list[tuple[str, torch.Tensor, str]] = [
     ("W_dec", torch.zeros(D_SAE, D_IN, 1), r"found {'W_dec': \[10, 6, 1\]}"),
     ("b_enc", torch.zeros(0), r"the weights have \(6, 0\)"),
     ("W_enc", torch.full((D_IN, D_SAE), 3e38, dtype=torch.float64) * 10, "W_enc hold NaN or infinity"),
-    ("W_dec", torch.full((D_SAE, D_IN), 3e38), "overflow in float32"),
+    ("W_dec", torch.full((D_SAE, D_IN), 3e38), r"W_dec hold numbers above 1e\+15: the file is damaged"),
+    ("b_enc", torch.full((D_SAE,), -3e38), r"b_enc hold numbers above 1e\+15: the file is damaged"),
 ]  # fmt: skip
 
 

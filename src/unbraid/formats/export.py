@@ -1,13 +1,14 @@
 """Copy a finished run into a folder that another library loads. The folder appears whole or not at all."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from unbraid.dictionary import Dictionary
-from unbraid.files import read_json, stays_inside, write_json
+from unbraid.files import read_json, stays_inside, temporary_folder, told_when_full, write_json
 from unbraid.formats import dictionary_learning, hub, saelens, sparsify
-from unbraid.formats.whole_folder import new_folder
 
 Target = Literal["saelens", "dictionary_learning", "sparsify", "hub"]
 
@@ -37,3 +38,24 @@ def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "", mode
         else:
             WRITERS[to](dictionary, folder, metadata)
             write_json(folder / "unbraid_experiment.json", experiment)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill beside `out`, which it becomes when the block ends without an error. Raises ValueError when
+    something is there, before or by then."""
+    refuse_existing(out)
+    with told_when_full(out), temporary_folder(out.parent, out.name) as folder:
+        yield folder
+        os.chmod(folder, 0o755)
+        refuse_existing(out)
+        try:
+            os.rename(folder, out)
+        except OSError:
+            refuse_existing(out)  # another was quicker
+            raise
+
+
+def refuse_existing(out: Path) -> None:
+    if os.path.lexists(out):
+        raise ValueError(f"{out} exists already and is left as it is; name another folder with --out")

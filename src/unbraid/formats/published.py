@@ -20,6 +20,8 @@ from unbraid.matching_pursuit import MatchingPursuit
 
 NEAR_UNIT = 1e-2
 """Norms this near 1 are taken for 1 rounded to half precision (SAEBench's tolerance for it)."""
+LARGEST = 1e15
+"""No training leaves a larger number."""
 TOUCHED = 1e-6
 """Norms off 1 by no more than this are float32's own: such weights are taken bit for bit."""
 
@@ -88,9 +90,7 @@ def assemble(parts: Parts, where: Path) -> tuple[Dictionary, list[str]]:
         made.b_enc.copy_((parts.b_enc.double() + parts.b_dec.double() @ parts.W_enc.double()).float())
         notes.append("its encoder reads x, ours x - b_dec: the difference is folded into b_enc")
     notes += fold_norms(made, where, ranks_by_norm=parts.ranks_by_norm)
-    overflown = [name for name, value in made.named_parameters() if not bool(torch.isfinite(value).all())]
-    if overflown:
-        raise ValueError(f"{where}: the weights are so large that {', '.join(overflown)} overflow in float32")
+    check_sizes(dict(made.named_parameters()), where)
     return made.requires_grad_(False), notes
 
 
@@ -124,10 +124,20 @@ def check_shapes(parts: Parts, where: Path) -> tuple[int, int]:
         remedy = f"; transpose {' and '.join(turned)} and save again" if turned else ""
         expected = {name: wanted[name] for name in wrong}
         raise ValueError(f"{where}: with d_in {d_in} and d_sae {d_sae} expected {expected}, found {wrong}{remedy}")
+    check_sizes(tensors, where)
+    return d_sae, d_in
+
+
+def check_sizes(tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Raise ValueError for NaN and infinity, and for numbers with which codes would overflow."""
     broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise ValueError(f"{where}: {', '.join(broken)} hold NaN or infinity: the training that made them failed")
-    return d_sae, d_in
+    huge = [name for name, tensor in tensors.items() if not bool((tensor.abs() <= LARGEST).all())]
+    if huge:
+        raise ValueError(
+            f"{where}: {', '.join(huge)} hold numbers above {LARGEST:.0e}: the file is damaged; fetch it again"
+        )
 
 
 def fold_norms(made: Dictionary, where: Path, *, ranks_by_norm: bool) -> list[str]:

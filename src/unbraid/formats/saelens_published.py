@@ -40,8 +40,11 @@ TRAINING = frozenset({
     "jumprelu_tanh_scale", "jumprelu_ste_to_input", "target_l0", "aux_loss_coefficient", "use_sparse_activations",
 })  # fmt: skip
 """What checkpoints say besides, of how they are trained."""
-HARMLESS = TRAINING | {"dtype", "device"}
+HARMLESS = TRAINING | saelens_before_6.TRAINING | {*saelens_before_6.SITE, "dtype", "device"} - {"hook_head_index"}
+"""What older files say at the top level too; SAELens 6 reads none of it there."""
 OFF = {
+    "finetuning_scaling_factor": "it scales its latents after training, which SAELens 6 does not do any more",
+    "activation_fn_kwargs": "SAELens 6 reads none, so that what was meant cannot be told",
     "hook_head_index": "it reads one head of many, which no site here gives",
     "use_error_term": "it adds to its output what it does not explain; set it to false",
 }
@@ -171,6 +174,10 @@ def check(name: str, said: Said, folder: Path) -> None:
     if name not in READERS:
         why = " (it reads neighbouring tokens, a dictionary one row)" if name == "temporal" else ""
         hint = "; written before SAELens 6? Load and save it there once" if not name else ""
+        if name in REMOVED:
+            hint = (
+                "; it is a checkpoint of training, and the final folder, which SAELens saves as jumprelu, can be read"
+            )
         raise ValueError(
             f"{folder}: architecture {quoted(name)} cannot be read{why}; these can: {', '.join(READERS)}{hint}"
         )
@@ -185,7 +192,8 @@ def check(name: str, said: Said, folder: Path) -> None:
             f"{folder} reads the heads of hook_z side by side, which no site here gives; sites are resid_post, "
             "resid_pre, mlp_out and attn_out"
         )
-    said.refuse_unread(BASE | OWN.get(name, frozenset()), HARMLESS, OFF)
+    agreed = {key for key in ("activation_fn", "activation_fn_str") if said.fields.get(key) in ("relu", name)}
+    said.refuse_unread(BASE | OWN.get(name, frozenset()), HARMLESS | agreed, OFF)
 
 
 def check_complete(said: Said) -> None:

@@ -77,10 +77,18 @@ def trained_on(folder: Path) -> dict[str, Any]:
     config.json one folder up does."""
     prefix, _, layer = folder.name.rpartition("layers.")
     site = {"hook_name": f"blocks.{layer}.hook_resid_post"} if not prefix and layer.isdigit() else {}
-    above = folder.parent / "config.json"
-    run = Said.read(above).fields if above.is_file() else {}
+    run = beside(folder.parent / "config.json")
     names = {"model_name": "model", "dataset_path": "dataset", "context_size": "ctx_len"}
     return site | {ours: run[theirs] for ours, theirs in names.items() if theirs in run}
+
+
+def beside(file: Path) -> Mapping[str, Any]:
+    """sparsify's own settings of training. Another program's file of that name, or none, says nothing of the SAE."""
+    try:
+        said = Said.read(file).fields
+    except ValueError:
+        return {}
+    return said if "sae" in said else {}
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
