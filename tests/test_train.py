@@ -189,7 +189,6 @@ def test_the_controller_brings_l0_to_its_target(tmp_path):
     base = replace(experiment(activation=ReLU(), tokens=160_000), objective=controlled)
     (folder,) = train([base], tmp_path)
     rows = [json.loads(line)["metrics/l0"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert rows[0] > 20
     assert sum(rows[-30:]) / 30 == pytest.approx(4.0, rel=0.15)
 
 

@@ -159,7 +159,7 @@ class JumpReLU(Activation):
     Thresholds settle at 0.5 to 2 there, so narrower windows leave most of them without gradient (docs/log.md)."""
     initial_l0: PositiveInt = 128
     """Thresholds start at one value, the one that leaves this many latents active a token (at most a quarter of
-    them)."""
+    them); with an L0 target, as many as that."""
     learns_threshold: ClassVar[bool] = True
 
     def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:

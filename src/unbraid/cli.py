@@ -677,8 +677,13 @@ def own_evals(options: argparse.Namespace, names: Sequence[str]) -> "list[Eval]"
 
 def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
     from unbraid.evaluation import evaluate
+    from unbraid.files import read_json
+    from unbraid.l0_control import shortfall
 
     chosen = own_evals(options, names)
+    for run in runs:
+        if short := shortfall(read_json(run.path / "provenance.json")):
+            print(f"note: {run.path.name} {short}", file=sys.stderr)
     # Evals asked for by name say why they do not apply, others only that they do not.
     shown = tally(len(runs) * len(chosen), verbose=bool(names) or getattr(options, "verbose", False))
     watch = lambda run, item, status: shown(run, item.name, status)

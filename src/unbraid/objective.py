@@ -122,6 +122,8 @@ class Term(Settings, ABC):
     every: PositiveInt = 1
     """Apply on every n-th step only, n times as strongly."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
+    signed: ClassVar[bool] = False
+    """Whether a weight below 0 just asks for more latents, so that an L0 target may move it there."""
     per_latent: ClassVar[tuple[str, ...]] = ()
     """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
 
@@ -139,13 +141,9 @@ class Term(Settings, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class TargetL0(Settings):
-    """Integral control of one penalty's weight until the mean L0 is on target.
+    """Control of one penalty's weight that holds the mean L0 on target (`l0_control`).
 
-    A penalty's weight is not comparable between objectives or widths; L0 is. Each step moves log(weight) by
-    rate * clip(log(L0 / target) + lookahead * slope, -1, 1), with a moving average of log L0 and its slope per step.
-    L0 follows a
-    weight only after a hundred steps or so: without looking ahead the weight winds up meanwhile, and L0 swings for
-    ever.
+    A penalty's weight is not comparable between objectives or widths; L0 is. Training starts at about the L0 asked for.
     """
 
     l0: PositiveFloat = 32.0
@@ -153,9 +151,9 @@ class TargetL0(Settings):
     penalty: SomeText = "sparsity"
     """Name of the penalty whose weight is moved."""
     rate: PositiveFloat = 0.05
-    """Gain per step."""
+    """Integral gain: by how much a log L0 off by 1 moves the log of the weight each step."""
     lookahead: NonNegativeFloat = 100.0
-    """Steps ahead of which L0 is foreseen, in a straight line."""
+    """Proportional gain, in steps: an error counts at once as if it had lasted so long. Without it L0 swings."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid import seeding
+from unbraid import l0_control, seeding
 from unbraid.causal.fit import SliceFit
 from unbraid.checkpoint import KEPT
 from unbraid.config import to_json
@@ -122,8 +122,19 @@ def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), 
         members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
         disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
         memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
-        unanswered=gaps if must else (), notes=() if must else gaps, held_out=held_out_rows(source),
+        unanswered=gaps if must else (), notes=(*(() if must else gaps), *short(cohort)),
+        held_out=held_out_rows(source),
     )  # fmt: skip
+
+
+def short(cohort: Sequence[Experiment]) -> list[str]:
+    """What to know of members that have an L0 to reach and few steps to do it in, those of one reason together."""
+    found: dict[str, list[str]] = {}
+    for experiment in cohort:
+        why = l0_control.too_short(experiment.objective.target_l0, steps(experiment.training), experiment.training.lr)
+        if why and experiment.training.tokens:
+            found.setdefault(why, []).append(experiment.name)
+    return [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items()]
 
 
 def held_out_rows(source: Source) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid import notices, seeding
+from unbraid import l0_control, notices, seeding
 from unbraid.causal.calibration import calibrate_radius, checked_radius
 from unbraid.checkpoint import (
     Due,
@@ -32,7 +32,7 @@ from unbraid.checkpoint import (
     trim_log,
 )
 from unbraid.config import to_json
-from unbraid.dictionary import NOT_KEPT, Kept, Origin, Watch, hold_near, unwatched
+from unbraid.dictionary import NOT_KEPT, Dictionary, Kept, Origin, Watch, hold_near, unwatched
 from unbraid.experiment import Experiment, Training
 from unbraid.failure import failure, forget_failure, mark_failed
 from unbraid.files import append_text, write_json
@@ -84,7 +84,11 @@ class Learner:
         self.dictionary = experiment.dictionary.build(
             normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
             origin=Origin(experiment.source, normaliser.mean, normaliser.scale, watch, kept),
-        ).to(training.device)  # fmt: skip
+        )  # fmt: skip
+        target = experiment.objective.target_l0
+        if target is not None and not experiment.dictionary.init.sets_thresholds:
+            l0_control.start_at(self.dictionary, normaliser(sample[: l0_control.ROWS]), target.l0)
+        self.dictionary.to(training.device)
         leashed = experiment.dictionary.leash > -1
         self.first_atoms = self.dictionary.W_dec.detach().clone() if leashed else None
         """Of leashed atoms: where they started, the same again when resumed."""
@@ -103,8 +107,8 @@ class Learner:
         )
         self.since_fired = torch.zeros(self.dictionary.d_sae, dtype=torch.long, device=training.device)
         self.memory: dict[str, dict[str, Tensor]] = {name: {} for name in experiment.objective.terms()}
-        self.control = torch.tensor([0.0, torch.nan, 0.0], dtype=torch.float64)
-        """Of the L0 controller: log of the weight's factor, moving average of log L0, and its slope per step."""
+        self.control = torch.tensor([torch.nan, 0.0], dtype=torch.float64)
+        """What the controller of an L0 remembers (`l0_control.Control`)."""
         self.steps = steps(training)
         self.begins = 0
         """The step it goes on from: it waits for the others of its cohort when they are behind."""
@@ -123,7 +127,7 @@ class Learner:
             normalise=self.normaliser, restore=self.normaliser.undo,
         )  # fmt: skip
         streams = lambda name: seeding.stream(seed, f"term/{name}/{index}")
-        scale = {} if objective.target_l0 is None else {objective.target_l0.penalty: math.exp(float(self.control[0]))}
+        scale = self._controlled()
         loss, metrics = evaluate(objective, step, index, scale=scale, streams=streams, memory=self.memory)
         loss.backward()
         try:
@@ -142,6 +146,7 @@ class Learner:
             metrics
             | {"metrics/l0": l0, "sparsity/dead": step.dead.sum()}
             | {f"weights/{n}": torch.tensor(s) for n, s in scale.items()}
+            | ({} if objective.target_l0 is None else {"metrics/l0_target": torch.tensor(objective.target_l0.l0)})
         )
 
     def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:
@@ -191,19 +196,20 @@ class Learner:
             memory = self.memory.get(name, {})
             forget({key: memory[key] for key in term.per_latent if key in memory}, new)
 
+    def _controlled(self) -> dict[str, float]:
+        """Factors of weights by penalty: of the one whose weight an L0 target moves."""
+        objective = self.experiment.objective
+        target = objective.target_l0
+        if target is None:
+            return {}
+        factor = l0_control.Control.of(self.control).factor(target, objective.penalties[target.penalty].signed)
+        return {target.penalty: factor}
+
     def _move_control(self, l0: Tensor) -> None:
         target = self.experiment.objective.target_l0
-        if target is None:
-            return
-        factor, level, slope = (float(value) for value in self.control)
-        now = math.log(max(float(l0), 1e-3))
-        if math.isnan(level):
-            level, slope = now, 0.0
-        before, level = level, 0.9 * level + 0.1 * now
-        slope = 0.95 * slope + 0.05 * (level - before)
-        error = level + target.lookahead * slope - math.log(target.l0)
-        factor += target.rate * max(-1.0, min(1.0, error))
-        self.control.copy_(torch.tensor([max(-12.0, min(12.0, factor)), level, slope]))
+        if target is not None:
+            moved = l0_control.Control.of(self.control).moved(target, float(l0), self.steps)
+            self.control.copy_(torch.tensor(moved, dtype=torch.float64))
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor a checkpoint needs, by name."""
@@ -213,7 +219,7 @@ class Learner:
         for name, memory in self.memory.items():
             tensors |= {f"memory/{name}/{key}": value for key, value in memory.items()}
         return tensors | {
-            "since_fired": self.since_fired, "control": self.control,
+            "since_fired": self.since_fired, "l0_control": self.control,
             "normaliser/mean": self.normaliser.mean, "normaliser/scale": self.normaliser.scale,
         }  # fmt: skip
 
@@ -231,7 +237,7 @@ class Learner:
             # Cloned: products round differently by where in memory tensors start, and mapped ones start anywhere.
             memory |= {k.removeprefix(prefix): v.to(device).clone() for k, v in tensors.items() if k.startswith(prefix)}
         self.since_fired.copy_(tensors["since_fired"])
-        self.control.copy_(tensors["control"])
+        self.control.copy_(tensors["l0_control"])
         self.normaliser = Normaliser(tensors["normaliser/mean"].to(device), tensors["normaliser/scale"].to(device))
 
 
@@ -387,6 +393,7 @@ def _save(
             "device": training.device,
         }
         dictionary, normaliser = learner.dictionary.cpu(), learner.normaliser.to("cpu")
+        provenance |= reached(learner.experiment, dictionary, normaliser(sample[: l0_control.ROWS]))
         try:
             save_run(folder, learner.experiment, dictionary, normaliser, sample, {**made_by, **provenance})
         except ValueError as error:
@@ -395,8 +402,19 @@ def _save(
             full = full or error
         else:
             drop_checkpoints(folder)
+            if short := l0_control.shortfall(provenance):
+                notices.log.warning("%s %s", folder.name, short)
     if full is not None:
         raise full
+
+
+def reached(experiment: Experiment, dictionary: Dictionary, sample: Tensor) -> dict[str, float]:
+    """The L0 asked for and the one reached on normalised activations, for provenance; nothing where none was asked
+    for."""
+    target = experiment.objective.target_l0
+    if target is None:
+        return {}
+    return {"l0_target": target.l0, "l0_reached": round(l0_control.measured(dictionary, sample), 3)}
 
 
 def _loop(

@@ -48,13 +48,16 @@ def make_run(
     control: bool = False,
     source: Mapping[str, Any] = WORLD,
     k: int | None = None,
+    target: float | None = None,
+    reached: float | None = None,
     d_sae: int = 1024,
     log: Sequence[Mapping[str, float]] = (),
     finished: bool = True,
     training: Mapping[str, Any] | None = None,
     version: int = 1,
 ) -> Path:
-    """One run. `scores`: by metric; mcc and f1 become recovery's, others fidelity's. `penalties`: weights by name."""
+    """One run. `scores`: by metric; mcc and f1 become recovery's, others fidelity's. `penalties`: weights by name.
+    `target`: the L0 it was to be trained to; `reached`: the one training stored."""
     experiment = {
         "type": "unbraid.experiment:Experiment",
         "name": name,
@@ -66,7 +69,7 @@ def make_run(
             "reconstruction": term("reconstruction", 1.0),
             "penalties": {f"p_{n}": term(n, w) for n, w in (penalties or {}).items()},
             "ramp": 0.05,
-            "target_l0": None,
+            "target_l0": {"type": "unbraid.objective:TargetL0", "l0": target} if target else None,
         },
         "dictionary": {
             "type": "unbraid.dictionary:DictionaryConfig",
@@ -91,7 +94,14 @@ def make_run(
     for eval_name, rows in by_eval.items():
         store(folder, eval_name, {"definitions": DEFINITIONS[eval_name], "seconds": 1.5, "scores": rows}, version)
     if finished:
-        about = {"git": "0123abc", "machine": "x86_64, 2 cores, 2 threads", "seconds": 41.5 + seed, "tokens": 2_000_896}
+        stored = {} if reached is None else {"l0_target": target, "l0_reached": reached}
+        about = {
+            **stored,
+            "git": "0123abc",
+            "machine": "x86_64, 2 cores, 2 threads",
+            "seconds": 41.5 + seed,
+            "tokens": 2_000_896,
+        }
         write_json(
             folder / "provenance.json", about | {"versions": {"torch": "2.13.0"}, "finished": "2026-01-02T03:04:05Z"}
         )

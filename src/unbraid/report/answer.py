@@ -9,6 +9,7 @@ from unbraid.report.compare import (
     Comparison,
     Point,
     Quantity,
+    Role,
     Scores,
     against,
     best_at,
@@ -16,10 +17,12 @@ from unbraid.report.compare import (
     points,
     primary,
 )
+from unbraid.report.convergence import caveat, falls
 from unbraid.report.guards import guarded
 from unbraid.report.intervals import FEWEST_SEEDS
 from unbraid.report.rows import Claim
 from unbraid.report.text import change, listed, number, plural, seeds
+from unbraid.report.trivial import tempered, undertrained
 
 CLAIMS: dict[Claim, str] = {
     1: "Claim 1: objectives from the disentanglement literature",
@@ -30,6 +33,7 @@ SYMBOLS = {
     "void": "⊘",
     "worse": "▼",
     "no difference shown": "≈",
+    "no verdict": "∅",
     "no interval": "?",
     "not comparable": "–",
 }
@@ -72,6 +76,8 @@ class Verdict:
     """By how much, and how sure."""
     profiles: list[str]
     """One sentence per method that is better or worse anywhere, or whose win is void."""
+    caveat: str
+    """What weakens the answer; empty when nothing is known to."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def answer(scores: Scores, d_sae: int) -> Answer:
         for point in found
         for metric in metrics
         if metric != point.quantity
-        for comparison in guarded(scores, compare(scores, point, metric, d_sae))
+        for comparison in tempered(scores, guarded(scores, compare(scores, point, metric, d_sae)))
     ]
     matrices = [matrix(everything, point, metrics) for point in chosen.values()]
     start = chosen.get("L0")
@@ -114,7 +120,11 @@ def answer(scores: Scores, d_sae: int) -> Answer:
         title: [m.name for m in scores.having("compared", d_sae) if m.claim == claim] for claim, title in CLAIMS.items()
     }
     asked = {title: methods for title, methods in about.items() if methods} or {"": []}
-    verdicts = [verdict(claim, baselines, methods, shown, counted, start) for claim, methods in asked.items()]
+    obstacle, fell = undertrained(scores, d_sae) or all_missed(scores, d_sae), falls(scores)
+    verdicts = [
+        verdict(claim, baselines, methods, shown, counted, start, obstacle, caveat(fell, [*baselines, *methods]))
+        for claim, methods in asked.items()
+    ]
     return Answer(d_sae, verdicts, answers, matrices, everything, baselines, compared)
 
 
@@ -125,11 +135,25 @@ def verdict(
     shown: Sequence[Comparison],
     counted: Sequence[Comparison],
     start: Point | None,
+    obstacle: str,
+    doubt: str,
 ) -> Verdict:
-    """On one claim, by the methods that are about it."""
+    """On one claim, by the methods that are about it. `obstacle`: why nothing can be said of any; `doubt`: what to
+    know of an answer."""
     own, everywhere = ([c for c in among if c.method in methods] for among in (shown, counted))
+    if obstacle:
+        return Verdict(claim, "unknown", f"No answer: {obstacle}.", [], [], "")
     tone, headline = conclude(baselines, methods, own, everywhere, start)
-    return Verdict(claim, tone, headline, evidence(own), profiles(own, methods))
+    return Verdict(claim, tone, headline, evidence(own), profiles(own, methods), doubt)
+
+
+def all_missed(scores: Scores, d_sae: int) -> str:
+    """Says so when one side of the comparison has no run that reached its L0; else empty."""
+    sides: tuple[tuple[Role, str], ...] = (("standard", "standard SAE"), ("compared", "compared method"))
+    for role, name in sides:
+        if any(m.role == role and m.d_sae == d_sae for m in scores.methods) and not scores.having(role, d_sae):
+            return f"every {name} missed the L0 it was to be trained to, so there is nothing to match; train longer"
+    return ""
 
 
 def evidence(found: Sequence[Comparison]) -> list[str]:
@@ -169,7 +193,7 @@ def metric_answer(
     scores: Scores, metric: Quantity, everything: Sequence[Comparison], point: Point, d_sae: int
 ) -> MetricAnswer:
     here = [c for c in everything if c.metric == metric and c.point == point]
-    order = ("not comparable", "no interval", "worse", "no difference shown", "void", "better")
+    order = ("not comparable", "no verdict", "no interval", "worse", "no difference shown", "void", "better")
     best = max(here, key=lambda c: (order.index(c.word), c.gain if math.isfinite(c.gain) else -math.inf))
     control, warns = control_check(scores, metric, point, d_sae)
     said = sentence(best, here), elsewhere(best, everything), control, warns, below_chance(scores, metric, everything)
@@ -193,6 +217,8 @@ def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
         return f"{best.method} is better than {baseline}, {where}: {evidence}."
     if best.word == "worse":
         return f"Worse: even {among}, is behind {baseline}, {where}: {evidence}."
+    if best.word == "no verdict":
+        return f"No verdict {where}: {best.note}. {among} has {values}."
     if best.word == "void":
         return f"Void: {best.method} is ahead of {baseline}, {where}: {evidence}."
     if best.word == "no interval":
@@ -203,7 +229,7 @@ def sentence(best: Comparison, here: Sequence[Comparison]) -> str:
 
 def elsewhere(best: Comparison, everything: Sequence[Comparison]) -> str:
     others = [c for c in everything if c.metric == best.metric and c.method == best.method and c.point != best.point]
-    order = ("better", "void", "no difference shown", "worse", "no interval", "not comparable")
+    order = ("better", "void", "no difference shown", "worse", "no verdict", "no interval", "not comparable")
     parts = []
     for word in order:
         said = [at_points(word, axis, [c for c in others if c.point.axis == axis]) for axis, _ in AXES]
@@ -335,7 +361,10 @@ def nothing_to_say(
         return "no headline score was measured"
     if all(c.word == "not comparable" for c in found):
         return "no compared method could be matched with a baseline"
-    if all(c.word in ("not comparable", "no interval") for c in found):
+    unsaid = ("not comparable", "no verdict", "no interval")
+    if all(c.word in unsaid for c in found) and any(c.word == "no verdict" for c in found):
+        return "on no score that counts are standard SAEs shown to be better than controls that were not trained"
+    if all(c.word in unsaid for c in found):
         most = max(c.difference.n for c in found)
         return f"too little data: {plural(most, 'seed')}, and fewer than {FEWEST_SEEDS} give no interval"
     return ""

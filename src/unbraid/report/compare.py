@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from unbraid.l0_control import missed
 from unbraid.report.curves import TOLERANCE, Curve, clusters, interpolate, nearest
 from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
 from unbraid.report.rows import Claim, StoredRun, Study, records
 
 Role = Literal["standard", "compared", "control"]
-Word = Literal["better", "void", "no difference shown", "worse", "no interval", "not comparable"]
+Word = Literal["better", "void", "no difference shown", "worse", "no verdict", "no interval", "not comparable"]
 
 COUNTED = (
     ("fvu",),
@@ -108,6 +109,10 @@ class Method:
     def claim(self) -> Claim:
         return self.runs[0].claim
 
+    @property
+    def trivial(self) -> bool:
+        return self.runs[0].trivial
+
     @cached_property
     def settings(self) -> dict[str, list[StoredRun]]:
         """Its runs by experiment name, that is by sparsity setting, least L0 first."""
@@ -124,6 +129,18 @@ class Scores:
     methods: tuple[Method, ...]
     quantities: tuple[Quantity, ...]
     values: Mapping[tuple[str, Quantity], float]
+
+    @cached_property
+    def missed(self) -> tuple[StoredRun, ...]:
+        """Runs that did not reach the L0 they were to be trained to: shown, and compared with nothing."""
+        runs = [run for method in self.methods for run in method.runs if math.isfinite(run.target_l0)]
+        known = [run for run in runs if math.isfinite(self.reached(run))]
+        return tuple(run for run in known if missed(run.target_l0, self.reached(run)))
+
+    def reached(self, run: StoredRun) -> float:
+        """Its L0 as scored on held-out rows, else as training stored it."""
+        scored = math.nan if self.l0 is None else self.value(run, self.l0)
+        return scored if math.isfinite(scored) else run.stored_l0
 
     def value(self, run: StoredRun, quantity: Quantity) -> float:
         return self.values.get((run.run, quantity), math.nan)
@@ -168,7 +185,11 @@ class Scores:
         return sorted({m.d_sae for m in self.methods if m.role != "control"})
 
     def having(self, role: Role, d_sae: int | None = None) -> list[Method]:
-        return [m for m in self.methods if m.role == role and d_sae in (None, m.d_sae)]
+        """Methods of a role, without the runs that missed their L0."""
+        missed = {run.run for run in self.missed}
+        asked = [m for m in self.methods if m.role == role and d_sae in (None, m.d_sae)]
+        kept = [replace(m, runs=tuple(run for run in m.runs if run.run not in missed)) for m in asked]
+        return [m for m in kept if m.runs]
 
 
 def arrange(study: Study) -> Scores:

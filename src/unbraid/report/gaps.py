@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 
+from unbraid.l0_control import TOLERANCE
 from unbraid.report.answer import Answer
 from unbraid.report.compare import AXES, Scores
 from unbraid.report.guards import unmeasured
 from unbraid.report.intervals import FEWEST_SEEDS
-from unbraid.report.rows import Study, records
-from unbraid.report.text import listed, plural
+from unbraid.report.rows import StoredRun, Study, records
+from unbraid.report.text import listed, number, plural
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,10 @@ class Gap:
 
 
 def gaps(study: Study, scores: Scores, answers: list[Answer]) -> list[Gap]:
-    return [*holes(study), *not_a_number(study), *unscored(study), *too_few_seeds(scores), *designs(scores, answers)]
+    return [
+        *holes(study), *not_a_number(study), *unscored(study), *too_few_seeds(scores), *missed_targets(scores),
+        *designs(scores, answers),
+    ]  # fmt: skip
 
 
 def holes(study: Study) -> list[Gap]:
@@ -70,6 +74,22 @@ def too_few_seeds(scores: Scores) -> list[Gap]:
         return []
     names = listed([f"{name} ({plural(n, 'seed')})" for name, n in few])
     return [Gap("few seeds", names, f"below {FEWEST_SEEDS} seeds there is no interval and no claim", [])]
+
+
+def missed_targets(scores: Scores) -> list[Gap]:
+    """Runs that did not reach the L0 they were to be trained to, those of one setting together."""
+    groups: dict[str, list[StoredRun]] = {}
+    for run in scores.missed:
+        groups.setdefault(run.name, []).append(run)
+    return [
+        Gap(
+            "missed L0",
+            f"{name}: {runs[0].target_l0:g} asked for, {listed([number(scores.reached(run)) for run in runs])} reached",
+            f"more than {TOLERANCE:.0%} off, so it is shown and compared with nothing; train longer",
+            [run.run for run in runs],
+        )
+        for name, runs in groups.items()
+    ]
 
 
 def designs(scores: Scores, answers: list[Answer]) -> list[Gap]:

@@ -75,7 +75,8 @@ def guarding(scores: Scores, guard: Guard) -> Quantity | None:
 
 
 def mean_at(scores: Scores, name: str, point: Point, quantity: Quantity) -> float:
-    method = next((m for m in scores.methods if m.name == name), None)
+    compared = [*scores.having("standard"), *scores.having("compared")]
+    method = next((m for m in compared if m.name == name), None)
     return math.nan if method is None else at(scores, method, point, quantity)
 
 

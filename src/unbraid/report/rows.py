@@ -83,6 +83,23 @@ class StoredRun:
         target = self.experiment["objective"].get("target_l0") or {}
         return float(activation.get("k") or target.get("l0") or split_name(self.name)[1])
 
+    @property
+    def target_l0(self) -> float:
+        """The L0 that training was to reach by moving a weight; NaN when it was not."""
+        return float((self.experiment["objective"].get("target_l0") or {}).get("l0") or math.nan)
+
+    @property
+    def stored_l0(self) -> float:
+        """The L0 that training measured at its end; NaN where it stored none."""
+        return float(self.provenance.get("l0_reached") or math.nan)
+
+    @property
+    def trivial(self) -> bool:
+        """Whether it is a control that nothing was trained for and nobody told the truth: untrained, random, PCA."""
+        init = str((self.experiment["dictionary"].get("init") or {}).get("type", ""))
+        untrained = self.experiment["training"].get("tokens") == 0
+        return self.control and untrained and not init.startswith("unbraid.informed:")
+
     @cached_property
     def standard(self) -> bool:
         """Whether this is a standard SAE."""
@@ -118,6 +135,10 @@ class StoredRun:
 
     def log(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line cut short by a crash is left out."""
+        return self._log
+
+    @cached_property
+    def _log(self) -> list[dict[str, Any]]:
         path = self.folder / "metrics.jsonl"
         rows = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():

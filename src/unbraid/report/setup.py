@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unbraid.report.compare import Scores
+from unbraid.report.convergence import FALLING, falls
 from unbraid.report.rows import StoredRun, class_name, describe, split_name
 from unbraid.report.text import listed, number, plural
 
@@ -38,11 +39,18 @@ def setup(scores: Scores) -> Setup:
     source = runs[0].experiment["source"]
     return Setup(
         [("kind", class_name(source)), *flat(source)],
-        [(name, text(value)) for name, value in common.items()],
+        [*((name, text(value)) for name, value in common.items()), *rest(scores)],
         machine(runs),
         [method_setup(method.name, method.role, method.runs, common) for method in scores.methods],
         differences(runs) + duplicates(runs),
     )
+
+
+def rest(scores: Scores) -> list[tuple[str, str]]:
+    """By how much losses still fell at the end of the plateau, from the logs."""
+    found = falls(scores)
+    said = [f"{name} {max(0.0, fell):.0%}{' (not at rest)' if fell > FALLING else ''}" for name, fell in found.items()]
+    return [("loss still fell, over the last fifth before the rate did, by", listed(said))] if said else []
 
 
 def trained_here(runs: Sequence[StoredRun]) -> list[StoredRun]:

@@ -8,7 +8,7 @@ from unbraid.report.compare import Method, Quantity, Scores
 from unbraid.report.curves import clusters
 from unbraid.report.intervals import t_interval
 from unbraid.report.rows import Hole, StoredRun
-from unbraid.report.text import mean_half, plural
+from unbraid.report.text import listed, mean_half, plural
 
 Reasons = dict[tuple[str, str], str]
 """Why a run has no scores of an eval, by run and eval."""
@@ -37,6 +37,8 @@ class Row:
     cells: list[Cell]
     group: int
     """Rows with the same number have comparable L0; -1 when L0 is not known."""
+    missed: bool = False
+    """Whether all its runs missed the L0 asked for: it is never the best."""
 
 
 def table(scores: Scores, columns: Sequence[Quantity], holes: Sequence[Hole]) -> tuple[list[Row], list[Row]]:
@@ -56,9 +58,14 @@ def row(
     scores: Scores, method: Method, runs: Sequence[StoredRun], columns: Sequence[Quantity], reasons: Reasons
 ) -> Row:
     l0 = cell(scores, runs, scores.l0, reasons) if scores.l0 is not None else Cell("not scored", math.nan)
+    if lost := [run.seed for run in runs if run in scores.missed]:
+        asked = f"{runs[0].target_l0:g}"
+        note = f"seeds {listed([str(s) for s in lost])} missed the L0 of {asked}: compared with nothing"
+        l0 = replace(l0, note="; ".join(filter(None, (l0.note, note))), short=f"missed: {asked} asked for")
     cells = [cell(scores, runs, column, reasons) for column in columns]
     seeds = len({run.seed for run in runs})
-    return Row(method.name, method.role, method.d_sae, runs[0].requested_l0, l0, seeds, cells, -1)
+    missed = len(lost) == len(runs)
+    return Row(method.name, method.role, method.d_sae, runs[0].requested_l0, l0, seeds, cells, -1, missed)
 
 
 def cell(scores: Scores, runs: Sequence[StoredRun], column: Quantity, reasons: Reasons) -> Cell:
@@ -96,7 +103,9 @@ def mark_best(rows: list[Row], columns: Sequence[Quantity]) -> list[Row]:
     marked = list(rows)
     for group in {r.group for r in rows if r.group >= 0}:
         for j, column in enumerate(columns):
-            entries = [i for i, r in enumerate(rows) if r.group == group and math.isfinite(r.cells[j].sort)]
+            entries = [
+                i for i, r in enumerate(rows) if r.group == group and not r.missed and math.isfinite(r.cells[j].sort)
+            ]
             if column.sign == 0 or len(entries) < 2:
                 continue
             best = max(column.sign * rows[i].cells[j].sort for i in entries)

@@ -5,7 +5,7 @@ d/d theta of H(pre - theta) = -K((pre - theta) / bandwidth) / bandwidth.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from unbraid.objective import Step, Term, TermOutput
 
 @dataclass(frozen=True, kw_only=True)
 class L0(Term):
+    signed: ClassVar[bool] = True
+
     def suits(self, activation: Activation) -> None:
         if not isinstance(activation, JumpReLU):
             raise ValueError(
