@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from unbraid import catalog
@@ -282,3 +283,36 @@ def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, ca
     assert main(asked) == 0
     shown = capsys.readouterr().out
     assert "2 finished already" in shown and shown.count("kept") == 2 and shown.count("  | ") == 1, "half beside"
+
+
+ORPHANED = """
+import os, signal, sys
+from unbraid.cli import beside, own_command
+asleep = [sys.executable, "-c", "import argparse, os, time; from unbraid.cli import end_with_parent; "
+          "end_with_parent(argparse.Namespace(beside=True)); print(os.getpid(), flush=True); time.sleep(600)"]
+with beside([asleep]) as other:
+    {then}
+"""
+
+
+@pytest.mark.parametrize("then", ["other.join(600)", "import time; time.sleep(600)"])
+def test_fault_11_what_runs_beside_a_command_that_is_killed_ends_with_it(tmp_path, then):
+    """Else it would hold its folders, and a resume would be refused."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}\n{ORPHANED.format(then=then)}"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline().strip(" |\n"))
+        parent.kill()
+    until = time.monotonic() + 30
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until, "it is still there"
+        time.sleep(0.02)
+
+
+def test_a_watch_on_the_parent_does_not_disturb_how_a_command_ends():
+    code = (
+        "import argparse, sys, time\nfrom unbraid.cli import end_with_parent\n"
+        "end_with_parent(argparse.Namespace(beside=True))\ntime.sleep(0.2)\nsys.exit(3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.wait() == 3 and process.stderr is not None and process.stderr.read() == b""

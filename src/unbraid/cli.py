@@ -773,7 +773,8 @@ def end_with_parent(options: argparse.Namespace) -> None:
         return
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not through sys.stdin, whose lock a thread must not hold when Python ends
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

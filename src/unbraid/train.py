@@ -357,7 +357,7 @@ def _started(
             mark_failed(folder, 0, error)
         except KeyboardInterrupt:
             kept.flush()
-            raise Interrupted(f"stopped in the fit of {experiment.name}; continue with --resume") from None
+            raise Interrupted(f"stopped in the initialisation of {experiment.name}; continue with --resume") from None
     return learners
 
 

@@ -28,7 +28,8 @@ def leave_with_parent() -> None:
     """Whoever asked holds our input open; a killed parent would else leave us computing for nobody."""
 
     def watch() -> None:
-        sys.stdin.read()
+        while os.read(0, 1024):  # not through sys.stdin, whose lock a thread must not hold when Python ends
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
