@@ -17,11 +17,23 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Le
 
 from unbraid.command_line import Parser, axes, fail, overridden, report_bug, unknown, wide
 from unbraid.command_line import axis as axis
 from unbraid.notices import shown
+from unbraid.settings import (
+    Device,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    bounds_of,
+    fault_of,
+)  # fmt: skip
 from unbraid.stopping import stopping
 from unbraid.terminal import say
 
@@ -37,6 +49,9 @@ EVAL_ROWS = 32_768
 """Held-out activations a cache keeps: what the evals read."""
 
 LINE_SECONDS = 30.0
+
+THREADS = Annotated[int, Ge(0), Le(8 * (os.cpu_count() or 1))]
+"""More only take turns, and without end of them torch does not start."""
 
 NOTICED = 0.01
 """Change of a probability below which steering is said to do nothing."""
@@ -127,7 +142,7 @@ def arguments() -> argparse.ArgumentParser:
             sub.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
             sub.add_argument(
                 "--threads",
-                type=int,
+                type=argument(THREADS),
                 default=0,
                 help="CPU threads (default: all cores; 1 is fastest below about 1k latents)",
             )
@@ -149,7 +164,10 @@ def arguments() -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
         sub.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
         sub.add_argument(
-            "--checkpoint-seconds", type=float, default=120.0, help="time between checkpoints (default: 120)"
+            "--checkpoint-seconds",
+            type=argument(NonNegativeFloat),
+            default=120.0,
+            help="time between checkpoints (default: 120)",
         )
 
     demo = command(
@@ -182,7 +200,9 @@ def arguments() -> argparse.ArgumentParser:
     scored.add_argument("--force", action="store_true", help="score again what is already scored")
     scored.add_argument(*trust, **trusting)
     scored.add_argument("--suite", choices=["own", "saebench"], default="own", help="whose evals (default: own)")
-    scored.add_argument("--threads", type=int, default=0, help="CPU threads (default: all cores; SAEBench: 1)")
+    scored.add_argument(
+        "--threads", type=argument(THREADS), default=0, help="CPU threads (default: all cores; SAEBench: 1)"
+    )
     saebench_arguments(scored.add_argument_group("--suite saebench"))
     study = command(
         "study", run_study, "train a study, score it by every eval and by SAEBench, write its report; again to resume",
@@ -202,17 +222,22 @@ def arguments() -> argparse.ArgumentParser:
     steered = command("steer", run_steer, "show what a model writes with one latent's atom added to its activations")
     steered.add_argument("run_folder", type=Path, help="a run folder of a language model")
     steered.add_argument(
-        "--latent", type=int, required=True, help="which; of MELBO's and DCT's runs 0 is the strongest"
+        "--latent",
+        type=argument(NonNegativeInt),
+        required=True,
+        help="which; of MELBO's and DCT's runs 0 is the strongest",
     )
     steered.add_argument("--prompt", required=True, help="text the model goes on from")
-    steered.add_argument("--scale", type=float, default=1.0, help="how many units, below 0 against it (default: 1)")
+    steered.add_argument(
+        "--scale", type=argument(float), default=1.0, help="how many units, below 0 against it (default: 1)"
+    )
     steered.add_argument(
         "--unit", choices=["auto", "own", "radius"], default="auto",
         help="own: the 95th percentile of the latent's codes; radius: where the layers after stop being linear; "
         "auto: radius for runs of MELBO and DCT, else own",
     )  # fmt: skip
-    steered.add_argument("--tokens", type=int, default=30, help="how many to write (default: 30)")
-    steered.add_argument("--top", type=int, default=8, help="changed next tokens shown (default: 8)")
+    steered.add_argument("--tokens", type=argument(PositiveInt), default=30, help="how many to write (default: 30)")
+    steered.add_argument("--top", type=argument(PositiveInt), default=8, help="changed next tokens shown (default: 8)")
     steered.add_argument(*trust, **trusting)
     export = command("export", run_export, "copy a run's dictionary into a folder for another library")
     export.add_argument("run_folder", type=Path, help="a run folder")
@@ -238,7 +263,10 @@ def arguments() -> argparse.ArgumentParser:
         "--as", dest="called", default="", metavar="NAME", help="what reports call it (default: imported-FOLDER)"
     )
     imported.add_argument(
-        "--seed", type=int, default=0, help="which of several SAEs trained alike; give them one name (default: 0)"
+        "--seed",
+        type=argument(Seed),
+        default=0,
+        help="which of several SAEs trained alike; give them one name (default: 0)",
     )
     imported.add_argument(
         "--compared", action="store_true", help="it was trained for more than sparsity: not among a report's baselines"
@@ -264,8 +292,10 @@ def saebench_arguments(sub: Any) -> None:
     sub.add_argument("--labelled", action="append", default=[], metavar="FILE:CLASS:ATTRIBUTE", help="texts with two "
                      "columns of labels, for sparse_probing, scr and tpp; .jsonl, .csv, .parquet …")  # fmt: skip
     sub.add_argument("--ravel", default="", metavar="FOLDER", help="RAVEL's JSON files, for ravel")
-    sub.add_argument("--limit-minutes", type=float, default=60.0, help="of one run and eval (default: 60)")
-    sub.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: cpu)")
+    sub.add_argument(
+        "--limit-minutes", type=argument(PositiveFloat), default=60.0, help="of one run and eval (default: 60)"
+    )
+    sub.add_argument("--device", type=argument(Device), default="cpu", help="cpu, cuda, mps (default: cpu)")
 
 
 def version_or_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -334,6 +364,22 @@ def show_help(options: argparse.Namespace, named: "Experiment | Study", prog: st
         config = (tyro.conf.AvoidSubcommands,)
         tyro.cli(type(named), default=named, args=["--help"], prog=prog, config=config)
     print(short_help(named, prog))
+
+
+def argument(hint: Any) -> Callable[[str], Any]:
+    """A type for argparse: what `hint` says, with its bounds."""
+    kind, _ = bounds_of(hint)
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = text
+        if fault := fault_of(value, hint):
+            raise argparse.ArgumentTypeError(f"{text!r} is not possible; it must be {fault}")
+        return value
+
+    return read
 
 
 def use_threads(count: int) -> None:
@@ -621,8 +667,10 @@ def saebench_environment(options: argparse.Namespace, *, make: bool = True) -> A
 
 
 def bench_of(options: argparse.Namespace) -> Any:
+    from unbraid.devices import check_device
     from unbraid.saebench import bench, environment
 
+    check_device(options.device, "--device")
     return bench.Bench(
         environment=saebench_environment(options, make=False) or environment.UNMADE, work=options.cache / "work",
         device=options.device, threads=max(1, options.threads), limit=60 * options.limit_minutes, size=options.size,

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import torch
-
+from unbraid import devices
 from unbraid.evaluation import Eval
 from unbraid.experiment import Experiment
 from unbraid.source import Source
@@ -40,8 +39,5 @@ def held_back(source: Source) -> bool:
 
 def check_device(cohort: Sequence[Experiment]) -> None:
     """Raise ValueError, before any folder is made, for a device that torch does not see."""
-    for flag, device in (("training", cohort[0].training.device), ("source", getattr(cohort[0].source, "device", ""))):
-        kind = device.partition(":")[0]
-        there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(kind, lambda: True)
-        if not there():
-            raise ValueError(f"--{flag}.device {device}: torch sees no such device here; use --{flag}.device cpu")
+    devices.check_device(cohort[0].training.device, "--training.device")
+    devices.check_device(getattr(cohort[0].source, "device", "cpu"), "--source.device")

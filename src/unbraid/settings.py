@@ -172,7 +172,7 @@ def fault_of(value: Any, hint: Any) -> str:
     """What `value` must be instead, as the end of "it must be"; empty when it can be."""
     kind, bounds = bounds_of(hint)
     if is_number(value) and not countable(value):
-        return "a finite number of at most 64 bits"
+        return "a finite number" if isinstance(value, float) else "of at most 64 bits"
     if get_origin(kind) in (Union, UnionType):
         faults = [(fits(value, k), fault_of(value, k)) for k in get_args(kind)]
         if all(fault for _, fault in faults):

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.settings import Settings
+from unbraid.settings import PositiveInt, Settings, checked
 from unbraid.truth import NoTruth, Truth
 
 Split = Literal["train", "eval"]
@@ -189,7 +189,7 @@ class Stream(Iterator[Batch]):
     """
 
     def __init__(self, source: Source, batch_size: int, *, seed: int, split: Split = "train"):
-        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.source, self.batch_size, self.seed = source, checked("batch_size", batch_size, PositiveInt), seed
         self.split: Split = split
         self.position = Position()
         self._pool: Batch | None = None

@@ -19,6 +19,7 @@ from unbraid import seeding
 from unbraid.causal.calibration import calibrate_radius
 from unbraid.observed import ROWS, codes
 from unbraid.run import Run
+from unbraid.settings import PositiveInt, checked
 from unbraid.source import NoHeldOut, Source, held_out
 from unbraid.sources.language_model import LanguageModel
 
@@ -58,9 +59,12 @@ def steer(
 ) -> Steered:
     """Raises ValueError for a source without text, a latent there is not, one that never fires where its own codes are
     the unit, a prompt that is empty or leaves no room in the context, and a push after which nothing is finite."""
+    for name, count in (("tokens", tokens), ("top", top)):
+        checked(name, count, PositiveInt)
+    checked("unit", unit, Unit)
     source = text_of(run)
     dictionary = run.dictionary()
-    if not 0 <= latent < dictionary.d_sae:
+    if not 0 <= checked("latent", latent, int) < dictionary.d_sae:
         raise ValueError(
             f"latent {latent} does not exist: this run has {dictionary.d_sae}, 0 to {dictionary.d_sae - 1}"
         )

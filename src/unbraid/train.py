@@ -32,6 +32,7 @@ from unbraid.checkpoint import (
     trim_log,
 )
 from unbraid.config import to_json
+from unbraid.devices import check_device
 from unbraid.dictionary import NOT_KEPT, Dictionary, Kept, Origin, Watch, hold_near, unwatched
 from unbraid.experiment import Experiment, Training
 from unbraid.failure import failure, forget_failure, mark_failed
@@ -42,6 +43,7 @@ from unbraid.objective import Reads, Step, culprits, evaluate
 from unbraid.resampling import forget, resample
 from unbraid.retraction import orthonormalise_blocks
 from unbraid.run import finished, machine, save_run
+from unbraid.settings import NonNegativeFloat, NonNegativeInt, checked
 from unbraid.source import Batch, Counterfactuals, Position, Source, Stream
 from unbraid.stopping import Stop, stopping
 from unbraid.supply import CONTEXTS, Supply
@@ -292,6 +294,8 @@ def train(
     A member whose initialisation or step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the
     checkpoints it has; once the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
     """
+    checked("checkpoint_seconds", checkpoint_seconds, NonNegativeFloat)
+    checked("checkpoint_steps", checkpoint_steps, NonNegativeInt)
     clear_finished([root / experiment.folder for experiment in cohort])
     todo = left_to_train(cohort, root, anew=overwrite and not resume)
     if todo:
@@ -518,7 +522,9 @@ def check_shared(members: Sequence[Experiment]) -> None:
 
 
 def check_needs(members: Sequence[Experiment]) -> None:
-    """Raise ValueError, before any work, when a term reads what the source cannot give."""
+    """Raise ValueError, before any work, for a device that is not here, and when a term reads what the source cannot
+    give."""
+    check_device(members[0].training.device, "--training.device")
     for member in members:
         for name, term in member.objective.terms().items():
             if term.wanted:

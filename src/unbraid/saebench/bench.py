@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from unbraid.evals import fidelity
 from unbraid.evaluation import NotApplicable, Score, rows_of
@@ -22,6 +22,7 @@ from unbraid.saebench.offers import ON_LANGUAGE, Offer
 from unbraid.saebench.process import Stopped, facts
 from unbraid.saebench.subjects import Subject
 from unbraid.saebench.translation import VERSION, translate
+from unbraid.settings import Device, PositiveFloat, PositiveInt, Seed, Settings, SomeText
 from unbraid.source import held_out
 from unbraid.text import is_language
 
@@ -40,24 +41,24 @@ Watch = Callable[[Run, str, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class Bench(Settings):
     """How SAEBench is asked."""
 
     environment: Environment
     work: Path
     """Folder for activations and probes while an eval runs."""
     driver: Path = DRIVER
-    device: str = "cpu"
-    dtype: str = "float32"
-    threads: int = 1
-    seed: int = 42
-    limit: float = 3600.0
+    device: Device = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: PositiveInt = 1
+    seed: Seed = 42
+    limit: PositiveFloat = 3600.0
     """Seconds that a run, or the loading before the first, may take."""
-    size: str = "auto"
+    size: Literal["auto", "small", "published"] = "auto"
     """small, published, or auto: small for a model in a folder."""
     text: str = ""
     """Documents to read; empty: the run's held-out text, or SAEBench's own for a model on the hub."""
-    labelled: tuple[str, ...] = ()
+    labelled: tuple[SomeText, ...] = ()
     """FILE:CLASS:ATTRIBUTE each."""
     ravel: str = ""
     """Folder of RAVEL's own JSON files; empty: from the hub."""

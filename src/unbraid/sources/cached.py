@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import MinLen
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -21,7 +22,7 @@ from unbraid import seeding
 from unbraid.config import to_json
 from unbraid.files import clear_leftovers, read_json, write_atomically, write_json
 from unbraid.holding import held
-from unbraid.settings import PositiveInt, SomeText
+from unbraid.settings import PositiveInt, Seed, SomeText, checked
 from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream, passes
 
 FORMAT = 1
@@ -137,6 +138,12 @@ def write_cache(
     written are checked against their SHA-256 and kept. `progress` hears, after each shard, the rows of a split so far
     and about how many there will be.
     """
+    checked("seed", seed, Seed)
+    checked("dtype", dtype, StorageType)
+    checked("splits", tuple(splits), Annotated[tuple[Split, ...], MinLen(1)])
+    for name, most in (("blocks", blocks), ("tokens", tokens)):
+        if most != math.inf:  # no end to what is wanted
+            checked(name, most, PositiveInt)
     home = Path(folder)
     with held([home]):
         _continued(source, home, seed, blocks, tokens, splits, dtype, progress)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unbraid import seeding
 from unbraid import text as texts
 from unbraid.config import permission
+from unbraid.devices import check_device
 from unbraid.language.pairs import VARIABLES
 from unbraid.language.pairs import pairs as language_pairs
 from unbraid.language.truth import LanguageTruth, Reading
@@ -344,8 +345,7 @@ class LanguageModel(Source):
 
     @property
     def _device(self) -> torch.device:
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {self.device!r}: torch sees no CUDA device here; use --source.device cpu")
+        check_device(self.device, "--source.device")
         return torch.device(self.device)
 
     @property
