@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unbraid.activation import Activation, JumpReLU, TopK
 from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.experiment import Experiment
 from unbraid.source import Split
 from unbraid.sources.world import World
 from unbraid.truth import Labelled, Truth
@@ -65,3 +66,9 @@ class Undirected(Truth):
     def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
         found = self.world.labelled(count, split=split, seed=seed)
         return replace(found, magnitudes=torch.ones_like(found.magnitudes))
+
+
+def making(base: Experiment, dictionary: Dictionary) -> Experiment:
+    """`base` as the experiment of this dictionary, whatever made it."""
+    config = replace(base.dictionary, d_sae=dictionary.d_sae, activation=dictionary.activation)
+    return replace(base, dictionary=config)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.small import WORLD, experiment
+from tests.spoiled import edit_json, unsealed
 from tests.test_train import mixed_cohort
 from unbraid import files
 from unbraid.formats import saelens
@@ -93,10 +94,11 @@ def test_truncated_weights_are_named(tmp_path, runs):
     shutil.copytree(runs[0], tmp_path / "cut")
     weights = tmp_path / "cut" / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    with pytest.raises(ValueError, match="sae_weights.safetensors cannot be read"):
-        Run.open(tmp_path / "cut").dictionary()
-    with pytest.raises(ValueError, match="cannot be read"):
-        export(tmp_path / "cut", tmp_path / "out")
+    for folder, said in ((tmp_path / "cut", "is not the file that was saved"), (unsealed(tmp_path / "cut"), "be read")):
+        with pytest.raises(ValueError, match=f"sae_weights.safetensors .*{said}"):
+            Run.open(folder).dictionary()
+        with pytest.raises(ValueError, match=said):
+            export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -106,6 +108,8 @@ def test_a_run_of_another_version_says_so(tmp_path, runs):
     data = json.loads(path.read_text())
     data["sparsity_coefficient"] = 1.0
     path.write_text(json.dumps(data))
+    edit_json(tmp_path / "old" / "cfg.json", metadata={})
+    unsealed(tmp_path / "old")
     with pytest.raises(ValueError, match="unknown fields \\['sparsity_coefficient'\\].*written by another version"):
         _ = Run.open(tmp_path / "old").experiment
 
@@ -162,6 +166,7 @@ def test_wrong_orientation_is_named_with_both_shapes(tmp_path, runs):
     path = tmp_path / "turned" / "sae_weights.safetensors"
     tensors = load_file(path)
     save_file(tensors | {"W_enc": tensors["W_enc"].T.contiguous()}, path)
+    unsealed(tmp_path / "turned")
     with pytest.raises(ValueError, match="expected tensors .*'W_enc': \\[16, 64\\].*found .*'W_enc': \\[64, 16\\]"):
         Run.open(tmp_path / "turned").dictionary()
 

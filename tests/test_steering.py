@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.known import making
 from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 from unbraid.activation import TopK
@@ -36,7 +37,7 @@ def run(tmp_path_factory) -> Run:
         made.W_enc.copy_(made.W_dec.T)
         made.b_enc[:3] = 100.0
         made.b_enc[3] = -1e3
-    made_by = replace(experiment(), source=text)
+    made_by = making(replace(experiment(), source=text), made)
     return save_run(home / "run", made_by, made, Normaliser.fit(x, "none"), x, {})
 
 
@@ -90,7 +91,7 @@ def test_a_world_has_no_text(tmp_path):
     x = held_out(WORLD, 64).x
     made = Dictionary(x.shape[1], 4, TopK(1))
     made.W_dec.data[:, :4] = torch.eye(4)
-    world = save_run(tmp_path / "run", experiment(), made, Normaliser.fit(x, "none"), x, {})
+    world = save_run(tmp_path / "run", making(experiment(), made), made, Normaliser.fit(x, "none"), x, {})
     with pytest.raises(ValueError, match="a World"):
         steer(world, 0, PROMPT)
 

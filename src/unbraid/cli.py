@@ -35,7 +35,11 @@ from unbraid.settings import (
     fault_of,
 )  # fmt: skip
 from unbraid.stopping import stopping
+from unbraid.terminal import name as on_one_line
 from unbraid.terminal import say
+
+# Every line this file prints: names out of files, models and errors may hold what a terminal obeys.
+from unbraid.terminal import say as print
 
 if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: --help answers at once
     from unbraid.evaluation import Eval
@@ -318,7 +322,7 @@ def packages(options: argparse.Namespace) -> tuple[str, ...]:
 
 def permissions(options: argparse.Namespace) -> tuple[str, ...]:
     """What this call allows that no file may allow itself."""
-    return ("trust_remote_code",) if options.trust_remote_code else ()
+    return ("trust_remote_code",) if getattr(options, "trust_remote_code", False) else ()
 
 
 def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Study":
@@ -637,22 +641,43 @@ def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
     use_threads(options.threads)
     folders = run_folders(options.runs)
     done = [path for path in folders if finished(path)]
-    for path in set(folders) - set(done):
+    for path in sorted(set(folders) - set(done)):
         reason = failure(path) or "not finished; continue it with --resume"
-        print(f"passed over {path}: {reason}", file=sys.stderr)
+        print(f"passed over {on_one_line(path)}: {reason}", file=sys.stderr)
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
     if options.plan and options.suite != "saebench":
         raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
-    if options.suite == "saebench":
-        return run_saebench([open_run(path, options) for path in done], options, options.evals)
-    return score_all([open_run(path, options) for path in done], options, options.evals)
+    run = run_saebench if options.suite == "saebench" else score_all
+    return run(done, options, options.evals)
 
 
 def open_run(path: Path, options: argparse.Namespace) -> "Run":
     from unbraid.run import Run
 
-    return Run.open(path, packages(options), permissions(options))
+    run = Run.open(path, packages(options), permissions(options))
+    for note in run.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return run
+
+
+def open_runs(folders: Sequence[Path], options: argparse.Namespace) -> "tuple[list[Run], int]":
+    """The runs that can be read, and how many cannot: those are named."""
+    from unbraid.each import each
+
+    runs, failed = each(folders, lambda folder: open_run(folder, options))
+    for failure in failed:
+        print(f"error: {on_one_line(failure.what)}: {failure.reason}", file=sys.stderr)
+    return runs, len(failed)
+
+
+def tell_failures(failed: int, total: int) -> int:
+    """The end of a command that worked on many things: its exit code."""
+    from unbraid.each import counted
+
+    if failed:
+        print(f"{counted(failed, total)}; the reasons are above, and in the results of those scored", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def saebench_environment(options: argparse.Namespace, *, make: bool = True) -> Any:
@@ -697,12 +722,15 @@ def plan_saebench(experiments: "list[Experiment]", options: argparse.Namespace) 
     return 0
 
 
-def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+def run_saebench(folders: Sequence[Path], options: argparse.Namespace, names: Sequence[str]) -> int:
     from dataclasses import replace
 
     from unbraid.saebench import bench, forecast, offers
 
     asked, how = offers.chosen(list(names)), bench_of(options)
+    runs, unread = open_runs(folders, options)
+    if not runs:
+        return 2
     lines, without = forecast.forecast(runs, asked, how)
     print("\n".join(forecast.described(lines, without, unmade(options))))
     if options.plan:
@@ -710,9 +738,7 @@ def run_saebench(runs: "list[Run]", options: argparse.Namespace, names: Sequence
     if options.force or any(line.minutes for line in lines):
         how = replace(how, environment=saebench_environment(options))
     failures = bench.evaluate(runs, asked, how, force=options.force, watch=tally(len(runs) * len(asked)))
-    if failures:
-        print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
-    return 1 if failures else 0
+    return tell_failures(failures + unread * len(asked), len(folders) * len(asked))
 
 
 def own_evals(options: argparse.Namespace, names: Sequence[str]) -> "list[Eval]":
@@ -723,24 +749,28 @@ def own_evals(options: argparse.Namespace, names: Sequence[str]) -> "list[Eval]"
     return [catalog.pick(name, known, "eval") for name in names] or list(known.values())
 
 
-def score_all(runs: "list[Run]", options: argparse.Namespace, names: Sequence[str]) -> int:
+def score_all(folders: Sequence[Path], options: argparse.Namespace, names: Sequence[str]) -> int:
+    from unbraid.each import attempt
     from unbraid.evaluation import evaluate
-    from unbraid.files import read_json
     from unbraid.l0_control import shortfall
 
     chosen = own_evals(options, names)
+    runs, unread = open_runs(folders, options)
+    if not runs:
+        return 2
     for run in runs:
-        if short := shortfall(read_json(run.path / "provenance.json")):
-            print(f"note: {run.path.name} {short}", file=sys.stderr)
+        if short := attempt(run.path.name, lambda run=run: shortfall(run.facts.provenance)):
+            print(f"note: {on_one_line(run.path.name)} {short}", file=sys.stderr)
     # Evals asked for by name say why they do not apply, others only that they do not.
     shown = tally(len(runs) * len(chosen), verbose=bool(names) or getattr(options, "verbose", False))
-    watch = lambda run, item, status: shown(run, item.name, status)
-    failures = evaluate(runs, chosen, force=getattr(options, "force", False), watch=watch)
+    failures = evaluate(
+        runs, chosen, force=getattr(options, "force", False),
+        watch=lambda run, item, status: shown(run, item.name, status),
+        notice=lambda text: print(f"note: {text}", file=sys.stderr),
+    )  # fmt: skip
     if summary := shown.summary():
         print(summary)
-    if failures:
-        print(f"{failures} evals failed; their messages are above and in the results", file=sys.stderr)
-    return 1 if failures else 0
+    return tell_failures(failures + unread * len(chosen), len(folders) * len(chosen))
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -748,26 +778,35 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
 
     Raises ValueError when there is none.
     """
-    folders = [path for path in paths if (path / "experiment.json").is_file()]
+    from unbraid.run_folder import is_run
+
+    folders = [path for path in paths if is_run(path)]
     if not folders:
         raise ValueError(f"no run folder among {[str(p) for p in paths][:5]}: a run folder holds experiment.json")
     return folders
 
 
 def run_report(options: argparse.Namespace, rest: list[str]) -> int:
+    return report_on(run_folders(options.runs), options.out, options.scores)
+
+
+def report_on(folders: Sequence[Path], out: Path, scores: Path | None) -> int:
+    """Write the report, and the rows behind it where asked: 1 when runs could not be read, which are named."""
     from unbraid.report import scores_json, write_report
 
-    rows = write_report(run_folders(options.runs), options.out)
-    if options.scores is not None:
-        scores_json(rows, options.scores)
-        print(f"scores: {options.scores}")
-    print(f"report: {options.out}")
-    return 0
+    unread: list[str] = []
+    rows = write_report(folders, out, notice=unread.append)
+    for text in unread:
+        print(f"error: {text}", file=sys.stderr)
+    if scores is not None:
+        scores_json(rows, scores)
+        print(f"scores: {scores}")
+    print(f"report: {out}")
+    return 1 if unread else 0
 
 
 def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
     from unbraid.holding import held
-    from unbraid.report import scores_json, write_report
 
     use_threads(1)
     folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
@@ -777,14 +816,11 @@ def run_demo(options: argparse.Namespace, rest: list[str]) -> int:
         with beside([language]) as other:
             failed = run_demo_part(options, rest)
         failed = other.failed or failed
-        rows = write_report(folders, options.out / "report.html")
-        scores_json(rows, options.out / "scores.json")
-    print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
-    return failed
+        return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed
 
 
 def run_demo_part(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.run import Run, finished
+    from unbraid.run import finished
 
     end_with_parent(options)
     use_threads(1)
@@ -793,8 +829,8 @@ def run_demo_part(options: argparse.Namespace, rest: list[str]) -> int:
     if trained > 1:
         return trained
     folders = [options.out / e.folder for e in experiments]
-    runs = [Run.open(folder) for folder in folders if finished(folder)]  # those that failed have been named
-    return score_all(runs, options, DEMO_EVALS[options.experiment]) or trained
+    folders = [folder for folder in folders if finished(folder)]  # those that failed have been named
+    return score_all(folders, options, DEMO_EVALS[options.experiment]) or trained
 
 
 def demo_experiments(name: str) -> "list[Experiment]":
@@ -888,7 +924,9 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
     from rich.table import Table
 
     from unbraid.steering import steer
+    from unbraid.terminal import clean
 
+    visible = lambda text: escape(clean(text))
     run = open_run(options.run_folder, options)
     found = steer(
         run, options.latent, options.prompt, scale=options.scale, unit=options.unit, tokens=options.tokens,
@@ -901,13 +939,13 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
         highlight=False,
     )
     for title, text in (("without", found.before), ("with", found.after)):
-        console.print(f"[bold]{title:<8}[/bold]{escape(options.prompt)} [cyan]{escape(text)}[/cyan]", highlight=False)
+        console.print(f"[bold]{title:<8}[/bold]{visible(options.prompt)} [cyan]{visible(text)}[/cyan]", highlight=False)
     table = Table(
         "next token", "without", "with", "change", title="\nprobabilities that changed most", title_justify="left"
     )
     for token in found.expected:
         table.add_row(
-            escape(token.token), f"{token.before:.3f}", f"{token.after:.3f}", f"{token.after - token.before:+.3f}"
+            visible(token.token), f"{token.before:.3f}", f"{token.after:.3f}", f"{token.after - token.before:+.3f}"
         )
     console.print(table)
     if max(abs(token.after - token.before) for token in found.expected) < NOTICED:
@@ -936,7 +974,6 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def train_and_score(experiments: "list[Experiment]", options: argparse.Namespace, *, benched: bool) -> int:
-    from unbraid.report import scores_json, write_report
     from unbraid.run import finished
 
     trained = train_all(options, experiments, ready=True)
@@ -946,16 +983,12 @@ def train_and_score(experiments: "list[Experiment]", options: argparse.Namespace
         return trained
     options.force = False
     # One core each: half of the runs here, half in another process; our evals, then SAEBench's.
-    runs = [open_run(folder, options) for folder in folders[::2]]
     with beside(scoring_commands(folders[1::2], options, benched=benched)) as other:
-        failed = score_all(runs, options, options.evals)
+        failed = score_all(folders[::2], options, options.evals)
         if benched:
-            failed = run_saebench(runs, options, options.saebench or []) or failed
+            failed = run_saebench(folders[::2], options, options.saebench or []) or failed
     failed = other.failed or failed
-    rows = write_report(folders, options.out / "report.html")
-    scores_json(rows, options.out / "scores.json")
-    print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}")
-    return failed or trained
+    return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed or trained
 
 
 def scoring_commands(folders: Sequence[Path], options: argparse.Namespace, *, benched: bool) -> list[list[str]]:

@@ -23,7 +23,7 @@ def failure(folder: Path) -> str:
     if not path.is_file():
         return ""
     mark = read_json(path)
-    return f"stopped at step {mark['step']} for good: {mark['error']}"
+    return f"stopped at step {mark.get('step')} for good: {mark.get('error')}"
 
 
 def forget_failure(folder: Path) -> None:

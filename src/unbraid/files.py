@@ -1,8 +1,8 @@
 """Files, so that a reader sees the old content or the new, never half of it, and damage is told in one sentence.
 
 What a folder of another person says is not trusted: JSON is checked for its shape (`read_json`), every error that
-damage causes becomes a ValueError that names the file (`reading`), and a name out of a file stays inside its folder
-(`inside`).
+damage causes becomes a ValueError that names the file (`reading`), a name out of a file stays inside its folder
+(`inside`), and what stands in a file's place (a pipe would wait for ever) is told from one (`check_plain`).
 """
 
 import errno
@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import shutil
+import stat
 import tempfile
 import time
 import zipfile
@@ -170,10 +171,30 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         raise ValueError(f"{path} is damaged ({reason}); {remedy}") from error
 
 
+JSON_BYTES = 2**28
+"""Largest JSON that is read: what a run, an eval or another library writes is far below."""
+KINDS = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"), (stat.S_ISLNK, "a link"),
+)  # fmt: skip
+
+
+def check_plain(path: Path, remedy: str, *, links: bool = True, most: int | None = None) -> None:
+    """Raise ValueError, ending in `remedy`, unless `path` is a file of at most `most` bytes. `links`: whether a link to
+    one will do."""
+    with reading(path, remedy):
+        found = path.stat() if links else path.lstat()
+    kind = next((word for test, word in KINDS if test(found.st_mode)), "")
+    if kind:
+        raise ValueError(f"{path} is no ordinary file but {kind}; {remedy}")
+    if most is not None and found.st_size > most:
+        raise ValueError(f"{path} has {found.st_size:,} bytes, expected at most {most:,}; {remedy}")
+
+
 def read_json(path: Path, expected: type = dict, *, remedy: str = "delete its folder and make it again") -> Any:
     """The JSON in `path`. Raises ValueError, naming the file and ending in `remedy`, when it is missing, damaged, or
     holds something else than an `expected` (dict or list)."""
-    check_ordinary(path, LARGEST_JSON, remedy)
+    check_plain(path, remedy, most=JSON_BYTES)
     with reading(path, remedy):
         found = parsed(path.read_text(encoding="utf-8"))
     if not isinstance(found, expected):
@@ -181,18 +202,6 @@ def read_json(path: Path, expected: type = dict, *, remedy: str = "delete its fo
         was, wanted = words.get(type(found), f"the value {found!r}"[:60]), words.get(expected, expected.__name__)
         raise ValueError(f"{path} holds {was}, expected {wanted}; {remedy}")
     return found
-
-
-LARGEST_JSON = 2**28
-"""Bytes: no settings, scores or index that is written here comes near it."""
-
-
-def check_ordinary(path: Path, largest: int, remedy: str) -> None:
-    """Raise ValueError for a pipe or a device, which could be read for ever, and for more bytes than `largest`."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no ordinary file; {remedy}")
-    if path.is_file() and path.stat().st_size > largest:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes, and at most {largest:,} are read; {remedy}")
 
 
 def parsed(text: str) -> Any:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from unbraid.terminal import say
+
 log = logging.getLogger("unbraid")
 
 SILENT = 5.0
@@ -49,8 +51,7 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         word = "note: " if record.levelno >= logging.WARNING else ""
-        sys.stderr.write(f"{word}{record.getMessage()}\n")
-        sys.stderr.flush()
+        say(f"{word}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
 @contextmanager

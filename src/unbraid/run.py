@@ -6,22 +6,26 @@ fit.safetensors                     what a fit found besides the atoms (MELBO, D
 normaliser.safetensors              mean and scale that were folded in
 metrics.jsonl                       one row a logged step
 results/<eval>.json                 scores
-provenance.json                     versions, machine, seconds; written last, so it marks completion
+provenance.json                     versions, machine, seconds, and the seals of all of these; written last, so it marks
+                                    completion
 failed.json                         instead of it, of a run that cannot be trained to its end
 """
 
+import dataclasses
+import json
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 import unbraid
 from unbraid.activation import BatchTopK, JumpReLU, calibrate
@@ -29,11 +33,13 @@ from unbraid.config import OWN_PACKAGES, from_json, to_json
 from unbraid.dictionary import Dictionary
 from unbraid.experiment import Experiment
 from unbraid.failure import failure
-from unbraid.files import read_json, write_json, write_tensors
+from unbraid.files import reading, write_json, write_tensors
 from unbraid.formats import saelens
 from unbraid.gated import Gated, thresholded
 from unbraid.imported import Imported
 from unbraid.normaliser import Normaliser
+from unbraid.run_folder import Facts, finished, is_run, read_facts
+from unbraid.sealing import PROVENANCE, REMEDY, check_sealed, seals, signed
 from unbraid.source import Source
 
 _sources: dict[tuple[Source, tuple[str, ...]], Source] = {}
@@ -51,8 +57,9 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> "Run":
-        """Raises ValueError when there is no finished run at `path`, or its experiment is of another version."""
-        if not (path / "experiment.json").is_file():
+        """Raises ValueError when there is no finished run at `path`, its files were changed or do not agree, or its
+        experiment is of another version."""
+        if not is_run(path):
             raise ValueError(f"{path} is not a run folder (no experiment.json)")
         if not finished(path):
             reason = failure(path) or "is not finished: train it to the end with --resume"
@@ -62,11 +69,20 @@ class Run:
         return run
 
     @cached_property
+    def facts(self) -> Facts:
+        """What its JSON files say."""
+        found = read_facts(self.path)
+        if not found.cfg:
+            raise ValueError(f"{self.path / 'cfg.json'} is missing; {REMEDY}")
+        return found
+
+    @cached_property
     def experiment(self) -> Experiment:
         path = self.path / "experiment.json"
-        data = read_json(path)
         try:
-            experiment = from_json(data, packages=self.packages, permissions=self.permissions)
+            experiment = built(self.facts.experiment, self.packages, self.permissions)
+        except (TypeError, AttributeError, KeyError) as error:  # what a class makes of values of another kind
+            raise ValueError(f"{path} holds values of another kind ({error}); {REMEDY}") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         if not isinstance(experiment, Experiment):
@@ -75,26 +91,66 @@ class Run:
 
     @property
     def source(self) -> Source:
-        """The source trained on; one object for all runs that share it, so that a model is loaded once."""
-        return _sources.setdefault((self.experiment.source, self.permissions), self.experiment.source)
+        """The source trained on; one object for all runs that share it, so that a model is loaded once. It writes
+        nowhere but where it does by default, whatever the file says."""
+        source = with_own_cache(self.experiment.source)
+        return _sources.setdefault((source, self.permissions), source)
 
-    def beside(self) -> list["Run"]:
-        """The other finished runs in the same folder that were trained on the same source, by name."""
-        paths = (path for path in sorted(self.path.parent.iterdir()) if path != self.path)
-        others = (Run(path, self.packages, self.permissions) for path in paths)
-        return [
-            run
-            for run in others
-            if (run.path / "experiment.json").is_file() and finished(run.path) and run.source == self.source
-        ]
+    @property
+    def notes(self) -> list[str]:
+        """What in its files is set aside, each in a sentence."""
+        asked, used = self.experiment.source, self.source
+        if asked == used:
+            return []
+        where, own = getattr(asked, CACHE), getattr(used, CACHE)
+        why = "a file does not choose where this machine writes"
+        return [f"{self.path.name}: text is kept in {own}, not in {where!r} as its experiment.json says: {why}"]
+
+    @property
+    def d_in(self) -> int:
+        """Width of the activations, as cfg.json states."""
+        return saelens.whole(self.facts.cfg, "d_in", self.path / "cfg.json")
 
     def dictionary(self) -> Dictionary:
-        """The dictionary for raw activations, as SAELens would load it."""
+        """The dictionary for raw activations, as SAELens would load it. Raises ValueError when a file is not the one
+        that was saved, or holds what no run saves."""
+        _ = self.facts
         return saelens.read(self.path)
 
+    def fit(self) -> dict[str, torch.Tensor]:
+        """What a fit found besides the atoms; empty where nothing was fitted."""
+        path = self.path / "fit.safetensors"
+        if not path.is_file():
+            return {}
+        check_sealed(self.path, path.name, self.facts.seals)
+        with reading(path, REMEDY):
+            return load_file(path)
 
-def finished(path: Path) -> bool:
-    return (path / "provenance.json").is_file()
+
+CACHE = "cache"
+"""The field of a source that says where it writes text it has sampled."""
+
+
+def with_own_cache(source: Source) -> Source:
+    """`source`, writing where its class does by default: a stranger's experiment.json may name any folder."""
+    field = next((f for f in dataclasses.fields(source) if f.name == CACHE), None)  # pyright: ignore[reportArgumentType]
+    if field is None or getattr(source, CACHE) == field.default:
+        return source
+    return dataclasses.replace(source, **{CACHE: field.default})  # pyright: ignore[reportArgumentType]
+
+
+def built(data: Mapping[str, Any], packages: tuple[str, ...], permissions: tuple[str, ...]) -> Any:
+    """The object that JSON describes. Runs of a study share most of their parts, and each is made once."""
+    parts = {
+        key: _part(json.dumps(value, sort_keys=True), packages, permissions) if isinstance(value, dict) else value
+        for key, value in data.items()
+    }
+    return from_json(parts, packages=packages, permissions=permissions)
+
+
+@lru_cache(maxsize=4096)
+def _part(text: str, packages: tuple[str, ...], permissions: tuple[str, ...]) -> Any:
+    return from_json(json.loads(text), packages=packages, permissions=permissions)
 
 
 @torch.no_grad()
@@ -158,7 +214,8 @@ def save_run(
         write_tensors(path / "fit.safetensors", fitted)
     write_json(path / "experiment.json", to_json(experiment))
     finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(path / "provenance.json", {**provenance, "finished": finished_at})
+    whole = {**provenance, "finished": finished_at, "files": seals(path)}
+    write_json(path / PROVENANCE, signed(whole))
     return Run(path)
 
 

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor
 
 from unbraid import seeding
@@ -122,10 +121,10 @@ def usual_rows(source: Source) -> tuple[Float[Tensor, "row d_in"], str]:
 
 def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[float, str]:
     """How far scale 1 pushes, in raw units, and what that is."""
-    fit = run.path / "fit.safetensors"
-    if unit == "radius" or (unit == "auto" and fit.is_file()):
-        if fit.is_file():
-            return float(load_file(fit)["radius"]), "the radius of the fit"
+    fit = run.fit()
+    if unit == "radius" or (unit == "auto" and fit):
+        if fit:
+            return float(fit["radius"]), "the radius of the fit"
         count = int(min(CONTEXTS, source.sequences("train")))
         contexts = source.contexts(count, split="train", seed=0)
         radius = calibrate_radius(contexts, rng=seeding.stream(0, "steering/radius"))

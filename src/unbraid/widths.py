@@ -1,20 +1,18 @@
 """Runs of one experiment at several widths."""
 
-from dataclasses import replace
-
-from unbraid.experiment import Experiment
 from unbraid.run import Run
+from unbraid.siblings import alike
 
 
 def other_widths(run: Run) -> list[Run]:
-    """The runs beside that differ in width and name alone, narrowest first."""
-    same = [other for other in run.beside() if at_any_width(other.experiment) == at_any_width(run.experiment)]
-    return sorted(same, key=width)
+    """A run beside for each other width that differs from this one in width and name alone, narrowest first. Of
+    several at one width the first by name."""
+    found: dict[int, Run] = {}
+    for other in alike(run, "name", "dictionary.d_sae"):
+        if width(other) != width(run):
+            found.setdefault(width(other), other)
+    return [found[d_sae] for d_sae in sorted(found)]
 
 
 def width(run: Run) -> int:
     return run.experiment.dictionary.d_sae
-
-
-def at_any_width(experiment: Experiment) -> Experiment:
-    return replace(experiment, name="", dictionary=replace(experiment.dictionary, d_sae=0))

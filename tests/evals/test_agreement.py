@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array, random_array
 from scipy.stats import rankdata
-from tests.known import EXACT, truth, untrained
+from tests.known import EXACT, making, truth, untrained
 from tests.small import experiment
 
 from unbraid.activation import TopK
@@ -33,12 +33,12 @@ def disjoint() -> csr_array:
 
 def saved(path: Path, dictionary: Dictionary, *, name: str = "small", seed: int = 0) -> Run:
     sample = EXACT.sample(512, seed=0).x
-    base = replace(experiment(name, activation=TopK(3)), source=EXACT, seed=seed)
+    base = making(replace(experiment(name), source=EXACT, seed=seed), dictionary)
     return save_run(path / base.folder, base, dictionary, Normaliser.fit(sample, "centre-scale"), sample, {})
 
 
 def scored(run: Run) -> dict[str, float]:
-    return {f"{score.metric}/{score.params['kind']}": score.value for score in agreement(run)}
+    return {f"{score.metric}/{score.params['kind']}": score.value for score in agreement(run, peers(run))}
 
 
 def test_the_same_latents_in_another_order_and_scale_agree_fully():
@@ -94,7 +94,7 @@ def test_runs_are_compared_with_the_same_experiment_at_other_seeds(tmp_path: Pat
     assert found["pw_mcc/measured"] == pytest.approx(1, abs=1e-5) and found["pw_mcc/chance"] < 0.5
     assert found["udr/measured"] == pytest.approx(found["udr/ceiling"], abs=1e-3)
     assert found["udr/chance"] < 0.05 < 0.5 < found["udr/ceiling"] < 1  # children go with their parents
-    assert {score.metric for score in agreement(first)} == DEFINITIONS.keys()
+    assert {score.metric for score in agreement(first, peers(first))} == DEFINITIONS.keys()
 
 
 def test_unrelated_seeds_are_near_chance(tmp_path: Path):
@@ -106,4 +106,4 @@ def test_unrelated_seeds_are_near_chance(tmp_path: Path):
 
 def test_one_seed_is_no_comparison(tmp_path: Path):
     with pytest.raises(NotApplicable, match="seed"):
-        agreement(saved(tmp_path, untrained(EXACT, 24)))
+        agreement(saved(tmp_path, untrained(EXACT, 24)), [])

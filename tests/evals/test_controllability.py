@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from tests.known import reading, truth, untrained
+from tests.known import making, reading, truth, untrained
 from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 from torch import Tensor
@@ -203,7 +203,8 @@ def test_every_score_has_a_definition_and_a_chance():
 
 def run_on(tmp_path, source, x: Tensor):
     normaliser = Normaliser.fit(x, "centre-scale")
-    return save_run(tmp_path, replace(experiment(), source=source), untrained(WORLD, 64), normaliser, x, {})
+    dictionary = untrained(WORLD, 64)
+    return save_run(tmp_path, making(replace(experiment(), source=source), dictionary), dictionary, normaliser, x, {})
 
 
 def test_a_saved_run_scores_as_its_dictionary_does(tmp_path):

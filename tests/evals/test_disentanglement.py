@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
-from tests.known import EXACT, Undirected, truth, untrained
+from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import experiment
 
-from unbraid.activation import TopK
 from unbraid.evals.disentanglement import DEFINITIONS, disentanglement, disentanglement_scores, measure
 from unbraid.evaluation import Score
 from unbraid.normaliser import Normaliser
@@ -177,8 +176,9 @@ def test_factors_that_are_no_directions_are_scored_by_presence_all_the_same(of_f
 
 def test_a_saved_run_scores_as_its_dictionary_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sample = EXACT.sample(512, seed=0).x
-    base = replace(experiment(activation=TopK(3)), source=EXACT)
-    save_run(tmp_path, base, untrained(EXACT, 16), Normaliser.fit(sample, "centre-scale"), sample, {})
+    dictionary = untrained(EXACT, 16)
+    base = making(replace(experiment(), source=EXACT), dictionary)
+    save_run(tmp_path, base, dictionary, Normaliser.fit(sample, "centre-scale"), sample, {})
     run = Run.open(tmp_path)
     monkeypatch.setattr("unbraid.evals.disentanglement.ROWS", 1024)
     assert disentanglement(run) == disentanglement_scores(run.dictionary(), EXACT, rows=1024)

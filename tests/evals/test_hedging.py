@@ -71,7 +71,7 @@ def by_reference(scores: list[Score]) -> dict[str, float]:
 
 
 def test_a_dictionary_with_latents_for_a_sixth_of_the_factors_hedges(runs: dict[str, Run]):
-    found = by_reference(hedging(runs["wider"]))
+    found = by_reference(hedging(runs["wider"], peers(runs["wider"])))
     assert found.keys() == {"start", "control"}
     assert all(0 < value < 1 for value in found.values())
 
@@ -83,11 +83,11 @@ def test_the_control_is_the_run_that_only_trained_on(runs: dict[str, Run]):
 
 def test_without_a_control_beside_it_is_compared_with_the_start_alone(runs: dict[str, Run], tmp_path: Path):
     (alone,) = train([runs["wider"].experiment], tmp_path)
-    assert by_reference(hedging(Run.open(alone))).keys() == {"start"}
+    assert by_reference(hedging(Run.open(alone), peers(Run.open(alone)))).keys() == {"start"}
 
 
 def test_runs_that_widen_nothing_are_not_scored(runs: dict[str, Run]):
     with pytest.raises(NotApplicable, match="Extension"):
-        hedging(runs["start"])
+        hedging(runs["start"], [])
     with pytest.raises(NotApplicable, match="control"):
-        hedging(runs["control"])
+        hedging(runs["control"], [])

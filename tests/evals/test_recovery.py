@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.known import EXACT, Undirected, truth, untrained
+from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import WORLD, experiment
 from torch import Tensor
 
-from unbraid.activation import Activation, ReLU, TopK
+from unbraid.activation import Activation, ReLU
 from unbraid.detection import Detection, detection
 from unbraid.dictionary import Dictionary
 from unbraid.evals.recovery import DEFINITIONS, bands, recovery, recovery_scores
@@ -204,8 +204,8 @@ def test_it_agrees_with_saelens():
 
 def saved(tmp_path: Path, source: Source = WORLD) -> Run:
     sample = WORLD.sample(512, seed=0).x
-    base = replace(experiment(activation=TopK(3)), source=source)
     dictionary = untrained(WORLD, 64)
+    base = making(replace(experiment(), source=source), dictionary)
     return save_run(tmp_path, base, dictionary, Normaliser.fit(sample, "centre-scale"), sample, {})
 
 

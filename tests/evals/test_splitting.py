@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from tests.known import EXACT, Undirected, truth, untrained
+from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import WORLD, experiment
 
-from unbraid.activation import JumpReLU
 from unbraid.detection import owners
-from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.dictionary import Dictionary
 from unbraid.evals.splitting import DEFINITIONS, effective_counts, mean_found, peers, represented, slope, splitting
 from unbraid.experiment import Experiment
 from unbraid.normaliser import Normaliser
@@ -98,10 +97,9 @@ def test_the_slope_is_what_a_doubling_adds():
 
 def saved(root: Path, name: str, d_sae: int, dictionary: Dictionary | None = None, **changes) -> Run:
     base = experiment(name)
-    config = DictionaryConfig(d_sae=d_sae, activation=JumpReLU())
     sample = WORLD.sample(512, seed=0).x
     made = dictionary or untrained(WORLD, d_sae)
-    made_by: Experiment = replace(base, dictionary=config, **changes)
+    made_by: Experiment = making(replace(base, **changes), made)
     return save_run(root / made_by.folder, made_by, made, Normaliser.fit(sample, "none"), sample, {})
 
 
@@ -112,11 +110,11 @@ def test_the_slope_is_scored_where_runs_differ_in_width_alone(tmp_path: Path):
     narrow, wide = saved(tmp_path, "w48", 48, once), saved(tmp_path, "w96", 96, twice)
     other_seed = saved(tmp_path, "other", 96, seed=1)
     assert [run.path for run in peers(narrow)] == [wide.path] and peers(other_seed) == []
-    narrowly, widely = ({s.metric: s.value for s in splitting(run)} for run in (narrow, wide))
+    narrowly, widely = ({s.metric: s.value for s in splitting(run, peers(run))} for run in (narrow, wide))
     assert widely["latents_per_factor"] == pytest.approx(2 * narrowly["latents_per_factor"])
     assert narrowly["latents_per_factor_slope"] == pytest.approx(narrowly["latents_per_factor"])
     assert widely["latents_per_factor_slope"] == pytest.approx(narrowly["latents_per_factor_slope"])
-    alone = splitting(other_seed)
+    alone = splitting(other_seed, peers(other_seed))
     assert {s.metric for s in alone} == set(DEFINITIONS) - {"latents_per_factor_slope"}
     measured, chance = (s.value for s in alone if s.metric == "represented")
     assert measured == pytest.approx(chance, abs=0.15), "it was never trained"

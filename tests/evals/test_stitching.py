@@ -36,7 +36,7 @@ def saved(root: Path, d_sae: int, atoms: Tensor | None = None, seed: int = 0) ->
 
 
 def scored(run: Run) -> dict[tuple[str, str], float]:
-    return {(s.metric, str(s.params["kind"])): s.value for s in stitching(run)}
+    return {(s.metric, str(s.params["kind"])): s.value for s in stitching(run, peers(run))}
 
 
 def test_shares_are_counted_by_hand():
@@ -78,7 +78,7 @@ def test_the_peer_is_the_run_of_half_the_width_and_the_same_seed(tmp_path: Path)
     stranger = saved(tmp_path, 256, seed=1)
     assert [run.path for run in peers(wide)] == [narrow.path]
     with pytest.raises(NotApplicable, match="half of this one's 256"):
-        stitching(stranger)
+        stitching(stranger, peers(stranger))
 
 
 def test_latents_that_never_fire_score_nan(tmp_path: Path):

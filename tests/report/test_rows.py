@@ -61,7 +61,7 @@ def test_a_damaged_result_is_an_error_with_its_text(run):
     folder = run("topk", 0, {"fvu": 0.2})
     (folder / "results" / "recovery.json").write_text("{")
     (hole,) = read_study([folder]).holes
-    assert (hole.kind, hole.eval) == ("error", "recovery") and "damaged" in hole.reason
+    assert (hole.kind, hole.eval) == ("damaged", "recovery") and "damaged" in hole.reason
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from tests.spoiled import resealed
 
 from unbraid import catalog
 from unbraid.evaluation import evaluate as score_by
@@ -151,6 +152,7 @@ def test_a_judge_needs_a_key(runs, bench):
 def test_weights_that_saebench_would_take_without_a_word_are_errors(runs, bench, spoil, said):
     weights = runs[0].path / "sae_weights.safetensors"
     save_file(spoil(load_file(weights)), weights)
+    resealed(runs[0].path)
     assert evaluate(runs, CORE, bench()) == 1
     assert said in stored(runs[0])["error"]
     assert "scores" in stored(runs[1])
@@ -160,6 +162,7 @@ def test_a_model_that_is_gone_is_an_error_that_names_it(runs, bench):
     cfg = json.loads((runs[0].path / "cfg.json").read_text())
     cfg["metadata"]["model_name"] = "/nowhere/at/all"
     (runs[0].path / "cfg.json").write_text(json.dumps(cfg))
+    runs[0] = Run.open(resealed(runs[0].path))
     assert evaluate(runs, CORE, bench()) == 1
     assert "/nowhere/at/all" in stored(runs[0])["error"]
 
@@ -168,6 +171,7 @@ def test_a_world_is_no_language_model(runs, bench):
     cfg = json.loads((runs[0].path / "cfg.json").read_text())
     cfg["metadata"] = {"model_name": "world", "hook_name": "blocks.0.hook_resid_post"}
     (runs[0].path / "cfg.json").write_text(json.dumps(cfg))
+    runs[0] = Run.open(resealed(runs[0].path))
     assert evaluate(runs[:1], CORE, bench()) == 0
     assert "language models" in stored(runs[0])["not_applicable"]
 

@@ -5,11 +5,11 @@
 
 R is |Spearman's correlation| of latents on the same held-out rows, over latents active in more than 1e-4 of them, with
 R < .05 taken for 0: thousands of latents would fill the sums with noise. A latent like none of the other's scores 0.
-The other dictionaries are the same experiment's at other seeds. Both scores reward what is reproducible, absorbed or
-not.
+The other dictionaries are the same experiment's at other seeds, at most 16. Both scores reward what is reproducible,
+absorbed or not.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import mean, median
 
@@ -25,6 +25,7 @@ from unbraid.information import active_rows
 from unbraid.matching import best_atom_pairs, unit
 from unbraid.observed import ROWS, codes
 from unbraid.run import Run
+from unbraid.siblings import alike
 from unbraid.source import held_out
 
 VERSION = 1
@@ -39,18 +40,23 @@ RARE = 1e-4
 """Share of rows that a latent must be active in to be counted."""
 WEAK = 0.05
 """|R| below which latents do not go together."""
+MOST = 16
+"""Seeds that a run is compared with: the mean is known well by then, and all pairs of n seeds would cost n squared."""
 SEED = 0
 """Of chance: the same for every run."""
 
 
 def peers(run: Run) -> list[Run]:
-    """The same experiment's finished runs at other seeds."""
-    return [other for other in run.beside() if replace(other.experiment, seed=run.experiment.seed) == run.experiment]
+    """The same experiment's finished runs at other seeds: the next MOST, counted round."""
+    seed = lambda other: other.experiment.seed
+    found = sorted(alike(run, "seed"), key=seed)
+    after = [other for other in found if seed(other) > seed(run)]
+    return [*after, *(other for other in found if seed(other) <= seed(run))][:MOST]
 
 
-def agreement(run: Run) -> list[Score]:
-    """Raises NotApplicable when there is no other seed."""
-    others = [other.dictionary() for other in peers(run)]
+def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
+    """`seeds`: the same experiment's runs at other seeds. Raises NotApplicable when there is none."""
+    others = [other.dictionary() for other in seeds]
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
     own, x = run.dictionary(), held_out(run.source, ROWS).x

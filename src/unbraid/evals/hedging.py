@@ -8,6 +8,8 @@ the mixture out again, along the new atoms (Chanin et al. 2025, arXiv 2505.11756
 are shares of an atom. Unlike their code, b is exact and a negative rate stays negative.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -28,14 +30,14 @@ DEFINITIONS = {
 }
 
 
-def hedging(run: Run) -> list[Score]:
+def hedging(run: Run, controls: Sequence[Run]) -> list[Score]:
     """Scores of a widened run. Raises NotApplicable for all others."""
     start = started_from(run)
     wider, narrower = run.dictionary().W_dec, start.start().W_dec
     if len(narrower) == len(wider):
         raise NotApplicable("this run adds no latents to the dictionary it started from: it is the control")
     old, added = wider[: len(narrower)], wider[len(narrower) :]
-    compared = [("start", narrower), *(("control", control.dictionary().W_dec) for control in peers(run))]
+    compared = [("start", narrower), *(("control", control.dictionary().W_dec) for control in controls)]
     return [
         Score(metric="hedging", value=rate(old - atoms, added), better="lower", params={"against": against})
         for against, atoms in compared

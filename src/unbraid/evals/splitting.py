@@ -8,6 +8,8 @@ holds. (A share, such as distinct factors over latents, falls with width alone.)
 log2(d_sae) over runs that differ in width and name alone, and over the factors that all of them have latents for.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -31,8 +33,8 @@ DEFINITIONS = {
 }
 
 
-def splitting(run: Run) -> list[Score]:
-    """Scores of a dictionary whose source knows its factors."""
+def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
+    """Scores of a dictionary whose source knows its factors. `others`: the same experiment's runs at other widths."""
     labelled = run.source.truth().labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = observe_run(run, labelled)
@@ -43,7 +45,7 @@ def splitting(run: Run) -> list[Score]:
         Score(metric="represented", value=represented(counts, observed), better="higher", params={"kind": "measured"}),
         Score(metric="represented", value=represented(chance, observed), better="higher", params={"kind": "chance"}),
     ]
-    if others := peers(run):
+    if others:
         by_width = {width(run): counts}
         by_width |= {width(other): effective_counts(observe_run(other, labelled)) for other in others}
         scores.append(Score(metric="latents_per_factor_slope", value=slope(by_width), better="lower"))

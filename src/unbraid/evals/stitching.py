@@ -7,6 +7,8 @@ al. 2025, arXiv 2502.04878). Runs of one seed start alike: a narrower dictionary
 wider one's, so without any training half of the latents count as restated.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -32,9 +34,8 @@ ROWS = 32_768
 CHUNK = 2048
 
 
-def stitching(run: Run) -> list[Score]:
+def stitching(run: Run, halves: Sequence[Run]) -> list[Score]:
     """Scores of the wider of two runs. Raises NotApplicable when there is no run of half the width beside."""
-    halves = peers(run)
     if not halves:
         raise NotApplicable(f"no run beside differs in width alone and has half of this one's {width(run)} latents")
     dictionary = run.dictionary()

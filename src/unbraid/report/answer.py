@@ -140,7 +140,8 @@ def verdict(
 ) -> Verdict:
     """On one claim, by the methods that are about it. `obstacle`: why nothing can be said of any; `doubt`: what to
     know of an answer."""
-    own, everywhere = ([c for c in among if c.method in methods] for among in (shown, counted))
+    theirs = set(methods)
+    own, everywhere = ([c for c in among if c.method in theirs] for among in (shown, counted))
     if obstacle:
         return Verdict(claim, "unknown", f"No answer: {obstacle}.", [], [], "")
     tone, headline = conclude(baselines, methods, own, everywhere, start)
@@ -182,10 +183,10 @@ def in_full(c: Comparison) -> str:
 
 
 def matrix(everything: Sequence[Comparison], point: Point, metrics: Sequence[Quantity]) -> Matrix:
-    here = [c for c in everything if c.point == point]
+    here = {(c.method, c.metric): c for c in everything if c.point == point}
     columns = [m for m in metrics if m != point.quantity]
-    names = sorted({c.method for c in here})
-    rows = [(name, [c for m in columns for c in here if c.metric == m and c.method == name]) for name in names]
+    names = sorted({name for name, _ in here})
+    rows = [(name, [here[name, m] for m in columns if (name, m) in here]) for name in names]
     return Matrix(point, columns, rows)
 
 
@@ -283,10 +284,14 @@ def below_chance(scores: Scores, metric: Quantity, everything: Sequence[Comparis
 
 def profiles(found: Sequence[Comparison], names: Sequence[str]) -> list[str]:
     lines = []
+    rows: dict[tuple[str, Point], list[Comparison]] = {}
+    for c in found:
+        rows.setdefault((c.method, c.point), []).append(c)
+    points_of = dict.fromkeys(c.point for c in found)
     for name in names:
         parts = []
-        for point in dict.fromkeys(c.point for c in found):
-            row = [c for c in found if c.method == name and c.point == point]
+        for point in points_of:
+            row = rows.get((name, point), [])
             on = {word: [c.metric.label for c in row if c.word == word] for word in ("better", "void", "worse")}
             said = [f"{word} on {listed(labels)}" for word, labels in on.items() if labels]
             if said:
@@ -308,7 +313,10 @@ def conclude(
     if why := nothing_to_say(baselines, compared, found, start):
         return "unknown", f"No answer yet: {why}."
     where = listed([f"{axis} {number(at)}" for axis, at in dict.fromkeys((c.point.axis, c.point.at) for c in found)])
-    words = {name: {c.word for c in found if c.method == name} for name in compared}
+    words: dict[str, set[str]] = {name: set() for name in compared}
+    for c in found:
+        if c.method in words:
+            words[c.method].add(c.word)
     for c in everything:
         if c.word == "worse" and "better" in words.get(c.method, ()):
             words[c.method].add("worse")

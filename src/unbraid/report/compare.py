@@ -6,16 +6,17 @@ are compared; where there are none, nothing is.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from unbraid.l0_control import missed
 from unbraid.report.curves import TOLERANCE, Curve, clusters, interpolate, nearest
 from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
-from unbraid.report.rows import Claim, StoredRun, Study, records
+from unbraid.report.rows import Claim, StoredRun, Study
 
+T = TypeVar("T")
 Role = Literal["standard", "compared", "control"]
 Word = Literal["better", "void", "no difference shown", "worse", "no verdict", "no interval", "not comparable"]
 
@@ -72,22 +73,22 @@ class Quantity:
     params: str = ""
     better: str = "neither"
 
-    @property
+    @cached_property
     def label(self) -> str:
         shown = self.params.removeprefix("kind measured").removeprefix(", ")
         return f"{self.metric} ({shown})" if shown else self.metric
 
-    @property
+    @cached_property
     def chance(self) -> bool:
         """Whether this is a chance level of the metric, not a score of the run."""
         return "kind chance" in self.params
 
-    @property
+    @cached_property
     def reference(self) -> bool:
         """Whether this is a level to compare with (chance, ceiling, other directions), not a score of the run."""
         return any(mark in self.params for mark in REFERENCES)
 
-    @property
+    @cached_property
     def diagnostic(self) -> bool:
         """Whether it is shown, and never counted as a win."""
         return any({self.metric, self.label} & set(names) for names in DIAGNOSTIC)
@@ -128,7 +129,10 @@ class Scores:
 
     methods: tuple[Method, ...]
     quantities: tuple[Quantity, ...]
-    values: Mapping[tuple[str, Quantity], float]
+    values: Mapping[Quantity, Mapping[str, float]]
+    """By quantity, its value of each run that has one."""
+    _kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was worked out before: every comparison asks for the same curves."""
 
     @cached_property
     def missed(self) -> tuple[StoredRun, ...]:
@@ -143,10 +147,19 @@ class Scores:
         return scored if math.isfinite(scored) else run.stored_l0
 
     def value(self, run: StoredRun, quantity: Quantity) -> float:
-        return self.values.get((run.run, quantity), math.nan)
+        return self.values.get(quantity, {}).get(run.run, math.nan)
+
+    def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """What `make` gives, made once."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
         """By seed. Runs that measured the same x are averaged."""
+        return self.kept(("curves", method.name, x, y), lambda: self._curves(method, x, y))
+
+    def _curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
         found: dict[int, dict[float, list[float]]] = {}
         for run in method.runs:
             at = self.value(run, x)
@@ -157,25 +170,36 @@ class Scores:
             for seed, points in sorted(found.items())
         }
 
+    @cached_property
+    def by_name(self) -> dict[str, list[Quantity]]:
+        """Quantities by what they go by."""
+        found: dict[str, list[Quantity]] = {}
+        for quantity in self.quantities:
+            for name in {quantity.metric, quantity.label} if not quantity.reference else ():
+                found.setdefault(name, []).append(quantity)
+        return found
+
     def named(self, names: Sequence[str]) -> Quantity | None:
         """The quantity that goes by the first of `names` there is; without params if possible."""
         for name in names:
-            found = [q for q in self.quantities if name in (q.metric, q.label) and not q.reference]
-            if found:
-                return min(found, key=lambda q: (q.eval != "fidelity", bool(q.params), q))
+            if name in self.by_name:
+                return min(self.by_name[name], key=lambda q: (q.eval != "fidelity", bool(q.params), q))
         return None
 
     def chance(self, quantity: Quantity) -> float:
         """What the same score gives by chance, averaged over the methods' runs; NaN where no eval says."""
+        return self.kept(("chance", quantity.eval, quantity.metric), lambda: self._chance(quantity))
+
+    def _chance(self, quantity: Quantity) -> float:
         chances = [q for q in self.quantities if q.chance and (q.eval, q.metric) == (quantity.eval, quantity.metric)]
         runs = [run for method in self.methods if method.role != "control" for run in method.runs]
         return t_interval([self.value(run, q) for q in chances for run in runs]).mean
 
-    @property
+    @cached_property
     def l0(self) -> Quantity | None:
         return self.named(AXES[0][1])
 
-    @property
+    @cached_property
     def headline(self) -> list[Quantity]:
         return [q for names in HEADLINE if (q := self.named(names)) is not None]
 
@@ -193,12 +217,12 @@ class Scores:
 
 
 def arrange(study: Study) -> Scores:
-    values: dict[tuple[str, Quantity], list[float]] = {}
-    for row in records(study.rows):
+    values: dict[Quantity, dict[str, list[float]]] = {}
+    for row in study.records:
         quantity = Quantity(row["eval"], row["metric"], params_text(row["params"]), row["better"])
-        values.setdefault((row["run"], quantity), []).append(row["value"])
-    means = {key: math.fsum(found) / len(found) for key, found in values.items()}
-    return Scores(tuple(methods(study.runs)), tuple(sorted({q for _, q in means})), means)
+        values.setdefault(quantity, {}).setdefault(row["run"], []).append(row["value"])
+    means = {q: {run: math.fsum(of) / len(of) for run, of in by_run.items()} for q, by_run in values.items()}
+    return Scores(tuple(methods(study.runs)), tuple(sorted(means)), means)
 
 
 def params_text(params: Mapping[str, Any]) -> str:

@@ -32,7 +32,10 @@ SYMBOL_PATHS = {
 }
 """The same marks for the legend, around (15, 6)."""
 LOG_POINTS = 120
-"""Points of a training curve that are drawn."""
+"""Points of a training curve that are drawn, of few runs."""
+FIGURE_POINTS = 24_000
+"""Points of all training curves in one figure: a browser draws no more without stuttering."""
+FEWEST_POINTS = 12
 
 Figure = dict[str, Any]
 
@@ -148,9 +151,10 @@ def training_plots(scores: Scores) -> list[Plot]:
 
 def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]]) -> Plot | None:
     traces = []
+    points = max(FEWEST_POINTS, min(LOG_POINTS, FIGURE_POINTS // max(1, len(logs))))
     for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
         for run in method.runs:
-            rows = thin([row for row in logs[run.run] if key in row and "tokens" in row])
+            rows = thin([row for row in logs[run.run] if key in row and "tokens" in row], points)
             if rows:
                 traces.append(
                     {
@@ -163,11 +167,11 @@ def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]
     return Plot(key, "", {"data": traces, "layout": frame("tokens", key)}) if traces else None
 
 
-def thin(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """At most LOG_POINTS rows, first and last included."""
-    if len(rows) <= LOG_POINTS:
+def thin(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """At most `most` rows, first and last included."""
+    if len(rows) <= most:
         return rows
-    return [rows[round(i * (len(rows) - 1) / (LOG_POINTS - 1))] for i in range(LOG_POINTS)]
+    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
 
 
 def rounded(value: Any) -> float | None:

@@ -8,8 +8,11 @@ from unbraid.report.answer import Answer
 from unbraid.report.compare import AXES, Scores
 from unbraid.report.guards import unmeasured
 from unbraid.report.intervals import FEWEST_SEEDS
-from unbraid.report.rows import StoredRun, Study, records
+from unbraid.report.rows import StoredRun, Study
 from unbraid.report.text import listed, number, plural
+
+MOST_TOLD = 200
+"""Methods and points that could not be compared which are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def holes(study: Study) -> list[Gap]:
 
 def not_a_number(study: Study) -> list[Gap]:
     groups: dict[str, list[str]] = {}
-    for row in records(study.rows):
+    for row in study.records:
         if not math.isnan(row["value"]):
             continue
         groups.setdefault(f"{row['eval']}: {row['metric']}", []).append(str(row["run"]))
@@ -50,8 +53,8 @@ def unscored(study: Study) -> list[Gap]:
     have: dict[str, set[str]] = {}
     for hole in study.holes:
         have.setdefault(hole.eval, set()).add(hole.run)
-    for name, run in zip(study.rows["eval"], study.rows["run"], strict=True):
-        have.setdefault(str(name), set()).add(str(run))
+    for row in study.records:
+        have.setdefault(row["eval"], set()).add(row["run"])
     if not have:
         reason = "no results were stored: score the runs first"
         return [Gap("not scored", "all evals", reason, [run.run for run in study.runs])]
@@ -108,7 +111,10 @@ def designs(scores: Scores, answers: list[Answer]) -> list[Gap]:
         for c in answer.all:
             if c.word == "not comparable":
                 missed.setdefault(f"{c.method} at {c.point.axis} {c.point.at:.3g}", set()).add(c.note)
-        found += [Gap("not comparable", what, "; ".join(sorted(notes)), []) for what, notes in missed.items()]
+        told = [Gap("not comparable", what, "; ".join(sorted(notes)), []) for what, notes in missed.items()]
+        found += told[:MOST_TOLD]
+        if (more := len(told) - MOST_TOLD) > 0:
+            found.append(Gap("not comparable", f"{more:,} more methods and points", "for reasons like these", []))
     runs = [run for method in scores.methods for run in method.runs]
     lost = [run.run for run in runs if scores.l0 is None or math.isnan(scores.value(run, scores.l0))]
     if lost:

@@ -7,6 +7,7 @@ Differences are paired by seed when both sides have the same seeds, else the int
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from scipy import stats
@@ -75,6 +76,7 @@ def welch_df(va: float, na: int, vb: float, nb: int) -> float:
     return (va + vb) ** 2 / (va**2 / (na - 1) + vb**2 / (nb - 1))
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(df: float) -> float:
     return float(stats.t.ppf(0.5 + LEVEL / 2, df))
 

@@ -1,7 +1,7 @@
 """One self-contained HTML file: the answer, then everything it rests on."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.table import Row, requested_text, table
 
 TITLE = "Disentanglement or sparsity?"
+MOST_CURVES = 10_000
+"""Curves (scores times methods) up to which scores beside the headline are drawn: a page of more opens no browser."""
+MOST_COMPARISONS = 5_000
+"""Comparisons that are listed one by one."""
 QUESTION = "Should we optimise sparse autoencoders for disentanglement instead of sparsity?"
 
 
@@ -45,6 +49,8 @@ class Section:
     setup: Setup
     looks: dict[str, Look]
     groups: list[PlotGroup]
+    undrawn: int
+    """Scores that are not drawn, because there are too many methods."""
     selection: Selection | None
     """Shortest descriptions, where they were scored."""
     columns: list[Quantity]
@@ -58,15 +64,26 @@ class Section:
     """Definitions by eval and metric."""
 
 
-def write_report(runs: Sequence[Path], out: Path, *, title: str = TITLE, question: str = QUESTION) -> pd.DataFrame:
-    """Write the report on `runs` to `out` and return the rows behind its numbers.
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    title: str = TITLE,
+    question: str = QUESTION,
+    notice: Callable[[str], None] | None = None,
+) -> pd.DataFrame:
+    """Write the report on `runs` to `out` and return the rows behind its numbers. `notice` is told of every run that
+    cannot be read; the page says so too.
 
-    Raises ValueError when no folder is given, one is not a run, or none is finished.
+    Raises ValueError when no folder is given, one is not a run, or none is finished and whole.
     """
     study = read_study(runs)
     sources = list(dict.fromkeys(run.source for run in study.runs))
     titles = source_titles(study, sources)
     sections = [section(i, titles[s], study.of(s), out) for i, s in enumerate(sources)]
+    if notice is not None:
+        for found in study.damaged:
+            notice(str(found))
     environment = Environment(
         loader=PackageLoader("unbraid.report"),
         autoescape=True,
@@ -76,6 +93,7 @@ def write_report(runs: Sequence[Path], out: Path, *, title: str = TITLE, questio
     )
     environment.globals |= {"text": text, "embedded": embedded, "forest": forest, "symbols": answering.SYMBOLS}
     environment.globals |= {"requested_text": requested_text, "symbol_paths": SYMBOL_PATHS}
+    environment.globals |= {"most_comparisons": MOST_COMPARISONS}
     page = environment.get_template("report.html.j2").render(
         title=title,
         question=question,
@@ -96,6 +114,7 @@ def section(index: int, title: str, study: Study, out: Path) -> Section:
     about = setup(scores)
     return Section(
         index, title, answers, about, looks(scores.methods), plot_groups(scores, study.definitions),
+        0 if drawn_beside(scores) else len(beside_headline(scores)),
         selection(study, scores), columns, rows, controls, run_list(study, out), list(study.definitions),
         gaps(study, scores, answers), mixed_versions(study.definitions) + about.warnings,
         definition_texts(study.definitions),
@@ -118,9 +137,7 @@ def source_titles(study: Study, sources: Sequence[str]) -> dict[str, str]:
 def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotGroup]:
     """Headline scores, then the rest by eval, then training."""
     texts = definition_texts(definitions)
-    headline = scores.headline
-    rest = [q for q in scores.quantities if q not in headline and q != scores.l0 and not q.reference]
-    rest = [q for q in rest if q.eval != DESCRIBED or not q.params]  # curves of their own show those
+    headline, rest = scores.headline, beside_headline(scores) if drawn_beside(scores) else []
 
     def plots(quantities: Sequence[Quantity]) -> list[Plot]:
         drawn = (score_plot(scores, q, texts.get((q.eval, q.metric), "")) for q in quantities)
@@ -133,6 +150,16 @@ def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotG
     ]
     groups.append(PlotGroup("Training curves", False, training_plots(scores)))
     return [group for group in groups if group.plots]
+
+
+def beside_headline(scores: Scores) -> list[Quantity]:
+    """Scores that could be drawn besides those of the headline."""
+    rest = [q for q in scores.quantities if q not in scores.headline and q != scores.l0 and not q.reference]
+    return [q for q in rest if q.eval != DESCRIBED or not q.params]  # curves of their own show those
+
+
+def drawn_beside(scores: Scores) -> bool:
+    return len(beside_headline(scores)) * len(scores.methods) <= MOST_CURVES
 
 
 def definition_texts(definitions: Sequence[Definition]) -> dict[tuple[str, str], str]:

@@ -11,8 +11,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from unbraid.each import Failure, attempt, each
 from unbraid.failure import failure
-from unbraid.files import read_json, write_text
+from unbraid.files import check_plain, reading, write_text
+from unbraid.results import read_result, results_of
+from unbraid.run_folder import finished, is_run, read_facts
+from unbraid.sealing import REMEDY, Seals, check_sealed
 
 COLUMNS = [
     "run", "name", "seed", "control", "eval", "version", "metric", "value", "better", "params", "d_sae", "architecture",
@@ -33,6 +37,9 @@ STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction",
 
 
 Claim = Literal[1, 2]
+LOG = "metrics.jsonl"
+LOG_BYTES = 2**28
+"""Largest log that is read."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class StoredRun:
     experiment: Mapping[str, Any]
     provenance: Mapping[str, Any]
     cfg: Mapping[str, Any]
+    seals: Seals
 
     @property
     def run(self) -> str:
@@ -134,28 +142,46 @@ class StoredRun:
         return init if class_name(init) == "Imported" else {}
 
     def log(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl; a last line cut short by a crash is left out."""
-        return self._log
+        """Rows of metrics.jsonl; a last line cut short by a crash is left out. Empty where it is damaged."""
+        return [] if isinstance(self._log, Failure) else self._log
+
+    @property
+    def log_fault(self) -> str:
+        """Why metrics.jsonl cannot be read; empty when it can, or there is none."""
+        return self._log.reason if isinstance(self._log, Failure) else ""
 
     @cached_property
-    def _log(self) -> list[dict[str, Any]]:
-        path = self.folder / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    def _log(self) -> list[dict[str, Any]] | Failure:
+        return attempt(LOG, lambda: read_log(self.folder, self.seals))
+
+
+def read_log(folder: Path, seals: Seals) -> list[dict[str, Any]]:
+    """Raises ValueError for another file than training wrote."""
+    path = folder / LOG
+    if not path.exists() and LOG not in seals:
+        return []
+    check_plain(path, REMEDY, links=False, most=LOG_BYTES)
+    check_sealed(folder, LOG, seals)
+    rows = []
+    with reading(path, REMEDY), path.open(encoding="utf-8") as lines:
+        for line in lines:
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except ValueError:
                 break
-        return rows
+            if not isinstance(row, dict) or not all(isinstance(v, int | float) for v in row.values()):
+                raise ValueError(f"{path} holds a line that is no object of numbers; {REMEDY}")
+            rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True)
 class Hole:
-    """A result that holds no scores, and why."""
+    """A result that holds no scores, or not of all runs it could compare, and why."""
 
     run: str
     eval: str
-    kind: Literal["error", "not applicable"]
+    kind: Literal["error", "not applicable", "damaged", "left out"]
     reason: str
 
 
@@ -174,20 +200,29 @@ class Study:
     """Everything read: the only input of the rest of the report."""
 
     runs: tuple[StoredRun, ...]
-    rows: pd.DataFrame
+    records: tuple[Mapping[str, Any], ...]
+    """A row a stored number, by column."""
     holes: tuple[Hole, ...]
     skipped: tuple[tuple[str, str], ...]
-    """Folders left out, with the reason."""
+    """Folders left out, with the reason: unfinished, or among the damaged."""
+    damaged: tuple[Failure, ...]
+    """Those that cannot be read."""
     definitions: tuple[Definition, ...]
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        return pd.DataFrame(self.records, columns=COLUMNS).astype({"value": "float64"})
 
     def of(self, source: str) -> "Study":
         """The part that concerns one source."""
         runs = tuple(run for run in self.runs if run.source == source)
         names = {run.run for run in runs}
-        rows = self.rows.loc[self.rows["source"] == source, :]
-        seen = set(zip(rows["eval"], rows["metric"], strict=True))
+        rows = tuple(row for row in self.records if row["source"] == source)
+        seen = {(row["eval"], row["metric"]) for row in rows}
         definitions = tuple(d for d in self.definitions if (d.eval, d.metric) in seen)
-        return Study(runs, rows, tuple(h for h in self.holes if h.run in names), self.skipped, definitions)
+        return Study(
+            runs, rows, tuple(h for h in self.holes if h.run in names), self.skipped, self.damaged, definitions
+        )
 
 
 def collect(runs: Sequence[Path]) -> pd.DataFrame:
@@ -202,7 +237,8 @@ def scores_json(rows: pd.DataFrame, path: Path) -> None:
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return [dict(zip(rows.columns, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
+    columns = [rows[column].tolist() for column in rows.columns]
+    return [dict(zip(rows.columns, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def plain_value(value: Any) -> Any:
@@ -211,54 +247,98 @@ def plain_value(value: Any) -> Any:
 
 
 def read_study(folders: Sequence[Path]) -> Study:
-    """Raises ValueError when no folder is given, one is not a run, or none is finished."""
+    """What can be read of these runs. Raises ValueError when no folder is given, one is not a run, or none can be
+    read."""
     if not folders:
         raise ValueError("no run folder given; name some, such as runs/*")
-    runs, skipped = [], []
+    finished_ones, skipped = [], []
     for folder in sorted({Path(f).resolve() for f in folders}):
-        if not (folder / "experiment.json").is_file():
+        if not is_run(folder):
             raise ValueError(f"{folder} is not a run folder (no experiment.json); name folders of runs, such as runs/*")
-        if (folder / "provenance.json").is_file():
-            runs.append(read_run(folder))
+        if finished(folder):
+            finished_ones.append(folder)
         else:
-            skipped.append((folder.name, failure(folder) or "not finished (no provenance.json): train it to the end"))
+            why = attempt(folder.name, lambda folder=folder: failure(folder))
+            skipped.append((folder.name, str(why) or "not finished (no provenance.json): train it to the end"))
+    runs, damaged = each(finished_ones, read_run, lambda folder: folder.name)
+    left = [*skipped, *((found.what, found.reason) for found in damaged)]
     if not runs:
-        raise ValueError(f"none of the {len(skipped)} runs given is finished: nothing to report")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left[:5])
+        raise ValueError(f"none of the {len(left)} runs given is finished and whole: nothing to report ({reasons})")
     runs.sort(key=lambda run: (run.source, run.name, run.seed, run.run))
     rows, holes, definitions = read_results(runs)
-    return Study(tuple(runs), rows, tuple(holes), tuple(skipped), tuple(sorted(definitions, key=lambda d: d.metric)))
+    ordered = tuple(sorted(definitions, key=lambda d: (d.metric, d.eval, d.version)))
+    return Study(tuple(runs), tuple(rows), tuple(holes), tuple(left), tuple(damaged), ordered)
 
 
 def read_run(folder: Path) -> StoredRun:
-    cfg = folder / "cfg.json"
-    experiment, provenance = read_json(folder / "experiment.json"), read_json(folder / "provenance.json")
-    missing = sorted({"name", "seed", "source", "objective", "dictionary", "training"} - set(experiment))
+    """Raises ValueError unless its files are whole, and agree, and hold what a report reads."""
+    facts = read_facts(folder)
+    path = folder / "experiment.json"
+    missing = sorted({"name", "seed", "source", "objective", "dictionary", "training"} - set(facts.experiment))
     if missing:
-        raise ValueError(f"{folder}/experiment.json lacks {missing}; it was not written by a training run")
-    return StoredRun(folder, experiment, provenance, read_json(cfg) if cfg.is_file() else {})
+        raise ValueError(f"{path} lacks {missing}; it was not written by a training run")
+    if fault := fault_of(facts.experiment):
+        raise ValueError(f"{path} {fault}; it was not written by a training run")
+    run = StoredRun(folder, facts.experiment, facts.provenance, facts.cfg, facts.seals)
+    # Read here, so that what cannot be read is this run's failure and not the report's.
+    _ = (run.d_sae, run.architecture, run.requested_l0, run.standard, run.claim)
+    return run
 
 
-def read_results(runs: Iterable[StoredRun]) -> tuple[pd.DataFrame, list[Hole], set[Definition]]:
+def fault_of(experiment: Mapping[str, Any]) -> str:
+    """What is wrong with the shape of an experiment, as far as a report reads it; empty when nothing is."""
+    for key, kind_of, word in (("name", str, "text"), ("seed", int, "a whole number")):
+        if not isinstance(experiment[key], kind_of):
+            return f"has a {key} that is not {word}"
+    objective, dictionary = experiment["objective"], experiment["dictionary"]
+    if not all(isinstance(experiment[key], dict) for key in ("source", "objective", "dictionary", "training")):
+        return "holds something else than an object where it describes what was trained"
+    terms = [objective.get("reconstruction"), *(objective.get("penalties") or {}).values()]
+    optional = [objective.get("target_l0"), dictionary.get("activation"), dictionary.get("init")]
+    if not all(isinstance(node, dict) for node in [*terms, *(node for node in optional if node)]):
+        return "holds something else than objects for its terms, its activation or its start"
+    return "" if isinstance(dictionary.get("frozen") or [], list) else "has a list of frozen parameters that is none"
+
+
+def read_results(runs: Iterable[StoredRun]) -> tuple[list[dict[str, Any]], list[Hole], set[Definition]]:
     rows: list[dict[str, Any]] = []
     holes: list[Hole] = []
     definitions: set[Definition] = set()
     for run in runs:
-        for path in sorted((run.folder / "results").glob("*.json")):
-            try:
-                result = read_json(path)
-            except ValueError as error:
-                holes.append(Hole(run.run, path.stem, "error", str(error)))
-                continue
-            name = str(result.get("eval", path.stem))
-            if "error" in result:
-                holes.append(Hole(run.run, name, "error", str(result["error"])))
+        paths = attempt("results", lambda run=run: results_of(run.folder))
+        if isinstance(paths, Failure):
+            holes.append(Hole(run.run, "all evals", "damaged", paths.reason))
+            continue
+        for path in paths:
+            result = attempt(path.stem, lambda run=run, path=path: result_of(run, path))
+            if isinstance(result, Failure):
+                holes.append(Hole(run.run, path.stem, "damaged", result.reason))
+            elif "error" in result:
+                holes.append(Hole(run.run, path.stem, "error", result["error"]))
             elif "not_applicable" in result:
-                holes.append(Hole(run.run, name, "not applicable", str(result["not_applicable"])))
+                holes.append(Hole(run.run, path.stem, "not applicable", result["not_applicable"]))
             else:
-                rows += result_rows(run, name, result)
-                definitions |= set(result_definitions(name, result))
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.astype({"value": "float64"}), holes, definitions
+                rows += result_rows(run, path.stem, result)
+                definitions |= set(result_definitions(path.stem, result))
+                holes += [Hole(run.run, path.stem, "left out", f"{other}: {why}") for other, why in left_out(result)]
+        if run.log_fault:
+            holes.append(Hole(run.run, LOG, "damaged", run.log_fault))
+    return rows, holes, definitions
+
+
+def left_out(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Runs that could not be compared with, and why."""
+    found = result.get("left_out")
+    return [(str(name), str(why)) for name, why in found.items()] if isinstance(found, dict) else []
+
+
+def result_of(run: StoredRun, path: Path) -> dict[str, Any]:
+    """A result, of the weights that the run holds."""
+    result, weights = read_result(path), run.seals.get("sae_weights.safetensors", {}).get("sha256")
+    if weights is not None and result.get("weights") != weights:
+        raise ValueError(f"{path} scored other weights than the folder holds now; score the run again")
+    return result
 
 
 def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from unbraid.report.intervals import Difference, Interval, difference, t_interval
-from unbraid.report.rows import Study, records
+from unbraid.report.rows import Study
 
 EVAL = "description_length"
 
@@ -118,5 +118,4 @@ def pick(among: Sequence[Setting]) -> Pick | None:
 
 
 def described(study: Study) -> list[dict]:
-    rows = study.rows
-    return records(rows.loc[(rows["eval"] == EVAL) & (rows["metric"] == EVAL), :])
+    return [row for row in study.records if row["eval"] == row["metric"] == EVAL]

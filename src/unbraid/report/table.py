@@ -75,7 +75,7 @@ def cell(scores: Scores, runs: Sequence[StoredRun], column: Quantity, reasons: R
         value = scores.value(run, column)
         if math.isfinite(value):
             by_seed.setdefault(run.seed, []).append(value)
-        elif (run.run, column) in scores.values:
+        elif run.run in scores.values.get(column, {}):
             missing.append(f"seed {run.seed}: NaN")
         else:
             missing.append(f"seed {run.seed}: {reasons.get((run.run, column.eval), f'not scored by {column.eval}')}")
@@ -87,8 +87,8 @@ def cell(scores: Scores, runs: Sequence[StoredRun], column: Quantity, reasons: R
 
 
 def short_reason(missing: Sequence[str]) -> str:
-    """NaN, error, n/a or not scored: never a blank."""
-    kinds = (": NaN", "NaN"), (": error", "error"), (": not applicable", "n/a")
+    """NaN, error, damaged, n/a or not scored: never a blank."""
+    kinds = (": NaN", "NaN"), (": error", "error"), (": damaged", "damaged"), (": not applicable", "n/a")
     return next((shown for mark, shown in kinds if any(mark in reason for reason in missing)), "not scored")
 
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from unbraid.each import Failure, attempt, failure_of
 from unbraid.evals import fidelity
 from unbraid.evaluation import NotApplicable, Score, rows_of
 from unbraid.files import read_json, temporary_folder, write_json, write_text
+from unbraid.results import own_folder, read_result, result_path, write_result
 from unbraid.run import Run
 from unbraid.saebench import materials, subjects
 from unbraid.saebench.environment import SAE_BENCH, Environment
@@ -128,7 +130,7 @@ def ask(offer: Offer, subject: Subject, runs: Sequence[Run], bench: Bench, *, fo
         else:
             try:
                 subjects.check(run)
-            except ValueError as error:
+            except Exception as error:
                 failures += put(run, offer, asked, error, told)
             else:
                 todo.append(run)
@@ -148,7 +150,7 @@ def once(
         log = folder / "log.txt"
         try:
             request = lay_out(folder, offer, subject, runs, bench)
-        except ValueError as error:
+        except Exception as error:
             return {run.path for run in runs}, sum(put(run, offer, asked, error, told) for run in runs)
         command = [str(bench.environment.python), str(bench.driver), str(request)]
         variables = {
@@ -221,19 +223,19 @@ def outcome(fact: Mapping[str, Any], run: Run, offer: Offer, folder: Path) -> li
     try:
         for end in (".json", ".about.json"):
             raw = (folder / "out" / f"{run.path.name}{end}").read_text(encoding="utf-8")
-            write_text(run.path / "saebench" / f"{offer.name}{end}", raw)
+            write_text(own_folder(run.path, "saebench") / f"{offer.name}{end}", raw)
         result, about = (read_json(run.path / "saebench" / f"{offer.name}{end}") for end in (".json", ".about.json"))
         shape = (lambda d: (d.d_in, d.d_sae))(run.dictionary())
         scores = translate(offer.name, result, about, run=run.path.name, shape=shape)
         return [*scores, *(ours(run) if offer.name == "core" else [])]
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # its JSON may be of any shape; whatever that does is this run's failure
         return error
 
 
 def ours(run: Run) -> list[Score]:
     """Explained variance as it should be, beside SAEBench's: as fidelity stored it, or measured now."""
-    path = run.path / "results" / "fidelity.json"
-    stored = read_json(path) if path.is_file() else {}
+    stored = attempt(run.path.name, lambda: read_result(result_path(run.path, "fidelity")))
+    stored = {} if isinstance(stored, Failure) or stored.get("weights", "") != run.facts.weights else stored
     values = {score["metric"]: score["value"] for score in stored.get("scores", [])}
     if stored.get("version") == fidelity.VERSION and values.get("explained_variance") is not None:
         return [Score(metric="explained_variance", value=values["explained_variance"], better="higher")]
@@ -252,28 +254,44 @@ def put(
     took: Mapping[str, Any] | None = None,
 ) -> int:
     """Write a result, or why there is none; 1 when it failed."""
+    stored = attempt(run.path.name, lambda: _put(run, offer, asked, found, log, took or {}))
+    status, failed = (stored.typed, True) if isinstance(stored, Failure) else stored
+    told(run, offer.name, status)
+    return int(failed)
+
+
+def _put(
+    run: Run,
+    offer: Offer,
+    asked: Mapping[str, Any],
+    found: list[Score] | Exception,
+    log: Path | None,
+    took: Mapping[str, Any],
+) -> tuple[str, bool]:
     result: dict[str, Any] = {
         "eval": f"saebench_{offer.name}", "version": version(), "definitions": definitions(offer.name),
         "asked": dict(asked),
     }  # fmt: skip
-    kept = run.path / "saebench" / f"{offer.name}.log"
+    if run.facts.weights:
+        result["weights"] = run.facts.weights
+    kept = own_folder(run.path, "saebench") / f"{offer.name}.log"
     kept.unlink(missing_ok=True)
     if isinstance(found, list):
-        times = {key: (took or {}).get(key) for key in ("seconds", "cpu_seconds")}
+        times = {key: took.get(key) for key in ("seconds", "cpu_seconds")}
         result |= {**times, "scores": rows_of(found)}
         status = f"{times['seconds']:.0f} s" if times["seconds"] is not None else "done"
     elif isinstance(found, NotApplicable):
         result["not_applicable"] = status = str(found)
     else:
-        status = f"{type(found).__name__}: {found}"
+        failure = failure_of(run.path.name, found)
+        status = failure.typed
         if log is not None and log.is_file():
             kept.parent.mkdir(exist_ok=True)
             kept.write_bytes(log.read_bytes()[-LOG_BYTES:])
             status += f"\nlog: saebench/{offer.name}.log in the run folder"
-        result["error"] = status
-    write_json(run.path / "results" / f"saebench_{offer.name}.json", result)
-    told(run, offer.name, status)
-    return int("error" in result)
+        result |= {"error": status, "traceback": list(failure.trace)}
+    write_result(run.path, f"saebench_{offer.name}", result)
+    return status, "error" in result
 
 
 def version() -> str:
@@ -281,12 +299,11 @@ def version() -> str:
 
 
 def up_to_date(run: Run, offer: Offer, asked: Mapping[str, Any]) -> bool:
-    path = run.path / "results" / f"saebench_{offer.name}.json"
-    if not path.is_file():
+    """Whether the stored result answers the same question about the same weights. A damaged one does not."""
+    result = attempt(run.path.name, lambda: read_result(result_path(run.path, f"saebench_{offer.name}")))
+    if isinstance(result, Failure) or "error" in result or result.get("weights", "") != run.facts.weights:
         return False
-    result = read_json(path)
-    same = result.get("version") == version() and result.get("asked") == json.loads(json.dumps(asked))
-    return same and "error" not in result
+    return result.get("version") == version() and result.get("asked") == json.loads(json.dumps(asked))
 
 
 def own_environ(environ: Mapping[str, str]) -> dict[str, str]:

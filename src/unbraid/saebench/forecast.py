@@ -39,7 +39,7 @@ def forecast(runs: Sequence[Run], offers: Sequence[Offer], bench: Bench) -> tupl
     """A line an eval and subject, and what runs are left out, with the reason."""
     groups, without = subjects.grouped(runs)
     lines = [
-        line(offer, subject, bench, runs=len(members) - kept, kept=kept, d_in=members[0].dictionary().d_in)
+        line(offer, subject, bench, runs=len(members) - kept, kept=kept, d_in=members[0].d_in)
         for subject, members in groups.items()
         for offer in offers
         for kept in [sum(up_to_date(run, offer, bench.asked(offer, subject)) for run in members)]

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unbraid.evaluation import NotApplicable
-from unbraid.files import read_json
-from unbraid.formats.saelens import UNIT_NORM_TOLERANCE
 from unbraid.run import Run
 from unbraid.source import Source
 from unbraid.sources.language_model import located
@@ -44,7 +40,7 @@ class Subject:
 
 def subject_of(run: Run) -> Subject:
     """Raises NotApplicable for a run that is on no language model, ValueError for a model that is not to be found."""
-    return subject_in(read_json(run.path / "cfg.json").get("metadata", {}), run.source)
+    return subject_in(run.facts.cfg.get("metadata") or {}, run.source)
 
 
 def subject_in(metadata: Mapping[str, Any], source: Source) -> Subject:
@@ -54,7 +50,7 @@ def subject_in(metadata: Mapping[str, Any], source: Source) -> Subject:
     model = str(metadata["model_name"])
     folder = Path(located(model)).expanduser()
     if not folder.is_dir() and not HUB_NAME.fullmatch(model):
-        raise ValueError(f"the run's model is not at {model!r} any more; put it back, or correct cfg.json's model_name")
+        raise ValueError(f"the run's model is not at {model!r} any more; put it, or a link to it, back there")
     return Subject(
         model=model, folder=folder.resolve() if folder.is_dir() else None, hook=str(metadata["hook_name"]),
         layer=int(metadata["hook_layer"]), text=str(metadata["dataset_path"]),
@@ -64,14 +60,8 @@ def subject_in(metadata: Mapping[str, Any], source: Source) -> Subject:
 
 def check(run: Run) -> None:
     """Raise ValueError for weights that SAEBench would take without a word: another orientation, atoms not of unit
-    norm, codes below 0."""
-    dictionary = run.dictionary()  # refuses shapes that are not [d_in, d_sae] and [d_sae, d_in]
-    worst = float((torch.linalg.vector_norm(dictionary.W_dec, dim=1) - 1).abs().max())
-    if not worst <= UNIT_NORM_TOLERANCE:
-        raise ValueError(
-            f"an atom's norm is off 1 by {worst:.1e}, at most {UNIT_NORM_TOLERANCE:.0e} is allowed: SAEBench takes "
-            "projections for contributions; fold the norms into the encoder (unbraid export of a run does)"
-        )
+    norm."""
+    run.dictionary()
 
 
 def grouped(runs: Sequence[Run]) -> tuple[dict[Subject, list[Run]], dict[Path, Exception]]:
@@ -81,7 +71,7 @@ def grouped(runs: Sequence[Run]) -> tuple[dict[Subject, list[Run]], dict[Path, E
     for run in runs:
         try:
             found = subject_of(run)
-        except ValueError as error:  # NotApplicable is one
+        except Exception as error:  # NotApplicable is one
             without[run.path] = error
         else:
             groups.setdefault(found, []).append(run)
