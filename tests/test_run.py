@@ -94,7 +94,8 @@ def test_truncated_weights_are_named(tmp_path, runs):
     shutil.copytree(runs[0], tmp_path / "cut")
     weights = tmp_path / "cut" / "sae_weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
-    for folder, said in ((tmp_path / "cut", "is not the file that was saved"), (unsealed(tmp_path / "cut"), "be read")):
+    for seal, said in ((lambda path: path, "is not the file that was saved"), (unsealed, "be read")):
+        folder = seal(tmp_path / "cut")
         with pytest.raises(ValueError, match=f"sae_weights.safetensors .*{said}"):
             Run.open(folder).dictionary()
         with pytest.raises(ValueError, match=said):

@@ -171,7 +171,7 @@ def saved_with(cache: str, model: LanguageModel, root: Path) -> Path:
     return save_run(root / by.folder, by, made, Normaliser.fit(x, "none"), x, {}).path
 
 
-@pytest.mark.parametrize("cache", ["{home}/planted", "../planted", "planted", "./.git/hooks", ""])
+@pytest.mark.parametrize("cache", ["{home}/planted", "../planted", "planted", "./.git/hooks", "/tmp"])
 def test_fault_19_a_file_does_not_choose_where_sampled_text_is_kept(cache: str, model, tmp_path, capsys, monkeypatch):
     work = tmp_path / "work"
     work.mkdir()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.small import WORLD, experiment
+from tests.spoiled import resealed
 
 from unbraid.activation import JumpReLU, ReLU, TopK
 from unbraid.cli import main
@@ -104,6 +105,7 @@ def test_a_model_that_was_a_folder_wants_a_name(runs: dict[str, Path], tmp_path:
     cfg = json.loads((run / "cfg.json").read_text())
     cfg["metadata"]["model_name"] = str(tmp_path)
     (run / "cfg.json").write_text(json.dumps(cfg))
+    resealed(run)
     with pytest.raises(ValueError, match="which others do not have; say what it is called on the hub with --model"):
         export(run, tmp_path / "out", "hub")
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ The minimum of noisy means favours itself, so how far the next setting lies behi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unbraid.report.intervals import Difference, Interval, difference, t_interval
 from unbraid.report.rows import Study
@@ -117,5 +117,5 @@ def pick(among: Sequence[Setting]) -> Pick | None:
     return Pick(best, after, behind, len(found), len(tried))
 
 
-def described(study: Study) -> list[dict]:
+def described(study: Study) -> list[Mapping[str, Any]]:
     return [row for row in study.records if row["eval"] == row["metric"] == EVAL]
