@@ -8,7 +8,7 @@ from unbraid.report.answer import Answer
 from unbraid.report.compare import AXES, Scores
 from unbraid.report.guards import unmeasured
 from unbraid.report.intervals import FEWEST_SEEDS
-from unbraid.report.rows import StoredRun, Study
+from unbraid.report.rows import EVERY_EVAL, LOG, StoredRun, Study
 from unbraid.report.text import listed, number, plural
 
 MOST_TOLD = 200
@@ -52,12 +52,13 @@ def unscored(study: Study) -> list[Gap]:
     """Evals that some runs have a result of and others have none."""
     have: dict[str, set[str]] = {}
     for hole in study.holes:
-        have.setdefault(hole.eval, set()).add(hole.run)
+        if hole.eval not in (LOG, EVERY_EVAL):
+            have.setdefault(hole.eval, set()).add(hole.run)
     for row in study.records:
         have.setdefault(row["eval"], set()).add(row["run"])
     if not have:
         reason = "no results were stored: score the runs first"
-        return [Gap("not scored", "all evals", reason, [run.run for run in study.runs])]
+        return [Gap("not scored", EVERY_EVAL, reason, [run.run for run in study.runs])]
     found = []
     for name, runs in sorted(have.items()):
         without = [run.run for run in study.runs if run.run not in runs]

@@ -38,6 +38,7 @@ STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction",
 
 Claim = Literal[1, 2]
 LOG = "metrics.jsonl"
+EVERY_EVAL = "all evals"
 LOG_BYTES = 2**28
 """Largest log that is read."""
 
@@ -308,7 +309,7 @@ def read_results(runs: Iterable[StoredRun]) -> tuple[list[dict[str, Any]], list[
     for run in runs:
         paths = attempt("results", lambda run=run: results_of(run.folder))
         if isinstance(paths, Failure):
-            holes.append(Hole(run.run, "all evals", "damaged", paths.reason))
+            holes.append(Hole(run.run, EVERY_EVAL, "damaged", paths.reason))
             continue
         for path in paths:
             result = attempt(path.stem, lambda run=run, path=path: result_of(run, path))
