@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import lzma
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_a_folder_of_several_kinds_or_splits_is_refused(tmp_path):
         documents(str(tmp_path), "text")
 
 
+def test_what_is_neither_file_nor_folder_or_may_not_be_listed_is_a_sentence(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(ValueError, match="pipe.jsonl is neither a file nor a folder; give a .txt"):
+        documents(str(tmp_path / "pipe.jsonl"), "text")
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rglob", refused)
+    with pytest.raises(ValueError, match="cannot read .*Permission denied"):
+        documents(str(tmp_path), "text")
+
+
 def test_a_folder_saved_by_datasets_keeps_its_order_and_filters(tmp_path):
     saved = datasets.Dataset.from_list(rows_of(DOCUMENTS)).select([2, 0])
     saved.save_to_disk(str(tmp_path / "saved"))
@@ -228,6 +242,12 @@ def test_fault_25_the_columns_there_are_and_the_likeliest_are_named(tmp_path):
         documents(str(tmp_path / "a.parquet"), "story")
     with pytest.raises(ValueError, match=r"no column 'story', only \['id', 'text'\] .*such as text"):
         documents(put(tmp_path, "a.csv", b"id,text\n1,a cat\n"), "story")
+
+
+def test_a_table_without_names_does_not_fill_the_error_with_its_first_text(tmp_path):
+    with pytest.raises(ValueError) as caught:
+        documents(put(tmp_path, "a.csv", b"a" * 500 + b",1\nb,2\n"), "text")
+    assert "aaaa…" in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_a_wrong_column_of_a_long_file_is_told_early(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from tests.tiny_lm import WORDS, source, write_model
 from unbraid import text_tokens
 from unbraid.notices import Pace, shown
 from unbraid.source import held_out
-from unbraid.text import Local, Packed, Reader, split_of
+from unbraid.text import Local, Packed, Reader, Streamed, split_of
 from unbraid.text_cutting import cut, merge_paragraphs, shorter
 from unbraid.text_tokens import digest, encode, parts, tokenise_all, warn_if_spelt
 
@@ -189,6 +189,16 @@ def test_fault_26_chinese_by_byte_fallback_draws_a_warning_and_english_none(capl
         caplog.clear()
         warn_if_spelt(tokenizer, encode(tokenizer, [text]).flat, len(text))
         assert ["spells this text out" in message for message in caplog.messages] == [True] * warned
+
+
+def test_fault_26_a_stream_draws_the_warning_once(caplog):
+    tokenizer = AutoTokenizer.from_pretrained(data_folder() / "models" / "stories260K")
+    reader = Reader(tokenizer=tokenizer, context=12, prepend_bos=True, mask_special=True, vocabulary=512, positions=512)
+    lines = [f"从前有一个小女孩{i}" for i in range(200)]
+    corpus = Streamed(lambda: iter(lines), reader, eval_share=0.0, size=50, epochs=1)
+    for index in range(20):
+        corpus.block(index, split="train", seed=0)
+    assert ["spells this text out" in message for message in caplog.messages] == [True]
 
 
 def test_fault_26_bits_of_letters_draw_a_warning_whatever_they_are_called(caplog):

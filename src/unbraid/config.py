@@ -3,9 +3,8 @@
 Every dataclass is written with its class path, `"type": "unbraid.terms.l1:L1"`, and read back by importing it.
 Only the packages the caller names are ever imported, and nothing but dataclasses is ever built.
 
-Two kinds of field stay out of the JSON. One that a later version `added` is left out while it has its default, so that
-experiments written before keep their fingerprints. A `permission` is never written and never read: whoever runs gives
-it, each time, and no file can.
+A `permission` is no configuration: it is never written and never read, so a field that is one changes no fingerprint.
+Whoever runs gives it, each time, and no file can.
 """
 
 import dataclasses
@@ -18,12 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 OWN_PACKAGES = ("unbraid",)
-ADDED, PERMISSION = "added", "permission"
-
-
-def added(default: Any) -> Any:
-    """The default of a field that was not there from the start. It must stay what it is: files leave it out."""
-    return dataclasses.field(default=default, metadata={ADDED: True})
+PERMISSION = "permission"
 
 
 def permission() -> Any:
@@ -31,18 +25,13 @@ def permission() -> Any:
     return dataclasses.field(default=False, compare=False, metadata={PERMISSION: True})
 
 
-def written(value: Any, field: "dataclasses.Field[Any]") -> bool:
-    """Whether a field of `value` is part of its JSON."""
-    if PERMISSION in field.metadata:
-        return False
-    return ADDED not in field.metadata or getattr(value, field.name) != field.default
-
-
 def to_json(value: Any) -> Any:
     """`value` as plain JSON data. Raises TypeError for anything that is not configuration."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
-        fields = {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if written(value, f)}
+        fields = {
+            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if PERMISSION not in f.metadata
+        }
         return {"type": f"{cls.__module__}:{cls.__qualname__}", **fields}
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}

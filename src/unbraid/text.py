@@ -381,6 +381,7 @@ class Streamed(Corpus):
         self.open, self.reader, self.eval_share, self.size, self.epochs = open_, reader, eval_share, size, epochs
         self._at: dict[Split, tuple[int, Packed | None, Iterator[Packed]]] = {}
         self._pools: dict[Split, Packed] = {}
+        self._looked = False
 
     def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
         at, packed, rest = self._at.get(split, (-1, None, self._blocks(split)))
@@ -419,5 +420,11 @@ class Streamed(Corpus):
         """(document, ids) of every window of one pass, in stream order."""
         numbered = ((i, d) for i, d in enumerate(self.open()) if split_of(d, self.eval_share) == split)
         while batch := list(islice(numbered, 64)):
-            for (index, _), ids in zip(batch, self.reader.tokenise([d for _, d in batch]), strict=True):
+            texts = [document for _, document in batch]
+            tokenised = self.reader.tokenise(texts)
+            if not self._looked:
+                self._looked = True
+                characters = sum(len(document) for document in texts if isinstance(document, str))
+                warn_if_spelt(self.reader.tokenizer, torch.cat(tokenised), characters)
+            for (index, _), ids in zip(batch, tokenised, strict=True):
                 yield from ((index, part) for part in ids.split(self.reader.chunk) if len(part))

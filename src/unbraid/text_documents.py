@@ -9,6 +9,7 @@ from typing import Any
 from unbraid.language import documents as language
 from unbraid.memory import free_memory
 from unbraid.notices import log
+from unbraid.text_bytes import reading_text
 from unbraid.text_cutting import cut, joined
 from unbraid.text_rows import (
     ENDINGS,
@@ -80,6 +81,8 @@ def read(text: str, column: str, render: Render | None = None) -> Iterator[Docum
     path = Path(text).expanduser()
     if not path.exists():
         raise ValueError(f"there is no text at {text!r}; give {FORMS}")
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{text} is neither a file nor a folder; give {FORMS}")
     return filled(from_folder(path, column, render) if path.is_dir() else from_file(path, column, render), text)
 
 
@@ -192,11 +195,12 @@ def from_folder(folder: Path, column: str, render: Render | None) -> Iterator[Do
 def files_in(folder: Path) -> Sequence[Path]:
     """The data files of a folder, by name. Raises ValueError when there are none, of several kinds, or of several
     splits."""
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in NOT_DATA and ending(path) in ENDINGS and not hidden(path, folder)
-    ]
+    with reading_text(folder):
+        found = [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in NOT_DATA and ending(path) in ENDINGS and not hidden(path, folder)
+        ]
     if not found:
         raise ValueError(f"{folder} is a folder, but not one saved by datasets.save_to_disk, nor of text; give {FORMS}")
     kinds = Counter(ENDINGS[ending(path)] for path in found)

@@ -38,6 +38,8 @@ GROUP_SHARE = 0.5
 """Of free memory, the most that a row group of Parquet may unpack to."""
 PATIENCE = 1000
 """Rows after which a column that none of them has is given up."""
+LONG_NAME = 40
+"""Characters of a column's name that an error shows; in a table without names, its first text is one."""
 DECODER = json.JSONDecoder(strict=False)  # tabs within strings are common, and harmless
 
 
@@ -303,9 +305,10 @@ def column_of(found: Iterable[tuple[str, Any]], column: str) -> Iterator[tuple[s
 
 
 def no_column(column: str, where: str, row: Mapping[str, Any]) -> ValueError:
-    names = sorted(row)
-    kinds = ", ".join(f"{name}: {in_words(row[name])}" for name in names)
-    likely = likeliest(row)
+    short = {name: name if len(name) <= LONG_NAME else f"{name[:LONG_NAME]}…" for name in sorted(row)}
+    names = list(short.values())
+    kinds = ", ".join(f"{short[name]}: {in_words(row[name])}" for name in short)
+    likely = short.get(likeliest(row), "")
     hint = f", such as {likely}" if likely else ""
     return ValueError(
         f"{where} has no column {column!r}, only {names} ({kinds}); choose with --source.text-column{hint}"

@@ -47,13 +47,19 @@ class Ids:
 def encode(tokenizer: Any, documents: Sequence[Document]) -> Ids:
     """Ids of each document, without special tokens around it. Long ones are tokenised in parts."""
     pieces = [list(cut(d, AT_ONCE)) if isinstance(d, str) and len(d) > AT_ONCE else [d] for d in documents]
-    rows = [ids for part in parts(chain.from_iterable(pieces)) for ids in rows_of(tokenizer, part)]
-    flat = np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows)))
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
-    if len(rows) != len(documents):
+    found = [laid(rows_of(tokenizer, part)) for part in parts(chain.from_iterable(pieces))]
+    flat = np.concatenate([np.empty(0, np.int32), *(ids for ids, _ in found)])
+    lengths = np.concatenate([np.empty(0, np.int64), *(lengths for _, lengths in found)])
+    if len(lengths) != len(documents):
+        counts = np.fromiter(map(len, pieces), np.int64, len(pieces))
         lengths = np.add.reduceat(lengths, counts.cumsum() - counts)
     return Ids(torch.from_numpy(flat), torch.from_numpy(lengths))
+
+
+def laid(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows end to end, and their lengths."""
+    flat = np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows)))
+    return flat, np.fromiter(map(len, rows), np.int64, len(rows))
 
 
 def parts(documents: Iterable[Document]) -> Iterator[list[Document]]:

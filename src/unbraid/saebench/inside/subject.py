@@ -75,6 +75,8 @@ def unknown_share(tokenizer, texts: list[str]) -> float:
 def refuse_unknown_words(request: dict, what: str, texts: list[str]) -> None:
     from transformers import AutoTokenizer
 
-    share = unknown_share(AutoTokenizer.from_pretrained(request["model_folder"] or request["model"]), texts)
+    share = unknown_share(
+        AutoTokenizer.from_pretrained(request["model_folder"] or request["model"], trust_remote_code=False), texts
+    )
     if share > WORDS_UNKNOWN:
         raise Refused(f"{share:.0%} of {what} is unknown to the model's tokenizer: the model would read noise")
