@@ -32,7 +32,7 @@ from unbraid.text_documents import read as read_documents
 from unbraid.text_documents import stream
 from unbraid.text_pairs import read_pairs
 from unbraid.transformer.blocks import block_at, blocks
-from unbraid.transformer.downstream import capture, check_replay
+from unbraid.transformer.downstream import capture, check_downstream
 from unbraid.transformer.hooks import Tap, forward, read
 from unbraid.transformer.sites import Site, tap
 from unbraid.truth import NoTruth, Truth
@@ -333,7 +333,7 @@ class LanguageModel(Source):
             )
         pool = self._corpus.pool("train")
         windows = pool.windows(torch.arange(min(2, len(pool)))).to(self._device)
-        check_replay(*capture(self._model, first, last, windows.ids, windows.attention))
+        check_downstream(self._model, first, last, windows.ids, windows.attention)
         return first, last
 
     @cached_property

@@ -42,15 +42,15 @@ class Tap:
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden, rest, named = split(module, args, kwargs)
             new = see(hidden)
-            return None if new is None else ((new, *rest), named)
+            return None if new is None else ((new.clone(), *rest), named)
 
         def after(_: nn.Module, __: Any, output: Any) -> Any:
             found = hidden_of(output)
             new = see(found.view(entered[0]) if self.flat else found)
             if new is None:
                 return None
-            new = new.view(found.shape)
-            return (new, *output[1:]) if isinstance(output, tuple) else new
+            new = new.view(found.shape).clone()  # Falcon adds to it in place
+            return type(output)((new, *output[1:])) if isinstance(output, tuple | list) else new
 
         handles = []
         if self.flat and self.block is not None:
@@ -76,8 +76,9 @@ def split(
     return kwargs[name], (), {k: v for k, v in kwargs.items() if k != name}
 
 
-def hidden_of(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
+def hidden_of(output: Any) -> Any:
+    """The activations in what a block or a sublayer gives: the first of several things."""
+    return output[0] if isinstance(output, tuple | list) and output else output
 
 
 def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **asked: bool) -> Any:
