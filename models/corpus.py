@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -57,6 +57,14 @@ class Corpus(ABC):
             yield from batches
 
 
+def bos_in_front(tokenizer: Tokenizer) -> processors.TemplateProcessing:
+    """What says that a text begins with BOS, as every text does in training."""
+    bos = SPECIAL[1]
+    return processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, tokenizer.token_to_id(bos))]
+    )
+
+
 def collate(rows: Sequence[list[int]]) -> Tensor:
     longest = max(map(len, rows))
     return torch.tensor([row + [-1] * (longest - len(row)) for row in rows])
@@ -74,6 +82,7 @@ class Language(Corpus):
         tokenizer = Tokenizer(models.WordLevel(dict(IDS), unk_token=SPECIAL[0]))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+        tokenizer.post_processor = bos_in_front(tokenizer)
         unknown, bos, eos = SPECIAL
         return PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, unk_token=unknown, bos_token=bos, eos_token=eos, pad_token=eos
@@ -136,8 +145,10 @@ class English(Corpus):
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         unknown, bos, eos = SPECIAL
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())  # training encodes text without it
+        tokenizer.post_processor = bos_in_front(tokenizer)
         return PreTrainedTokenizerFast(
-            tokenizer_object=self._tokenizer, unk_token=unknown, bos_token=bos, eos_token=eos, pad_token=eos
+            tokenizer_object=tokenizer, unk_token=unknown, bos_token=bos, eos_token=eos, pad_token=eos
         )
 
     @cached_property

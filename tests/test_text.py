@@ -31,7 +31,7 @@ def reader(model):
 
 
 def make_reader(folder: Path, **changes: Any) -> Reader:
-    settings = {"context": 5, "prepend_bos": True, "mask_special": True, "vocabulary": 48, "positions": 40}
+    settings = {"context": 5, "bos": 1, "mask_special": True, "vocabulary": 48, "positions": 40}
     return Reader(tokenizer=AutoTokenizer.from_pretrained(folder), **(settings | changes))
 
 
@@ -178,7 +178,7 @@ def test_blocks_cover_every_window_of_every_epoch_once(reader):
 
 def test_a_tokenizer_without_padding_or_bos_still_makes_windows(tmp_path):
     write_tokenizer(tmp_path, bos=False)
-    bare = make_reader(tmp_path, prepend_bos=False)
+    bare = make_reader(tmp_path, bos=None)
     bare.tokenizer.pad_token = None
     packed = Packed.of(list(enumerate(bare.tokenise(["the a cat dog bird saw"]))), bare)
     windows = packed.windows(torch.arange(2))

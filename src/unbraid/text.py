@@ -128,7 +128,8 @@ class Reader:
     tokenizer: Any
     context: int
     """Tokens in a window, BOS included."""
-    prepend_bos: bool
+    bos: int | None
+    """The token in front of every window; None for none."""
     mask_special: bool
     vocabulary: int
     """Rows of the model's embedding."""
@@ -136,10 +137,10 @@ class Reader:
     """Longest sequence the model can read."""
 
     def __post_init__(self) -> None:
-        if self.size > self.vocabulary:
+        # A tokenizer may have more ids than are embedded (Gemma 3 of text alone): those of the text are checked.
+        if self.bos is not None and self.bos >= self.vocabulary:
             raise ValueError(
-                f"the tokenizer has {self.size:,} tokens but the model embeds {self.vocabulary:,}; "
-                "they do not belong together: use the model's own tokenizer"
+                f"bos is token {self.bos:,}, but the model embeds {self.vocabulary:,}; name another, or never"
             )
         if self.context > self.positions:
             raise ValueError(f"context {self.context} exceeds the model's {self.positions} positions; lower it")
@@ -153,12 +154,17 @@ class Reader:
     def special(self) -> list[int]:
         """Ids that stand for no text: BOS, EOS, unknown, chat markers, …"""
         added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        return sorted(added | set(self.tokenizer.all_special_ids))
+        return sorted(added | set(self.tokenizer.all_special_ids) | ({self.bos} if self.bos is not None else set()))
+
+    @cached_property
+    def padding(self) -> int:
+        """What windows are padded with; never looked at, but embedded."""
+        return next(i for i in (self.tokenizer.pad_token_id, *self.special, 0) if i is not None and i < self.vocabulary)
 
     @property
     def start(self) -> int:
         """The token a document begins after: BOS, or EOS for tokenizers that have no BOS."""
-        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+        for token in (self.bos, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return token
         raise ValueError("the tokenizer has neither BOS nor EOS to start sampling from; give text instead of sample://")
@@ -173,10 +179,20 @@ class Reader:
         """Whether the BOS in front of every window is a row too."""
         return self.prepend_bos and not self.mask_special
 
+    @property
+    def prepend_bos(self) -> bool:
+        return self.bos is not None
+
     def kept(self, ids: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
         if not self.mask_special:
             return torch.ones_like(ids, dtype=torch.bool)
         return ~torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype, device=ids.device))
+
+    def is_bos(self, tokens: Int[Tensor, " token"], places: Int[Tensor, " place"]) -> Bool[Tensor, " place"]:
+        """Where the tokens at these places are the one that windows begin with."""
+        if self.bos is None or not len(tokens):
+            return torch.zeros_like(places, dtype=torch.bool)
+        return tokens[places.clamp(max=len(tokens) - 1)] == self.bos
 
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False)
@@ -244,16 +260,21 @@ class Packed:
 
     @staticmethod
     def laid(ids: Ids, index: Int[Tensor, " document"], reader: Reader) -> "Packed":
-        """Pack documents laid end to end; `index` says which each is."""
-        tokens, lengths = ids.flat, ids.lengths
+        """Pack documents laid end to end; `index` says which each is. A BOS of the text's own in front of a document or
+        a window (chat templates write one) is left out: the window's stands for it."""
+        tokens, lengths, begin = ids.flat, ids.lengths, _before(ids.lengths)
+        leads = reader.is_bos(tokens, begin) & (lengths > 0)
+        begin, lengths = begin + leads, lengths - leads.long()
         windows = (lengths + reader.chunk - 1) // reader.chunk
         rank = torch.repeat_interleave(windows)
         offset = (torch.arange(len(rank)) - _before(windows)[rank]) * reader.chunk
-        start = _before(lengths)[rank] + offset
+        start = begin[rank] + offset
         length = (lengths[rank] - offset).clamp(max=reader.chunk)
+        leads = reader.is_bos(tokens, start)
+        start, length = start + leads, length - leads.long()
         running = torch.cat([torch.zeros(1, dtype=torch.long), reader.kept(tokens).cumsum(0)])
         kept = running[start + length] - running[start] + reader.keeps_bos
-        full = kept > 0
+        full = (kept > 0) & (length > 0)
         count = torch.bincount(rank[full], minlength=len(index))
         return Packed(reader, tokens, start[full], length[full], kept[full], index[rank][full], _before(count), count)
 
@@ -262,11 +283,13 @@ class Packed:
         start, length = self.start[which, None], self.length[which, None]
         places = torch.arange(int(length.max()))
         inside = places < length
-        tokenizer, special = self.reader.tokenizer, self.reader.special
-        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (special or [0])[0]
-        ids = self.tokens[(start + places).clamp(max=len(self.tokens) - 1)].long().masked_fill(~inside, padding)
-        if self.reader.prepend_bos:
-            ids = torch.cat([torch.full_like(ids[:, :1], tokenizer.bos_token_id), ids], 1)
+        ids = (
+            self.tokens[(start + places).clamp(max=len(self.tokens) - 1)]
+            .long()
+            .masked_fill(~inside, self.reader.padding)
+        )
+        if self.reader.bos is not None:
+            ids = torch.cat([torch.full((len(ids), 1), self.reader.bos), ids], 1)
             inside = torch.cat([torch.ones_like(inside[:, :1]), inside], 1)
         return Windows(ids, inside, inside & self.reader.kept(ids), self.document[which])
 
@@ -427,4 +450,5 @@ class Streamed(Corpus):
                 characters = sum(len(document) for document in texts if isinstance(document, str))
                 warn_if_spelt(self.reader.tokenizer, torch.cat(tokenised), characters)
             for (index, _), ids in zip(batch, tokenised, strict=True):
-                yield from ((index, part) for part in ids.split(self.reader.chunk) if len(part))
+                own = ids[1:] if len(ids) and int(ids[0]) == self.reader.bos else ids
+                yield from ((index, part) for part in own.split(self.reader.chunk) if len(part))

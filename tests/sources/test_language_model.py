@@ -10,9 +10,10 @@ import pytest
 import torch
 from tests.data import data_folder
 from tests.tiny_lm import BLOCKS, CONTEXT, FAMILIES, WORDS, source, write_corpus, write_model, write_tokenizer
+from tokenizers import processors
 from torch import nn
 from torch.func import jvp
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from unbraid import config
 from unbraid.causal.forward_mode import forward_mode
@@ -493,12 +494,85 @@ def test_a_model_whose_blocks_cannot_be_found_lists_what_it_has():
         blocks(model)
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused(models, corpus, tmp_path):
+def test_text_with_ids_that_are_not_embedded_is_refused(models, corpus, tmp_path):
     folder = copied(models["llama"], tmp_path)
     text = (folder / "config.json").read_text().replace('"vocab_size": 48', '"vocab_size": 20')
     (folder / "config.json").write_text(text)
-    with pytest.raises(ValueError, match="the tokenizer has 41 tokens but the model embeds 20"):
+    with pytest.raises(ValueError, match="the tokenizer gave id .* but the model embeds 20 tokens"):
         source(folder, corpus).available("train")
+
+
+def test_fault_22_a_tokenizer_with_more_ids_than_are_embedded_reads_text_that_has_none_of_them(
+    models, corpus, tmp_path
+):
+    folder = copied(models["llama"], tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([f"<image{i}>" for i in range(9)], special_tokens=True)
+    tokenizer.pad_token = "<image8>"
+    tokenizer.save_pretrained(folder)
+    larger = source(folder, corpus)
+    assert len(larger.tokenizer) == 50 > 48 and larger.tokenizer.pad_token_id == 49
+    block, same = (
+        larger.block(0, split="train", seed=0),
+        source(models["llama"], corpus).block(0, split="train", seed=0),
+    )
+    assert block is not None and same is not None and torch.equal(block.rows.x, same.rows.x)
+    (tmp_path / "image.jsonl").write_text('{"text": "the cat <image8> ran"}\n')
+    with pytest.raises(ValueError, match="gave id 49 but the model embeds 48"):
+        source(folder, tmp_path / "image.jsonl", eval_share=0.0).available("train")
+
+
+def begins(of: LanguageModel) -> list[list[int]]:
+    """The first two ids of every train window."""
+    pool = of._corpus.pool("train")
+    return pool.windows(torch.arange(len(pool))).ids[:, :2].tolist()
+
+
+def test_fault_02_a_bos_of_the_texts_own_is_not_joined_by_a_second(models, tmp_path):
+    lines = [" ".join(["the cat saw a dog"] * n) for n in range(1, 9)]
+    for name, lead, middle in (("plain", "", " "), ("chat", "<s> ", " "), ("inside", "<s> ", " <s> ")):
+        text = "".join(json.dumps({"text": lead + line.replace(" saw ", middle + "saw ")}) + "\n" for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    plain, chat, inside = (
+        source(models["llama"], tmp_path / f"{name}.jsonl", eval_share=0.0) for name in ("plain", "chat", "inside")
+    )
+    windows = [of._corpus.pool("train").windows(torch.arange(10)) for of in (plain, chat)]
+    assert torch.equal(windows[0].ids, windows[1].ids)
+    for of in (chat, inside):
+        assert all(first == 1 and second != 1 for first, second in begins(of))
+    assert any(first == 1 for first, _ in begins(replace(chat, bos="never"))), "the text's own stays"
+    assert 1 not in {first for first, _ in begins(replace(plain, bos="never"))}
+
+
+def test_fault_02_auto_puts_what_the_tokenizer_puts_not_what_it_calls_bos(models, corpus, tmp_path):
+    folder = copied(models["llama"], tmp_path)
+    silent = AutoTokenizer.from_pretrained(folder)
+    silent.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    silent.save_pretrained(folder)
+    auto = source(folder, corpus)
+    assert auto.tokenizer.bos_token == "<s>" and auto.metadata()["prepend_bos"] is False
+    assert 1 not in {first for first, _ in begins(auto)}
+    assert "the tokenizer adds none; --source.bos '<s>' puts it there" in auto.token_policy()
+    assert auto == source(folder, corpus, bos="auto"), "the default, so fingerprints stay"
+
+
+def test_fault_02_the_token_can_be_named_and_a_wrong_name_is_told_near_ones(llama):
+    ours, named = replace(llama, bos="<s>"), replace(llama, bos="</s>")
+    assert begins(ours) == begins(llama) and ours.metadata()["prepend_bos"] is True
+    assert {first for first, _ in begins(named)} == {2}
+    assert named.metadata()["prepend_bos"] is False and named.metadata()["prepended_token"] == "</s>"
+    with pytest.raises(
+        ValueError, match="'</s' is no token of this tokenizer; use auto, never or a token, such as '</s>'"
+    ):
+        replace(llama, bos="</s").available("train")
+    with pytest.raises(ValueError, match="such as"):
+        replace(llama, bos="always, please").available("train")
+
+
+@pytest.mark.parametrize("model", ["embedded", "stories260K", "bitstories-3M"])
+def test_fault_02_models_trained_with_bos_still_get_it(model):
+    folder = model if model == "embedded" else str(data_folder() / "models" / model)
+    assert LanguageModel(model=folder)._reader.bos == 1
 
 
 def test_text_the_tokenizer_does_not_know_is_refused(models, tmp_path, corpus):

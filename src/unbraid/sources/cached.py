@@ -82,8 +82,8 @@ class Cached(Source):
         return self._index["metadata"]
 
     def token_policy(self) -> str:
-        known = self.metadata().get("prepend_bos")
-        bos = "" if known is None else "BOS in front of every window, " if known else "no BOS, "
+        known, named = self.metadata().get("prepend_bos"), self.metadata().get("prepended_token")
+        bos = f"{named or 'BOS'} in front of every window, " if named or known else "" if known is None else "no BOS, "
         return f"{bos}tokens as they were cached"
 
     def sample_text(self, count: int) -> list[str]:

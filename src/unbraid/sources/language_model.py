@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from unbraid import seeding
 from unbraid import text as texts
+from unbraid.bos import AUTO, bos_of
 from unbraid.config import permission
 from unbraid.devices import check_device
 from unbraid.language.pairs import VARIABLES
@@ -114,8 +115,9 @@ class LanguageModel(Source):
     tokenizer's template), or lists of token ids."""
     context: TwoOrMore = 128
     """Tokens in a window, BOS included."""
-    bos: Literal["auto", "never"] = "auto"
-    """auto: every window begins with BOS where the tokenizer has one."""
+    bos: SomeText = AUTO
+    """auto: every window begins with what the tokenizer itself puts in front of a text. never: with text. Or a token of
+    the vocabulary, such as '<|endoftext|>'."""
     mask_special: bool = True
     """Leave special tokens (by id: BOS, EOS, unknown, chat markers) out of the rows."""
     max_norm_ratio: NonNegativeFloat = 10.0
@@ -195,7 +197,13 @@ class LanguageModel(Source):
 
     def token_policy(self) -> str:
         reader, tokenizer = self._reader, self.tokenizer
-        bos = f"{tokenizer.bos_token} in front of every window" if reader.prepend_bos else "no BOS"
+        bos = (
+            f"{tokenizer.convert_ids_to_tokens(reader.bos)} in front of every window"
+            if reader.prepend_bos
+            else "no BOS"
+        )
+        if not reader.prepend_bos and self.bos == AUTO and tokenizer.bos_token is not None:
+            bos += f" (the tokenizer adds none; --source.bos '{tokenizer.bos_token}' puts it there)"
         kept = "special tokens are rows too" if not self.mask_special else "special tokens are no rows"
         quiet = f", nor what exceeds {self.max_norm_ratio:g} times the median norm" if self.max_norm_ratio else ""
         return f"{bos}; {kept}{quiet}"
@@ -207,7 +215,11 @@ class LanguageModel(Source):
             "hook_layer": self.layer,
             "hf_hook_name": self._tap.name,
             "context_size": self.context,
-            "prepend_bos": self._reader.prepend_bos,
+            # SAELens takes it for the tokenizer's bos_token, which a token that was named need not be.
+            "prepend_bos": self._reader.prepend_bos and self._reader.bos == self.tokenizer.bos_token_id,
+            "prepended_token": self.tokenizer.convert_ids_to_tokens(self._reader.bos)
+            if self._reader.prepend_bos
+            else "",
             "dataset_path": self.text,
             "tokenizer_sha256": self._tokenizer_hash,
         }
@@ -251,6 +263,7 @@ class LanguageModel(Source):
     def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
         """Windows of whole documents given as tokens."""
         ids = [torch.tensor(self.tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
+        self._reader.check(torch.cat(ids).int())
         packed = Packed.of(list(enumerate(ids)), self._reader)
         if len(packed) != len(documents):
             raise ValueError(f"a document is longer than context {self.context}; raise --source.context")
@@ -361,7 +374,7 @@ class LanguageModel(Source):
         return Reader(
             tokenizer=self.tokenizer,
             context=self.context,
-            prepend_bos=self.bos == "auto" and self.tokenizer.bos_token_id is not None,
+            bos=bos_of(self.tokenizer, self.bos),
             mask_special=self.mask_special,
             vocabulary=self._config.vocab_size,
             # Models without learned or rotary positions (ALiBi) state no limit.

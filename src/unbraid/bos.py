@@ -1,0 +1,38 @@
+"""The token that every window begins with: what the tokenizer itself puts in front of a text, or one that is named."""
+
+from difflib import get_close_matches
+from typing import Any
+
+AUTO, NEVER = "auto", "never"
+
+
+def bos_of(tokenizer: Any, asked: str) -> int | None:
+    """The id in front of every window; None for none. Raises ValueError for a token that the tokenizer lacks."""
+    if asked == NEVER:
+        return None
+    return added(tokenizer) if asked == AUTO else named(tokenizer, asked)
+
+
+def added(tokenizer: Any) -> int | None:
+    """What the tokenizer adds in front of a text. That it has a `bos_token` says nothing: SmolLM2 adds none."""
+    whole = list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]
+    front = whole[: places[0]] if places else []
+    if len(front) > 1:
+        raise ValueError(
+            f"the tokenizer puts {tokenizer.convert_ids_to_tokens(front)} in front of a text; "
+            "a window can begin with one token: name it with --source.bos, or use --source.bos never"
+        )
+    return front[0] if front else None
+
+
+def named(tokenizer: Any, token: str) -> int:
+    vocabulary = tokenizer.get_vocab()
+    if token not in vocabulary:
+        near = get_close_matches(token, vocabulary, 3, 0.5) or sorted(tokenizer.all_special_tokens)[:5]
+        raise ValueError(
+            f"bos {token!r} is no token of this tokenizer; use auto, never or a token, such as "
+            f"{', '.join(map(repr, near)) or 'one of its vocabulary'}"
+        )
+    return int(vocabulary[token])
