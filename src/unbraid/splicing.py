@@ -1,8 +1,10 @@
 """Held-out windows that activations are replaced in, and what a language model predicts there."""
 
+import math
 from collections.abc import Iterator
+from functools import lru_cache
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.source import Source, few_rows
@@ -10,7 +12,11 @@ from unbraid.sources.language_model import LanguageModel
 from unbraid.text import Windows
 
 WINDOWS = 64
-"""Held-out windows spliced, at most."""
+"""Held-out windows spliced where it is done many times for one score."""
+TOKENS = 16_384
+"""Predicted tokens that losses are taken over; fewer when the eval split holds no more."""
+POSITIONS = 1024
+"""Positions in one forward pass: logits are wide."""
 
 
 def lacks_windows(source: Source) -> str:
@@ -32,7 +38,30 @@ def eval_windows(model: LanguageModel) -> Iterator[Windows]:
         yield windows[start : start + 8]
 
 
+@lru_cache(maxsize=2)
+def scored_windows(model: LanguageModel, tokens: int = TOKENS) -> Windows:
+    """Held-out windows with `tokens` predicted tokens, or all there are: the same for every run of a source."""
+    there = int(model.sequences("eval"))
+    count = min(there, math.ceil(tokens / model.context))
+    while True:
+        windows = model.windows(max(1, count), split="eval", seed=0)
+        running = counted(windows).sum(1).cumsum(0)
+        if count >= there or int(running[-1]) >= tokens:
+            return windows[: int((running < tokens).sum()) + 1]
+        count = min(there, 2 * count)
+
+
+def in_passes(windows: Windows) -> Iterator[Windows]:
+    """Windows, as many at a time as one forward pass should hold."""
+    return windows.parts(max(1, POSITIONS // windows.ids.shape[1]))
+
+
+def counted(windows: Windows) -> Bool[Tensor, "seq pos"]:
+    """Where a dictionary sees the token that the next is predicted from; the last position predicts nothing."""
+    return windows.keep[:, :-1] & windows.attention[:, 1:]
+
+
 def predicted(windows: Windows, logits: Tensor) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
     """Log-probabilities and true next tokens, where a dictionary sees the token predicted from."""
-    counted = windows.keep[:, :-1] & windows.attention[:, 1:]
-    return logits[:, :-1][counted].double().log_softmax(-1), windows.ids[:, 1:][counted]
+    chosen = counted(windows)
+    return logits[:, :-1][chosen].double().log_softmax(-1), windows.ids[:, 1:][chosen]

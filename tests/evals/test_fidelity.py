@@ -7,9 +7,19 @@ from torch import Tensor
 
 from unbraid.activation import Activation, ReLU, TopK
 from unbraid.dictionary import Dictionary
-from unbraid.evals.fidelity import ROWS, max_decoder_cosine, reconstruction, splicing
+from unbraid.evals.fidelity import (
+    ROWS,
+    clean_pass,
+    max_decoder_cosine,
+    ratio_error,
+    reconstruction,
+    say_why_no_loss,
+    splicing,
+)
 from unbraid.source import held_out
+from unbraid.sources.cached import write_cache
 from unbraid.sources.language_model import LanguageModel
+from unbraid.splicing import TOKENS, counted, scored_windows
 
 X = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 2 + 3
 
@@ -130,3 +140,78 @@ def test_splicing_an_ablation_recovers_nothing(model: LanguageModel):
     assert spliced(zero, model)["loss_recoveredzero"] == pytest.approx(0, abs=1e-6)
     zero.b_dec.copy_(held_out(model, ROWS).x.mean(0))
     assert spliced(zero, model)["loss_recoveredmean"] == pytest.approx(0, abs=1e-6)
+
+
+def zeroing(model: LanguageModel) -> Dictionary:
+    """A dictionary of half the coordinates."""
+    return dictionary(model.d_in, torch.cat([torch.eye(model.d_in), -torch.eye(model.d_in)])[::2], ReLU())
+
+
+def test_fault_07_and_18_losses_are_taken_over_all_tokens_that_are_held_out_up_to_a_number_that_is_stored(
+    model: LanguageModel,
+):
+    found = spliced(zeroing(model), model)
+    pool = model._corpus.pool("eval")
+    windows = pool.windows(torch.arange(len(pool)))
+    all_there = int((windows.keep[:, :-1] & windows.attention[:, 1:]).sum())
+    assert len(pool) > 64, "more than were read before"
+    assert found["ce_tokens"] == all_there < TOKENS
+    few = scored_windows(model, 100)
+    counts = counted(few).sum(1)
+    assert int(counts.sum()) >= 100 and int(counts[:-1].sum()) < 100, "as few as will do"
+
+
+def test_fault_18_the_standard_error_is_that_of_draws_of_documents():
+    rng = torch.Generator().manual_seed(0)
+    below = 1 + torch.rand(4000, 200, generator=rng, dtype=torch.float64)
+    above = 0.8 * below + 0.3 * torch.randn(4000, 200, generator=rng, dtype=torch.float64)
+    shares = above.sum(1) / below.sum(1)
+    errors = [ratio_error(a, b) for a, b in zip(above[:200], below[:200], strict=True)]
+    assert sum(errors) / len(errors) == pytest.approx(float(shares.std()), rel=0.05)
+    assert ratio_error(torch.tensor([3.0, 3.0]), torch.tensor([4.0, 4.0])) == 0
+    assert ratio_error(torch.ones(1), torch.ones(1)) != ratio_error(torch.ones(1), torch.ones(1)), "NaN"
+
+
+def test_fault_18_a_score_has_its_error_beside_it(model: LanguageModel):
+    found = spliced(zeroing(model), model)
+    for way in ("zero", "mean"):
+        assert 0 < found[f"loss_recovered_se{way}"] < 1
+    exact = dictionary(model.d_in, torch.cat([torch.eye(model.d_in), -torch.eye(model.d_in)]), ReLU())
+    assert spliced(exact, model)["loss_recovered_sezero"] < 1e-4, "it recovers all in every document"
+
+
+def test_the_clean_model_runs_once_for_all_runs_of_a_source_and_gives_the_same_without_being_kept(
+    model: LanguageModel, monkeypatch
+):
+    kept = spliced(zeroing(model), model)
+    monkeypatch.setattr("unbraid.evals.fidelity.CLEAN_BYTES", 0)
+    clean_pass.cache_clear()
+    assert clean_pass(model).kept == ()
+    assert spliced(zeroing(model), model) == pytest.approx(kept, abs=1e-6)
+    clean_pass.cache_clear()
+    monkeypatch.undo()
+    calls = []
+    monkeypatch.setattr(
+        LanguageModel, "logits", lambda self, w, own=LanguageModel.logits: calls.append(1) or own(self, w)
+    )
+    spliced(zeroing(model), model)
+    first = len(calls)
+    spliced(zeroing(model), model)
+    assert 0 < len(calls) - first < first
+
+
+def test_fault_07_few_tokens_are_told(model: LanguageModel, caplog):
+    clean_pass.cache_clear()
+    with caplog.at_level("INFO", logger="unbraid"):
+        clean = clean_pass(model)
+    assert f"losses are taken over {len(clean.losses):,} tokens, not 16,384" in caplog.text
+
+
+def test_fault_26_a_run_on_a_cache_is_told_which_command_gives_its_cross_entropy(
+    model: LanguageModel, caplog, tmp_path
+):
+    cached = write_cache(model, tmp_path / "cache", seed=0, blocks=1)
+    say_why_no_loss.cache_clear()
+    with caplog.at_level("WARNING", logger="unbraid"):
+        say_why_no_loss(cached)
+    assert f"unbraid import RUN lm --source.model {model.model} --source.layer 1" in caplog.text

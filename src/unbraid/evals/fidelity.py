@@ -6,20 +6,25 @@
 All on held-out rows of the run's own source. Codes may be signed: a latent is active when it is not zero.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from unbraid.dictionary import Dictionary
 from unbraid.evaluation import Score
+from unbraid.notices import log
 from unbraid.run import Run
 from unbraid.source import held_out
+from unbraid.sources.cached import Cached
 from unbraid.sources.language_model import LanguageModel
-from unbraid.splicing import eval_windows, lacks_windows, predicted
+from unbraid.splicing import TOKENS, counted, in_passes, lacks_windows, predicted, scored_windows
+from unbraid.text import Windows
 
-VERSION = 2
+VERSION = 3
 DEFINITIONS = {
     "fvu": "fraction of variance unexplained: sum |x - x_hat|^2 / sum |x - mean x|^2 on held-out rows",
     "explained_variance": "1 - FVU; a predictor of the mean scores 0",
@@ -32,11 +37,17 @@ DEFINITIONS = {
     "ce_clean": "cross-entropy of the model as it is, nats a token",
     "ce_spliced": "cross-entropy with the reconstruction in place of the activations, nats a token",
     "kl": "mean KL divergence from the model's next-token distribution to the spliced one, nats",
+    "ce_tokens": "held-out tokens that the losses, the KL divergence and the loss recovered are taken over: "
+    f"{TOKENS:,} or a few more, or all that the eval split holds",
     "loss_recovered": "share of the cross-entropy lost by ablation (zero or mean) that the reconstruction regains",
+    "loss_recovered_se": "standard error of the loss recovered over documents; two runs of one source are scored on "
+    "the same tokens, so their difference is known better than this",
 }
 ROWS = 32_768
 """Held-out activations the reconstruction is scored on; fewer when the eval split is smaller."""
 CHUNK = 2048
+CLEAN_BYTES = 256 * 2**20
+"""Predictions of the model as it is that are kept for the next run of the same source, at most."""
 
 lacks = lacks_windows
 
@@ -49,6 +60,8 @@ def fidelity(run: Run) -> list[Score]:
     scores.append(Score(metric="max_decoder_cosine", value=max_decoder_cosine(dictionary.W_dec), better="lower"))
     if isinstance(run.source, LanguageModel):
         scores += splicing(dictionary, run.source)
+    elif isinstance(run.source, Cached):
+        say_why_no_loss(run.source)
     return scores
 
 
@@ -99,41 +112,109 @@ def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
 
 def splicing(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
     """Next-token loss from the tokens a dictionary is trained on, with their activations replaced."""
-    clean, spliced, kl = 0.0, 0.0, 0.0
-    counted = 0
-    for part in eval_windows(model):
-        before, targets = predicted(part, model.logits(part))
-        after, _ = predicted(part, model.spliced_logits(part, dictionary.to(part.ids.device)))
-        clean += float(nll_loss(before, targets, reduction="sum"))
-        spliced += float(nll_loss(after, targets, reduction="sum"))
-        kl += float((before.exp() * (before - after)).sum())
-        counted += len(targets)
-    clean, spliced, kl = clean / counted, spliced / counted, kl / counted
+    windows = scored_windows(model)
+    clean, after, divergence = clean_pass(model), [], []
+    for number, part in enumerate(in_passes(windows)):
+        before = clean.predictions(number, part, model)
+        spliced, targets = predicted(part, model.spliced_logits(part, dictionary.to(part.ids.device)))
+        after.append(nll_loss(spliced, targets, reduction="none").cpu())
+        divergence.append((before.exp() * (before - spliced)).sum(1).cpu())
+    losses = torch.cat(after)
     return [
-        Score(metric="ce_clean", value=clean, better="neither"),
-        Score(metric="ce_spliced", value=spliced, better="lower"),
-        Score(metric="kl", value=kl, better="lower"),
-        *(
-            Score(
-                metric="loss_recovered",
-                value=(loss - spliced) / (loss - clean),
-                better="higher",
-                params={"against": name},
-            )
-            for name, loss in ablated(model).items()
-        ),
+        Score(metric="ce_clean", value=float(clean.losses.mean()), better="neither"),
+        Score(metric="ce_spliced", value=float(losses.mean()), better="lower"),
+        Score(metric="kl", value=float(torch.cat(divergence).mean()), better="lower"),
+        Score(metric="ce_tokens", value=float(len(losses)), better="neither"),
+        *(row for name, loss in ablated(model).items() for row in recovered(name, clean, losses, loss)),
     ]
 
 
+def recovered(against: str, clean: "Clean", spliced: Tensor, ablated: Tensor) -> list[Score]:
+    """Loss recovered, and how far another draw of as many documents would move it."""
+    gained, lost = (per_document(ablated - losses, clean.documents) for losses in (spliced, clean.losses))
+    share = float(gained.sum() / lost.sum())
+    params = {"against": against}
+    return [
+        Score(metric="loss_recovered", value=share, better="higher", params=params),
+        Score(metric="loss_recovered_se", value=ratio_error(gained, lost), better="neither", params=params),
+    ]
+
+
+def per_document(values: Float[Tensor, " token"], documents: Int[Tensor, " token"]) -> Float[Tensor, " document"]:
+    """Sums over the tokens of each document."""
+    known, which = documents.unique(return_inverse=True)
+    return torch.zeros(len(known), dtype=values.dtype).index_add_(0, which, values)
+
+
+def ratio_error(above: Float[Tensor, " n"], below: Float[Tensor, " n"]) -> float:
+    """The standard error of sum(above) / sum(below) over independent pairs, to first order; NaN for a single one."""
+    count = len(above)
+    if count < 2:
+        return float("nan")
+    residual = above - above.sum() / below.sum() * below
+    return float((count / (count - 1) * residual.square().sum()).sqrt() / below.sum().abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Clean:
+    """What a model predicts as it is, on the windows that are scored."""
+
+    losses: Float[Tensor, " token"]
+    documents: Int[Tensor, " token"]
+    kept: tuple[Tensor, ...]
+    """Log-probabilities of each pass; none where they would take more than `CLEAN_BYTES`."""
+
+    def predictions(self, number: int, part: Windows, model: LanguageModel) -> Float[Tensor, "token vocabulary"]:
+        """Log-probabilities of pass `number`."""
+        if self.kept:
+            return self.kept[number].double()
+        return predicted(part, model.logits(part))[0]
+
+
+@lru_cache(maxsize=1)
+@torch.no_grad()
+def clean_pass(model: LanguageModel) -> Clean:
+    """The model as it is: the same for every run of a source, so it runs once."""
+    losses, documents, kept, size = [], [], [], 0
+    windows = scored_windows(model)
+    for part in in_passes(windows):
+        before, targets = predicted(part, model.logits(part))
+        losses.append(nll_loss(before, targets, reduction="none").cpu())
+        documents.append(part.documents[:, None].expand(-1, part.ids.shape[1] - 1)[counted(part)].cpu())
+        size += 4 * before.numel()
+        kept = [*kept, before.float()] if size <= CLEAN_BYTES else []
+    found = Clean(torch.cat(losses), torch.cat(documents), tuple(kept) if size <= CLEAN_BYTES else ())
+    if len(found.losses) < TOKENS:
+        log.info(
+            "losses are taken over %s tokens, not %s: the eval split holds no more with a next token to predict; %s",
+            f"{len(found.losses):,}", f"{TOKENS:,}", model.more_held_out,
+        )  # fmt: skip
+    return found
+
+
 @lru_cache(maxsize=4)
-def ablated(model: LanguageModel) -> dict[str, float]:
-    """Cross-entropy with the activations set to zero, and to their mean: the same for every run of a source."""
+@torch.no_grad()
+def ablated(model: LanguageModel) -> dict[str, Tensor]:
+    """Loss of each token with the activations set to zero, and to their mean: the same for every run of a source."""
     mean = held_out(model, ROWS).x.mean(0)
     ways = {"zero": torch.zeros_like, "mean": lambda x: mean.to(x).expand_as(x)}
-    totals, counted = dict.fromkeys(ways, 0.0), 0
-    for part in eval_windows(model):
+    found: dict[str, list[Tensor]] = {name: [] for name in ways}
+    for part in in_passes(scored_windows(model)):
         for name, way in ways.items():
             after, targets = predicted(part, model.spliced_logits(part, way))
-            totals[name] += float(nll_loss(after, targets, reduction="sum"))
-        counted += int((part.keep[:, :-1] & part.attention[:, 1:]).sum())
-    return {name: total / counted for name, total in totals.items()}
+            found[name].append(nll_loss(after, targets, reduction="none").cpu())
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@lru_cache(maxsize=8)
+def say_why_no_loss(source: Cached) -> None:
+    """A cache holds no model to splice into: say which command scores the run on the model."""
+    origin = source.origin()
+    if origin.get("model"):
+        asked = " ".join(
+            f"--source.{name} {origin[name]}" for name in ("model", "layer", "site", "text") if name in origin
+        )
+        log.warning(
+            "runs on the cache %s get no cross-entropy: it holds activations, no model to splice into; on the model: "
+            "unbraid import RUN lm %s --out FOLDER, then unbraid eval FOLDER/*", source.folder, asked,
+        )  # fmt: skip

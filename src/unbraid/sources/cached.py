@@ -81,6 +81,10 @@ class Cached(Source):
     def metadata(self) -> Mapping[str, str | int | bool]:
         return self._index["metadata"]
 
+    def origin(self) -> Mapping[str, Any]:
+        """The settings of the source it was written from."""
+        return self._index["source"]
+
     def token_policy(self) -> str:
         known, named = self.metadata().get("prepend_bos"), self.metadata().get("prepended_token")
         bos = f"{named or 'BOS'} in front of every window, " if named or known else "" if known is None else "no BOS, "
