@@ -28,7 +28,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reader(model):
     tokenizer = AutoTokenizer.from_pretrained(model)
-    return Reader(tokenizer=tokenizer, context=12, prepend_bos=True, mask_special=True, vocabulary=48, positions=40)
+    return Reader(tokenizer=tokenizer, context=12, bos=1, mask_special=True, vocabulary=48, positions=40)
 
 
 def local(documents, reader: Reader, **changes) -> Local:
