@@ -193,7 +193,7 @@ def test_fault_26_chinese_by_byte_fallback_draws_a_warning_and_english_none(capl
 
 def test_fault_26_a_stream_draws_the_warning_once(caplog):
     tokenizer = AutoTokenizer.from_pretrained(data_folder() / "models" / "stories260K")
-    reader = Reader(tokenizer=tokenizer, context=12, prepend_bos=True, mask_special=True, vocabulary=512, positions=512)
+    reader = Reader(tokenizer=tokenizer, context=12, bos=1, mask_special=True, vocabulary=512, positions=512)
     lines = [f"从前有一个小女孩{i}" for i in range(200)]
     corpus = Streamed(lambda: iter(lines), reader, eval_share=0.0, size=50, epochs=1)
     for index in range(20):
