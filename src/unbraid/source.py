@@ -72,6 +72,8 @@ class Contexts:
     """True where the token policy keeps the token: no padding, no special tokens."""
     base: Float[Tensor, "seq pos d_out"]
     downstream: Downstream
+    rounding: float = torch.finfo(torch.float32).eps
+    """The relative size of one rounding in what `downstream` computes with."""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """The calibrated radius equals its closed form on a quadratic slice, and its absence is explained."""
 
 import math
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
+from tests.data import data_folder
 
 from unbraid.causal.calibration import DIRECTIONS, calibrate_radius, first_order, random_units
 from unbraid.causal.effect import pooled_effect
 from unbraid.source import Contexts
+from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World
 
 
@@ -94,3 +98,32 @@ def test_a_slice_that_overflows_inside_the_bracket_still_has_a_radius():
     radius = calibrate_radius(contexts, rng=rng(), bracket=(1e-3, 1e4))
     rests = math.expm1(radius) - radius, math.expm1(-radius) + radius
     assert math.hypot(*rests) / math.hypot(radius, radius) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_fault_28_a_16_bit_model_has_the_radius_of_its_float32_self(dtype: Literal["bfloat16", "float16"]):
+    folder = data_folder()
+    exact = LanguageModel(
+        model=str(folder / "models" / "stories260K"), text=str(folder / "corpora" / "tinystories_1000.jsonl.xz"),
+        layer=2, context=32, buffer_tokens=2048,
+    )  # fmt: skip
+    radii = [
+        calibrate_radius(of.contexts(2, split="train", seed=0), rng=rng())
+        for of in (exact, replace(exact, dtype=dtype))
+    ]
+    assert radii[1] == pytest.approx(radii[0], rel=0.03)
+
+
+@pytest.mark.parametrize("strength", [1.0, 3.0])
+def test_fault_28_pushes_that_rounding_swallows_are_not_taken_for_a_nonlinear_slice(strength: float):
+    """A slice that rounds to bfloat16 has the radius of one that does not; also where it lies below the first look."""
+    acts = 1 + torch.rand(4, 16, 8, generator=rng(5))
+    matrix = torch.randn(8, 8, generator=rng(6))
+
+    def of(dtype: torch.dtype) -> Contexts:
+        after = lambda moved: torch.sin(strength * moved.to(dtype).float() @ matrix)[..., :5]
+        mask = torch.ones(4, 16, dtype=torch.bool)
+        return Contexts(acts, mask, after(acts), after, torch.finfo(dtype).eps)
+
+    radii = [calibrate_radius(of(dtype), rng=rng()) for dtype in (torch.float32, torch.bfloat16)]
+    assert radii[1] == pytest.approx(radii[0], rel=0.2)

@@ -7,6 +7,7 @@ which is linear at every radius and would hide how far the rest has left the lin
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,9 @@ RATIO = 0.5  # lambda in Mack and Turner's experiments
 DIRECTIONS = 30  # their code
 BRACKET = (1e-3, 10.0)
 """Where to look, in units of the median norm of the kept activations."""
+ROUNDINGS = (16, 8, 4, 2)
+"""Smallest pushes looked at, in roundings of the activations, in which a smaller one is lost and looks nonlinear: 1/8
+of the norm in bfloat16, or less where the slice is far from linear already there."""
 LARGEST = 1e6
 """Stands for a ratio that overflowed."""
 
@@ -44,7 +48,8 @@ def calibrate_radius(
     def excess(log_radius: float) -> float:
         return math.log(nonlinearity(contexts, units, linear, math.exp(log_radius)) / ratio)
 
-    at_low, at_high = excess(math.log(low)), excess(math.log(high))
+    low, at_low = start(excess, low, contexts.rounding * typical_norm(contexts))
+    at_high = excess(math.log(high))
     if not at_low < 0 < at_high:
         raise ValueError(
             f"no radius in [{low:.3g}, {high:.3g}] gives a nonlinear share of {ratio}: it is "
@@ -53,6 +58,18 @@ def calibrate_radius(
         )
     root = brentq(excess, math.log(low), math.log(high), xtol=1e-6)
     return math.exp(float(root))  # pyright: ignore[reportArgumentType]
+
+
+def start(excess: Callable[[float], float], low: float, rounding: float) -> tuple[float, float]:
+    """The smallest radius to look at, at least `low`, and the excess there: where roundings are lost in the push,
+    not it in them."""
+    found = (low, math.inf)
+    for many in ROUNDINGS:
+        radius = max(low, many * rounding)
+        found = radius, excess(math.log(radius))
+        if found[1] < 0 or radius == low:
+            break
+    return found
 
 
 def typical_norm(contexts: Contexts) -> float:

@@ -167,7 +167,8 @@ class LanguageModel(Source):
         windows = self.windows(count, split=split, seed=seed)
         acts, base, tail = capture(self._model, *self._span, windows.ids, windows.attention)
         mask = windows.keep & (acts.float().norm(dim=-1) <= self.max_norm)
-        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail)
+        rounding = torch.finfo(acts.dtype).eps
+        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail, rounding=rounding)
 
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
         pool = minimal_pairs(self, split)
