@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unbraid.modularity import concentration, dci, gap, modularity
+from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
 
 
 def exact(*rows: list[float]) -> Tensor:
@@ -75,3 +75,24 @@ def test_one_factor_has_no_others_to_be_told_from():
     single = torch.ones(3, 1, dtype=torch.float64)
     assert math.isnan(dci(single).disentanglement) and dci(single).completeness == pytest.approx(0)
     assert math.isnan(modularity(single)) and math.isnan(concentration(single))
+
+
+def test_fault_08_modularity_of_all_is_disentanglement_libs():
+    """Transcribed from its definition: over codes, 1 - rest / (largest x (factors - 1)), and 0 where nothing is."""
+    bits = torch.rand(40, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    bits[30:] = 0
+
+    def theirs(rows: list[list[float]]) -> float:
+        found = []
+        for row in rows:
+            squared = [value * value for value in row]
+            largest = max(squared)
+            rest = sum(squared) - largest
+            found.append(1 - rest / (largest * (len(row) - 1)) if largest else 0.0)
+        return sum(found) / len(found)
+
+    assert modularity_of_all(bits, 40) == pytest.approx(theirs(bits.tolist()))
+    assert modularity_of_all(bits, 50) == pytest.approx(theirs([*bits.tolist(), *[[0.0] * 7] * 10]))
+    assert modularity(bits) == pytest.approx(theirs(bits[:30].tolist()))
+    assert modularity_of_all(bits[30:], 10) == 0
+    assert math.isnan(modularity_of_all(bits[:, :1], 40))

@@ -33,3 +33,13 @@ def test_a_latent_that_comes_to_life_is_divided_by_its_deviation_in_the_batch():
 def test_deviations_have_a_floor_and_silence_is_survived():
     _, deviation = averaged(step(torch.tensor([[0.0, 3.0], [0.0, 3.0]]).double()).z, {}, 0.99)
     assert deviation.tolist() == pytest.approx([1e-12, 3 * 1e-3**0.5])
+
+
+def test_fault_08_a_batch_that_varies_more_than_usual_does_not_count():
+    """The larger of the usual deviation and the batch's is too large on average."""
+    memory: dict[str, torch.Tensor] = {}
+    found = []
+    for seed in range(60):
+        average, deviation = averaged(step(sparse(256, 20, 0.1, seed)).z, memory, 0.99)
+        found.append(deviation.square() / average.variance())
+    assert torch.stack(found[1:]).max() == pytest.approx(1)

@@ -7,7 +7,8 @@
 
 H_F is entropy to base F. Base-m completeness is blind when m is large (ten equal latents of 16,384 still give .76), so
 DCI comes with effective counts 2^H. Rows and columns without anything are left out of D, C, modularity and
-concentration, and NaN is what is left when nothing is; the gap counts such columns as 0. With one column nothing can
+concentration (disentanglement_lib counts such rows as 0 in its modularity: `modularity_of_all`), and NaN is what is
+left when nothing is; the gap counts such columns as 0. With one column nothing can
 be told apart: NaN too.
 """
 
@@ -63,6 +64,15 @@ def modularity(bits: Matrix) -> float:
     largest = squares.amax(1) if squares.numel() else squares.sum(1)
     others = (squares.sum(1) - largest) / largest
     return float((1 - others / (bits.shape[1] - 1)).mean()) if bits.shape[1] > 1 else math.nan
+
+
+def modularity_of_all(bits: Matrix, latents: int) -> float:
+    """The same over `latents`, of which those without a row in `bits`, or with nothing in theirs, count as 0: as
+    disentanglement_lib has it (`modularity_explicitness.py`)."""
+    telling = int((bits.sum(1) > 0).sum())
+    if not telling or not latents:
+        return 0.0 if bits.shape[1] > 1 and latents else math.nan
+    return modularity(bits) * telling / latents
 
 
 def concentration(shares: Float[Tensor, "rows columns"]) -> float:

@@ -1,8 +1,9 @@
 """Moving averages of how each latent fires: what penalties normalise by, without gradient.
 
 Early averages weigh all batches alike, so that the first is no more than one of many. A latent that has just come to
-life has a small average: its deviation is never taken for smaller than in the batch at hand, which keeps correlations
-near or below 1 and, depending on its own column alone, biases no pair of independent latents.
+life has a small average: where the batch at hand has `LEAP` times its variance, the batch's is taken, which keeps
+correlations near or below 1. For all others the average stands, whatever the batch shows: the larger of the two would
+be 5 % too large on average, and so would a correlation be too small.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ from unbraid.codes import Codes
 
 FLOOR = 1e-3
 """Smallest variance, as a share of the mean square when active: that of a latent firing once in a thousand rows."""
+
+LEAP = 4.0
+"""Variance of a batch, in averages, above which a latent is taken to have come to life: noise is seldom as large in
+latents that fire a few times a batch."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ def averaged(z: Codes, memory: dict[str, Tensor], decay: float) -> tuple[Moments
         fresh = getattr(now, name)
         memory[name] = fresh if name not in memory else keep * memory[name] + (1 - keep) * fresh
     average = Moments(memory["rate"], memory["mean"], memory["square"])
-    variance = torch.maximum(average.variance(), now.variance())
+    usual, latest = average.variance(), now.variance()
+    variance = torch.where(latest > LEAP * usual, latest, usual)
     floor = FLOOR * average.rms().square()
     return average, torch.maximum(variance, floor).sqrt().clamp_min(1e-12)

@@ -7,28 +7,71 @@ import torch
 from tests.coded import sparse, step
 
 from unbraid.terms.correlation import Correlation
-from unbraid.terms.hsic import Hsic, features
+from unbraid.terms.hsic import Hsic, drawn, features
 
 
 def test_a_value_worked_out_by_hand():
     # Both latents are (2, 0) or (0, 2) in either half, of rms 2 and deviation 1: u is 1 where active, scaled by 2, and
-    # one wave of frequency 1 adds sin 1 and 1 - cos 1. Every feature has covariance product/2 with every other.
+    # a wave of frequency w adds sin w and 1 - cos w. Every feature has covariance product/2 with every other. Sizes add
+    # up: sin^2 + (1 - cos)^2 = 2 - 2 cos has mean 2 - 2 exp(-1/2), and the two latents draw theirs apart.
     copies = torch.tensor([[2.0, 2.0], [2.0, 2.0], [0.0, 0.0], [0.0, 0.0]]).double()
     order = lambda seed: torch.randperm(4, generator=torch.Generator().manual_seed(seed))
     seed = next(seed for seed in range(9) if (order(seed)[:2] < 2).sum() == 1)
-    size = 4 * (1 + math.sin(1) ** 2 + (1 - math.cos(1)) ** 2)
-    assert Hsic(waves=1)(step(copies, seed=seed)).loss.item() == pytest.approx(2 * (size / 2) ** 2 / 2)
+    rng = torch.Generator().manual_seed(seed)
+    torch.randperm(4, generator=rng)
+    first, second = (4 * (1 + 2 - 2 * math.cos(w)) for (w,) in drawn(2, 1, rng).tolist())
+    assert Hsic(waves=1)(step(copies, seed=seed)).loss.item() == pytest.approx(2 * first * second / 4 / 2, rel=1e-5)
+    waves = drawn(20_000, 1, torch.Generator().manual_seed(0))
+    assert (2 - 2 * waves.cos()).mean() == pytest.approx(2 - 2 * math.exp(-0.5), abs=0.02)
 
 
-@pytest.mark.parametrize(("waves", "error"), [(2, 3e-2), (3, 2e-3)])
-def test_waves_are_a_gaussian_kernel(waves: int, error: float):
-    """Centred, as every sum over pairs is."""
-    u = torch.linspace(0, 1.8, 40).double().unsqueeze(1)
-    centre = torch.eye(40).double() - 1 / 40
-    phi = features(u, waves)[:, 1:]
-    kernel = torch.exp(-(u - u.T).square() / 2)
-    torch.testing.assert_close(centre @ phi @ phi.T @ centre, centre @ kernel @ centre, atol=error, rtol=0)
-    assert torch.equal(features(torch.zeros(1, 1).double(), waves), torch.zeros(1, 1 + 2 * waves).double())
+@pytest.mark.parametrize("waves", [1, 2, 4])
+def test_fault_08_waves_are_a_gaussian_kernel_on_average_at_any_distance(waves: int):
+    """Two fixed waves were none beyond a distance of 2. Centred, as every sum over pairs is."""
+    u = torch.linspace(0, 6, 13).double().unsqueeze(1)
+    centre = torch.eye(13).double() - 1 / 13
+    rng = torch.Generator().manual_seed(0)
+    total, draws = torch.zeros(13, 13).double(), 4000
+    for frequencies in drawn(draws, waves, rng).double():
+        phi = features(u, frequencies.expand(13, waves))[:, 1:]
+        total += centre @ phi @ phi.T @ centre / draws
+    kernel = centre @ torch.exp(-(u - u.T).square() / 2) @ centre
+    torch.testing.assert_close(total, kernel, atol=0.05, rtol=0)
+    zero = features(torch.zeros(1, 1).double(), torch.ones(1, waves).double())
+    assert torch.equal(zero, torch.zeros(1, 1 + 2 * waves).double())
+
+
+def test_fault_08_dependent_latents_give_the_kernels_hsic_and_independent_ones_zero():
+    """Three values each, one of them far out; the population's HSIC is a finite sum."""
+    values = torch.tensor([0.0, 1.0, 5.0]).double()
+    joint = torch.tensor([[0.80, 0.03, 0.02], [0.02, 0.05, 0.01], [0.01, 0.01, 0.05]]).double()
+    for table in (joint, joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)):
+        rng, memory, found = torch.Generator().manual_seed(0), {}, []
+        for seed in range(60):
+            cell = torch.multinomial(table.flatten(), 1024 * 40, replacement=True, generator=rng).view(1024, 40)
+            codes = torch.cat([values[cell // 3], values[cell % 3]], 1)  # 40 pairs, so the sum over 80 latents is one's
+            with torch.no_grad():
+                found.append(Hsic()(step(codes, seed=seed, memory=memory)).loss.item())
+        late = torch.tensor(found[30:])
+        error = late.std() / len(late) ** 0.5
+        assert abs(late.mean() - population(table, values)) < 3 * error
+        assert error < 0.02
+
+
+def population(table: torch.Tensor, values: torch.Tensor) -> float:
+    """E k l + E k E l - 2 E[E k E l], with k and l the kernels of the two marginals."""
+
+    def kernel(share: torch.Tensor) -> torch.Tensor:
+        square, mean = share @ values.square(), share @ values
+        rms = (square / share[1:].sum()).sqrt()
+        u = values / rms
+        apart = u.unsqueeze(1) - u
+        return (u.unsqueeze(1) * u + torch.exp(-apart.square() / 2)) * rms**2 / (square - mean**2)
+
+    p, q = table.sum(1), table.sum(0)
+    k, l = kernel(p), kernel(q)  # noqa: E741 (the two kernels' usual names)
+    both = torch.einsum("ij,kl,ik,jl", table, table, k, l)
+    return float(both + (p @ k @ p) * (q @ l @ q) - 2 * torch.einsum("ij,i,j", table, k @ p, l @ q))
 
 
 def test_independent_latents_give_zero_on_average():

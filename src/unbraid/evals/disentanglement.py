@@ -25,7 +25,7 @@ from unbraid.correlation import correlations
 from unbraid.dictionary import Dictionary
 from unbraid.evaluation import Score
 from unbraid.information import binary_entropy, gates, mutual_information
-from unbraid.modularity import concentration, dci, gap, modularity
+from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
 from unbraid.observed import ROWS, Observed, codes, magnitudes
 from unbraid.readout import FACTORS, FEWEST, read_out
 from unbraid.robustness import independent, robustness
@@ -51,7 +51,10 @@ _MEANINGS = {
     "entropy, mean over varying factors; 0 when each has two equal latents",
     "sap": "the same gap in squared correlations of latents with factors",
     "modularity": "1 - squared bits about a latent's other factors, over (factors - 1) times those about its first, "
-    "mean over latents that tell of any; tends to 1 with many factors; NaN for one",
+    "mean over latents that tell of any (disentanglement_lib: over all, see modularity_of_all); tends to 1 with many "
+    "factors; NaN for one",
+    "modularity_of_all": "the same as disentanglement_lib has it: mean over all latents, where one that is dead or "
+    "tells of no factor counts as 0",
     "explicitness": f"area under the ROC curve on held-out rows of a factor {_READ}, mean",
     "infom": "bits/H about a latent's first factor over the sum about all, mean over latents that tell of any, scaled "
     "so that equal shares give 0; NaN for one factor",
@@ -92,7 +95,7 @@ def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -
 
 def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
     """Every metric, by name. `crossed`: the factors are independent of one another, so that IRS means something."""
-    observed = counted(observed)
+    latents, observed = observed.latents.shape[1], counted(observed)
     active = gates(observed.factors)
     bits = mutual_information(observed.latents, active)
     entropies = binary_entropy(observed.present / observed.rows)
@@ -108,6 +111,7 @@ def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
         "mig": gap(shares),
         "sap": gap(correlations(observed.latents, active).square_()),
         "modularity": modularity(bits),
+        "modularity_of_all": modularity_of_all(bits, latents),
         "explicitness": float(found.auc.mean()),
         "infom": concentration(shares),
         "infoc": concentration(shares.T),
