@@ -89,3 +89,25 @@ def test_copies_cost_more_by_what_they_go_with(form: Form):
     topics = sparse(200, 6, 0.3).repeat_interleave(2, 0)
     out = Redundancy(form=form)(step(topics.repeat(1, 2), documents=documents))
     assert out.metrics["others"].item() == pytest.approx({"barlow": 1, "vicreg": 2}[form], abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("form", "stay", "others"), [("barlow", (0.4**2 + 0.85**2) / 2, 0.3**2), ("vicreg", 0.4 + 0.85, 2 * 0.5**2)]
+)
+def test_fault_08_views_of_known_correlation_give_what_the_formula_says(form, stay, others):
+    """Pairs of Gaussian latents: correlated by .5 in a row; the first by .6 from row to row of a document, and so the
+    second by .15, and one with the other by .3."""
+    generator, memory, found = rng(), {}, []
+    documents = torch.arange(1024) // 2
+    for seed in range(60):
+        shape = (512, 2, 30)
+        shared, own, noise = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))
+        first = 0.6**0.5 * shared[:, :1] + 0.4**0.5 * own
+        codes = torch.cat([first, 0.5 * first + 0.75**0.5 * noise], 2).view(1024, 60) + 6
+        with torch.no_grad():
+            metrics = Redundancy(form=form)(step(codes, documents=documents, seed=seed, memory=memory)).metrics
+        found.append((metrics["stay"].item(), metrics["others"].item()))
+    late = torch.tensor(found[25:])
+    error = late.std(0) / len(late) ** 0.5
+    assert ((late.mean(0) - torch.tensor([stay, others])).abs() < 3 * error).all()
+    assert (error < 0.01).all()

@@ -95,7 +95,7 @@ def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -
 
 def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
     """Every metric, by name. `crossed`: the factors are independent of one another, so that IRS means something."""
-    latents, observed = observed.latents.shape[1], counted(observed)
+    latents, observed = len(observed.fired), counted(observed)
     active = gates(observed.factors)
     bits = mutual_information(observed.latents, active)
     entropies = binary_entropy(observed.present / observed.rows)
