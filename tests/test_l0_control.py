@@ -18,7 +18,7 @@ from unbraid.l0_control import Control, shortfall, start_at, too_short
 from unbraid.objective import TargetL0
 from unbraid.plan import budget
 from unbraid.source import held_out
-from unbraid.train import train
+from unbraid.train import Learner, fitting_sample, train
 
 TARGET = TargetL0(l0=8.0)
 
@@ -117,3 +117,10 @@ def test_the_l0_reached_is_that_of_held_out_rows(tmp_path):
     stored = json.loads((folder / "provenance.json").read_text())["l0_reached"]
     held = Run.open(folder).dictionary().encode(held_out(WORLD, 4096).x).l0()
     assert float(held) == pytest.approx(stored, rel=0.05)
+
+
+def test_a_checkpoint_of_another_version_is_told():
+    learner = Learner(asked("relu", 4, 10), fitting_sample(WORLD, 0))
+    state = learner.state()
+    with pytest.raises(ValueError, match="lacks l0_control: another version wrote it"):
+        learner.restore({name: tensor for name, tensor in state.items() if name != "l0_control"})

@@ -226,7 +226,12 @@ class Learner:
         }  # fmt: skip
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from `state()`. Raises KeyError when a tensor is missing."""
+        """Continue from `state()`. Raises ValueError when a tensor is missing."""
+        if lacking := sorted(self.state().keys() - tensors.keys() - optional(self.state())):
+            raise ValueError(
+                f"the checkpoint of {self.experiment.folder} lacks {lacking[0]}: another version wrote it; resume with "
+                "that one, or start anew with --overwrite"
+            )
         device = self.experiment.training.device
         own = {n: tensors[f"dictionary/{n}"] for n in self.dictionary.state_dict()}
         self.dictionary.load_state_dict(own)
@@ -241,6 +246,11 @@ class Learner:
         self.since_fired.copy_(tensors["since_fired"])
         self.control.copy_(tensors["l0_control"])
         self.normaliser = Normaliser(tensors["normaliser/mean"].to(device), tensors["normaliser/scale"].to(device))
+
+
+def optional(state: Mapping[str, Tensor]) -> set[str]:
+    """Names of what is only there once a step has been made: a fresh member may hold what a checkpoint does not."""
+    return {name for name in state if name.startswith(("adam/", "memory/"))}
 
 
 def as_stored(matrix: Tensor) -> Tensor:
