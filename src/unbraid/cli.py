@@ -165,8 +165,9 @@ def arguments() -> argparse.ArgumentParser:
         return sub
 
     def trains(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
-        sub.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
+        either = sub.add_mutually_exclusive_group()
+        either.add_argument("--resume", action="store_true", help="continue unfinished runs from their last checkpoint")
+        either.add_argument("--overwrite", action="store_true", help="start unfinished runs anew")
         sub.add_argument(
             "--checkpoint-seconds",
             type=argument(NonNegativeFloat),
@@ -333,8 +334,11 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     asked = options.help or options.help_all
     if options.name is None:
         options.parser.print_help(sys.stdout if asked else sys.stderr)
-        print("\nWhich NAME? `unbraid list` shows them; with a name, --help also shows the experiment's own flags.")
-        raise SystemExit(0 if asked else 2)
+        more = "`unbraid list` shows them; with a name, --help also shows the experiment's own flags"
+        if not asked:
+            fail(f"unbraid {options.command} needs the NAME of an experiment or study: {more}")
+        print(f"\nWhich NAME? {more}.")
+        raise SystemExit(0)
     known = catalog.experiments(packages(options))
     if options.name not in known and (later := [word for word in rest if word.replace("-", "_") in known]):
         raise ValueError(f"the name comes first: unbraid {options.command} {later[0]} FLAGS")
@@ -696,11 +700,13 @@ def bench_of(options: argparse.Namespace) -> Any:
     from unbraid.saebench import bench, environment
 
     check_device(options.device, "--device")
-    return bench.Bench(
+    how = bench.Bench(
         environment=saebench_environment(options, make=False) or environment.UNMADE, work=options.cache / "work",
         device=options.device, threads=max(1, options.threads), limit=60 * options.limit_minutes, size=options.size,
         text=options.text, labelled=tuple(options.labelled), ravel=options.ravel, environ=bench.own_environ(os.environ),
     )  # fmt: skip
+    how.check()
+    return how
 
 
 def unmade(options: argparse.Namespace) -> Path | None:
@@ -963,6 +969,7 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
     benched = options.saebench is None or options.saebench != []
     asked = own_evals(options, options.evals)  # a name that is none is told before the night, not after it
     offers.chosen(options.saebench or [])
+    benched = benched and can_be_benched(experiments, options)
     if options.plan:
         return run_plan(options, rest) or (plan_saebench(experiments, options) if benched else 0)
     if refused := preflight(options, experiments, evals=asked):
@@ -971,6 +978,24 @@ def run_study(options: argparse.Namespace, rest: list[str]) -> int:
         saebench_environment(options)  # first, so that no night ends for want of it
     with held([options.out]):
         return train_and_score(experiments, options, benched=benched)
+
+
+def can_be_benched(experiments: "list[Experiment]", options: argparse.Namespace) -> bool:
+    """Whether SAEBench reads such models; False, and said, where nobody asked for it by name. Raises ValueError for
+    files that are named and cannot be used."""
+    from unbraid.evaluation import NotApplicable
+    from unbraid.saebench import subjects
+
+    bench_of(options)
+    source = experiments[0].source
+    try:
+        subjects.subject_in(source.metadata(), source)
+    except NotApplicable as reason:
+        if options.saebench:
+            raise
+        print(f"note: left out: {reason}", file=sys.stderr)
+        return False
+    return True
 
 
 def train_and_score(experiments: "list[Experiment]", options: argparse.Namespace, *, benched: bool) -> int:
@@ -1032,7 +1057,7 @@ def run_import(options: argparse.Namespace, rest: list[str]) -> int:
             "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
             "(`unbraid list` shows experiments)"
         )
-    source, sae = experiments_of(resolved(options, rest), ["*"])[0].source, Path(options.sae)
+    source, sae = experiments_of(resolved(options, rest), options.only)[0].source, Path(options.sae)
     told = {"name": options.called, "seed": options.seed, "standard": not options.compared}
     run, fit, notes = import_run(sae, source, options.out, **told)
     for note in notes:

@@ -109,6 +109,7 @@ def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), 
     check_device(cohort)
     source, training = cohort[0].source, cohort[0].training
     source.metadata()  # a layer or site that does not exist stops here
+    source.check()
     d_in = source.d_in
     parameters = sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
     tokens = max(steps(e.training) for e in cohort) * training.batch_size

@@ -150,6 +150,9 @@ class Source(Settings, ABC):
         no end, or no text."""
         return math.inf
 
+    def check(self) -> None:  # noqa: B027 (most have nothing more to check)
+        """Raise ValueError for what would be found out midway. Called before any work; reads no activations."""
+
     def token_policy(self) -> str:
         """Which tokens are rows, and what stands before them; for `unbraid plan`. Empty when there is no text."""
         return ""
@@ -245,6 +248,8 @@ def check_finite(x: Tensor, where: str) -> None:
 def held_out(source: Source, rows: int) -> Batch:
     """The first `rows` activations of the eval split, the same for every eval and run of a source; fewer when it
     ends. Raises NoHeldOut when there are none."""
+    if rows < 1:
+        raise ValueError(f"asked for {rows} held-out rows; ask for one row or more")
     parts: list[Batch] = []
     while sum(map(len, parts)) < rows:
         block = source.block(len(parts), split="eval", seed=0)

@@ -95,6 +95,10 @@ def text_of(run: Run) -> LanguageModel:
 
 def read(source: LanguageModel, prompt: str) -> list[str]:
     """The prompt's tokens."""
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the prompt holds bytes that are no text ({error.reason}); write it in UTF-8") from error
     words = source.tokenizer.tokenize(prompt)
     if not words:
         raise ValueError("the prompt holds no token; give some text with --prompt")

@@ -307,6 +307,9 @@ def train(
     checked("checkpoint_seconds", checkpoint_seconds, NonNegativeFloat)
     checked("checkpoint_steps", checkpoint_steps, NonNegativeInt)
     clear_finished([root / experiment.folder for experiment in cohort])
+    if not cohort:
+        raise ValueError("there is no experiment to train; name one or more")
+    check_shared(cohort)
     todo = left_to_train(cohort, root, anew=overwrite and not resume)
     if todo:
         check_shared(list(todo.values()))
@@ -516,7 +519,9 @@ def log(
 
 
 def check_shared(members: Sequence[Experiment]) -> None:
-    first = members[0]
+    first, folders = members[0], [member.folder for member in members]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), ""):
+        raise ValueError(f"{twice} is asked for twice, the same in all its settings; name it once")
     for member in members[1:]:
         same = {
             "source": member.source == first.source,

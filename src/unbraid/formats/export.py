@@ -25,6 +25,8 @@ def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "", mode
     exists, or the library has no such SAE."""
     if not (run / "provenance.json").is_file():
         raise ValueError(f"{run} holds no finished run (no provenance.json); train it to the end first")
+    if out.resolve().is_relative_to(run.resolve()) and not out.exists():
+        raise ValueError(f"{out} is inside the run, which stays as it was trained; name a folder elsewhere with --out")
     for name in COPIED:
         stays_inside(run, run / name)
     dictionary = saelens.read(run)  # proves that the weights are whole before anything is copied

@@ -35,6 +35,9 @@ ALWAYS = {
     # A shape annotation of SAEBench's probes contradicts itself, which beartype notices since it looks into dicts.
     "JAXTYPING_DISABLE": "1",
 }  # fmt: skip
+CROSSED = ("scr",)
+"""Evals that read two labels of a text; the others read its class alone, and need no more of the second than that the
+classes are balanced over it."""
 LOG_BYTES = 200_000
 """The end of a log that is kept."""
 
@@ -61,7 +64,7 @@ class Bench(Settings):
     text: str = ""
     """Documents to read; empty: the run's held-out text, or SAEBench's own for a model on the hub."""
     labelled: tuple[SomeText, ...] = ()
-    """FILE:CLASS:ATTRIBUTE each."""
+    """FILE:CLASS:ATTRIBUTE each, or FILE:CLASS for evals that ask for classes alone."""
     ravel: str = ""
     """Folder of RAVEL's own JSON files; empty: from the hub."""
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -77,13 +80,27 @@ class Bench(Settings):
         """Labelled sets for a subject: the user's, those of the synthetic language, or none, which is the hub's."""
         return self.labelled or ((subject.text,) if subject.text.startswith("language://") else ())
 
+    def labelled_for(self, offer: Offer, subject: Subject) -> tuple[str, ...]:
+        """Of these, the sets that an eval can read."""
+        found = self.labelled_of(subject)
+        return tuple(spec for spec in found if materials.crossed(spec)) if offer.name in CROSSED else found
+
+    def check(self) -> None:
+        """Raise ValueError for files that are named and cannot be used: before anything starts."""
+        for spec in self.labelled:
+            materials.labelled(spec)
+        if self.text:
+            materials.plain(self.text, "text", 0.0)
+        if self.ravel:
+            materials.entities(self.ravel)
+
     def asked(self, offer: Offer, subject: Subject) -> dict[str, Any]:
         """What a result depends on besides the run: asked differently, it is scored again."""
         needs = {"text": self.text or (subject.text if subject.local else ""), "ravel": self.ravel}
         return {
             "settings": self.settings(offer, subject), "seed": self.seed, "dtype": self.dtype,
             **{name: value for name, value in needs.items() if name in offer.reads},
-            **({"labelled": list(self.labelled_of(subject))} if "labelled" in offer.reads else {}),
+            **({"labelled": list(self.labelled_for(offer, subject))} if "labelled" in offer.reads else {}),
             **({"judge": self.environ.get("OPENAI_BASE_URL", "OpenAI")} if "key" in offer.reads else {}),
         }  # fmt: skip
 
@@ -94,6 +111,8 @@ def why_not(offer: Offer, subject: Subject, bench: Bench) -> str:
         return "it needs a judge: set OPENAI_API_KEY (and OPENAI_BASE_URL for a service of your own)"
     if "labelled" in offer.reads and subject.local and not bench.labelled_of(subject):
         return "it reads labelled texts; name some with --labelled FILE:CLASS:ATTRIBUTE"
+    if offer.name in CROSSED and bench.labelled_of(subject) and not bench.labelled_for(offer, subject):
+        return "it crosses two labels of a text; name a file with two columns of them: --labelled FILE:CLASS:ATTRIBUTE"
     if "ravel" in offer.reads and subject.local and not bench.ravel:
         return "it reads RAVEL's entities; name the folder of its JSON files with --ravel"
     if offer.name in ("absorption", "ravel") and not subject.hook.endswith("hook_resid_post"):
@@ -191,7 +210,7 @@ def lay_out(folder: Path, offer: Offer, subject: Subject, runs: Sequence[Run], b
         materials.write_rows(folder / "text" / "train.jsonl", ({"text": document} for document in found))
         text = "text"
     if "labelled" in offer.reads:
-        for spec in bench.labelled_of(subject):
+        for spec in bench.labelled_for(offer, subject):
             found = materials.labelled(spec)
             found.write(folder)
             labelled.append(found.asked())

@@ -1,10 +1,12 @@
 """Texts that the benchmark reads without a hub: plain ones, and ones labelled by two crossed attributes.
 
-A labelled file has a text, a class and an attribute a line; the two commonest values of the attribute are used and the
-commonest classes, each class as often with one value as with the other. The synthetic language labels its own
-documents: place, and register.
+A labelled file has a text, a class and an attribute a row; the two commonest values of the attribute are used and the
+commonest classes, each class as often with one value as with the other. A file with a class alone (SST-2) serves evals
+that ask for classes only: its texts are halved by a hash, which tells nothing of them. The synthetic language labels
+its own documents: place, and register.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,19 +90,35 @@ def entities(folder: str) -> str:
 
 @lru_cache(maxsize=4)
 def labelled(spec: str) -> Labelled:
-    """FILE:CLASS:ATTRIBUTE, or language://N. Raises ValueError when the file has no such columns or too few rows."""
+    """FILE:CLASS:ATTRIBUTE, FILE:CLASS, or language://N. Raises ValueError when the file has no such columns or too few
+    rows."""
     if is_language(spec):
         return balanced("language", list(told()))
-    path, _, columns = spec.partition(":")
-    class_, _, attribute = columns.partition(":")
-    if not class_ or not attribute:
-        raise ValueError(f"--labelled {spec!r}: write FILE:CLASS:ATTRIBUTE, such as reviews.jsonl.xz:category:rating")
-    return balanced(Path(path).name.partition(".")[0], list(read(Path(path), class_, attribute)))
+    path, class_, attribute = columns_of(spec)
+    return balanced(path.name.partition(".")[0], list(read(path, class_, attribute)))
+
+
+def columns_of(spec: str) -> tuple[Path, str, str]:
+    """File, class and attribute; no attribute ("") where only a class is named."""
+    words = spec.rsplit(":", 2)
+    if len(words) == 3 and not Path(words[0]).exists() and Path(f"{words[0]}:{words[1]}").exists():
+        words = [f"{words[0]}:{words[1]}", words[2]]  # a colon in the file's name
+    if len(words) < 2 or not all(words):
+        raise ValueError(
+            f"--labelled {spec!r}: write FILE:CLASS:ATTRIBUTE, such as reviews.jsonl.xz:category:rating, or FILE:CLASS"
+        )
+    return Path(words[0]), words[1], words[2] if len(words) == 3 else ""
+
+
+def crossed(spec: str) -> bool:
+    """Whether the set has two columns of labels."""
+    return is_language(spec) or bool(columns_of(spec)[2])
 
 
 def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, str]]:
-    """Text, class and attribute of every row that has a text. Raises ValueError for what cannot be read."""
-    columns = ("text", class_, attribute)
+    """Text, class and attribute of every row that has a text; a half of them (`half`) where no attribute is named.
+    Raises ValueError for what cannot be read."""
+    columns = [column for column in ("text", class_, attribute) if column]
     try:
         for where, row in rows_of_file(path, columns):
             missing = [key for key in columns if not isinstance(row, Mapping) or key not in row]
@@ -109,9 +127,15 @@ def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, st
                     f"{where}: no {missing[0]!r}; it has {sorted(row) if isinstance(row, Mapping) else row}"
                 )
             if row["text"]:
-                yield without_surrogates(str(row["text"])), str(row[class_]), str(row[attribute])
-    except ValueError as error:
+                text = without_surrogates(str(row["text"]))
+                yield text, str(row[class_]), str(row[attribute]) if attribute else half(text)
+    except (ValueError, OSError) as error:
         raise ValueError(f"cannot read labelled texts from {path}: {error}") from error
+
+
+def half(text: str) -> str:
+    """One of two values that say nothing of the text."""
+    return "ab"[hashlib.sha256(f"half/{text}".encode(errors="surrogatepass")).digest()[0] % 2]
 
 
 def told(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:

@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from unbraid import seeding
 from unbraid.config import to_json
-from unbraid.files import clear_leftovers, read_json, write_atomically, write_json
+from unbraid.files import clear_leftovers, inside, read_json, write_atomically, write_json
 from unbraid.holding import held
 from unbraid.settings import PositiveInt, Seed, SomeText, checked
 from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream, passes
@@ -77,6 +77,15 @@ class Cached(Source):
 
     def available(self, split: Split) -> float:
         return float(sum(shard["rows"] for shard in self._shards(split)) * passes(self.epochs, split))
+
+    def check(self) -> None:
+        """All shards are there in full; that they are not corrupt is seen as each is read."""
+        for shard in (shard for shards in self._index["shards"].values() for shard in shards):
+            path = Path(self.folder) / shard["file"]
+            if not path.is_file() or path.stat().st_size != shard["bytes"]:
+                raise ValueError(
+                    f"shard {path} is missing or cut short; run `unbraid cache` again: it rewrites this shard alone"
+                )
 
     def metadata(self) -> Mapping[str, str | int | bool]:
         return self._index["metadata"]
@@ -219,7 +228,33 @@ def read_index(path: Path) -> dict[str, Any]:
     index = read_json(path)
     if index.get("format") != FORMAT:
         raise ValueError(f"{path} has format {index.get('format')}, not {FORMAT}; run write_cache into a new folder")
+    if fault := index_fault(index):
+        raise ValueError(f"{path}: {fault}; delete the folder and write the cache again")
+    for shard in (shard for shards in index["shards"].values() for shard in shards):
+        inside(path.parent, shard["file"], f"a shard's name in {path}")
     return index
+
+
+FIELDS: Mapping[str, type] = {"d_in": int, "seed": int, "source": dict, "metadata": dict, "sample_text": list,
+                              "shards": dict}  # fmt: skip
+SHARD_FIELDS: Mapping[str, type] = {"file": str, "rows": int, "filtered": int, "sha256": str, "bytes": int}
+
+
+def index_fault(index: Mapping[str, Any]) -> str:
+    """What an index lacks, or has of another kind; empty when it is whole."""
+    if name := wrong(index, FIELDS):
+        return f"{name!r} is missing, or not what write_cache puts there"
+    shards = [shard for found in index["shards"].values() for shard in (found if isinstance(found, list) else [found])]
+    for shard in shards:
+        if not isinstance(shard, dict) or (name := wrong(shard, SHARD_FIELDS)):
+            return f"the shard {shard!r:.60} is not what write_cache puts there"
+    return "" if index["d_in"] > 0 else f"'d_in' is {index['d_in']}"
+
+
+def wrong(found: Mapping[str, Any], fields: Mapping[str, type]) -> str:
+    """The first field that is missing, of another type, or below 0; empty when there is none."""
+    kept = lambda value, kind: isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 0))
+    return next((name for name, kind in fields.items() if not kept(found.get(name), kind)), "")
 
 
 def _started(home: Path, source: Source, *, seed: int, dtype: StorageType) -> dict[str, Any]:

@@ -196,6 +196,11 @@ class LanguageModel(Source):
     def predicting(self, split: Split) -> float:
         return self._corpus.window_count(split)
 
+    def check(self) -> None:
+        block_at(self._model, max(0, self.downstream_layer))
+        if texts.is_stream(self.text) and next(stream(self.text, self.text_column, self._render), None) is None:
+            raise ValueError(f"{self.text!r} holds no text; check its name and --source.text-column")
+
     def token_policy(self) -> str:
         reader, tokenizer = self._reader, self.tokenizer
         bos = (
