@@ -49,3 +49,17 @@ def test_the_command_plans_without_making_an_environment(runs, tmp_path, capsys)
 def test_the_command_refuses_an_eval_that_is_none(runs, capsys):
     assert main(["eval", str(runs[0].path), "--suite", "saebench", "--plan", "--evals", "unlearning"]) == 2
     assert "gemma-2-2b-it" in capsys.readouterr().err
+
+
+def test_fault_26_one_column_of_labels_serves_evals_that_ask_for_classes_alone(runs, bench, tmp_path):
+    path = tmp_path / "sst2.jsonl"
+    path.write_text("".join(f'{{"text": "film number {i}", "label": {i % 2}}}\n' for i in range(900)))
+    asked = bench(labelled=(f"{path}:label",))
+    lines, _ = forecast(runs, [OFFERS[name] for name in ("sparse_probing", "tpp", "scr")], asked)
+    reasons = {line.offer.name: line.reason for line in lines}
+    assert not reasons["sparse_probing"] and not reasons["tpp"]
+    assert "two columns" in reasons["scr"] and "FILE:CLASS:ATTRIBUTE" in reasons["scr"]
+    both = bench(labelled=(f"{path}:label", "language://10"))
+    subject = lines[0].subject
+    assert both.labelled_for(OFFERS["scr"], subject) == ("language://10",)
+    assert len(both.labelled_for(OFFERS["tpp"], subject)) == 2

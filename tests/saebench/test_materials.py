@@ -69,3 +69,24 @@ def test_plain_text_is_what_the_run_was_not_trained_on(tmp_path):
     assert all(split_of(document, 0.2) == "eval" for document in held)
     with pytest.raises(ValueError, match="--text"):
         materials.plain("hf://some/corpus", "text", 0.2)
+
+
+@pytest.mark.parametrize("name", ["sst2.jsonl", "sst2.csv", "a:b.jsonl"])
+def test_fault_26_a_set_with_one_column_of_labels_can_be_used(tmp_path, name):
+    """As SST-2 is: a text and whether it is positive."""
+    rows = [{"text": f"film number {i}", "label": i % 2} for i in range(900)]
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        path.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not materials.crossed(f"{path}:label")
+    found = materials.labelled(f"{path}:label")
+    assert set(found.classes) == {"0", "1"}
+    for part in found.rows.values():
+        assert len(set(Counter((c, a) for _, c, a in part).values())) == 1
+        assert all(int(text.rpartition(" ")[2]) % 2 == int(found.classes[c]) for text, c, _ in part)
+
+
+def test_two_columns_are_crossed_and_the_language_is():
+    assert materials.crossed("reviews.jsonl:category:rating") and materials.crossed("language://10")
