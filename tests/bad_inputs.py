@@ -677,7 +677,7 @@ def python() -> Iterator[Case]:
         ("decay", -1.0),
         ("clip", 0.0),
     ):
-        yield api("Training", f"{field} {value}", lambda g, f=field, v=value: Training(**{f: v}), field)
+        yield api("Training", f"{field} {value}", lambda g, f=field, v=value: replace(Training(), **{f: v}), field)
     yield api(
         "DictionaryConfig",
         "no latents",
