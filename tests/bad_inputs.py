@@ -20,6 +20,7 @@ import torch
 
 from tests import tiny_lm
 from tests.small import WORLD, experiment
+from tests.spoiled import resealed
 from unbraid import catalog
 from unbraid.cli import main
 from unbraid.config import from_json
@@ -72,8 +73,9 @@ class Ground:
         """A place where nothing is."""
         return self / "out" / name
 
-    def damaged(self, file: str, content: bytes | None, *, run: Path | None = None) -> Path:
-        """A copy of the run in which a file holds something else, or is gone (None)."""
+    def damaged(self, file: str, content: bytes | None, *, run: Path | None = None, sealed_anew: bool = False) -> Path:
+        """A copy of the run in which a file holds something else, or is gone (None). `sealed_anew`: by
+        somebody who made it look whole."""
         whole = run or self.run
         copy = self / "damaged" / whole.name
         shutil.rmtree(copy.parent, ignore_errors=True)
@@ -83,6 +85,8 @@ class Ground:
         if content is not None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
+        if sealed_anew:
+            resealed(copy)
         return copy
 
     def file(self, name: str, content: bytes | str) -> Path:
@@ -440,13 +444,16 @@ def runs() -> Iterator[Case]:
                        "no run folder|not a run folder|no finished run|too long")  # fmt: skip
         for file in READ[command]:
             for shape, content in SHAPES.items():
-                yield Case(command, f"{shape} in {file}", lambda g, a=asked, f=file, c=content: a(g, str(g.damaged(f, c))),
-                           re.escape(file))  # fmt: skip
+                for anew in (False, True):
+                    yield Case(command, f"{shape} in {file}{', sealed anew' if anew else ''}",
+                               lambda g, a=asked, f=file, c=content, n=anew: a(g, str(g.damaged(f, c, sealed_anew=n))),
+                               re.escape(file))  # fmt: skip
         if command != "report":
             for shape, content in (("nothing", b""), ("bytes", b"\xff" * 64), ("half", b"\x10" * 9)):
-                yield Case(command, f"{shape} in the weights",
-                           lambda g, a=asked, c=content: a(g, str(g.damaged("sae_weights.safetensors", c, run=g.lm_run))),
-                           "sae_weights")  # fmt: skip
+                for anew in (False, True):
+                    yield Case(command, f"{shape} in the weights{', sealed anew' if anew else ''}",
+                               lambda g, a=asked, c=content, n=anew: a(g, str(g.damaged(
+                                   "sae_weights.safetensors", c, run=g.lm_run, sealed_anew=n))), "sae_weights")  # fmt: skip
             yield Case(command, "weights that are gone",
                        lambda g, a=asked: a(g, str(g.damaged("sae_weights.safetensors", None, run=g.lm_run))),
                        "sae_weights")  # fmt: skip
@@ -457,16 +464,22 @@ def runs() -> Iterator[Case]:
         "a class that is none": (lambda d: d["source"].update(type="unbraid.nowhere:X"), "nowhere|X"),
         "a class without a colon": (lambda d: d["source"].update(type="World"), "World|type"),
         "a class that is a number": (lambda d: d["source"].update(type=3), "type|3"),
-        "no class": (lambda d: d["source"].pop("type"), "type|experiment.json"),
+        "no class": (lambda d: d["source"].pop("type"), "type|Source"),
         "a setting there is not": (lambda d: d["training"].update(colour="red"), "colour"),
         "no name": (lambda d: d.pop("name"), "name"),
         "a name that leaves the folder": (lambda d: d.update(name="../x"), "name|experiment"),
         "text for a number": (lambda d: d["training"].update(tokens="many"), "tokens"),
+        "another width": (lambda d: d["dictionary"].update(d_sae=63), "63"),
+        "another activation": (lambda d: d["dictionary"]["activation"].update(k=5), "5|k|activation"),
         "a number that cannot be": (lambda d: d["training"].update(batch_size=-5), "batch_size"),
     }
     for what, (change, said) in changes.items():
-        yield Case("eval", f"{what} in experiment.json", lambda g, c=change: ON_RUNS["eval"](
-                   g, str(g.damaged("experiment.json", edited(g.run / "experiment.json", c)))), said)  # fmt: skip
+        # The run's own seal is first, and then that it is another experiment than the weights were saved for.
+        yield Case("eval", f"{what} in experiment.json", lambda g, c=change: ON_RUNS["eval"](g, str(g.damaged(
+                   "experiment.json", edited(g.run / "experiment.json", c), sealed_anew=True))), "experiment.json")  # fmt: skip
+        if "another" not in what or "package" in what:
+            yield Case("python.from_json", what, lambda g, c=change: lambda: from_json(
+                       json.loads(edited(g.run / "experiment.json", c))), said)  # fmt: skip
 
 
 def scoring() -> Iterator[Case]:
@@ -561,7 +574,7 @@ def exporting() -> Iterator[Case]:
     hooks: dict[str, Any] = {"a path": "../../x", "no path": "", "a number": 3, "nothing": None}
     for what, hook in hooks.items():
         yield Case("export", f"{what} for a hook", lambda g, h=hook: ["export", str(g.damaged("cfg.json", edited(
-                   g.lm_run / "cfg.json", lambda d: d["metadata"].update(hook_name=h)), run=g.lm_run)), "--to", "hub",
+                   g.lm_run / "cfg.json", lambda d: d["metadata"].update(hook_name=h)), run=g.lm_run, sealed_anew=True)), "--to", "hub",
                    "--repo", "a/b", "--model", "a/m", "--out", str(g.fresh("hub"))], "hook|cfg.json")  # fmt: skip
 
 
@@ -704,19 +717,19 @@ def python() -> Iterator[Case]:
         yield api(
             "Run.open",
             f"{shape} in experiment.json",
-            lambda g, c=content: Run.open(g.damaged("experiment.json", c)),
+            lambda g, c=content: Run.open(g.damaged("experiment.json", c, sealed_anew=True)),
             "experiment",
         )
         yield api(
             "saelens.read",
             f"{shape} in cfg.json",
-            lambda g, c=content: saelens.read(g.damaged("cfg.json", c)),
+            lambda g, c=content: saelens.read(g.damaged("cfg.json", c, sealed_anew=True)),
             "cfg.json",
         )
         yield api(
             "recognise.read",
             f"{shape} in cfg.json",
-            lambda g, c=content: recognise.read(g.damaged("cfg.json", c)),
+            lambda g, c=content: recognise.read(g.damaged("cfg.json", c, sealed_anew=True)),
             "cfg.json|config|JSON",
         )
         yield api("Cached", f"{shape} in index.json", lambda g, c=content: Cached(

@@ -128,7 +128,7 @@ def test_fault_12_directions_fitted_to_a_few_prompts_are_steered_by_and_evaluate
 
 def test_rows_there_are_none_of_are_said_to_be_missing(model, tmp_path):
     source = tiny_lm.source(model, told(tmp_path / "one.jsonl", [words(30)]), eval_share=0.0)
-    with pytest.raises(NoHeldOut, match="no eval data: give more documents"):
+    with pytest.raises(NoHeldOut, match="no eval data: give more text"):
         held_out(source, 10)
     with pytest.raises(NoHeldOut, match="no eval data"):
         source.windows(1, split="eval", seed=0)
