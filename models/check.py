@@ -22,7 +22,8 @@ from unbraid.language.documents import read
 from unbraid.language.factors import FACTORS, active
 from unbraid.language.pairs import VARIABLES
 from unbraid.probes import difference_of_means, logistic
-from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
+from unbraid.sources.language_model import LanguageModel
+from unbraid.transformer.loading import EMBEDDED, located
 
 TRAINED, SCORED = 48_000, 24_000
 FOUND = 0.9

@@ -15,8 +15,8 @@ from unbraid.files import write_tensors
 from unbraid.normaliser import Normaliser
 from unbraid.run import Run, save_run
 from unbraid.source import held_out
-from unbraid.sources.language_model import load_model
 from unbraid.steering import steer
+from unbraid.transformer.loading import load_model
 
 PROMPT = "the cat saw a red house"
 

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 
 from tests.tiny_lm import CONTEXT, source, write_corpus, write_model, write_tokenizer
 from unbraid import text
-from unbraid.sources.language_model import load_model
 from unbraid.text import Packed, Reader, Streamed, documents, merge_paragraphs, split_of
+from unbraid.transformer.loading import load_model
 
 LINES = ["the cat saw a dog", "once upon a time", "a bird went home"]
 

@@ -22,7 +22,8 @@ from unbraid.evaluation import NotApplicable, Score
 from unbraid.language.pairs import VARIABLES
 from unbraid.run import Run
 from unbraid.source import held_out
-from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
+from unbraid.sources.language_model import LanguageModel
+from unbraid.transformer.loading import EMBEDDED, located
 
 MODEL = LanguageModel(text="language://400", layer=2)
 

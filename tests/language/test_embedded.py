@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from unbraid.language.documents import documents, entropy, text
 from unbraid.language.grammar import relevant
-from unbraid.sources.language_model import EMBEDDED, LanguageModel, located
+from unbraid.sources.language_model import LanguageModel
 from unbraid.text import Windows
+from unbraid.transformer.loading import EMBEDDED, located
 
 
 class Few(Language):

@@ -19,10 +19,11 @@ from unbraid import config
 from unbraid.causal.forward_mode import forward_mode
 from unbraid.causal.slice import Slice
 from unbraid.source import Block, Split, Stream
-from unbraid.sources.language_model import LanguageModel, load_model
+from unbraid.sources.language_model import LanguageModel
 from unbraid.transformer.blocks import blocks
 from unbraid.transformer.downstream import capture, check_replay
 from unbraid.transformer.hooks import forward, read
+from unbraid.transformer.loading import load_model
 from unbraid.transformer.sites import Site, tap
 
 LENGTHS = (9, 6, 3)

@@ -9,7 +9,7 @@ from typing import Any
 from unbraid.evaluation import NotApplicable
 from unbraid.run import Run
 from unbraid.source import Source
-from unbraid.sources.language_model import located
+from unbraid.transformer.loading import located
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
