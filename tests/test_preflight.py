@@ -238,3 +238,33 @@ def test_fault_16_measuring_ends_when_patience_does_and_says_so(monkeypatch):
     monkeypatch.setattr(plan, "cost", lambda *_: plan.Cost(10.0, 1.0, 4))
     found = plan.estimate(cohort, patience=0.0)
     assert (found.measured, found.kinds, found.fitting, found.kept) == (1, 4, 4.0, 16)
+
+
+@pytest.mark.parametrize("name", ["plan", "train"])
+def test_fault_12_tokens_that_the_norm_filter_leaves_out_are_missed_before_training(name, model, tmp_path, capsys):
+    text = tiny_lm.write_corpus(tmp_path / "text.jsonl", count=300)
+    few = ["--source.eval-share", "0.2", "--source.max-norm-ratio", "1.0"]  # half of all rows exceed the median
+    source = tiny_lm.source(model, text)
+    tokens = str(int(0.9 * source.available("train")))
+    assert main([*command(name, model, text, tmp_path / "runs", *few), "--training.tokens", tokens]) == 2
+    assert "exceed the norm that --source.max-norm-ratio allows" in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.name != ".lock" and path.is_file()]
+
+
+def test_fault_12_an_unfinished_run_of_a_later_cohort_is_found_before_the_first_is_trained(tmp_path, capsys):
+    from unbraid.config import to_json
+
+    second = replace(experiment("small-batch_size_80"), training=replace(experiment().training, batch_size=80))
+    unfinished = tmp_path / second.folder
+    unfinished.mkdir()
+    (unfinished / "experiment.json").write_text(json.dumps(to_json(second)))
+    from unbraid.sweep import cohorts
+    from unbraid.train import check_claims, left_to_train
+
+    groups = cohorts([experiment(), second])
+    assert len(groups) == 2
+    left = [folder for group in groups for folder in left_to_train(group, tmp_path)]
+    with pytest.raises(ValueError, match="holds an unfinished run: continue it with --resume"):
+        check_claims(left, resume=False, overwrite=False)
+    check_claims(left, resume=True, overwrite=False)
+    check_claims(left, resume=False, overwrite=True)

@@ -98,7 +98,7 @@ def test_fault_17_asked_while_activations_are_read_it_does_not_wait_for_them(tmp
 
 
 def test_asked_before_the_first_step_it_stops_there(tmp_path, monkeypatch):
-    def sample(source, seed):
+    def sample(*_):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("not reached")
 

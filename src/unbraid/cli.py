@@ -49,9 +49,6 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
     from unbraid.sweep import Study
     from unbraid.tally import Tally
 
-EVAL_ROWS = 32_768
-"""Held-out activations a cache keeps: what the evals read."""
-
 LINE_SECONDS = 30.0
 
 THREADS = Annotated[int, Ge(0), Le(8 * (os.cpu_count() or 1))]
@@ -558,14 +555,12 @@ def preflight(
 ) -> int:
     """2 when what is left to train cannot be, or could not be scored: said before any folder is made."""
     from unbraid.sweep import cohorts
-    from unbraid.train import left_to_train
+    from unbraid.train import check_claims, left_to_train
 
-    left = [
-        experiment
-        for cohort in cohorts(experiments)
-        for experiment in left_to_train(cohort, options.out, anew=options.overwrite).values()
-    ]
-    return 2 if left and not refuse(checked(left, options, evals=evals)[1]) else 0
+    groups = [left_to_train(cohort, options.out, anew=options.overwrite) for cohort in cohorts(experiments)]
+    left = {folder: experiment for group in groups for folder, experiment in group.items()}
+    check_claims(left, resume=options.resume, overwrite=options.overwrite)
+    return 2 if left and not refuse(checked(list(left.values()), options, evals=evals)[1]) else 0
 
 
 def train_all(
@@ -1071,7 +1066,7 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
     from rich.progress import Progress
 
     from unbraid.source import Split
-    from unbraid.sources.cached import write_cache
+    from unbraid.sources.cached import EVAL_ROWS, write_cache
 
     folder: Path | None = options.to
     if folder is None and not (options.help or options.help_all):

@@ -150,9 +150,9 @@ def estimate(cohort: Sequence[Experiment], watch: Watch = unwatched, *, patience
     kinds once `patience` seconds are over. `watch`: told how many kinds are done."""
     check_needs(cohort)
     source, training = cohort[0].source, cohort[0].training
-    sample = fitting_sample(source, training.data_seed)
     longest = max(steps(e.training) for e in cohort)
     tokens = longest * training.batch_size
+    sample = fitting_sample(source, training.data_seed, tokens)
     before = time.monotonic()
     block = source.block(0, split="train", seed=training.data_seed)
     assert block is not None, "fitting_sample has read it"

@@ -9,7 +9,7 @@ checkpoint needs parameters, moments, counters and a position, and no generator'
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -269,12 +269,19 @@ def schedule(index: int, total: int, training: Training) -> float:
     return min(1.0, rise, fall)
 
 
-def fitting_sample(source: Source, seed: int) -> Tensor:
+def fitting_sample(source: Source, seed: int, tokens: int = 0) -> Tensor:
     """Raw activations from the first training block, in random order, on the CPU: what everything data-dependent
-    starts from."""
+    starts from. Raises ValueError where, by what the norm filter leaves out of it, `tokens` will not be reached."""
     block = source.block(0, split="train", seed=seed)
     if block is None or len(block.rows) < 2:
         raise ValueError("the source has no training data: give it more text")
+    left = source.available("train") * len(block.rows) / (len(block.rows) + block.filtered)
+    if block.filtered and left < tokens:
+        raise ValueError(
+            f"{tokens:,} tokens are needed and about {left:,.0f} are left: {block.filtered:,} of the first "
+            f"{len(block.rows) + block.filtered:,} exceed the norm that --source.max-norm-ratio allows; give more "
+            "text, lower --training.tokens, or allow more passes with --source.epochs"
+        )
     order = torch.randperm(len(block.rows), generator=seeding.stream(seed, "sample"))
     sample = block.rows.x.cpu()[order[:SAMPLE_ROWS]]
     if not bool(torch.isfinite(sample).all()):
@@ -317,10 +324,12 @@ def train(
         with held(todo), stopping() as stop:
             # Asked again: another process may have finished some before it let them go.
             todo = left_to_train(cohort, root, anew=overwrite and not resume)
-            for folder, experiment in todo.items():
-                claim(folder, experiment, resume=resume, overwrite=overwrite)
+            check_claims(todo, resume=resume, overwrite=overwrite)
             try:
-                _trained(todo, watch, fitting, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
+                sample = _first_sample(todo)  # what it refuses, it refuses before a folder is written to
+                for folder, experiment in todo.items():
+                    claim(folder, experiment, resume=resume)
+                _trained(todo, sample, watch, fitting, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
             except KeyboardInterrupt:
                 raise Interrupted("stopped; continue with --resume") from None
             if stop.asked:
@@ -331,8 +340,18 @@ def train(
     return folders
 
 
+def _first_sample(todo: Mapping[Path, Experiment]) -> Tensor:
+    """The rows that members start from; none where nobody is left to train."""
+    if not todo:
+        return torch.empty(0)
+    first = next(iter(todo.values()))
+    tokens = max(steps(member.training) for member in todo.values()) * first.training.batch_size
+    return fitting_sample(first.source, first.training.data_seed, tokens)
+
+
 def _trained(
     todo: Mapping[Path, Experiment],
+    sample: Tensor,
     watch: Watch,
     fitting: Callable[[str, int, int], None],
     due: Callable[[], Due],
@@ -342,7 +361,6 @@ def _trained(
     if not todo:
         return
     made_by, first = machine(), next(iter(todo.values()))
-    sample = fitting_sample(first.source, first.training.data_seed)
     learners = _started(todo, sample, fitting, due)
     if learners:
         stream = Stream(first.source, first.training.batch_size, seed=first.training.data_seed)
@@ -587,13 +605,18 @@ def try_to_give(part: Reads, source: Source) -> None:
         )
 
 
-def claim(folder: Path, experiment: Experiment, *, resume: bool, overwrite: bool) -> None:
-    """Make the folder ours. Raises ValueError when it holds unfinished work and neither flag says what to do."""
-    if (folder / "experiment.json").is_file() and not resume:
-        if not overwrite:
+def check_claims(todo: Iterable[Path], *, resume: bool, overwrite: bool) -> None:
+    """Raise ValueError when a folder holds unfinished work and neither flag says what to do."""
+    for folder in todo:
+        if (folder / "experiment.json").is_file() and not (resume or overwrite):
             raise ValueError(
                 f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite"
             )
+
+
+def claim(folder: Path, experiment: Experiment, *, resume: bool) -> None:
+    """Make the folder ours; what is unfinished in it is dropped, unless it is continued."""
+    if (folder / "experiment.json").is_file() and not resume:
         drop_checkpoints(folder)
         forget_failure(folder)
         (folder / "metrics.jsonl").unlink(missing_ok=True)
