@@ -1,10 +1,11 @@
 # make demo: the main job, offline.  make test: the tests.  make check: format, lint, types, imports, tests.  make bench: speed.
+# make reliability: kills, bad input, damage and attacks, tried again (docs/reliability.md).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint format bench clean
+.PHONY: demo test check lint format bench reliability clean
 
 demo: $(VENV)/.core
 	$(BIN)/unbraid demo
@@ -26,6 +27,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run
+
+reliability: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.reliability
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
