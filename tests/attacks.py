@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from tests.spoiled import resealed
 from unbraid.cli import main
 from unbraid.sources.language_model import located
 
@@ -103,10 +104,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
-    """Change JSON in place."""
+    """Change JSON in place, and seal its run anew: who makes a folder makes its seals too."""
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
     path.write_text(json.dumps(data), encoding="utf-8")
+    if (path.parent / "provenance.json").is_file():
+        resealed(path.parent)
 
 
 ATTACKS: dict[str, Callable[[Stage], object]] = {}
@@ -172,6 +175,7 @@ def bare_pickle(stage: Stage) -> None:
 def safetensors_pickle(stage: Stage) -> None:
     run = stage.clone(stage.world_run)
     (run / "sae_weights.safetensors").write_bytes(pickle.dumps(Runs(stage.canary)))
+    resealed(run)
     stage.evaluate(run)
     stage.command("import", run, "world", "--out", stage.folder / "o", "--threads", "1")
 
@@ -318,9 +322,9 @@ def escapes_in_reasons(stage: Stage) -> None:
 @attack("names and scores hold markup, and are put into a report")
 def markup(stage: Stage) -> None:
     run, script = stage.clone(stage.world_run), "<script>document.title='owned'</script>"
-    edit(run / "experiment.json", lambda data: data.update(name="a-l0_3"))
-    stage.command("eval", run, "--evals", "fidelity", "--threads", "1")
-    edit(run / "results" / "fidelity.json", lambda data: data.update(definitions={"fvu": script}, error=script))
+    stage.evaluate(run)
+    edit(run / "results" / "fidelity.json", lambda data: data["definitions"].update(fvu=script))
+    edit(run / "results" / "fidelity.json", lambda data: data["scores"][0].update(params={script: script}))
     page = stage.folder / "r.html"
     stage.command("report", run, stage.world_run, "--out", page)
     if page.is_file() and script in page.read_text(encoding="utf-8"):
