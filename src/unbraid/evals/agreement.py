@@ -28,7 +28,7 @@ from unbraid.run import Run
 from unbraid.siblings import alike
 from unbraid.source import held_out
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
     "pw_mcc": "mean |cosine| of atoms and those of another seed matched to them one to one, dead ones too, mean over "
     "other seeds; kind=chance: random atoms of the same shapes; at best 1",

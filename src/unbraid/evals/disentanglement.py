@@ -32,7 +32,7 @@ from unbraid.robustness import independent, robustness
 from unbraid.run import Run
 from unbraid.truth import Truth
 
-VERSION = 1
+VERSION = 2
 RARE = 1e-4
 """Share of rows that a latent must be active in, and a factor both active and inactive in, to be counted."""
 _READ = (
