@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from tests.spoiled import resealed
+from tests.spoiled import forged, resealed
 from unbraid.cli import main
 from unbraid.sources.language_model import located
 
@@ -104,12 +104,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def edit(path: Path, change: Callable[[Any], object]) -> None:
-    """Change JSON in place, and seal its run anew: who makes a folder makes its seals too."""
+    """Change JSON in place, and forge the rest of its run: who makes a folder makes its seals too."""
     data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
     path.write_text(json.dumps(data), encoding="utf-8")
     if (path.parent / "provenance.json").is_file():
-        resealed(path.parent)
+        forged(path.parent)
 
 
 ATTACKS: dict[str, Callable[[Stage], object]] = {}

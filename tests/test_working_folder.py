@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import annotated_types
 import pytest
 
 from unbraid import run
@@ -45,9 +46,11 @@ def test_fault_20_nor_does_the_command_line_as_a_module(trapped):
 
 
 def test_the_command_line_is_found_where_it_is_the_working_folder_alone_that_has_it(tmp_path):
-    """Run from src, not installed."""
+    """Run from src, not installed: of site-packages only what lies beside is on the path."""
+    libraries = Path(annotated_types.__file__).parents[1]
     shown = subprocess.run(
         [sys.executable, "-S", "-c", "import sys; sys.argv[0]='-m'; import runpy; sys.path.insert(0, ''); "
+         f"sys.path.append({str(libraries)!r}); "
          "runpy.run_module('unbraid.cli', run_name='__main__', alter_sys=True)", "--help"],
         cwd=SRC, capture_output=True, text=True,
     )  # fmt: skip

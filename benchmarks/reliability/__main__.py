@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from tests.finished_runs import make_language_run, make_world_run
 
 from benchmarks.reliability import trial
 from benchmarks.reliability.attacking import attacks
@@ -18,7 +19,6 @@ from benchmarks.reliability.inputs import bad_inputs
 from benchmarks.reliability.kills import kills, kills_at_file_operations, other_commands
 from benchmarks.reliability.mutating import mutations
 from benchmarks.reliability.page import TITLES, overview, page
-from tests.finished_runs import make_language_run, make_world_run
 from unbraid.files import write_json, write_text
 from unbraid.run import machine
 

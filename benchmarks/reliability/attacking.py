@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.reliability.trial import HELD, Trial
 from tests.attacks import ATTACKS, Stage
+
+from benchmarks.reliability.trial import HELD, Trial
 
 GROUPS = {"pickle": "pickles", "class": "classes in experiment.json", "hook_name": "names that lead elsewhere",
           "link": "links", "code of its own": "code of a model", "escapes": "terminal escapes"}  # fmt: skip

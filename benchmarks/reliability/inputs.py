@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.reliability.trial import Trial
 from tests.bad_inputs import CASES, faults_of, prepare
+
+from benchmarks.reliability.trial import Trial
 
 REFUSED = "refused"
 

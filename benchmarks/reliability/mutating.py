@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.reliability.trial import Trial
 from tests.mutations import EVALS, FAULTS, files_of, try_mutation
 from tests.mutations import mutations as damages
+
+from benchmarks.reliability.trial import Trial
 from unbraid import catalog
 from unbraid.evaluation import evaluate
 from unbraid.run import Run

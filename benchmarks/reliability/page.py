@@ -32,7 +32,8 @@ def page(trials: Sequence[Trial], facts: Mapping[str, str]) -> str:
         "",
         "Written by `make reliability`, which tries all of it again; the rows are in `docs/results/reliability.json`. "
         "A short form of each table runs in the test suite. "
-        + "; ".join(f"{name}: {value}" for name, value in facts.items()) + ".",
+        + "; ".join(f"{name}: {value}" for name, value in facts.items())
+        + ".",
         "",
         *overview(trials),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.formats.folders import made
 from tests.small import experiment
+from tests.spoiled import resealed
 
 from unbraid import files, processes
 from unbraid.activation import TopK
@@ -32,7 +33,7 @@ def copied(run: Path, to: Path, **metadata: Any) -> Path:
     cfg = json.loads((to / "cfg.json").read_text())
     cfg["metadata"] |= metadata
     (to / "cfg.json").write_text(json.dumps(cfg))
-    return to
+    return resealed(to)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.small import experiment
+from tests.spoiled import forged
 from tests.tiny_lm import source, write_corpus, write_model
 
 from unbraid import cli
@@ -100,6 +101,7 @@ def test_fault_25_no_run_folder_can_give_itself_permission(run, marker):
     data = json.loads(written.read_text())
     data["source"]["trust_remote_code"] = True
     written.write_text(json.dumps(data))
+    forged(run)
     with pytest.raises(ValueError, match="trust_remote_code of .*LanguageModel is no setting that a file can give"):
         Run.open(run)
     assert not marker.exists()
