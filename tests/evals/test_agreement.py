@@ -15,7 +15,8 @@ from tests.small import experiment
 
 from unbraid.activation import TopK
 from unbraid.dictionary import Dictionary
-from unbraid.evals.agreement import DEFINITIONS, WEAK, agreement, chance_mcc, exclusiveness, peers, pw_mcc, udr
+from unbraid.evals.agreement import DEFINITIONS, WEAK, agreement, chance_mcc, exclusiveness, live_ranks, peers, pw_mcc
+from unbraid.evals.agreement import udr as udr_of_ranks
 from unbraid.evaluation import NotApplicable
 from unbraid.normaliser import Normaliser
 from unbraid.run import Run, save_run
@@ -23,6 +24,10 @@ from unbraid.run import Run, save_run
 
 def codes(rows: int, columns: int, density: float, seed: int) -> csr_array:
     return csr_array(random_array((rows, columns), density=density, rng=np.random.default_rng(seed)))
+
+
+def udr(ours: csr_array, theirs: csr_array) -> float:
+    return udr_of_ranks(live_ranks(ours), live_ranks(theirs))
 
 
 def disjoint() -> csr_array:

@@ -60,21 +60,21 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
     own, x = run.dictionary(), held_out(run.source, ROWS).x
-    own_codes = codes(own, x)
+    ours = live_ranks(codes(own, x))
     order = torch.randperm(len(x), generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
     similar, exclusive, shuffled = [], [], []
     for other in others:
         similar.append(pw_mcc(own.W_dec, other.W_dec))
-        other_codes = codes(other, x)
-        exclusive.append(udr(own_codes, other_codes))
-        shuffled.append(udr(own_codes, other_codes[order]))
+        theirs = live_ranks(codes(other, x))
+        exclusive.append(udr(ours, theirs))
+        shuffled.append(udr(ours, theirs[order]))
     chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for other in others)
     scores = [
         ("pw_mcc", "measured", mean(similar)),
         ("pw_mcc", "chance", chance),
         ("udr", "measured", median(exclusive)),
         ("udr", "chance", median(shuffled)),
-        ("udr", "ceiling", udr(own_codes, own_codes)),
+        ("udr", "ceiling", udr(ours, ours)),
     ]
     return [Score(metric=name, value=value, better="higher", params={"kind": kind}) for name, kind, value in scores]
 
@@ -96,7 +96,8 @@ def chance_mcc(a: int, b: int, d_in: int) -> float:
 
 
 def udr(ours: csr_array, theirs: csr_array) -> float:
-    strength = correlations(ranks(live(ours)), ranks(live(theirs))).abs_()
+    """The score, from the ranks of live latents: of each dictionary once, as ranking takes longer than comparing."""
+    strength = correlations(ours, theirs).abs_()
     strength[strength < WEAK] = 0.0
     if not strength.numel():
         return float("nan")
@@ -109,6 +110,7 @@ def exclusiveness(strength: Float[Tensor, "a b"]) -> float:
     return float(share.double().mean())
 
 
-def live(latents: csr_array) -> csr_array:
+def live_ranks(latents: csr_array) -> csr_array:
+    """Ranks of the codes of latents that live, zeros left out."""
     rows = len(latents.indptr) - 1
-    return latents[:, active_rows(latents) > RARE * rows]
+    return ranks(latents[:, active_rows(latents) > RARE * rows])
