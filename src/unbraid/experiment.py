@@ -33,6 +33,7 @@ class Training(Settings):
     """Learning rate of JumpReLU's thresholds, as a multiple of lr: at lr itself Adam moves them too slowly to reach
     an L0."""
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+    """Adam's decay rates: of the averages of the gradient and of its square."""
     warmup: Share = 0.02
     """Share of training over which the learning rate rises linearly from 0."""
     decay: Share = 0.2

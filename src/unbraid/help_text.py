@@ -27,7 +27,7 @@ def short_help(named: Any, prog: str) -> str:
     if isinstance(members, Mapping):
         lines += ["", *about_members(members)]
     every = f"every flag there is, those of {'members' if members else 'terms'} included: {prog} --help-all"
-    return "\n".join([*lines, "", every])
+    return "\n".join([*lines, "", every, ""])
 
 
 def flags(node: Any, prefix: str) -> Iterator[str]:

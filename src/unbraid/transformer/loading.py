@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unbraid.each import PASSED_ON
+
 EMBEDDED = "embedded"
 
 
@@ -16,7 +18,9 @@ def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_
     """The model, for inference. Shared by all sources that name it the same way."""
     from transformers import AutoModelForCausalLM
 
-    load = partial(AutoModelForCausalLM.from_pretrained, revision=revision, dtype=getattr(torch, dtype))
+    kind = getattr(torch, dtype)
+    # No pickle is read, not even by torch's cautious unpickler.
+    load = partial(AutoModelForCausalLM.from_pretrained, revision=revision, dtype=kind, use_safetensors=True)
     return from_hub(load, model, "weights", trust_remote_code).to(device).eval().requires_grad_(False)
 
 
@@ -34,16 +38,17 @@ def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code:
     try:
         # Said in every call: unsaid, transformers asks on the standard input.
         return load(model, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        fault = _fault(error, trust_remote_code)
-        if not fault:
-            raise
-        raise ValueError(f"cannot load the {what} of model {model!r}: {fault}") from error
+    except (*PASSED_ON, MemoryError):
+        raise
+    except BaseException as error:  # panics of tokenizers, written in Rust, are no Exception
+        raise ValueError(f"cannot load the {what} of model {model!r}: {_fault(error, trust_remote_code)}") from error
 
 
-def _fault(error: Exception, trust_remote_code: bool) -> str:
-    """Why loading failed, and the remedy; empty for what is no user's doing."""
+def _fault(error: BaseException, trust_remote_code: bool) -> str:
+    """Why loading failed, and the remedy."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, OSError) and "safetensors" in reason:
+        return f"{reason}; pickled weights are not read: load it once with transformers and save_pretrained() it"
     if isinstance(error, OSError):
         return f"{reason}; check --source.model, or download it where there is a network"
     if isinstance(error, ValueError) and "trust_remote_code" in str(error) and not trust_remote_code:
@@ -51,4 +56,15 @@ def _fault(error: Exception, trust_remote_code: bool) -> str:
             "it brings code of its own, which is not run unasked; read it and, if you trust it, allow it with "
             "--trust-remote-code (in Python: trust_remote_code=True)"
         )
-    return f"the code that it brings fails with {type(error).__name__}: {reason}" if trust_remote_code else ""
+    if trust_remote_code:
+        return f"the code that it brings fails with {type(error).__name__}: {reason}"
+    return (
+        f"{type(error).__name__}: {reason}; its files are damaged, or of a kind that transformers "
+        f"{transformers_version()} does not know: fetch them again, or install the transformers that wrote them"
+    )
+
+
+def transformers_version() -> str:
+    from transformers import __version__
+
+    return __version__
