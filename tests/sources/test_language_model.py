@@ -628,3 +628,12 @@ def test_a_real_model_replays_splices_and_predicts(name):
     likelihood = clean[:, :-1].log_softmax(-1).gather(2, windows.ids[:, 1:, None])[..., 0]
     # A model that reads its text right predicts it: ln 512 = 6.2 nats would be a guess.
     assert -float(likelihood[windows.keep[:, 1:]].mean()) < 2.0
+
+
+def test_a_source_goes_on_when_its_model_has_made_room_for_others_and_is_loaded_again(tmp_path: Path):
+    text = write_corpus(tmp_path / "text.jsonl")
+    found = source(write_model(tmp_path / "model"), text)
+    before = found.block(0, split="train", seed=0)
+    load_model.cache_clear()
+    after = found.block(0, split="train", seed=0)
+    assert before is not None and after is not None and torch.equal(before.rows.x, after.rows.x)

@@ -322,8 +322,9 @@ class LanguageModel(Source):
     def _model(self) -> nn.Module:
         return load_model(self.model, self.revision, self.dtype, str(self._device), self.trust_remote_code)
 
-    @cached_property
+    @property
     def _tap(self) -> Tap:
+        # Kept by model, not here: a model that is loaded again has other modules.
         return tap(self._model, self.layer, self.site)
 
     @cached_property
