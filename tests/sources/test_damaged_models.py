@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from tests import tiny_lm
 
-from unbraid.sources.language_model import LanguageModel
-
 
 def cut(name: str, length: int) -> Callable[[Path], object]:
     return lambda model: (model / name).write_bytes((model / name).read_bytes()[:length])
@@ -49,7 +47,7 @@ def test_fault_23_a_damaged_model_folder_is_named_with_a_remedy(
 ) -> None:
     model = Path(shutil.copytree(whole, tmp_path / "damaged-model"))
     damage(model)
-    source: LanguageModel = tiny_lm.source(str(model), tiny_lm.write_corpus(tmp_path / "text.jsonl"))
+    source = tiny_lm.source(model, tiny_lm.write_corpus(tmp_path / "text.jsonl"))
     with pytest.raises(
         ValueError, match=r"cannot load the (configuration|tokenizer|weights) of model '.*damaged-model'.*;"
     ):
