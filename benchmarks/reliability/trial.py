@@ -29,6 +29,7 @@ def fork(work: Callable[[], object], log: Path) -> int:
     """Run `work` in a forked process, which spares the imports; its process id. What it prints goes to `log`."""
     sys.stdout.flush()
     sys.stderr.flush()
+    log.write_text("", encoding="utf-8")  # here: the process may be killed before it opens anything
     child = os.fork()
     if child:
         return child
