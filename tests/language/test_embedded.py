@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import train as script
-from models.corpus import English, Language, collate, encoded
-from models.train import Schedule, Shape
+from benchmarks.language_model import train as script
+from benchmarks.language_model.corpus import Language, collate, encoded
+from benchmarks.language_model.train import Schedule, Shape
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
@@ -92,15 +92,3 @@ def test_training_that_was_stopped_continues_and_ends_in_a_model_with_its_card(t
     assert 1.3 < card["held_out_loss"] < 6
     assert not (tmp_path / "training.safetensors").exists()
     AutoModelForCausalLM.from_pretrained(tmp_path)
-
-
-def test_english_rows_hold_text_and_spelling(tmp_path):
-    words = ["river", "stone", "bright", "morning", "wander", "quiet", "harbour", "lantern"]
-    lines = [" ".join(words[(i * k + k) % 8] for k in range(400)) for i in range(60)]
-    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-    corpus = English((tmp_path / "text.jsonl",), vocabulary=320, seed=0, spelling=0.5, eval_share=0.1)
-    tokenizer = corpus.tokenizer()
-    rows = [row for row, _ in zip(corpus.rows(0), range(60), strict=False)]
-    spelled = [row for row in rows if "first letter" in tokenizer.decode(row)]
-    assert 0 < len(spelled) < len(rows)
-    assert all(len(row) == corpus.context and row[0] == tokenizer.bos_token_id for row in rows)

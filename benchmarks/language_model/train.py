@@ -1,20 +1,16 @@
-"""Train the project's own language models: a Llama-style decoder on the synthetic language, or on English text.
+"""Train the embedded model: a Llama-style decoder on the synthetic language.
 
-    python -m models.train language --out src/unbraid/language/model
-    TEXT=$(echo corpora/{enwiki2015_sample,english_novels,enwikinews_sample,tinystories_1000}.jsonl.xz)
-    python -m models.train english --text $TEXT --out models/english --minutes 85
-    python -m models.train english --text $TEXT --out models/english --minutes 75 --further --spelling 0.6
-    python -m models.train english --text $TEXT --out models/english --minutes 38 --further --spelling 0.7
+    python -m benchmarks.language_model.train --out src/unbraid/language/model
 
-Both run on two cores (the first in under an hour). The order of the files is part of the recipe. A run
-can be stopped and continued: the state is saved every few minutes beside the model, and removed when training ends.
+It takes under an hour on two cores. A run can be stopped and continued: the state is saved every few minutes beside the
+model, and removed when training ends.
 """
 
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import tyro
@@ -24,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from models.corpus import Corpus, English, Language
+from benchmarks.language_model.corpus import Language
 from unbraid import seeding
 
 
@@ -52,38 +48,12 @@ class Schedule:
     save_seconds: float = 300.0
 
 
-def language(out: Path, schedule: Schedule = Schedule(), shape: Shape = Shape()) -> None:
+def main(out: Path, schedule: Schedule = Schedule(), shape: Shape = Shape()) -> None:
     """Train on documents of the synthetic language."""
     train(Language(seed=schedule.seed), shape, schedule, out)
 
 
-def english(
-    text: Annotated[list[Path], tyro.conf.arg(help="Files of documents: .jsonl.xz or .txt.")],
-    out: Path,
-    schedule: Schedule = Schedule(tokens=20_000_000),
-    shape: Shape = Shape(hidden=256, layers=6, heads=8, inner=640),
-    vocabulary: int = 4096,
-    spelling: Annotated[float, tyro.conf.arg(help="Share of rows that spell words.")] = 0.15,
-    half: bool = True,
-    minutes: Annotated[float, tyro.conf.arg(help="Stop after this many; 0 for the whole schedule.")] = 0.0,
-    further: Annotated[bool, tyro.conf.arg(help="Start from the model that --out holds.")] = False,
-) -> None:
-    """Train on English text with spelling lines mixed in. Weights are saved in float16."""
-    corpus = English(tuple(text), vocabulary=vocabulary, spelling=spelling, seed=schedule.seed)
-    dtype = torch.float16 if half else torch.float32
-    train(corpus, shape, schedule, out, dtype=dtype, minutes=minutes, further=further)
-
-
-def train(
-    corpus: Corpus,
-    shape: Shape,
-    schedule: Schedule,
-    out: Path,
-    dtype: torch.dtype = torch.float32,
-    minutes: float = 0.0,
-    further: bool = False,
-) -> None:
-    """`further`: a new phase from the finished model in `out`, whose card it keeps as "before"."""
+def train(corpus: Language, shape: Shape, schedule: Schedule, out: Path) -> None:
     tokenizer = corpus.tokenizer()
     torch.manual_seed(seeding.integer(schedule.seed, "model/initialisation"))
     model = LlamaForCausalLM(configuration(shape, len(tokenizer), corpus.context))
@@ -92,18 +62,15 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(out)
     state = State(out / "training.safetensors", model, optimiser)
-    before = json.loads((out / "training.json").read_text()) if further else {}
-    if before:
-        model.load_state_dict(load_file(out / "model.safetensors"), strict=False)  # tied weights are stored once
-    done, losses = state.load() or before.get("tokens", 0), []
+    done, losses = state.load(), []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    started = saved = time.monotonic()
+    saved = time.monotonic()
     with Progress(*columns) as progress, (out / "training.jsonl").open("a") as log:
         bar = progress.add_task("training", total=schedule.tokens, completed=done)
         for step, ids in enumerate(corpus.batches(schedule.batch, done)):
-            if done >= schedule.tokens or (minutes and time.monotonic() - started > 60 * minutes):
+            if done >= schedule.tokens:
                 break
-            losses.append(learn(model, optimiser, ids, schedule, elapsed(done, started, schedule, minutes)))
+            losses.append(learn(model, optimiser, ids, schedule, min(1.0, done / schedule.tokens)))
             done += int((ids >= 0).sum())
             progress.update(bar, completed=done, description=f"loss {sum(losses[-50:]) / len(losses[-50:]):.3f}")
             if step % 50 == 0:
@@ -112,15 +79,9 @@ def train(
                 state.save(done)
                 saved = time.monotonic()
     loss = held_out_loss(model, corpus)
-    finish(model, corpus, shape, schedule, loss, done, dtype, out, before)
+    finish(model, corpus, shape, schedule, loss, done, out)
     state.path.unlink(missing_ok=True)
     print(f"held-out loss {loss:.4f} nats a token after {done:,} tokens; {corpus.reference()}")
-
-
-def elapsed(done: int, started: float, schedule: Schedule, minutes: float) -> float:
-    """Share of training behind us: of the tokens, or of the minutes where those end first."""
-    by_time = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
-    return min(1.0, max(done / schedule.tokens, by_time))
 
 
 def configuration(shape: Shape, vocabulary: int, context: int) -> LlamaConfig:
@@ -165,7 +126,7 @@ def loss_of(model: LlamaForCausalLM, ids: Tensor, reduction: str = "mean") -> Te
 
 
 @torch.no_grad()
-def held_out_loss(model: LlamaForCausalLM, corpus: Corpus) -> float:
+def held_out_loss(model: LlamaForCausalLM, corpus: Language) -> float:
     total = count = 0.0
     for ids in corpus.held_out():
         total += float(loss_of(model, ids, "sum"))
@@ -174,18 +135,14 @@ def held_out_loss(model: LlamaForCausalLM, corpus: Corpus) -> float:
 
 
 def finish(
-    model: LlamaForCausalLM, corpus: Corpus, shape: Shape, schedule: Schedule, loss: float, done: int,
-    dtype: torch.dtype, out: Path, before: dict[str, Any],
-) -> None:  # fmt: skip
-    model.to(dtype)  # pyright: ignore[reportArgumentType]
+    model: LlamaForCausalLM, corpus: Language, shape: Shape, schedule: Schedule, loss: float, done: int, out: Path
+) -> None:
     model.save_pretrained(out)
     card = {
         "held_out_loss": round(loss, 4), "tokens": done, "corpus": corpus.reference(), "seed": schedule.seed,
         "shape": vars(shape), "schedule": {k: v for k, v in vars(schedule).items() if k != "save_seconds"},
         "torch": torch.__version__,
     }  # fmt: skip
-    card |= {"spelling": corpus.spelling} if isinstance(corpus, English) else {}
-    card |= {"before": before} if before else {}
     (out / "training.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -225,4 +182,4 @@ class State:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"language": language, "english": english})
+    tyro.cli(main)

@@ -1,6 +1,6 @@
-"""What the embedded model knows of its language: loss, probes of factors by layer, steering along mean differences.
+"""A check of what the embedded model knows: loss, probes of factors by layer, steering along mean differences.
 
-    python -m models.check --out docs/results/language-model.json
+    python -m benchmarks.language_model.check --out docs/results/language-model.json
 
 Steering adds, at the last word of a text, the difference of means of the factors that the other text of a minimal pair
 has there and this one has not, less that of those it loses, once and four times. `moved` is how far that moves
