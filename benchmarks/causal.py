@@ -32,7 +32,7 @@ from unbraid.causal.linear_dct import LinearDct
 from unbraid.causal.melbo import Melbo
 from unbraid.causal.quadratic_dct import QuadraticDct
 from unbraid.causal.slice import Slice
-from unbraid.dictionary import unwatched
+from unbraid.initialisation import unwatched
 from unbraid.matching import best_atom_pairs
 from unbraid.source import Contexts
 

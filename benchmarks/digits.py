@@ -22,11 +22,12 @@ from torch import Tensor
 
 from unbraid.activation import BatchTopK, TopK
 from unbraid.description_length import coarsest_steps, description_length, rounded, rounding_error
-from unbraid.dictionary import Dictionary, set_tied
+from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.experiment import Training
 from unbraid.files import write_json, write_text
+from unbraid.initialisation import set_tied
 from unbraid.objective import Objective
-from unbraid.observed import codes
 from unbraid.report.intervals import t_interval
 from unbraid.report.rows import split_name
 from unbraid.run import Run

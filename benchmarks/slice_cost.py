@@ -18,18 +18,20 @@ from typing import Any
 import torch
 
 from unbraid.activation import BatchTopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
+from unbraid.fitting_sample import fitting_sample
 from unbraid.objective import Objective, Term
-from unbraid.source import Batch, Stream
+from unbraid.source import Batch
 from unbraid.sources.language_model import LanguageModel
+from unbraid.stream import Stream
 from unbraid.supply import CONTEXTS, Supply
 from unbraid.terms.effect import Effect
 from unbraid.terms.interaction import Interaction
 from unbraid.terms.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, fitting_sample
+from unbraid.train import Learner
 
 EVERY = 8
 TERMS: dict[str, Term] = {

@@ -20,7 +20,7 @@ import torch
 from benchmarks.run import names
 from unbraid.activation import BatchTopK, JumpReLU
 from unbraid.catalog import terms
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.files import write_json
 from unbraid.objective import Objective, Term

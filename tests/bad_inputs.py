@@ -24,7 +24,7 @@ from tests.spoiled import resealed
 from unbraid import catalog
 from unbraid.cli import main
 from unbraid.config import from_json
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evaluation import evaluate
 from unbraid.experiment import Experiment, Training
 from unbraid.files import inside, read_json
@@ -33,13 +33,13 @@ from unbraid.formats.export import export
 from unbraid.importing import import_run
 from unbraid.report import scores_json, write_report
 from unbraid.run import Run
-from unbraid.source import Stream, held_out
 from unbraid.sources.cached import Cached, write_cache
 from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World
 from unbraid.steering import steer
+from unbraid.stream import Stream, held_out
 from unbraid.sweep import Study, cross
-from unbraid.text import documents, stream
+from unbraid.text_documents import documents, stream
 from unbraid.text_pairs import read_pairs
 from unbraid.train import train
 

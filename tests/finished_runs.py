@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.small import experiment
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.sources.language_model import LanguageModel
 from unbraid.train import train
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from unbraid.activation import Activation, JumpReLU, TopK
-from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment
 from unbraid.source import Split
 from unbraid.sources.world import World

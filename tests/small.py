@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unbraid.activation import Activation, BatchTopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective, Term
 from unbraid.sources.world import World

@@ -15,13 +15,14 @@ from unbraid.codes import DenseCodes, SparseCodes
 from unbraid.dictionary import Dictionary
 from unbraid.experiment import Experiment
 from unbraid.gated import Gated
+from unbraid.inference import inference_form
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Objective
 from unbraid.resampling import GAIN, resample
-from unbraid.run import Run, inference_form
+from unbraid.run import Run
 from unbraid.seeding import stream
-from unbraid.source import Stream, held_out
+from unbraid.stream import Stream, held_out
 from unbraid.supply import Supply
 from unbraid.terms.gate_l1 import GateL1
 from unbraid.terms.gate_reconstruction import GateReconstruction

@@ -12,9 +12,9 @@ import pytest
 from tests.small import WORLD, experiment
 from unbraid.cli import main
 from unbraid.run import Run
-from unbraid.source import Stream
 from unbraid.sources.cached import write_cache
 from unbraid.steering import steer
+from unbraid.stream import Stream
 from unbraid.train import train
 
 FLAGS: list[tuple[str, str]] = [

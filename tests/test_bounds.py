@@ -21,7 +21,7 @@ from unbraid.causal.exponential_dct import ExponentialDct
 from unbraid.causal.linear_dct import LinearDct
 from unbraid.causal.melbo import Melbo as MelboFit
 from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.extension import Extension
 from unbraid.imported import Imported

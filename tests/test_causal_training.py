@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tests.small import WORLD, experiment
 from unbraid.causal.firing import firing
 from unbraid.experiment import Experiment
+from unbraid.fitting_sample import fitting_sample
 from unbraid.objective import Step, Term, TermOutput
 from unbraid.supply import Supply
 from unbraid.terms.causal_head import CausalHead
@@ -21,7 +22,7 @@ from unbraid.terms.interaction import Interaction
 from unbraid.terms.melbo import Melbo
 from unbraid.terms.readback import Readback
 from unbraid.terms.repulsion import Repulsion
-from unbraid.train import Learner, fitting_sample, train
+from unbraid.train import Learner, train
 
 CAUSAL: dict[str, Term] = {
     "effect": Effect(rho=0.1, every=4),

@@ -8,7 +8,9 @@ from scipy.sparse import csr_array
 from tests.known import EXACT, untrained
 from unbraid.chance import untrained_like
 from unbraid.detection import detection, f1, f1_pairs, owners
-from unbraid.observed import Observed, codes, observe
+from unbraid.encoding import codes
+from unbraid.observe import observe
+from unbraid.observed import Observed
 
 ROWS = 1000
 

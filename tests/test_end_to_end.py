@@ -19,9 +19,9 @@ from unbraid.experiments.methods import compared
 from unbraid.plan import budget
 from unbraid.report import collect, write_report
 from unbraid.run import Run
-from unbraid.source import held_out
 from unbraid.sources.cached import Cached, write_cache
 from unbraid.sources.language_model import LanguageModel
+from unbraid.stream import held_out
 from unbraid.sweep import Study
 from unbraid.train import train
 from unbraid.transformer.sites import Site

@@ -9,13 +9,15 @@ import torch
 from tests.small import WORLD, experiment
 from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
 from unbraid.config import OWN_PACKAGES, from_json, to_json
-from unbraid.dictionary import Dictionary, DictionaryConfig, Origin
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment
 from unbraid.extension import Extension
+from unbraid.initialisation import Origin
 from unbraid.normaliser import Normaliser
 from unbraid.run import Run
 from unbraid.seeding import stream
-from unbraid.source import held_out
+from unbraid.stream import held_out
 from unbraid.train import train
 
 KINDS = {"relu": ReLU(), "topk": TopK(3), "batchtopk": BatchTopK(3), "jumprelu": JumpReLU()}

@@ -11,14 +11,15 @@ import torch
 from tests.small import WORLD, experiment
 from unbraid import l0_control
 from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiments.methods import architectures, standard
+from unbraid.fitting_sample import fitting_sample
 from unbraid.gated import Gated
 from unbraid.l0_control import Control, shortfall, start_at, too_short
 from unbraid.objective import TargetL0
 from unbraid.plan import budget
-from unbraid.source import held_out
-from unbraid.train import Learner, fitting_sample, train
+from unbraid.stream import held_out
+from unbraid.train import Learner, train
 
 TARGET = TargetL0(l0=8.0)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
+from unbraid.inference import inference_form
 from unbraid.normaliser import Normaliser, double
-from unbraid.run import inference_form
 
 SAMPLE = torch.randn(400, 12, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 30, 12) + 5
 

@@ -8,10 +8,11 @@ from tests import tiny_lm
 from tests.small import WORLD, experiment
 from unbraid import plan
 from unbraid.checkpoint import load_checkpoint, steps_saved
-from unbraid.source import Stream
+from unbraid.fitting_sample import fitting_sample
+from unbraid.stream import Stream
 from unbraid.terms.l1 import L1
 from unbraid.terms.support import Support
-from unbraid.train import Learner, fitting_sample, train
+from unbraid.train import Learner, train
 
 
 @pytest.mark.parametrize("steps", [1000, 391, 41])

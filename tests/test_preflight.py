@@ -19,9 +19,10 @@ from unbraid.cli import main
 from unbraid.evaluation import evaluate
 from unbraid.fit_timing import fit_seconds
 from unbraid.run import Run
-from unbraid.source import NoHeldOut, held_out
+from unbraid.source import NoHeldOut
 from unbraid.sources.cached import EVAL_ROWS, Cached, write_cache
 from unbraid.steering import steer
+from unbraid.stream import held_out
 from unbraid.sweep import Study
 
 SMALL = ["--source.layer", "1", "--source.context", "12", "--source.buffer-tokens", "200", "--dictionary.d-sae", "32",
@@ -70,7 +71,7 @@ def test_fault_12_an_eval_split_without_a_next_token_is_refused(model, tmp_path,
 
 
 def tiny_lm_split(document: str) -> str:
-    from unbraid.text import split_of
+    from unbraid.text_corpus import split_of
 
     return split_of(document, 0.2)
 
@@ -198,7 +199,7 @@ def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
     from unbraid import fit_timing
     from unbraid.causal.fit import Fitting
     from unbraid.causal.slice import Slice
-    from unbraid.dictionary import unwatched
+    from unbraid.initialisation import unwatched
 
     for name in ("value_and_gradient", "first", "second", "second_back"):
         real = getattr(Slice, name)

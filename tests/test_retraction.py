@@ -8,9 +8,10 @@ from torch import Tensor
 
 from tests.small import WORLD, experiment
 from unbraid.experiment import Experiment
+from unbraid.fitting_sample import fitting_sample
 from unbraid.retraction import orthonormalise_blocks, polar
 from unbraid.run import Run
-from unbraid.train import Learner, fitting_sample, train
+from unbraid.train import Learner, train
 
 SIZE = 8
 

@@ -15,8 +15,9 @@ from tests.test_train import mixed_cohort
 from unbraid import files
 from unbraid.formats import saelens
 from unbraid.formats.export import export
-from unbraid.run import Run, git_state
-from unbraid.source import held_out
+from unbraid.provenance import git_state
+from unbraid.run import Run
+from unbraid.stream import held_out
 from unbraid.train import train
 
 with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import pytest
 from tests.small import experiment, seeded
 from tests.spoiled import unsealed
 from unbraid import catalog, siblings
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evals import agreement
 from unbraid.evaluation import Eval, evaluate
 from unbraid.run import Run

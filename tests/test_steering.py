@@ -14,8 +14,8 @@ from unbraid.dictionary import Dictionary
 from unbraid.files import write_tensors
 from unbraid.normaliser import Normaliser
 from unbraid.run import Run, save_run
-from unbraid.source import held_out
 from unbraid.steering import steer
+from unbraid.stream import held_out
 from unbraid.transformer.loading import load_model
 
 PROMPT = "the cat saw a red house"

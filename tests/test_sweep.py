@@ -4,7 +4,7 @@ import pytest
 
 from tests.small import WORLD, experiment
 from unbraid.activation import BatchTopK
-from unbraid.dictionary import PrincipalComponents
+from unbraid.initialisation import PrincipalComponents
 from unbraid.objective import Objective, TargetL0
 from unbraid.sweep import Member, Study, cohorts, cross
 from unbraid.terms.l1 import L1

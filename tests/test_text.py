@@ -13,8 +13,11 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.tiny_lm import CONTEXT, source, write_corpus, write_model, write_tokenizer
-from unbraid import text
-from unbraid.text import Packed, Reader, Streamed, documents, merge_paragraphs, split_of
+from unbraid import text_documents, text_sampled
+from unbraid.text_corpus import Streamed, split_of
+from unbraid.text_cutting import merge_paragraphs
+from unbraid.text_documents import documents
+from unbraid.text_windows import Packed, Reader
 from unbraid.transformer.loading import load_model
 
 LINES = ["the cat saw a dog", "once upon a time", "a bird went home"]
@@ -108,14 +111,14 @@ def test_the_hub_is_streamed_by_name_configuration_and_split(monkeypatch):
         return iter([{"text": "one"}, {"text": "two"}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert list(text.stream("hf://owner/name", "text")) == ["one", "two"]
-    assert list(text.stream("hf://owner/na-me.2/20B_en:validation", "text")) == ["one", "two"]
+    assert list(text_documents.stream("hf://owner/name", "text")) == ["one", "two"]
+    assert list(text_documents.stream("hf://owner/na-me.2/20B_en:validation", "text")) == ["one", "two"]
     assert asked == [
         (("owner/name", None), {"split": "train", "streaming": True}),
         (("owner/na-me.2", "20B_en"), {"split": "validation", "streaming": True}),
     ]
     with pytest.raises(ValueError, match=r"no column 'story', only \['text'\]"):
-        next(text.stream("hf://owner/name", "story"))
+        next(text_documents.stream("hf://owner/name", "story"))
 
 
 def test_a_hub_data_set_that_cannot_be_had_is_named(monkeypatch):
@@ -124,15 +127,15 @@ def test_a_hub_data_set_that_cannot_be_had_is_named(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(ValueError, match="cannot stream 'hf://owner/name' .Couldn't reach it.; check its name"):
-        next(text.stream("hf://owner/name", "text"))
+        next(text_documents.stream("hf://owner/name", "text"))
     with pytest.raises(ValueError, match=r"'hf://name' does not name a hub data set; write hf://owner/name"):
-        next(text.stream("hf://name", "text"))
+        next(text_documents.stream("hf://name", "text"))
 
 
 def test_without_the_datasets_package_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"reading this text needs datasets; pip install datasets"):
-        next(text.stream("hf://owner/name", "text"))
+        next(text_documents.stream("hf://owner/name", "text"))
 
 
 def test_a_document_keeps_its_split_whatever_stands_around_it():
@@ -258,22 +261,22 @@ def test_a_source_on_a_stream_harvests_and_draws_contexts(model, monkeypatch, tm
 def test_sampled_text_is_seeded_cached_and_read_back(model, tmp_path, monkeypatch):
     lm = load_model(str(model), "main", "float32", "cpu")
     reader = make_reader(model)
-    first = text.sampled("sample://9", lm, reader, batch=4, cache=tmp_path / "a")
+    first = text_sampled.sampled("sample://9", lm, reader, batch=4, cache=tmp_path / "a")
     assert len(first) == 9 and all(d.strip() for d in first)
     assert not any(special in d for d in first for special in ("<s>", "</s>", "<unk>"))
-    assert text.sampled("sample://9", lm, reader, batch=4, cache=tmp_path / "b") == first
-    assert text.sampled("sample://9?seed=1", lm, reader, batch=4, cache=tmp_path / "a") != first
+    assert text_sampled.sampled("sample://9", lm, reader, batch=4, cache=tmp_path / "b") == first
+    assert text_sampled.sampled("sample://9?seed=1", lm, reader, batch=4, cache=tmp_path / "a") != first
     assert sorted(p.suffix for p in (tmp_path / "a").iterdir()) == [".jsonl", ".jsonl"]
-    monkeypatch.setattr(text, "_samples", None)
-    assert text.sampled("sample://9", lm, reader, batch=4, cache=tmp_path / "a") == first
+    monkeypatch.setattr(text_sampled, "_samples", None)
+    assert text_sampled.sampled("sample://9", lm, reader, batch=4, cache=tmp_path / "a") == first
 
 
 def test_text_of_another_model_is_not_taken_for_this_ones(model, tmp_path):
     reader = make_reader(model)
     lm = load_model(str(model), "main", "float32", "cpu")
-    text.sampled("sample://3", lm, reader, batch=4, cache=tmp_path)
+    text_sampled.sampled("sample://3", lm, reader, batch=4, cache=tmp_path)
     other = load_model(str(write_model(tmp_path / "gpt2", "gpt2")), "main", "float32", "cpu")
-    text.sampled("sample://3", other, reader, batch=4, cache=tmp_path)
+    text_sampled.sampled("sample://3", other, reader, batch=4, cache=tmp_path)
     assert len(list(tmp_path.glob("*.jsonl"))) == 2
 
 
@@ -282,7 +285,7 @@ def test_samples_follow_the_models_own_distribution(model):
     lm = load_model(str(model), "main", "float32", "cpu")
     reader = make_reader(model)
     rng = torch.Generator().manual_seed(0)
-    drawn = text._generate(lm, reader, 4000, 2, rng)
+    drawn = text_sampled._generate(lm, reader, 4000, 2, rng)
     probabilities = lm(torch.tensor([[1]])).logits[0, 0, : reader.size].softmax(0)
     counts = torch.bincount(torch.tensor([d[0] for d in drawn if d]), minlength=reader.size) / 4000
     kept = torch.arange(reader.size) > 2
@@ -299,9 +302,9 @@ def test_a_source_can_train_on_what_its_model_writes(model, tmp_path):
 def test_a_sample_without_a_count_is_refused(model, tmp_path, spec):
     lm = load_model(str(model), "main", "float32", "cpu")
     with pytest.raises(ValueError, match="does not say how many documents; write sample://1000"):
-        text.sampled(spec, lm, make_reader(model), batch=4, cache=tmp_path)
+        text_sampled.sampled(spec, lm, make_reader(model), batch=4, cache=tmp_path)
 
 
 def test_importing_the_module_loads_neither_transformers_nor_datasets():
-    code = "import sys, unbraid.text; sys.exit(bool({'transformers', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    code = "import sys, unbraid.text_corpus; sys.exit(bool({'transformers', 'datasets', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

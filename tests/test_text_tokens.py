@@ -14,10 +14,11 @@ from tests.data import data_folder
 from tests.tiny_lm import WORDS, source, write_model
 from unbraid import text_tokens
 from unbraid.notices import Pace, shown
-from unbraid.source import held_out
-from unbraid.text import Local, Packed, Reader, Streamed, split_of
+from unbraid.stream import held_out
+from unbraid.text_corpus import Local, Streamed, split_of
 from unbraid.text_cutting import cut, merge_paragraphs, shorter
 from unbraid.text_tokens import digest, encode, parts, tokenise_all, warn_if_spelt
+from unbraid.text_windows import Packed, Reader
 
 
 @pytest.fixture(scope="module")

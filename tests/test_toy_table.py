@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
+from benchmarks.toys.penalty_table import Pressures, pressures
 from torch import Tensor
 
 from unbraid.activation import ReLU
 from unbraid.codes import DenseCodes
 from unbraid.dictionary import Dictionary
 from unbraid.objective import Step
-from unbraid.pressures import Pressures, pressures
 from unbraid.source import Batch
 from unbraid.terms.l1 import L1
 from unbraid.terms.orthogonality import Orthogonality

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from tests.small import WORLD, experiment, seeded
 from unbraid.activation import JumpReLU, ReLU, TopK
 from unbraid.checkpoint import steps_saved
-from unbraid.dictionary import DictionaryConfig, PrincipalComponents
+from unbraid.dictionary_config import DictionaryConfig
+from unbraid.fitting_sample import fitting_sample
+from unbraid.initialisation import PrincipalComponents
 from unbraid.objective import Objective, TargetL0
 from unbraid.run import Run
 from unbraid.supply import Supply
@@ -23,7 +25,7 @@ from unbraid.terms.l1 import L1
 from unbraid.terms.nested_reconstruction import NestedReconstruction
 from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, fitting_sample, schedule, train
+from unbraid.train import Learner, schedule, train
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

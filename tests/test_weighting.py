@@ -10,8 +10,9 @@ import torch
 from unbraid import weighting
 from unbraid.activation import TopK
 from unbraid.checkpoint import steps_saved
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
+from unbraid.fitting_sample import fitting_sample
 from unbraid.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
 from unbraid.sources.world import World
 from unbraid.supply import Supply
@@ -20,7 +21,7 @@ from unbraid.terms.l0 import L0
 from unbraid.terms.l1 import L1
 from unbraid.terms.orthogonality import Orthogonality
 from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, fitting_sample, train
+from unbraid.train import Learner, train
 
 WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import annotated_types
 import pytest
 
-from unbraid import run
+from unbraid import provenance
 from unbraid.cli import own_command
 from unbraid.saebench import environment
 
-SRC = str(Path(run.__file__).parents[1])
+SRC = str(Path(provenance.__file__).parents[1])
 NAMES = ("argparse", "subprocess", "threading", "fnmatch", "pandas", "torch", "plotly", "jinja2", "csv", "email",
          "venv", "pip", "sae_bench", "importlib_metadata", "tempfile", "rich", "psutil")  # fmt: skip
 
@@ -93,5 +93,5 @@ def test_fault_20_asking_git_runs_no_program_that_the_folder_names(tmp_path, mon
     asked: list[list[str]] = []
     real = subprocess.run
     monkeypatch.setattr(run.subprocess, "run", lambda command, **more: asked.append(command) or real(command, **more))
-    run.git_state()
+    provenance.git_state()
     assert asked and all(command[1:3] == ["-c", "core.fsmonitor=false"] for command in asked)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from benchmarks.contender import BANDWIDTH, LEARNING_RATE, SHARES, CannotRun, Contender, Setting
 from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective, Term
 from unbraid.source import Batch

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from benchmarks.language_model.entropy import entropy_rate
 from unbraid import seeding
-from unbraid.language.documents import documents, entropy_rate, words
+from unbraid.language.documents import documents, words
 from unbraid.language.lexicon import BOS, IDS, SPECIAL
 
 SHARD = 4096

@@ -20,7 +20,7 @@ from benchmarks.reliability.kills import kills, kills_at_file_operations, other_
 from benchmarks.reliability.mutating import mutations
 from benchmarks.reliability.page import TITLES, overview, page
 from unbraid.files import write_json, write_text
-from unbraid.run import machine
+from unbraid.provenance import machine
 
 DOCS = Path(__file__).parents[2] / "docs"
 LINE_SECONDS = 10.0

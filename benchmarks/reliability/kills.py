@@ -21,7 +21,7 @@ from benchmarks.reliability.trial import HELD, Trial, ended, finish, fork
 from unbraid.activation import JumpReLU, ReLU
 from unbraid.checkpoint import common_step
 from unbraid.cli import main
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment
 from unbraid.objective import TargetL0
 from unbraid.sources.cached import write_cache

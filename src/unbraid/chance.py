@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 
 from unbraid import seeding
 from unbraid.activation import TopK
-from unbraid.dictionary import Acts, Dictionary, set_tied
+from unbraid.dictionary import Acts, Dictionary
+from unbraid.initialisation import set_tied
 
 SEED = 0
 """Of the random atoms: the same for every run."""

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unbraid.files import clear_leftovers, reading, write_atomically, write_text
-from unbraid.source import Batch, Position
+from unbraid.source import Batch
+from unbraid.stream import Position
 
 KEPT = 2
 COLUMNS = ("x", "tokens", "documents", "positions")

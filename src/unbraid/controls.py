@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, set_tied
+from unbraid.dictionary import Acts, Dictionary
+from unbraid.initialisation import Initialisation, Origin, set_tied
 
 BATCH = 4096
 """Rows in a step of k-means."""

@@ -6,34 +6,22 @@ Parameter names and shapes are SAELens's, so a state dict is already an export. 
 contiguous (a transposed view), because the sparse kernels read and write it a latent at a time.
 """
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unbraid import seeding
-from unbraid.activation import DENSE_ABOVE, Activation, Chunks, JumpReLU, TopK, calibrate
+from unbraid.activation import DENSE_ABOVE, Activation, Chunks
 from unbraid.codes import Codes, DenseCodes, SparseCodes, encoded
-from unbraid.gated import Gated
 from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.retraction import orthonormalise_blocks
-from unbraid.settings import NonNegativeInt, PositiveInt, Settings
-from unbraid.source import Source, check_finite
+from unbraid.stream import check_finite
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
 Path = Literal["auto", "sparse", "dense"]
 
-Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
-Leash = Annotated[float, Ge(-1), Lt(1)]
-"""A cosine; -1 is none. Atoms that are to stay where they start are frozen."""
 
 # Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
@@ -203,164 +191,3 @@ def as_tensor(x: Any) -> Tensor:
 
 def kind_of(x: object) -> str:
     return f"a {type(x).__name__}"
-
-
-@torch.no_grad()
-def hold_near(
-    atoms: Float[Tensor, "d_sae d_in"], start: Float[Tensor, "d_sae d_in"], cosine: float
-) -> Float[Tensor, "d_sae d_in"]:
-    """The nearest unit vectors to `atoms` (of unit norm) whose cosine to `start` is at least `cosine`."""
-    along = (atoms * start).sum(1, keepdim=True)
-    across = atoms - along * start
-    across = across / torch.linalg.vector_norm(across, dim=1, keepdim=True).clamp_min(1e-12)
-    return torch.where(along < cosine, cosine * start + math.sqrt(1 - cosine**2) * across, atoms)
-
-
-@torch.no_grad()
-def start_orthonormal(dictionary: Dictionary, size: int) -> None:
-    """Retract the atoms, and an encoder that is their transpose with them."""
-    tied = torch.equal(dictionary.W_enc, dictionary.W_dec.T)
-    dictionary.W_dec.copy_(orthonormalise_blocks(dictionary.W_dec, size))
-    if tied:
-        dictionary.W_enc.copy_(dictionary.W_dec.T)
-
-
-Watch = Callable[[int, int], None]
-"""Told (done, in all) as work goes on: the command line shows a progress bar."""
-
-
-def unwatched(done: int, total: int) -> None:
-    pass
-
-
-def not_kept(state: Mapping[str, Tensor]) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Where an initialisation that takes minutes keeps what it has reached, so that a kill does not lose it. The
-    default keeps nothing."""
-
-    read: Callable[[], dict[str, Tensor]] = dict
-    """What an earlier attempt reached; empty when there was none."""
-    write: Callable[[Mapping[str, Tensor]], None] = not_kept
-    """Told after each step what the rest depends on; `state` must not be changed in place afterwards."""
-    finish: Callable[[Mapping[str, Tensor]], None] = not_kept
-    """Told what was found."""
-
-
-NOT_KEPT = Kept()
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
-
-    source: Source
-    mean: Float[Tensor, " d_in"]
-    scale: Float[Tensor, ""]
-    watch: Watch = unwatched
-    """Told how far an initialisation that takes a while has come."""
-    kept: Kept = NOT_KEPT
-
-
-class Initialisation(Settings, ABC):
-    sets_thresholds: ClassVar[bool] = False
-    """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
-
-    @abstractmethod
-    def __call__(
-        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
-    ) -> None:
-        """Fill the parameters. `sample`: normalised activations; atoms must come out with unit norm."""
-
-
-@dataclass(frozen=True)
-class RandomAtoms(Initialisation):
-    """Random unit atoms, the encoder their transpose, b_dec the mean of the data."""
-
-    def __call__(
-        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
-    ) -> None:
-        atoms = torch.randn(dictionary.d_sae, dictionary.d_in, generator=rng)
-        set_tied(dictionary, atoms, sample)
-
-
-@dataclass(frozen=True)
-class PrincipalComponents(Initialisation):
-    """Principal directions and their negatives, most variance first: the linear control. At most 2 * d_in atoms."""
-
-    def __call__(
-        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
-    ) -> None:
-        if dictionary.d_sae > 2 * dictionary.d_in:
-            raise ValueError(
-                f"PCA has only {2 * dictionary.d_in} signed directions in {dictionary.d_in} dimensions; "
-                f"asked for {dictionary.d_sae} latents: set --dictionary.d-sae {2 * dictionary.d_in}"
-            )
-        centred = sample - sample.mean(0)
-        _, vectors = torch.linalg.eigh(centred.T @ centred)
-        components = vectors.flip(1).T
-        set_tied(dictionary, torch.stack([components, -components], 1).flatten(0, 1)[: dictionary.d_sae], sample)
-
-
-@torch.no_grad()
-def set_tied(dictionary: Dictionary, atoms: Float[Tensor, "d_sae d_in"], sample: Acts) -> None:
-    """Unit atoms, the encoder their transpose, b_dec the mean of the sample."""
-    dictionary.W_dec.copy_(atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
-    dictionary.W_enc.copy_(dictionary.W_dec.T)
-    dictionary.b_dec.copy_(sample.mean(0))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DictionaryConfig(Settings):
-    d_sae: PositiveInt = 4096
-    """Number of latents."""
-    activation: Activation = TopK(32)
-    """Which latents stay active, and how many."""
-    init: Initialisation = RandomAtoms()
-    """How atoms start."""
-    frozen: tuple[Parameter, ...] = ()
-    """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
-    leash: Leash = -1.0
-    """Smallest cosine of a trained atom to where it started; -1 leaves atoms free. 0.8 is the soft-frozen decoder of
-    Korznikov et al. 2026 (arXiv 2602.14111)."""
-    orthonormal_blocks: NonNegativeInt = 0
-    """Keep every so many atoms in a row exactly orthonormal: retracted to the nearest such block at the start and after
-    each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
-
-    def check_together(self) -> None:
-        k, size = getattr(self.activation, "k", 1), self.orthonormal_blocks
-        if isinstance(k, int | float) and k > self.d_sae:
-            raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
-        if size and self.d_sae % size:
-            raise ValueError(
-                f"orthonormal_blocks {size} does not divide d_sae = {self.d_sae}: "
-                "set --dictionary.orthonormal-blocks to a divisor, or 0 for none"
-            )
-        if size and self.leash > -1:
-            raise ValueError("orthonormal_blocks and leash both say where atoms may be; leave one out")
-
-    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
-        """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError
-        for what these activations do not allow."""
-        dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
-        if self.orthonormal_blocks > dictionary.d_in:
-            raise ValueError(
-                f"{self.orthonormal_blocks} atoms cannot be orthonormal in {dictionary.d_in} dimensions: "
-                f"set --dictionary.orthonormal-blocks to {dictionary.d_in} or less"
-            )
-        self.init(dictionary, sample, seeding.stream(seed, "init"), origin)
-        if self.orthonormal_blocks:
-            start_orthonormal(dictionary, self.orthonormal_blocks)
-        dictionary.tie()
-        if isinstance(self.activation, Gated):
-            # Whatever an initialisation gave the gate, magnitudes begin as the gate's own values.
-            dictionary.get_parameter("b_mag").data.copy_(dictionary.b_enc)
-        if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
-            start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
-            dictionary.threshold.data.fill_(start)
-        for name in self.frozen:
-            getattr(dictionary, name).requires_grad_(False)
-        return dictionary

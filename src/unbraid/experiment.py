@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unbraid.config import fingerprint
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.objective import Objective
 from unbraid.settings import (
     Device,

@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 
 from unbraid.activation import JumpReLU
-from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin
+from unbraid.dictionary import Acts, Dictionary
 from unbraid.formats import saelens
+from unbraid.initialisation import Initialisation, Origin
 from unbraid.settings import SomeText
 
 

@@ -13,7 +13,7 @@ from unbraid.causal.calibration import calibrate_radius, checked_radius
 from unbraid.causal.effect import COPIES
 from unbraid.causal.fit import Fitting, SliceFit
 from unbraid.causal.slice import Slice
-from unbraid.dictionary import unwatched
+from unbraid.initialisation import unwatched
 from unbraid.source import Contexts, Source
 
 MEASURED = 3

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin
+from unbraid.dictionary import Acts, Dictionary
 from unbraid.formats import recognise
 from unbraid.formats.published import Published
+from unbraid.initialisation import Initialisation, Origin
 from unbraid.settings import Matches, SomeText
 
 

@@ -13,18 +13,20 @@ from typing import Any
 import torch
 
 from unbraid.claims import contradictions, sparsity
-from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
+from unbraid.fitting_sample import fitting_sample
 from unbraid.formats import recognise
 from unbraid.formats.published import Published
 from unbraid.holding import held
 from unbraid.imported import Imported
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Objective
-from unbraid.run import Run, finished, machine, save_run
+from unbraid.provenance import machine
+from unbraid.run import Run, finished, save_run
 from unbraid.source import Source
 from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import fitting_sample
 
 SIGHT = 4096
 """Rows that an SAE is looked at on."""

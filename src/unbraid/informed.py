@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.activation import JumpReLU
-from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin
+from unbraid.dictionary import Acts, Dictionary
+from unbraid.initialisation import Initialisation, Origin
 from unbraid.probes import Probes, difference_of_means, logistic, sums_where_active
 from unbraid.settings import PositiveFloat, PositiveInt
 from unbraid.source import Source

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.dictionary import Dictionary
-from unbraid.source import check_finite
+from unbraid.stream import check_finite
 
 TOLERANCE = 1e-4
 """Largest relative error of a folded reconstruction, for 99 % of rows: a latent within rounding of its threshold may

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +10,7 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from unbraid.dictionary import Dictionary
-from unbraid.truth import Labelled, Truth
-
-ROWS = 32_768
-"""Held-out rows an eval counts on, unless it says otherwise."""
-CHUNK = 4096
-"""Rows encoded at once."""
+from unbraid.truth import Labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,33 +40,6 @@ class Observed:
     def both(self) -> csr_array:
         """Rows in which a latent and a factor are active together [d_sae, factors]."""
         return (gates(self.latents).T @ gates(self.factors)).tocsr()
-
-
-def observe(
-    dictionary: Dictionary,
-    truth: Truth,
-    *,
-    rows: int = ROWS,
-    split: Literal["train", "eval"] = "eval",
-    seed: int = 0,
-) -> Observed:
-    """Encode labelled rows. `dictionary`: for raw activations."""
-    labelled = truth.labelled(rows, split=split, seed=seed)
-    return Observed(codes(dictionary, labelled.x), magnitudes(labelled))
-
-
-@torch.no_grad()
-def codes(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> csr_array:
-    """Codes [batch, d_sae] as a sparse matrix."""
-    device = dictionary.W_dec.device
-    values, rows, latents = [], [], []
-    for start in range(0, len(x), CHUNK):
-        value, row, latent = dictionary.encode(x[start : start + CHUNK].to(device)).entries()
-        values.append(value.double().cpu())
-        rows.append(row.cpu() + start)
-        latents.append(latent.cpu())
-    entries = (torch.cat(values).numpy(), (torch.cat(rows).numpy(), torch.cat(latents).numpy()))
-    return csr_array(entries, shape=(len(x), dictionary.d_sae))
 
 
 def magnitudes(labelled: Labelled) -> csr_array:

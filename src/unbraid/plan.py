@@ -16,16 +16,19 @@ from unbraid import l0_control, seeding
 from unbraid.causal.fit import SliceFit
 from unbraid.checkpoint import KEPT
 from unbraid.config import to_json
-from unbraid.dictionary import CHUNK_ENTRIES, RandomAtoms, Watch, unwatched
+from unbraid.dictionary import CHUNK_ENTRIES
 from unbraid.evaluation import Eval
 from unbraid.experiment import Experiment
 from unbraid.fit_timing import fit_seconds
+from unbraid.fitting_sample import fitting_sample
+from unbraid.initialisation import RandomAtoms, Watch, unwatched
 from unbraid.memory import free_memory
 from unbraid.preflight import check_device, held_back, lacking, trains
-from unbraid.source import Batch, Source, Stream
+from unbraid.source import Batch, Source
 from unbraid.sources.cached import cache_bytes
+from unbraid.stream import Stream
 from unbraid.supply import Supply
-from unbraid.train import Learner, check_needs, check_shared, fitting_sample, steps
+from unbraid.train import Learner, check_needs, check_shared, steps
 
 MEASURED_STEPS = 3
 PATIENCE = 60.0

@@ -13,30 +13,24 @@ failed.json                         instead of it, of a run that cannot be train
 
 import dataclasses
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-import unbraid
-from unbraid.activation import BatchTopK, JumpReLU, calibrate
 from unbraid.config import OWN_PACKAGES, from_json, to_json
 from unbraid.dictionary import Dictionary
 from unbraid.experiment import Experiment
 from unbraid.failure import failure
 from unbraid.files import reading, write_json, write_tensors
 from unbraid.formats import saelens
-from unbraid.gated import Gated, thresholded
 from unbraid.imported import Imported
+from unbraid.inference import inference_form
 from unbraid.normaliser import Normaliser
 from unbraid.run_folder import Facts, finished, is_run, read_facts
 from unbraid.sealing import PROVENANCE, REMEDY, check_sealed, seals, signed
@@ -153,36 +147,6 @@ def _part(text: str, packages: tuple[str, ...], permissions: tuple[str, ...]) ->
     return from_json(json.loads(text), packages=packages, permissions=permissions)
 
 
-@torch.no_grad()
-def inference_form(dictionary: Dictionary, sample: torch.Tensor) -> Dictionary:
-    """The dictionary as it is used after training: BatchTopK becomes JumpReLU with one calibrated threshold, Gated
-    JumpReLU with the same codes.
-
-    `sample`: normalised activations [batch, d_in] to calibrate on.
-    """
-    if isinstance(dictionary.activation, Gated):
-        return without_gate(dictionary)
-    if not isinstance(dictionary.activation, BatchTopK):
-        return dictionary
-    threshold = calibrate(dictionary.activation.k, dictionary.chunks(sample))
-    thresholded = Dictionary(dictionary.d_in, dictionary.d_sae, JumpReLU(bandwidth=0.0)).to(sample.device)
-    thresholded.load_state_dict(dictionary.state_dict())
-    # JumpReLU keeps what is strictly above its threshold, and the calibrated value is the smallest kept.
-    thresholded.threshold.fill_(torch.nextafter(torch.tensor(threshold), torch.tensor(0.0)))
-    return thresholded
-
-
-def without_gate(dictionary: Dictionary) -> Dictionary:
-    """A gated dictionary as JumpReLU."""
-    made = Dictionary(dictionary.d_in, dictionary.d_sae, JumpReLU(bandwidth=0.0)).to(dictionary.W_dec)
-    made.W_dec.copy_(dictionary.W_dec)
-    made.b_dec.copy_(dictionary.b_dec)
-    own = dict(dictionary.named_parameters())
-    for name, value in thresholded(own["W_enc"], own["b_enc"], own["r_mag"], own["b_mag"])._asdict().items():
-        getattr(made, name).copy_(value)
-    return made
-
-
 def save_run(
     path: Path,
     experiment: Experiment,
@@ -217,43 +181,3 @@ def save_run(
     whole = {**provenance, "finished": finished_at, "files": seals(path)}
     write_json(path / PROVENANCE, signed(whole))
     return Run(path)
-
-
-def machine() -> dict[str, Any]:
-    """Who made this, with what: versions, code state, hardware."""
-    packages = ("torch", "transformers", "safetensors", "numpy")
-    return {
-        "unbraid": unbraid.__version__,
-        "git": git_state(),
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-    }
-
-
-def version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def git_state() -> str:
-    """The commit this package's source is at, "+dirty" when changed since; "none" when it is not in a checkout of
-    ours."""
-    here = Path(__file__)
-
-    def ask(*args: str) -> str:
-        return subprocess.run(
-            # No monitor: it is a program that the folder's own settings name.
-            ["git", "-c", "core.fsmonitor=false", *args],
-            cwd=here.parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        ask("ls-files", "--error-unmatch", here.name)  # else an installed copy would name the user's own repository
-        return ask("rev-parse", "HEAD") + ("+dirty" if ask("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "none"

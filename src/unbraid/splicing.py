@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unbraid.source import Source, few_rows
 from unbraid.sources.language_model import LanguageModel
-from unbraid.text import Windows
+from unbraid.text_windows import Windows
 
 WINDOWS = 64
 """Held-out windows spliced where it is done many times for one score."""

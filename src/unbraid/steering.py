@@ -16,11 +16,13 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.causal.calibration import calibrate_radius
-from unbraid.observed import ROWS, codes
+from unbraid.encoding import codes
+from unbraid.observe import ROWS
 from unbraid.run import Run
 from unbraid.settings import PositiveInt, checked
-from unbraid.source import NoHeldOut, Source, held_out
+from unbraid.source import NoHeldOut, Source
 from unbraid.sources.language_model import LanguageModel
+from unbraid.stream import held_out
 
 Unit = Literal["auto", "own", "radius"]
 CONTEXTS = 8

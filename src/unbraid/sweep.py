@@ -11,9 +11,10 @@ from typing import Annotated, Any, cast
 from annotated_types import MinLen
 
 from unbraid.activation import Activation, TopK
-from unbraid.dictionary import DictionaryConfig, Initialisation, Leash, Parameter, PrincipalComponents, RandomAtoms
+from unbraid.dictionary_config import DictionaryConfig, Leash, Parameter
 from unbraid.experiment import Experiment, Training
 from unbraid.informed import SupervisedProbes, TrueDirections
+from unbraid.initialisation import Initialisation, PrincipalComponents, RandomAtoms
 from unbraid.objective import Objective
 from unbraid.settings import FolderName, NonNegativeInt, PositiveInt, Seed, Settings, shown
 from unbraid.source import Source

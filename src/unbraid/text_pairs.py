@@ -1,16 +1,37 @@
-"""Minimal pairs of texts that a user gives: one JSON object a line, {"base": "...", "changed": "..."}, or a table.
+"""Minimal pairs of texts: the language's, or a user's.
+
+A user gives one JSON object a line, {"base": "...", "changed": "..."}, or a table with those columns.
 
 What is read is the last token of each text, so both should end alike, where what was changed matters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unbraid.text_documents import without_surrogates
+from unbraid import seeding
+from unbraid.language.pairs import VARIABLES, pairs
+from unbraid.text_documents import is_language, without_surrogates
 from unbraid.text_rows import rows
 
 KEYS = ("base", "changed")
+PAIRS_EACH = 64
+"""Minimal pairs of every variable of the language, read once."""
+
+
+def pair_documents(path: str, text: str, tokenize: Callable[[str], list[str]], split: str) -> list[list[Sequence[str]]]:
+    """Both sides of every pair, as tokens: of the file at `path` (the same for both splits), else of the language.
+    Raises ValueError where there is neither."""
+    if path:
+        return [[tokenize(side) for side in texts] for texts in read_pairs(path)]
+    if not is_language(text):
+        raise ValueError(
+            "this text has no minimal pairs: name a file of them with --source.pairs, or read the synthetic language "
+            "with --source.text language://20000"
+        )
+    seed = seeding.integer(1, f"counterfactuals/{split}")
+    found = [made for variable in VARIABLES for made in pairs(variable, PAIRS_EACH, seed=seed)]
+    return [[made.base, made.changed] for made in found]
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:

@@ -32,24 +32,27 @@ from unbraid.checkpoint import (
     trim_log,
 )
 from unbraid.config import to_json
+from unbraid.constraints import hold_near
 from unbraid.devices import check_device
-from unbraid.dictionary import NOT_KEPT, Dictionary, Kept, Origin, Watch, hold_near, unwatched
+from unbraid.dictionary import Dictionary
 from unbraid.experiment import Experiment, Training
 from unbraid.failure import failure, forget_failure, mark_failed
 from unbraid.files import append_text, write_json
+from unbraid.fitting_sample import fitting_sample
 from unbraid.holding import LOCK, Held, held
+from unbraid.initialisation import NOT_KEPT, Kept, Origin, Watch, unwatched
 from unbraid.normaliser import Normaliser
 from unbraid.objective import Reads, Step, culprits, evaluate
+from unbraid.provenance import machine
 from unbraid.resampling import forget, resample
 from unbraid.retraction import orthonormalise_blocks
-from unbraid.run import finished, machine, save_run
+from unbraid.run import finished, save_run
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, checked
-from unbraid.source import Batch, Counterfactuals, Position, Source, Stream
+from unbraid.source import Batch, Counterfactuals, Source
 from unbraid.stopping import Stop, stopping
+from unbraid.stream import Position, Stream
 from unbraid.supply import CONTEXTS, Supply
 
-SAMPLE_ROWS = 32_768
-"""Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
 LOGGED_STEPS = 200
 OWN_FAULTS = (ValueError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 """What one member's numbers can cause; anything else (no memory, a bug) stops the cohort."""
@@ -267,26 +270,6 @@ def schedule(index: int, total: int, training: Training) -> float:
     rise = (index + 1) / max(1.0, training.warmup * total)
     fall = (total - index) / max(1.0, training.decay * total)
     return min(1.0, rise, fall)
-
-
-def fitting_sample(source: Source, seed: int, tokens: int = 0) -> Tensor:
-    """Raw activations from the first training block, in random order, on the CPU: what everything data-dependent
-    starts from. Raises ValueError where, by what the norm filter leaves out of it, `tokens` will not be reached."""
-    block = source.block(0, split="train", seed=seed)
-    if block is None or len(block.rows) < 2:
-        raise ValueError("the source has no training data: give it more text")
-    left = source.available("train") * len(block.rows) / (len(block.rows) + block.filtered)
-    if block.filtered and left < tokens:
-        raise ValueError(
-            f"{tokens:,} tokens are needed and about {left:,.0f} are left: {block.filtered:,} of the first "
-            f"{len(block.rows) + block.filtered:,} exceed the norm that --source.max-norm-ratio allows; give more "
-            "text, lower --training.tokens, or allow more passes with --source.epochs"
-        )
-    order = torch.randperm(len(block.rows), generator=seeding.stream(seed, "sample"))
-    sample = block.rows.x.cpu()[order[:SAMPLE_ROWS]]
-    if not bool(torch.isfinite(sample).all()):
-        raise ValueError("the first activations hold NaN or infinity; load the model in float32, or another layer")
-    return sample
 
 
 def train(

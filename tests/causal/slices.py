@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unbraid.causal.fit import Fitting
 from unbraid.causal.slice import Slice
-from unbraid.dictionary import unwatched
+from unbraid.initialisation import unwatched
 from unbraid.source import Contexts
 
 

@@ -14,14 +14,16 @@ from torch import Tensor
 from unbraid.activation import TopK
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.independence import interactions
-from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evals.controllability import DEFINITIONS, controllability, controllability_scores, slice_of
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.normaliser import Normaliser
 from unbraid.run import save_run
-from unbraid.source import Source, held_out
+from unbraid.source import Source
 from unbraid.sources.cached import Cached, write_cache
 from unbraid.sources.world import World
+from unbraid.stream import held_out
 
 ADDITIVE = World(
     factors=24,

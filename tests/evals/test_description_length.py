@@ -14,7 +14,8 @@ from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from unbraid.activation import JumpReLU, ReLU
 from unbraid.description_length import coarsest_steps, rounded
 from unbraid.description_length import description_length as bits_of
-from unbraid.dictionary import Dictionary, DictionaryConfig, PrincipalComponents
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evals.description_length import (
     DEFINITIONS,
     FVUS,
@@ -28,11 +29,12 @@ from unbraid.evals.description_length import (
     own,
 )
 from unbraid.information import binary_entropy
+from unbraid.initialisation import PrincipalComponents
 from unbraid.normaliser import Normaliser
 from unbraid.run import save_run
-from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World
+from unbraid.stream import held_out
 
 LEVELS = replace(EXACT, magnitudes="quantised", levels=4, independent=True)
 """Independent factors whose magnitudes have four values: all that there is to say of a row can be counted."""

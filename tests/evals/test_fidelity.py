@@ -16,10 +16,10 @@ from unbraid.evals.fidelity import (
     say_why_no_loss,
     splicing,
 )
-from unbraid.source import held_out
 from unbraid.sources.cached import write_cache
 from unbraid.sources.language_model import LanguageModel
 from unbraid.splicing import TOKENS, counted, scored_windows
+from unbraid.stream import held_out
 
 X = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 2 + 3
 

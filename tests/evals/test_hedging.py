@@ -10,7 +10,7 @@ from tests.small import experiment
 from torch import Tensor
 
 from unbraid.activation import TopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evals.hedging import DEFINITIONS, expected_projection, hedging, peers, rate
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.extension import Extension

@@ -5,7 +5,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from unbraid.activation import JumpReLU, ReLU
-from unbraid.dictionary import Dictionary, RandomAtoms
+from unbraid.dictionary import Dictionary
 from unbraid.evals import interchange as subject
 from unbraid.evals.interchange import (
     Outcome,
@@ -19,10 +19,11 @@ from unbraid.evals.interchange import (
     supervised,
 )
 from unbraid.evaluation import NotApplicable, Score
+from unbraid.initialisation import RandomAtoms
 from unbraid.language.pairs import VARIABLES
 from unbraid.run import Run
-from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
+from unbraid.stream import held_out
 from unbraid.transformer.loading import EMBEDDED, located
 
 MODEL = LanguageModel(text="language://400", layer=2)

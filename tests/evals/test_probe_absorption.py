@@ -9,7 +9,8 @@ import torch
 from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 
 from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evals import probe_absorption
 from unbraid.evals.absorption import absorption_scores
 from unbraid.evals.probe_absorption import (

@@ -16,7 +16,7 @@ from unbraid.dictionary import Dictionary
 from unbraid.evals.recovery import DEFINITIONS, bands, recovery, recovery_scores
 from unbraid.evaluation import Score
 from unbraid.normaliser import Normaliser
-from unbraid.observed import observe
+from unbraid.observe import observe
 from unbraid.run import Run, save_run
 from unbraid.source import Block, Contexts, Source, Split, no_downstream
 from unbraid.sources.world import World

@@ -16,7 +16,8 @@ from unbraid.dictionary import Dictionary
 from unbraid.evals.splitting import DEFINITIONS, effective_counts, mean_found, peers, represented, slope, splitting
 from unbraid.experiment import Experiment
 from unbraid.normaliser import Normaliser
-from unbraid.observed import Observed, observe
+from unbraid.observe import observe
+from unbraid.observed import Observed
 from unbraid.run import Run, save_run
 from unbraid.truth import Truth
 

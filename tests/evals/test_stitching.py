@@ -10,7 +10,8 @@ from tests.small import WORLD, experiment
 from torch import Tensor
 
 from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary, DictionaryConfig
+from unbraid.dictionary import Dictionary
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.evals.stitching import DEFINITIONS, novel, peers, stitching
 from unbraid.evaluation import NotApplicable
 from unbraid.normaliser import Normaliser

@@ -17,7 +17,7 @@ from unbraid.formats import recognise
 from unbraid.formats.export import Target, export
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.run import Run
-from unbraid.source import held_out
+from unbraid.stream import held_out
 from unbraid.train import train
 
 KINDS = {"relu": ReLU(), "topk": TopK(3), "jumprelu": JumpReLU(), "pursuit": MatchingPursuit(3)}

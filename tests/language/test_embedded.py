@@ -8,14 +8,15 @@ import pytest
 import torch
 from benchmarks.language_model import train as script
 from benchmarks.language_model.corpus import Language, collate, encoded
+from benchmarks.language_model.entropy import entropy
 from benchmarks.language_model.train import Schedule, Shape
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from unbraid.language.documents import documents, entropy, text
+from unbraid.language.documents import documents, text
 from unbraid.language.grammar import relevant
 from unbraid.sources.language_model import LanguageModel
-from unbraid.text import Windows
+from unbraid.text_windows import Windows
 from unbraid.transformer.loading import EMBEDDED, located
 
 

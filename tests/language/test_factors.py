@@ -3,9 +3,9 @@ import torch
 
 from unbraid.language.documents import documents, read, words
 from unbraid.language.factors import FACTORS, active, retold
-from unbraid.language.grammar import PAST
 from unbraid.language.lexicon import IDS, NOUNS
 from unbraid.language.pairs import LEAST, VARIABLES, pairs
+from unbraid.language.states import PAST
 
 HEADER = "hey , today in the forest , "
 

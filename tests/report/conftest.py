@@ -72,10 +72,10 @@ def make_run(
             "target_l0": {"type": "unbraid.objective:TargetL0", "l0": target} if target else None,
         },
         "dictionary": {
-            "type": "unbraid.dictionary:DictionaryConfig",
+            "type": "unbraid.dictionary_config:DictionaryConfig",
             "d_sae": d_sae,
             "activation": {"type": "unbraid.activation:TopK", "k": k} if k else {"type": "unbraid.activation:ReLU"},
-            "init": {"type": "unbraid.dictionary:RandomAtoms"},
+            "init": {"type": "unbraid.initialisation:RandomAtoms"},
             "frozen": ["W_dec"] if control else [],
         },
         "training": {"type": "unbraid.experiment:Training", "tokens": 2_000_000, "batch_size": 2048, "lr": 0.001}

@@ -9,7 +9,7 @@ import pytest
 from tests.tiny_lm import source, write_corpus, write_model
 
 from unbraid.activation import BatchTopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective
 from unbraid.run import Run

@@ -8,7 +8,7 @@ import pytest
 from tests.data import data_folder
 
 from unbraid.activation import BatchTopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.objective import Objective
 from unbraid.run import Run

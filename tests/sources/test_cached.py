@@ -10,8 +10,9 @@ from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 
 from unbraid import config
-from unbraid.source import Block, Source, Stream
+from unbraid.source import Block, Source
 from unbraid.sources.cached import Cached, row_bytes, write_cache
+from unbraid.stream import Stream
 from unbraid.terms.slowness import Slowness
 from unbraid.train import check_needs
 

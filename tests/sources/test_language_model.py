@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from unbraid import config
 from unbraid.causal.forward_mode import forward_mode
 from unbraid.causal.slice import Slice
-from unbraid.source import Block, Split, Stream
+from unbraid.source import Block, Split
 from unbraid.sources.language_model import LanguageModel
+from unbraid.stream import Stream
 from unbraid.transformer.blocks import blocks
 from unbraid.transformer.downstream import capture, check_replay
 from unbraid.transformer.hooks import forward, read

@@ -15,8 +15,9 @@ from unbraid.evals.fidelity import reconstruction
 from unbraid.evals.recovery import recovery
 from unbraid.evaluation import Score
 from unbraid.run import Run
-from unbraid.source import Split, Stream, held_out
+from unbraid.source import Split
 from unbraid.sources.synth import SYNTHSAEBENCH_16K, Synth
+from unbraid.stream import Stream, held_out
 from unbraid.train import train
 
 with warnings.catch_warnings():

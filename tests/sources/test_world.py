@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from unbraid.config import fingerprint, from_json, to_json
-from unbraid.source import Split, Stream
+from unbraid.source import Split
 from unbraid.sources.world import World
+from unbraid.stream import Stream
 
 SMALL = World(factors=24, d_in=16, l0=2.0, roots=3, branching=2, depth=2, interactions=3)
 EXCLUSIVE = replace(SMALL, exclusive=1.0)

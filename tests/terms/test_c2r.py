@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from benchmarks.toys.penalty_table import pressures
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
@@ -11,7 +12,6 @@ from unbraid.activation import TopK
 from unbraid.codes import DenseCodes, SparseCodes
 from unbraid.neighbours import nearest_atoms
 from unbraid.objective import Step
-from unbraid.pressures import pressures
 from unbraid.terms.c2r import C2R, mean_products
 
 ATOMS = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from benchmarks.toys.penalty_table import hfs
 from tests.coded import sparse, step
 from torch import Tensor
 
 from unbraid.bank import recalled
-from unbraid.pressures import hfs
 from unbraid.terms.support import Support, likely_pairs
 
 

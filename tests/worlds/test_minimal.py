@@ -12,7 +12,7 @@ WORLD = World(factors=64, d_in=68, l0=4.0, roots=8, noise=0.0, coherence=0.0, ci
 
 def drawn(seed: int = 0):
     rng = torch.Generator().manual_seed(seed)
-    x, firings = WORLD._draw(4096, rng)
+    x, firings = WORLD._sampler.draw(4096, rng)
     return without_one(x, firings, WORLD.directions, WORLD._manifolds, WORLD.parents, rng), firings
 
 

@@ -17,7 +17,6 @@ from torch.func import jvp
 
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.forward_mode import forward_mode
-from unbraid.objective import Step
 from unbraid.source import Contexts
 
 RATIO = 0.5  # lambda in Mack and Turner's experiments
@@ -128,14 +127,3 @@ def remembered_radius(contexts: Contexts, *, given: float, memory: dict[str, Ten
     if "radius" not in memory:
         memory["radius"] = torch.tensor(calibrate_radius(contexts, rng=rng), dtype=torch.float64)
     return float(memory["radius"])
-
-
-def step_radius(step: Step, given: float) -> float:
-    """As `remembered_radius`, but a radius that another term of this step has calibrated is taken over: it is the same
-    slice, and what terms measure at one radius they can share."""
-    if given <= 0 and "radius" not in step.memory and "radius" in step.shared:
-        step.memory["radius"] = step.shared["radius"].clone()  # a checkpoint refuses tensors that share memory
-    radius = remembered_radius(step.contexts(), given=given, memory=step.memory, rng=step.rng)
-    if "radius" in step.memory:
-        step.shared["radius"] = step.memory["radius"]
-    return radius

@@ -27,7 +27,7 @@ from unbraid.causal.independence import norm_one
 from unbraid.causal.jacobian import sketch, top_right
 from unbraid.causal.repulsion import repelled
 from unbraid.causal.slice import Directions, Effects
-from unbraid.dictionary import unwatched
+from unbraid.initialisation import unwatched
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 STEPS = {"kernel": 300, "ogi": 10, "sogi": 10}

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from unbraid.causal.calibration import calibrate_radius, checked_radius, typical_norm
 from unbraid.causal.slice import Directions, Slice
-from unbraid.dictionary import Acts, Dictionary, Initialisation, Origin, Watch, not_kept, set_tied
+from unbraid.dictionary import Acts, Dictionary
+from unbraid.initialisation import Initialisation, Origin, Watch, not_kept, set_tied
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from unbraid.source import Contexts, Source
 

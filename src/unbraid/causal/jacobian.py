@@ -13,7 +13,7 @@ from torch import Tensor
 from unbraid.causal.calibration import random_units
 from unbraid.causal.effect import COPIES
 from unbraid.causal.slice import Slice
-from unbraid.dictionary import Watch, not_kept, unwatched
+from unbraid.initialisation import Watch, not_kept, unwatched
 
 Reached = Mapping[str, Tensor]
 Keep = Callable[[Reached], None]

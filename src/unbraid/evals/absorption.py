@@ -22,9 +22,11 @@ from scipy.sparse import csc_array, csr_array
 
 from unbraid.detection import FEWEST, owners
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.matching import cosines
-from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.observe import ROWS
+from unbraid.observed import Observed, magnitudes
 from unbraid.run import Run
 from unbraid.truth import Truth, ancestors
 

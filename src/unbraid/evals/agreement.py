@@ -20,13 +20,14 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.correlation import correlations, ranks
+from unbraid.encoding import codes
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.information import active_rows
 from unbraid.matching import best_atom_pairs, unit
-from unbraid.observed import ROWS, codes
+from unbraid.observe import ROWS
 from unbraid.run import Run
 from unbraid.siblings import alike
-from unbraid.source import held_out
+from unbraid.stream import held_out
 
 VERSION = 2
 DEFINITIONS = {

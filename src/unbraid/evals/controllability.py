@@ -29,11 +29,14 @@ from unbraid.causal.setting import Moves, modularity, moves, shares
 from unbraid.chance import untrained_like
 from unbraid.detection import FEWEST, f1
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import NotApplicable, Score
-from unbraid.observed import ROWS, Observed, codes, observe
+from unbraid.observe import ROWS, observe
+from unbraid.observed import Observed
 from unbraid.run import Run
-from unbraid.source import Contexts, Source, held_out
+from unbraid.source import Contexts, Source
 from unbraid.sources.world import World
+from unbraid.stream import held_out
 from unbraid.truth import NoTruth
 
 VERSION = 2

@@ -22,12 +22,13 @@ from torch.nn.functional import nll_loss
 from unbraid.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
 from unbraid.description_length import description_length as bits_of
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import Score
-from unbraid.observed import codes
 from unbraid.run import Run
-from unbraid.source import Source, held_out
+from unbraid.source import Source
 from unbraid.sources.language_model import LanguageModel
 from unbraid.splicing import eval_windows, lacks_windows, predicted
+from unbraid.stream import held_out
 
 VERSION = 1
 DEFINITIONS = {

@@ -23,10 +23,12 @@ from torch import Tensor
 from unbraid.chance import untrained_like
 from unbraid.correlation import correlations
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import Score
 from unbraid.information import binary_entropy, gates, mutual_information
 from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
-from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.observe import ROWS
+from unbraid.observed import Observed, magnitudes
 from unbraid.readout import FACTORS, FEWEST, read_out
 from unbraid.robustness import independent, robustness
 from unbraid.run import Run

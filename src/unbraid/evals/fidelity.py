@@ -18,11 +18,11 @@ from unbraid.dictionary import Dictionary
 from unbraid.evaluation import Score
 from unbraid.notices import log
 from unbraid.run import Run
-from unbraid.source import held_out
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model import LanguageModel
 from unbraid.splicing import TOKENS, counted, in_passes, lacks_windows, predicted, scored_windows
-from unbraid.text import Windows
+from unbraid.stream import held_out
+from unbraid.text_windows import Windows
 
 VERSION = 3
 DEFINITIONS = {

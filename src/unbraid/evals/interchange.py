@@ -25,9 +25,10 @@ from unbraid.dictionary import Dictionary
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.language.pairs import VARIABLES, Pair, pairs
 from unbraid.run import Run
-from unbraid.source import held_out
 from unbraid.sources.language_model import LanguageModel
-from unbraid.text import Windows, is_language
+from unbraid.stream import held_out
+from unbraid.text_documents import is_language
+from unbraid.text_windows import Windows
 
 VERSION = 1
 _WAYS = "directions: what is swapped, latents or as many random, principal or supervised directions"

@@ -19,8 +19,10 @@ from scipy.sparse import csc_array, csr_array
 from unbraid.chance import untrained_like
 from unbraid.detection import FEWEST
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import Score
-from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.observe import ROWS
+from unbraid.observed import Observed, magnitudes
 from unbraid.run import Run
 from unbraid.truth import Truth, ancestors
 

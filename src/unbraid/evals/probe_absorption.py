@@ -32,12 +32,14 @@ from torch import Tensor
 from unbraid.chance import untrained_like
 from unbraid.detection import FEWEST
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.informed import ROWS as TRAIN_ROWS
 from unbraid.informed import Lesson, learned
 from unbraid.k_sparse import Labels, Rows, f1, k_sparse
 from unbraid.matching import unit
-from unbraid.observed import ROWS, codes, magnitudes
+from unbraid.observe import ROWS
+from unbraid.observed import magnitudes
 from unbraid.probes import difference_of_means
 from unbraid.run import Run
 from unbraid.source import Source

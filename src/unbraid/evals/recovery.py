@@ -19,9 +19,11 @@ from torch import Tensor
 from unbraid.chance import untrained_like
 from unbraid.detection import Detection, detection, f1, f1_pairs
 from unbraid.dictionary import Dictionary
+from unbraid.encoding import codes
 from unbraid.evaluation import Score
 from unbraid.matching import Pairs, best_atom_pairs, cosines
-from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.observe import ROWS
+from unbraid.observed import Observed, magnitudes
 from unbraid.run import Run
 from unbraid.truth import Truth, levels
 

@@ -16,8 +16,10 @@ from jaxtyping import Float
 
 from unbraid.chance import untrained_like
 from unbraid.detection import owners
+from unbraid.encoding import codes
 from unbraid.evaluation import Score
-from unbraid.observed import ROWS, Observed, codes, magnitudes
+from unbraid.observe import ROWS
+from unbraid.observed import Observed, magnitudes
 from unbraid.run import Run
 from unbraid.truth import Labelled
 from unbraid.widths import other_widths, width

@@ -18,7 +18,7 @@ from unbraid.dictionary import Dictionary
 from unbraid.evaluation import NotApplicable, Score
 from unbraid.matching import cosines
 from unbraid.run import Run
-from unbraid.source import held_out
+from unbraid.stream import held_out
 from unbraid.widths import other_widths, width
 
 VERSION = 1

@@ -12,9 +12,9 @@ from unbraid.causal.fit import SliceFit
 from unbraid.causal.linear_dct import LinearDct
 from unbraid.causal.melbo import Melbo
 from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.dictionary import PrincipalComponents
 from unbraid.experiment import Training
 from unbraid.experiments.methods import ceilings
+from unbraid.initialisation import PrincipalComponents
 from unbraid.objective import Objective
 from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World

@@ -1,7 +1,7 @@
 """On a real language model, live (--source.model, --source.layer, --source.text) or from activations on disk."""
 
 from unbraid.activation import TopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.experiments.methods import compared, controls, disentangling, standard
 from unbraid.objective import Objective

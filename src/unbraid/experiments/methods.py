@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
 from unbraid.controls import Centroids, RandomPairs
-from unbraid.dictionary import PrincipalComponents
 from unbraid.gated import Gated
 from unbraid.informed import SupervisedProbes, TrueDirections
+from unbraid.initialisation import PrincipalComponents
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.objective import Objective, TargetL0, Term
 from unbraid.sweep import Member

@@ -2,7 +2,7 @@
 
 from unbraid import presets
 from unbraid.activation import BatchTopK
-from unbraid.dictionary import DictionaryConfig
+from unbraid.dictionary_config import DictionaryConfig
 from unbraid.experiment import Experiment, Training
 from unbraid.experiments.methods import architectures, ceilings, controls, disentangling, standard
 from unbraid.objective import Objective

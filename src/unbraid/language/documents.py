@@ -1,6 +1,5 @@
 """Documents of the language: sampled, read back, and what the best possible reader would predict."""
 
-import math
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -12,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.language.grammar import Move, State, moves, relevant
+from unbraid.language.grammar import moves, relevant
 from unbraid.language.lexicon import EOS_WORD, IDS
+from unbraid.language.states import Move, State
 
 LONGEST = 126
 """Words of a document at most; a longer one is cut off, which changes no prediction within it."""
@@ -91,24 +91,3 @@ def next_word(state: State) -> Float[Tensor, " vocabulary"]:
     for move in moves(state):
         probabilities[IDS[move.word]] = move.probability
     return probabilities
-
-
-@cache
-def entropy(state: State) -> float:
-    """Entropy of the next word in a `relevant` state, nats."""
-    return -sum(move.probability * math.log(move.probability) for move in moves(state))
-
-
-def entropy_rate(count: int = 20_000, *, seed: int = 0) -> tuple[float, float]:
-    """(entropy a word in nats, its standard error) over `count` sampled documents, end tokens included.
-
-    The mean over documents of exact conditional entropies: less noisy than the mean of -log P.
-    """
-    totals, lengths = [], []
-    for told in documents(count, seed=seed):
-        totals.append(sum(entropy(relevant(word.before)) for word in told))
-        lengths.append(len(told))
-    total, length = torch.tensor(totals, dtype=torch.float64), torch.tensor(lengths, dtype=torch.float64)
-    rate = float(total.sum() / length.sum())
-    spread = (total - rate * length).std() / length.mean() / math.sqrt(count)
-    return rate, float(spread)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from unbraid.language import lexicon as lex
 from unbraid.language.documents import Told
-from unbraid.language.grammar import PEOPLE, PLACE_OF, Move, State, moves, relevant
+from unbraid.language.grammar import moves, relevant
+from unbraid.language.states import PEOPLE, PLACE_OF, Move, State
 
 
 class Factor(NamedTuple):

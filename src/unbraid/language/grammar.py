@@ -10,65 +10,21 @@ from the form it takes (flies, flew), so a document can be told again with one v
 """
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
-from typing import NamedTuple
+from functools import cache
 
 from unbraid.language import lexicon as lex
-
-PAST, PRESENT, FUTURE = range(3)
-PEOPLE = len(lex.NOUNS)
-"""Subjects from here on are named people."""
-
-
-class State(NamedTuple):
-    """Where a document stands. A variable that is not in force is -1."""
-
-    node: str = "opener"
-    register: int = -1
-    tense: int = -1
-    place: int = -1
-    subject: int = -1
-    """A noun, or PEOPLE + a name."""
-    plural: int = -1
-    """Number of the subject, or of the determiner before it."""
-    adjective: int = -1
-    relation: int = -1
-    other: int = -1
-    """The noun a relation holds with."""
-    other_plural: int = -1
-    """Its number, or that of the determiner before an object."""
-    verb: int = -1
-    """The transitive verb whose object comes."""
-
-
-class Turn(NamedTuple):
-    """Where a move leads: the next node, and the variables that change."""
-
-    node: str
-    changes: tuple[tuple[int, int], ...]
-    """(place in State, new value)."""
-
-    def after(self, state: State) -> State:
-        values = list(state)
-        values[0] = self.node
-        for place, value in self.changes:
-            values[place] = value
-        return State._make(values)
-
-
-class Move(NamedTuple):
-    choice: str
-    """What is chosen, whatever form it takes."""
-    word: str
-    probability: float
-    turn: Turn
-
-
-def to(node: str, **changes: int) -> Turn:
-    return Turn(node, tuple((PLACE_OF[name], value) for name, value in changes.items()))
-
-
-PLACE_OF = {name: i for i, name in enumerate(State._fields)}
+from unbraid.language.choices import (
+    Verb,
+    class_shares,
+    copula,
+    form,
+    inflected,
+    intransitives,
+    kind_of,
+    kind_shares,
+    nouns,
+)
+from unbraid.language.states import FUTURE, PEOPLE, PLACE_OF, Move, State, Turn, one, to
 
 
 def moves(state: State) -> tuple[Move, ...]:
@@ -84,10 +40,6 @@ def relevant(state: State) -> State:
 @cache
 def _moves(state: State) -> tuple[Move, ...]:
     return tuple(NODES[state.node](state))
-
-
-def one(word: str, node: str) -> Iterator[Move]:
-    yield Move(word, word, 1.0, to(node))
 
 
 # ---- header and farewell
@@ -155,7 +107,6 @@ CLOSE, LINK, TIME, SETTING = 0.16, 0.18, 0.10, 0.10
 NAMED = 0.3
 DETERMINED = {"the": 0.4, "a": 0.25, "some": 0.15, "this": 0.1, "these": 0.1}
 ADJECTIVE = 0.3
-PLURAL = 0.4
 NEAR = 0.15
 AGAIN = 0.45
 
@@ -197,36 +148,6 @@ def noun(s: State, share: float = 1.0) -> Iterator[Move]:
         yield Move(choice, word, share * p, to("head", subject=i, plural=number))
 
 
-@lru_cache
-def class_shares(place: int) -> tuple[float, ...]:
-    """Probability of each class in a place."""
-    favoured = list(lex.PLACES.values())[place]
-    rest = (1 - lex.FAVOURED * len(favoured)) / (len(lex.CLASSES) - len(favoured))
-    return tuple(lex.FAVOURED if name in favoured else rest for name in lex.CLASSES)
-
-
-@lru_cache
-def kind_shares(kinds: tuple[str, ...]) -> tuple[float, ...]:
-    """Probability of each class when kinds are equally likely, and classes within a kind."""
-    shares = []
-    for i, _ in enumerate(lex.CLASSES):
-        kind = lex.KINDS[lex.KIND_OF[i]]
-        shares.append(1 / len(kinds) / lex.KIND_OF.count(lex.KIND_OF[i]) if kind in kinds else 0.0)
-    return tuple(shares)
-
-
-@lru_cache
-def nouns(shares: tuple[float, ...], plural: int) -> tuple[tuple[int, str, int, float], ...]:
-    """(noun, form, number, probability); both numbers when `plural` is -1."""
-    found = []
-    for i, name in enumerate(lex.NOUNS):
-        p = shares[lex.CLASS_OF[i]] * lex.WITHIN_CLASS[i % len(lex.WITHIN_CLASS)]
-        for number, word in enumerate((name, lex.plural(name))):
-            if p and plural in (-1, number):
-                found.append((i, word, number, p * ((1 - PLURAL, PLURAL)[number] if plural == -1 else 1.0)))
-    return tuple(found)
-
-
 def head(s: State) -> Iterator[Move]:
     """After the subject: something near it, or the predicate."""
     if s.subject < PEOPLE:
@@ -247,8 +168,6 @@ def near_the(s: State) -> Iterator[Move]:
 
 # ---- predicates
 
-Verb = tuple[str, str, str]
-
 
 def predicate(s: State, share: float = 1.0) -> Iterator[Move]:
     """The verb, in its form; in the future first `will`."""
@@ -261,17 +180,6 @@ def predicate(s: State, share: float = 1.0) -> Iterator[Move]:
 def verbs(s: State, share: float = 1.0) -> Iterator[Move]:
     for choice, verb, p, turn in predicates(s):
         yield Move(choice, inflected(verb, s), share * p, turn)
-
-
-def inflected(verb: Verb, s: State) -> str:
-    base, third, past = verb
-    if s.tense == FUTURE:
-        return base
-    return past if s.tense == PAST else (third, base)[s.plural]
-
-
-def copula(s: State, plural: int) -> str:
-    return "be" if s.tense == FUTURE else (("was", "were"), ("is", "are"))[s.tense][plural]
 
 
 def predicates(s: State) -> Iterator[tuple[str, Verb, float, Turn]]:
@@ -290,30 +198,6 @@ def predicates(s: State) -> Iterator[tuple[str, Verb, float, Turn]]:
         yield f"transitive {index}", verb, share / len(transitive), to("object", verb=index)
     be = copula(s, s.plural)
     yield "be", (be, be, be), 0.1 if s.subject >= PEOPLE else 0.25, to("be")
-
-
-def kind_of(subject: int) -> str:
-    return "person" if subject >= PEOPLE else lex.KINDS[lex.KIND_OF[lex.CLASS_OF[subject]]]
-
-
-@lru_cache
-def intransitives(subject: int) -> tuple[tuple[str, Verb, float], ...]:
-    """(choice, verb, probability) of what a subject does: by its class (a person's job) and by its kind."""
-    if subject >= PEOPLE:
-        job = lex.JOBS[lex.PEOPLE[subject - PEOPLE][1]]
-        own: tuple[Verb, ...] = (lex.JOB_VERBS[job],)
-    else:
-        own = lex.CLASS_VERBS[lex.CLASSES[lex.CLASS_OF[subject]]]
-    of_kind = lex.KIND_VERBS[kind_of(subject)]
-    own_shares, kind_shares = halves(len(own), 0.6), halves(len(of_kind), 0.4)
-    return (
-        *((f"own verb {i}", verb, p) for i, (verb, p) in enumerate(zip(own, own_shares, strict=True))),
-        *((f"kind verb {i}", verb, p) for i, (verb, p) in enumerate(zip(of_kind, kind_shares, strict=True))),
-    )
-
-
-def halves(count: int, share: float) -> tuple[float, ...]:
-    return (share,) if count == 1 else (share * 2 / 3, share / 3)
 
 
 TRANSITIVE: dict[str, tuple[tuple[int, Verb], ...]] = {}
@@ -388,10 +272,6 @@ def so_comma(s: State) -> Iterator[Move]:
 
 def so_the(s: State) -> Iterator[Move]:
     return one("the", "so other")
-
-
-def form(noun: int, number: int) -> str:
-    return (lex.NOUNS[noun], lex.plural(lex.NOUNS[noun]))[number]
 
 
 def so_other(s: State) -> Iterator[Move]:

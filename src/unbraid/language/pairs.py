@@ -16,8 +16,9 @@ from unbraid import seeding
 from unbraid.language import lexicon as lex
 from unbraid.language.documents import Told, documents, next_word, words
 from unbraid.language.factors import distribution, retold
-from unbraid.language.grammar import PAST, PEOPLE, PRESENT, State, relevant
+from unbraid.language.grammar import relevant
 from unbraid.language.lexicon import IDS
+from unbraid.language.states import PAST, PEOPLE, PRESENT, State
 
 LEAST = 0.2
 """Total variation between the two exact distributions of the next word, at least: else there is nothing to see."""

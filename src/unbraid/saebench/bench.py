@@ -25,8 +25,8 @@ from unbraid.saebench.process import Stopped, facts
 from unbraid.saebench.subjects import Subject
 from unbraid.saebench.translation import VERSION, translate
 from unbraid.settings import Device, PositiveFloat, PositiveInt, Seed, Settings, SomeText
-from unbraid.source import held_out
-from unbraid.text import is_language
+from unbraid.stream import held_out
+from unbraid.text_documents import is_language
 
 DRIVER = Path(__file__).parent / "inside" / "drive.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

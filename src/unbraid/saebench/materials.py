@@ -18,7 +18,7 @@ from typing import Any
 from unbraid.files import write_text
 from unbraid.language import documents as language
 from unbraid.language import lexicon
-from unbraid.text import split_of
+from unbraid.text_corpus import split_of
 from unbraid.text_documents import documents, is_language, is_sample, is_stream, without_surrogates
 from unbraid.text_rows import rows as rows_of_file
 

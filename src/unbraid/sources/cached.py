@@ -23,7 +23,8 @@ from unbraid.config import to_json
 from unbraid.files import clear_leftovers, inside, read_json, write_atomically, write_json
 from unbraid.holding import held
 from unbraid.settings import PositiveInt, Seed, SomeText, checked
-from unbraid.source import Batch, Block, Contexts, Source, Split, check_finite, no_downstream, passes
+from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream, passes
+from unbraid.stream import check_finite
 
 FORMAT = 1
 INDEX = "index.json"

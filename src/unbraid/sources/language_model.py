@@ -3,12 +3,10 @@
 The model is read through forward hooks and never changed (`unbraid.transformer`).
 """
 
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,23 +17,23 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid import seeding
-from unbraid import text as texts
 from unbraid.bos import AUTO, bos_of
 from unbraid.config import permission
 from unbraid.devices import check_device
-from unbraid.language.pairs import VARIABLES
-from unbraid.language.pairs import pairs as language_pairs
 from unbraid.language.truth import LanguageTruth, Reading
 from unbraid.settings import Device, NonNegativeFloat, NonNegativeInt, PositiveInt, ShareBelowOne, SomeText, TwoOrMore
-from unbraid.source import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split, check_finite
-from unbraid.text import Corpus, Local, Packed, Reader, Streamed, Windows
+from unbraid.source import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split
+from unbraid.stream import check_finite
+from unbraid.text_corpus import Corpus, Local, Streamed
+from unbraid.text_documents import is_language, is_sample, is_stream, stream
 from unbraid.text_documents import read as read_documents
-from unbraid.text_documents import stream
-from unbraid.text_pairs import read_pairs
+from unbraid.text_pairs import pair_documents
+from unbraid.text_sampled import sampled
+from unbraid.text_windows import Packed, Reader, Windows
 from unbraid.transformer.blocks import block_at, blocks
 from unbraid.transformer.downstream import capture, check_downstream
 from unbraid.transformer.hooks import Tap, forward, read
-from unbraid.transformer.loading import EMBEDDED, from_hub, load_model, located
+from unbraid.transformer.loading import EMBEDDED, from_hub, load_model, tokenizer_sha256
 from unbraid.transformer.sites import Site, tap
 from unbraid.truth import NoTruth, Truth
 
@@ -129,12 +127,7 @@ class LanguageModel(Source):
     def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
         """Whole windows in which kept tokens of this share are others of the same windows."""
         windows = self.windows(max(1, count // self.context), split=split, seed=seed)
-        rng = seeding.stream(seed, f"corrupted/{split}")
-        ids, kept = windows.ids.cpu(), windows.keep.cpu()
-        pool = ids[kept]
-        drawn = pool[torch.randint(len(pool), ids.shape, generator=rng)]
-        chosen = (torch.rand(ids.shape, generator=rng) < share) & kept
-        replaced = replace(windows, ids=torch.where(chosen, drawn, ids).to(windows.ids.device))
+        replaced = windows.corrupted(share, seeding.stream(seed, f"corrupted/{split}"))
         acts = self.activations(replaced)
         return acts[windows.keep & (acts.norm(dim=-1) <= self.max_norm)]
 
@@ -149,7 +142,7 @@ class LanguageModel(Source):
 
     def check(self) -> None:
         block_at(self._model, max(0, self.downstream_layer))
-        if texts.is_stream(self.text) and next(stream(self.text, self.text_column, self._render), None) is None:
+        if is_stream(self.text) and next(stream(self.text, self.text_column, self._render), None) is None:
             raise ValueError(f"{self.text!r} holds no text; check its name and --source.text-column")
 
     def token_policy(self) -> str:
@@ -178,7 +171,7 @@ class LanguageModel(Source):
             if self._reader.prepend_bos
             else "",
             "dataset_path": self.text,
-            "tokenizer_sha256": self._tokenizer_hash,
+            "tokenizer_sha256": tokenizer_sha256(self.model, self.revision, self.tokenizer),
         }
 
     def sample_text(self, count: int) -> list[str]:
@@ -186,7 +179,7 @@ class LanguageModel(Source):
         return [self._reader.decode(i[a].tolist()) for i, a in zip(windows.ids, windows.attention, strict=True)]
 
     def truth(self) -> Truth:
-        if not texts.is_language(self.text):
+        if not is_language(self.text):
             raise NoTruth("the factors behind this text are not known; those of --source.text language://20000 are")
         return LanguageTruth(partial(reading, self))
 
@@ -342,10 +335,10 @@ class LanguageModel(Source):
     @cached_property
     def _corpus(self) -> Corpus:
         shape = {"eval_share": self.eval_share, "size": self.buffer_tokens, "epochs": self.epochs}
-        if texts.is_stream(self.text):
+        if is_stream(self.text):
             return Streamed(partial(stream, self.text, self.text_column, self._render), self._reader, **shape)
-        if texts.is_sample(self.text):
-            found = texts.sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
+        if is_sample(self.text):
+            found = sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
             return Local(lambda: found, self._reader, **shape)
         return Local(partial(read_documents, self.text, self.text_column, self._render), self._reader, **shape)
 
@@ -358,36 +351,11 @@ class LanguageModel(Source):
             )
         return self.tokenizer.apply_chat_template(chat, tokenize=False)
 
-    @property
-    def _tokenizer_hash(self) -> str:
-        from transformers.utils.hub import cached_file
-
-        path = cached_file(
-            located(self.model), "tokenizer.json", revision=self.revision, _raise_exceptions_for_missing_entries=False
-        )
-        if path is not None:
-            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
-
-
-PAIRS_EACH = 64
-"""Minimal pairs of every variable of the language, read once."""
-
 
 @lru_cache(maxsize=4)
 def minimal_pairs(source: LanguageModel, split: Split) -> Counterfactuals:
     """All minimal pairs there are, at their last tokens: the user's, or the language's. A user's serve both splits."""
-    if source.pairs:
-        documents = [[source.tokenizer.tokenize(text) for text in pair] for pair in read_pairs(source.pairs)]
-    elif texts.is_language(source.text):
-        seed = seeding.integer(1, f"counterfactuals/{split}")
-        found = [pair for variable in VARIABLES for pair in language_pairs(variable, PAIRS_EACH, seed=seed)]
-        documents = [[pair.base, pair.changed] for pair in found]
-    else:
-        raise ValueError(
-            "this text has no minimal pairs: name a file of them with --source.pairs, or read the synthetic language "
-            "with --source.text language://20000"
-        )
+    documents = pair_documents(source.pairs, source.text, source.tokenizer.tokenize, split)
     return Counterfactuals(*(at_ends(source, side) for side in zip(*documents, strict=True)))
 
 

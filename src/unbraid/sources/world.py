@@ -34,12 +34,13 @@ from unbraid.source import Batch, Block, Contexts, Counterfactuals, Source, Spli
 from unbraid.truth import Labelled, Truth
 from unbraid.worlds.copula import Copula
 from unbraid.worlds.downstream import Downstream, Gate, in_subspace
-from unbraid.worlds.firing import Firing, Firings, add_factors
+from unbraid.worlds.firing import Firing
 from unbraid.worlds.forest import Forest, Span, spans
-from unbraid.worlds.geometry import check_coherence, orthonormal, random_units, units
+from unbraid.worlds.geometry import check_coherence, random_units, units
 from unbraid.worlds.magnitudes import Kind, Magnitudes
-from unbraid.worlds.manifolds import MOST, Manifold, Manifolds
+from unbraid.worlds.manifolds import Manifold, Manifolds, planted
 from unbraid.worlds.minimal import without_one
+from unbraid.worlds.sampling import Sampler
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ class World(Source, Truth):
 
     def sample(self, count: int, *, seed: int, name: str = "sample") -> Sample:
         """`count` samples of stream `name`, with their factors. Allocates count x factors."""
-        x, firings = self._draw(count, seeding.stream(seed, name))
+        x, firings = self._sampler.draw(count, seeding.stream(seed, name))
         z = torch.zeros(count, self.factors)
         return Sample(x, z.index_put((firings.rows, firings.factors), firings.magnitudes))
 
@@ -241,16 +242,16 @@ class World(Source, Truth):
         return self
 
     def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
-        x, firings = self._draw(count, seeding.stream(seed, f"labelled/{split}"))
+        x, firings = self._sampler.draw(count, seeding.stream(seed, f"labelled/{split}"))
         return Labelled(x, firings.rows, firings.factors, firings.magnitudes, self.factors)
 
     def block(self, index: int, *, split: Split, seed: int) -> Block:
-        x, _ = self._draw(self.block_rows, seeding.stream(seed, block_stream(split, index)))
+        x, _ = self._sampler.draw(self.block_rows, seeding.stream(seed, block_stream(split, index)))
         documents = torch.arange(index * self.block_rows, (index + 1) * self.block_rows)
         return Block(Batch(x, torch.full_like(documents, -1), documents, torch.zeros_like(documents)))
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
-        x, _ = self._draw(count * self.context_size, seeding.stream(seed, f"contexts/{split}"))
+        x, _ = self._sampler.draw(count * self.context_size, seeding.stream(seed, f"contexts/{split}"))
         acts = x.view(count, self.context_size, self.d_in)
         mask = torch.ones(count, self.context_size, dtype=torch.bool)
         return Contexts(acts, mask, self.downstream(acts), self.downstream)
@@ -258,22 +259,14 @@ class World(Source, Truth):
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
         """Rows without one of their factors. Of `count` rows those that have a factor to lose."""
         rng = seeding.stream(seed, f"counterfactuals/{split}")
-        x, firings = self._draw(count, rng)
+        x, firings = self._sampler.draw(count, rng)
         x, changed, _ = without_one(x, firings, self.directions, self._manifolds, self.parents, rng)
         return Counterfactuals(x, changed)
 
     def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
         """Each active factor of this share is another, drawn by frequency, whatever the forest says. Those on manifolds
         stay."""
-        rng = seeding.stream(seed, f"corrupted/{split}")
-        _, firings = self._draw(count, rng)
-        drawn = torch.multinomial(self.probabilities, len(firings.factors), replacement=True, generator=rng)
-        curved = self._manifolds.among(firings.factors) | self._manifolds.among(drawn)
-        chosen = (torch.rand(len(drawn), generator=rng) < share) & ~curved
-        x = torch.randn(count, self.d_in, generator=rng).mul_(self.noise).add_(self.offset)
-        replaced = firings._replace(factors=torch.where(chosen, drawn, firings.factors))
-        add_factors(x, replaced, self.directions, self._manifolds)
-        return x
+        return self._sampler.corrupted(count, share, self.probabilities, seeding.stream(seed, f"corrupted/{split}"))
 
     def available(self, split: Split) -> float:
         return math.inf
@@ -290,16 +283,6 @@ class World(Source, Truth):
 
     def sample_text(self, count: int) -> list[str]:
         return []
-
-    def _draw(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count d_in"], Firings]:
-        x = torch.randn(count, self.d_in, generator=rng).mul_(self.noise).add_(self.offset)
-        parts = []
-        for start in range(0, count, self._firing.at_once):
-            chunk = x[start : start + self._firing.at_once]
-            part = self._firing.draw(len(chunk), rng)
-            add_factors(chunk, part, self.directions, self._manifolds)
-            parts.append(part._replace(rows=part.rows + start))
-        return x, Firings(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _stream(self, name: str) -> torch.Generator:
         return seeding.stream(self.seed, f"world/{name}")
@@ -329,15 +312,8 @@ class World(Source, Truth):
 
     @cached_property
     def _manifolds(self) -> Manifolds:
-        count, first = self.circles + self.spheres, self.factors - self.dense - self.circles - self.spheres
-        bases = torch.zeros(count, MOST, self.d_in)
-        after = self.factors
-        for i in range(count):
-            others = 1 if i < self.circles else 2
-            rows = torch.cat([self._axes[first + i : first + i + 1], self._axes[after : after + others]])
-            bases[i, : 1 + others] = orthonormal(rows)
-            after += others
-        return Manifolds(first, bases)
+        first = self.factors - self.dense - self.circles - self.spheres
+        return planted(self._axes, first, self.factors, self.circles, self.spheres)
 
     @cached_property
     def _firing(self) -> Firing:
@@ -355,6 +331,10 @@ class World(Source, Truth):
             dense_spread=self.dense_spread,
             manifolds=self._manifolds,
         )
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self._firing, self.directions, self.offset, self.noise)
 
     @cached_property
     def _downstream(self) -> Downstream:

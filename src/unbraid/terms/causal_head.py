@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.causal.calibration import random_units, step_radius
+from unbraid.causal.calibration import random_units
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.firing import Firing, firing
 from unbraid.causal.singles import singles
+from unbraid.causal.step_radius import step_radius
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareAboveZero, ShareBelowOne
 from unbraid.source import Contexts

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.causal.calibration import step_radius
 from unbraid.causal.effect import pooled_effect
 from unbraid.causal.independence import norm_one
+from unbraid.causal.step_radius import step_radius
 from unbraid.neighbours import nearest_to
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.causal.calibration import step_radius
 from unbraid.causal.curvature import random_signs
 from unbraid.causal.effect import token_effects
 from unbraid.causal.firing import Firing, drawn, firing
+from unbraid.causal.step_radius import step_radius
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, TwoOrMore
 

@@ -18,10 +18,11 @@ from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unbraid.causal.calibration import random_units, step_radius
+from unbraid.causal.calibration import random_units
 from unbraid.causal.effect import everywhere, token_effects
 from unbraid.causal.firing import firing
 from unbraid.causal.reward import capped_log
+from unbraid.causal.step_radius import step_radius
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts

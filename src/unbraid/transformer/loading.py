@@ -1,5 +1,7 @@
 """Models, tokenizers and configurations from a folder or the hub, with the remedy where there are none."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,6 +29,16 @@ def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_
 def located(model: str) -> str:
     """The folder of the embedded model, or the name as it is."""
     return str(Path(__file__).parent.parent / "language" / "model") if model == EMBEDDED else model
+
+
+def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
+    """The hash of the tokenizer's file; of its vocabulary, where there is no such file."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(located(model), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code: bool) -> Any:

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unbraid.worlds.geometry import orthonormal
+
 MOST = 3
 """Dimensions of a sphere's subspace."""
 
@@ -54,3 +56,16 @@ class Manifolds:
         """How far activations reach into each manifold's subspace."""
         coordinates = centred @ self.bases.to(centred).flatten(0, 1).T
         return torch.linalg.vector_norm(coordinates.unflatten(-1, (len(self), MOST)), dim=-1)
+
+
+def planted(axes: Float[Tensor, "axes d_in"], first: int, factors: int, circles: int, spheres: int) -> Manifolds:
+    """The manifolds of factors `first`, `first` + 1, …: each takes its factor's axis, and one axis (a circle) or two (a
+    sphere) of those after the `factors` directions."""
+    bases = torch.zeros(circles + spheres, MOST, axes.shape[1])
+    after = factors
+    for i in range(len(bases)):
+        others = 1 if i < circles else 2
+        rows = torch.cat([axes[first + i : first + i + 1], axes[after : after + others]])
+        bases[i, : 1 + others] = orthonormal(rows)
+        after += others
+    return Manifolds(first, bases)

@@ -1,99 +1,23 @@
-"""Text as a model reads it: windows of tokens.
+"""Windows of tokens: text as a model reads it.
 
-A window holds tokens of one document, never of two, with BOS in front where the tokenizer has one. Documents belong to
-the train or the eval split by a hash of their text, so copies of a document never land on both sides.
+A window holds tokens of one document, never of two, with BOS in front where the tokenizer has one.
 """
 
-import hashlib
-import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from unbraid import seeding
-from unbraid.files import write_text
-from unbraid.source import Split, passes
-from unbraid.text_cutting import PARAGRAPHS, shorter
-from unbraid.text_cutting import merge_paragraphs as merge_paragraphs
-from unbraid.text_documents import Document, count_and_seed
-from unbraid.text_documents import documents as documents
-from unbraid.text_documents import is_language as is_language
-from unbraid.text_documents import is_sample as is_sample
-from unbraid.text_documents import is_stream as is_stream
-from unbraid.text_documents import stream as stream
-from unbraid.text_tokens import FEW, Ids, Tokenised, digest, encode, tokenise_all, warn_if_spelt
+from unbraid.text_documents import Document
+from unbraid.text_tokens import Ids, encode
 
-SAMPLE_TOKENS = 512
-"""Tokens of a sampled document at most (fewer where the model has fewer positions)."""
-STREAM_POOL = 4
-"""Blocks at the head of a streamed corpus that whole windows are drawn from."""
 UNKNOWN_SHARE = 0.3
-
-
-# ---- documents sampled from the model ----------------------------------------------------------------------
-
-
-def sampled(text: str, model: nn.Module, reader: "Reader", *, batch: int, cache: Path) -> list[str]:
-    """`sample://count[?seed=n]`: documents the model writes at temperature 1, kept in `cache` for the next time."""
-    count, seed = count_and_seed(text, "sample")
-    length = min(SAMPLE_TOKENS, reader.positions)
-    key = f"{count}/{seed}/{length}/{batch}/{reader.start}/{_digest(model)}"
-    path = cache / f"sample-{count}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl"
-    if not path.exists():
-        found = list(islice(_samples(model, reader, batch=batch, length=length, seed=seed), count))
-        lines = "".join(json.dumps({"text": document}) + "\n" for document in found)
-        write_text(path, lines)
-    return documents(str(path), "text")
-
-
-def _samples(model: nn.Module, reader: "Reader", *, batch: int, length: int, seed: int) -> Iterator[str]:
-    """Sampled documents without end; those that stop before their first word are left out."""
-    generator = seeding.stream(seed, "sampled text")
-    while True:
-        written = [d for d in map(reader.decode, _generate(model, reader, batch, length, generator)) if d.strip()]
-        if not written:
-            raise ValueError("the model samples nothing but special tokens; give text instead of sample://")
-        yield from written
-
-
-@torch.no_grad()
-def _generate(model: nn.Module, reader: "Reader", batch: int, length: int, rng: torch.Generator) -> list[list[int]]:
-    """`batch` sequences, each from the start token to the first special token, which is left out."""
-    device = next(model.parameters()).device
-    special = torch.tensor(reader.special)
-    tokens = torch.full((batch, 1), reader.start)
-    alive = torch.ones(batch, dtype=torch.bool)
-    past, columns = None, []
-    while alive.any() and len(columns) < length - 1:
-        output = model(input_ids=tokens.to(device), past_key_values=past, use_cache=True)
-        past = output.past_key_values
-        # Embeddings are often padded past the tokenizer's last id.
-        logits = output.logits[:, -1, : reader.size].float().cpu()
-        tokens = torch.multinomial(logits.softmax(-1), 1, generator=rng)
-        alive &= ~torch.isin(tokens[:, 0], special)
-        columns.append(torch.where(alive, tokens[:, 0], -1))
-    return [[t for t in row if t >= 0] for row in torch.stack(columns, 1).tolist()]
-
-
-def _digest(model: nn.Module) -> str:
-    """Hash of all weights, so that text sampled from one model is never taken for another's."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-# ---- windows of tokens -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -116,6 +40,14 @@ class Windows:
     def parts(self, size: int) -> Iterator["Windows"]:
         """A few windows at a time."""
         return (self[start : start + size] for start in range(0, len(self), size))
+
+    def corrupted(self, share: float, rng: torch.Generator) -> "Windows":
+        """Windows in which kept tokens of this share are others of the same windows."""
+        ids, kept = self.ids.cpu(), self.keep.cpu()
+        pool = ids[kept]
+        drawn = pool[torch.randint(len(pool), ids.shape, generator=rng)]
+        chosen = (torch.rand(ids.shape, generator=rng) < share) & kept
+        return replace(self, ids=torch.where(chosen, drawn, ids).to(self.ids.device))
 
     def to(self, device: str | torch.device) -> "Windows":
         return Windows(*(t.to(device) for t in (self.ids, self.attention, self.keep, self.documents)))
@@ -322,133 +254,3 @@ class Packed:
 def _before(counts: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     """The sum of all counts before each."""
     return counts.cumsum(0) - counts
-
-
-# ---- corpora: random access to blocks of windows -----------------------------------------------------------
-
-
-class Corpus(ABC):
-    """Text as a model reads it, in blocks of windows."""
-
-    @abstractmethod
-    def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
-        """The windows of block `index`; None past the end."""
-
-    @abstractmethod
-    def pool(self, split: Split) -> Packed:
-        """The windows that whole sequences are drawn from."""
-
-    @abstractmethod
-    def available(self, split: Split) -> float:
-        """Kept tokens, counting epochs."""
-
-    @abstractmethod
-    def window_count(self, split: Split) -> float:
-        """Windows from which a next token can be predicted; `inf` where their number is not known beforehand."""
-
-
-def split_of(document: Document, eval_share: float) -> Split:
-    """The split a document belongs to, by its content alone."""
-    return "eval" if digest(document) < eval_share * 2**64 else "train"
-
-
-def packed_splits(found: Tokenised, reader: Reader) -> dict[Split, Packed]:
-    """Both splits of a corpus. Raises ValueError when text and tokenizer do not match."""
-    reader.check(found.ids.flat)
-    chosen: dict[Split, Tensor] = {"train": ~found.held, "eval": found.held}
-    return {split: Packed.laid(found.of(rows), rows.nonzero()[:, 0], reader) for split, rows in chosen.items()}
-
-
-class Local(Corpus):
-    """A corpus held in memory as token ids."""
-
-    def __init__(
-        self, documents: Callable[[], Iterable[Document]], reader: Reader, *, eval_share: float, size: int, epochs: int
-    ):
-        self.size, self.epochs = size, epochs
-        found = tokenise_all(documents(), reader.tokenizer, eval_share)
-        self.packed = packed_splits(found, reader)
-        short = any(packed.total < reader.chunk for packed in self.packed.values())
-        if eval_share and short and found.longest >= 2 * PARAGRAPHS:  # one book, say: its parts can stand apart
-            found = tokenise_all(shorter(documents()), reader.tokenizer, eval_share)
-            self.packed = packed_splits(found, reader)
-        if not self.packed["train"].total:
-            alike = f", {found.different} of them different," if found.different < min(FEW, len(found.held)) else ""
-            raise ValueError(
-                f"the corpus is too short: none of its {len(found.held)} documents{alike} leaves a token to train on "
-                f"(eval_share {eval_share}); give more text, or hold none back with --source.eval-share 0"
-            )
-        warn_if_spelt(reader.tokenizer, found.ids.flat, found.characters)
-
-    def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
-        packed = self.packed[split]
-        which = packed.block(index, seed=seed, size=self.size, epochs=passes(self.epochs, split))
-        return None if which is None else (packed, which)
-
-    def pool(self, split: Split) -> Packed:
-        return self.packed[split]
-
-    def available(self, split: Split) -> float:
-        return float(self.packed[split].total * passes(self.epochs, split))
-
-    def window_count(self, split: Split) -> float:
-        return float(self.packed[split].predicting)
-
-
-class Streamed(Corpus):
-    """A corpus read in the order it arrives. Going back means streaming again from the start."""
-
-    def __init__(
-        self, open_: Callable[[], Iterator[Document]], reader: Reader, *, eval_share: float, size: int, epochs: int
-    ):
-        self.open, self.reader, self.eval_share, self.size, self.epochs = open_, reader, eval_share, size, epochs
-        self._at: dict[Split, tuple[int, Packed | None, Iterator[Packed]]] = {}
-        self._pools: dict[Split, Packed] = {}
-        self._looked = False
-
-    def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
-        at, packed, rest = self._at.get(split, (-1, None, self._blocks(split)))
-        if index < at:
-            at, packed, rest = -1, None, self._blocks(split)
-        while at < index:
-            at, packed = at + 1, next(rest, None)
-        self._at[split] = (at, packed, rest)
-        return None if packed is None else (packed, torch.arange(len(packed)))
-
-    def pool(self, split: Split) -> Packed:
-        if split not in self._pools:
-            head = islice(self._windows(split), STREAM_POOL * self.size // self.reader.chunk)
-            self._pools[split] = Packed.of(list(head), self.reader)
-        return self._pools[split]
-
-    def available(self, split: Split) -> float:
-        return math.inf
-
-    def window_count(self, split: Split) -> float:
-        return math.inf
-
-    def _blocks(self, split: Split) -> Iterator[Packed]:
-        pending: list[tuple[int, Tensor]] = []
-        kept = 0
-        for window in (w for _ in range(passes(self.epochs, split)) for w in self._windows(split)):
-            pending.append(window)
-            kept += int(self.reader.kept(window[1]).sum()) + self.reader.keeps_bos
-            if kept >= self.size:
-                yield Packed.of(pending, self.reader)
-                pending, kept = [], 0
-        if kept:
-            yield Packed.of(pending, self.reader)
-
-    def _windows(self, split: Split) -> Iterator[tuple[int, Tensor]]:
-        """(document, ids) of every window of one pass, in stream order."""
-        numbered = ((i, d) for i, d in enumerate(self.open()) if split_of(d, self.eval_share) == split)
-        while batch := list(islice(numbered, 64)):
-            texts = [document for _, document in batch]
-            tokenised = self.reader.tokenise(texts)
-            if not self._looked:
-                self._looked = True
-                characters = sum(len(document) for document in texts if isinstance(document, str))
-                warn_if_spelt(self.reader.tokenizer, torch.cat(tokenised), characters)
-            for (index, _), ids in zip(batch, tokenised, strict=True):
-                own = ids[1:] if len(ids) and int(ids[0]) == self.reader.bos else ids
-                yield from ((index, part) for part in own.split(self.reader.chunk) if len(part))

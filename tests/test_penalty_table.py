@@ -4,9 +4,8 @@ import math
 
 import pytest
 import torch
+from benchmarks.toys.penalty_table import hfs, nearest, pressures
 from torch import Tensor
-
-from unbraid.pressures import hfs, nearest, pressures
 
 
 def exact(*rows: list[float]) -> Tensor:

@@ -1,0 +1,15 @@
+"""The radius of one training step: given, calibrated once, or taken over from another term of the same step."""
+
+from unbraid.causal.calibration import remembered_radius
+from unbraid.objective import Step
+
+
+def step_radius(step: Step, given: float) -> float:
+    """As `remembered_radius`, but a radius that another term of this step has calibrated is taken over: it is the same
+    slice, and what terms measure at one radius they can share."""
+    if given <= 0 and "radius" not in step.memory and "radius" in step.shared:
+        step.memory["radius"] = step.shared["radius"].clone()  # a checkpoint refuses tensors that share memory
+    radius = remembered_radius(step.contexts(), given=given, memory=step.memory, rng=step.rng)
+    if "radius" in step.memory:
+        step.shared["radius"] = step.memory["radius"]
+    return radius
