@@ -23,7 +23,7 @@ import torch
 
 from tests.spoiled import forged, resealed
 from unbraid.cli import main
-from unbraid.sources.language_model import located
+from unbraid.transformer.loading import located
 
 ESCAPE = "\x1b]0;owned\x07"
 CODE = "open({canary!r}, 'w').write('ran')\n"

@@ -92,6 +92,8 @@ def test_fault_20_making_its_environment_runs_nothing_of_the_working_folder(trap
 def test_fault_20_asking_git_runs_no_program_that_the_folder_names(tmp_path, monkeypatch):
     asked: list[list[str]] = []
     real = subprocess.run
-    monkeypatch.setattr(provenance.subprocess, "run", lambda command, **more: asked.append(command) or real(command, **more))
+    monkeypatch.setattr(
+        provenance.subprocess, "run", lambda command, **more: asked.append(command) or real(command, **more)
+    )
     provenance.git_state()
     assert asked and all(command[1:3] == ["-c", "core.fsmonitor=false"] for command in asked)
