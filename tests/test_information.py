@@ -9,7 +9,6 @@ from scipy.sparse import csr_array, random_array
 from sklearn.metrics import mutual_info_score
 
 from unbraid.information import (
-    active_rows,
     binary_entropy,
     entropy,
     mutual_information,
@@ -17,6 +16,7 @@ from unbraid.information import (
     support_bits,
     total_correlation,
 )
+from unbraid.sparse import active_rows
 
 
 def column(*values: float) -> csr_array:

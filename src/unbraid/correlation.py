@@ -8,6 +8,8 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from unbraid.sparse import shape
+
 CHUNK_ENTRIES = 2**22
 """Correlations computed at once: 32 MB in float64."""
 
@@ -17,7 +19,7 @@ def correlations(ours: csr_array, theirs: csr_array) -> Float[Tensor, "a b"]:
 
     Allocates a x b, in float32.
     """
-    (rows, a), b = _shape(ours), _shape(theirs)[1]
+    (rows, a), b = shape(ours), shape(theirs)[1]
     mean, deviation = _moments(ours)
     other_mean, other_deviation = _moments(theirs)
     products = (ours.T @ theirs).tocsr()
@@ -33,7 +35,7 @@ def correlations(ours: csr_array, theirs: csr_array) -> Float[Tensor, "a b"]:
 
 def _moments(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column; a deviation within rounding of 0 is 0."""
-    rows, columns = _shape(matrix)
+    rows, columns = shape(matrix)
     squares: Any = matrix.data**2
     mean = np.bincount(matrix.indices, matrix.data, columns) / rows
     square = np.bincount(matrix.indices, squares, columns) / rows
@@ -46,7 +48,7 @@ def ranks(matrix: csr_array) -> csr_array:
 
     Equal values share their mean rank.
     """
-    rows, columns = _shape(matrix)
+    rows, columns = shape(matrix)
     entries = matrix.tocoo()
     row, column = entries.coords
     order = np.lexsort((entries.data, column))
@@ -63,8 +65,3 @@ def ranks(matrix: csr_array) -> csr_array:
     rank = place + np.where(value > 0, zeros[column], 0)
     centred = rank - (below + (zeros + 1) / 2)[column]
     return csr_array((centred, (row[order], column)), shape=(rows, columns))
-
-
-def _shape(matrix: csr_array) -> tuple[int, int]:
-    shape: Any = matrix.shape
-    return shape

@@ -15,7 +15,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid.matching import Pairs, block_pairs
-from unbraid.observed import Observed, gates
+from unbraid.observed import Observed
+from unbraid.sparse import indicator
 
 PURE = 0.5
 """Purity from which a latent stands for a factor."""
@@ -48,7 +49,7 @@ class Detection(NamedTuple):
 def detection(observed: Observed, latents: Int[Tensor, " pairs"], factors: Int[Tensor, " pairs"]) -> Detection:
     """Counts of the given pairs, without those of all others."""
     ours, theirs = observed.latents[:, latents.numpy()], observed.factors[:, factors.numpy()]
-    both = gates(ours).multiply(gates(theirs)).sum(axis=0)
+    both = indicator(ours).multiply(indicator(theirs)).sum(axis=0)
     return Detection(observed.present[factors], observed.fired[latents], torch.from_numpy(np.asarray(both)))
 
 

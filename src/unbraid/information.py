@@ -8,7 +8,6 @@ matters, so a pair keeps its bits only when the likelihood-ratio (G) test can te
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ from scipy.sparse import csr_array
 from scipy.special import xlogy
 from scipy.stats import chi2
 from torch import Tensor
+
+from unbraid.sparse import active_rows, indicator, shape
 
 QUANTILES = 4
 """Bins of a latent's active values."""
@@ -59,9 +60,9 @@ def mutual_information(
     `errors`: expected number of independent pairs it takes for dependent; infinity keeps all bits. Allocates latents x
     factors, in float32.
     """
-    rows, width, count = (*_shape(latents), _shape(factors)[1])
+    rows, width, count = (*shape(latents), shape(factors)[1])
     bins = quantile_gates(latents, quantiles)
-    together = (bins.T @ gates(factors)).tocsr()
+    together = (bins.T @ indicator(factors)).tocsr()
     in_bin = active_rows(bins).reshape(width, quantiles)
     present = active_rows(factors)
     n_log_n = xlogy(np.arange(rows + 1), np.arange(rows + 1))  # all counts are whole
@@ -89,7 +90,7 @@ def _nats(both: np.ndarray, held: np.ndarray, present: np.ndarray, rows: int, n_
 
 def quantile_gates(latents: csr_array, quantiles: int) -> csr_array:
     """Which active bin each row is in [rows, latents * quantiles]. Equal values share the bin of the lowest rank."""
-    rows, width = _shape(latents)
+    rows, width = shape(latents)
     entries = latents.tocoo()
     row, latent = entries.coords
     order = np.lexsort((entries.data, latent))
@@ -101,20 +102,3 @@ def quantile_gates(latents: csr_array, quantiles: int) -> csr_array:
     rank = np.maximum.accumulate(np.where(fresh, place, 0)) - (fired.cumsum() - fired)[latent]
     column = latent.astype(np.int64) * quantiles + rank * quantiles // fired[latent]
     return csr_array((np.ones(len(column)), (row[order], column)), shape=(rows, width * quantiles))
-
-
-def gates(matrix: csr_array) -> csr_array:
-    """1 where an entry is stored."""
-    made: Any = matrix.copy()
-    made.data = np.ones_like(made.data)
-    return made
-
-
-def active_rows(matrix: csr_array) -> np.ndarray:
-    """Entries of each column."""
-    return np.bincount(matrix.indices, minlength=_shape(matrix)[1])
-
-
-def _shape(matrix: csr_array) -> tuple[int, int]:
-    shape: Any = matrix.shape
-    return shape

@@ -1,6 +1,6 @@
 """Moving averages of how each latent fires: what penalties normalise by, without gradient.
 
-Early averages weigh all batches alike, so that the first is no more than one of many. A latent that has just come to
+A latent that has just come to
 life has a small average: where the batch at hand has `LEAP` times its variance, the batch's is taken, which keeps
 correlations near or below 1. For all others the average stands, whatever the batch shows: the larger of the two would
 be 5 % too large on average, and so would a correlation be too small.
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.codes import Codes
+from unbraid.moving_average import move, warm_decay
 
 FLOOR = 1e-3
 """Smallest variance, as a share of the mean square when active: that of a latent firing once in a thousand rows."""
@@ -54,13 +55,8 @@ def measured(z: Codes) -> Moments:
 def averaged(z: Codes, memory: dict[str, Tensor], decay: float) -> tuple[Moments, Float[Tensor, " d_sae"]]:
     """The averages with this batch, kept in `memory`, and the deviation to divide each latent by, above 0."""
     now = measured(z)
-    seen = memory.get("seen", torch.zeros((), dtype=torch.long))
-    keep = min(decay, float(seen) / (float(seen) + 1))
-    memory["seen"] = seen + 1
-    for name in ("rate", "mean", "square"):
-        fresh = getattr(now, name)
-        memory[name] = fresh if name not in memory else keep * memory[name] + (1 - keep) * fresh
-    average = Moments(memory["rate"], memory["mean"], memory["square"])
+    keep = warm_decay(memory, decay)
+    average = Moments(*(move(memory, name, getattr(now, name), keep) for name in ("rate", "mean", "square")))
     usual, latest = average.variance(), now.variance()
     variance = torch.where(latest > LEAP * usual, latest, usual)
     floor = FLOOR * average.rms().square()

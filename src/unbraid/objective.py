@@ -94,6 +94,10 @@ class Step:
         """The atoms of as many living latents, differentiable."""
         return self.dictionary.W_dec.index_select(0, self.sampled_latents(count))
 
+    def no_loss(self, metrics: Mapping[str, Tensor] = {}) -> "TermOutput":
+        """The output of a term that finds nothing to act on in this step: a loss of 0."""
+        return TermOutput(self.x.new_zeros(()), metrics)
+
     @cached_property
     def x_hat(self) -> Float[Tensor, "batch d_in"]:
         """The reconstruction, computed on first use (nested reconstruction never needs it)."""

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from unbraid.sparse import active_rows, indicator
 from unbraid.truth import Labelled
 
 
@@ -39,7 +39,7 @@ class Observed:
     @cached_property
     def both(self) -> csr_array:
         """Rows in which a latent and a factor are active together [d_sae, factors]."""
-        return (gates(self.latents).T @ gates(self.factors)).tocsr()
+        return (indicator(self.latents).T @ indicator(self.factors)).tocsr()
 
 
 def magnitudes(labelled: Labelled) -> csr_array:
@@ -48,13 +48,5 @@ def magnitudes(labelled: Labelled) -> csr_array:
     return csr_array((labelled.magnitudes.double().numpy(), places), shape=(len(labelled.x), labelled.count))
 
 
-def gates(matrix: csr_array) -> csr_array:
-    """1 where the matrix is not 0."""
-    ones: Any = matrix.copy()
-    ones.data = np.ones_like(ones.data)
-    return ones
-
-
 def _counts(matrix: csr_array) -> Float[Tensor, " column"]:
-    shape: Any = matrix.shape
-    return torch.from_numpy(np.bincount(matrix.indices, minlength=shape[1]).astype(np.float64))
+    return torch.from_numpy(active_rows(matrix).astype(np.float64))

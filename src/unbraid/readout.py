@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from unbraid.information import active_rows, gates, mutual_information
+from unbraid.information import mutual_information
 from unbraid.observed import Observed
+from unbraid.sparse import active_rows, indicator
 
 FACTORS = 32
 """Factors read out, at most."""
@@ -51,7 +52,7 @@ def read_out(observed: Observed) -> Readout:
     """Of at most 32 factors, evenly spaced by frequency among those that are frequent and absent enough."""
     half = observed.rows // 2
     latents, other_latents = observed.latents[:half], observed.latents[half:]
-    active, other_active = gates(observed.factors[:half]), gates(observed.factors[half:])
+    active, other_active = indicator(observed.factors[:half]), indicator(observed.factors[half:])
     factors = chosen(active, other_active)
     bits = mutual_information(latents, active[:, factors.numpy()], errors=float("inf"))
     scale = _scale(latents)

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csc_array, csr_array
 
-from unbraid.information import active_rows, gates, mutual_information
+from unbraid.information import mutual_information
+from unbraid.sparse import active_rows, indicator
 
 QUANTILE = 0.99
 ERRORS = 0.01
@@ -25,7 +26,7 @@ FACTORS = 64
 
 def independent(factors: csr_array) -> bool:
     """Whether a G-test finds no two factors of which one says anything about the other."""
-    active = gates(factors)[:, active_rows(factors) >= FEWEST]
+    active = indicator(factors)[:, active_rows(factors) >= FEWEST]
     bits = mutual_information(active, active, quantiles=1, errors=ERRORS).fill_diagonal_(0.0)
     return not bool((bits > 0).any())
 

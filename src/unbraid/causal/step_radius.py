@@ -1,6 +1,7 @@
 """The radius of one training step: given, calibrated once, or taken over from another term of the same step."""
 
 from unbraid.causal.calibration import remembered_radius
+from unbraid.causal.curvature import Pushed, random_pushes
 from unbraid.objective import Step
 
 
@@ -13,3 +14,11 @@ def step_radius(step: Step, given: float) -> float:
     if "radius" in step.memory:
         step.shared["radius"] = step.memory["radius"]
     return radius
+
+
+def step_pushes(step: Step, columns: int, samples: int, radius: float) -> Pushed | None:
+    """Random pushes along `columns` living atoms, `samples` of them; None where fewer than two atoms live."""
+    atoms = step.sampled_atoms(columns)
+    if len(atoms) < 2:
+        return None
+    return random_pushes(step.contexts(), atoms, samples, radius=radius, memory=step.memory, rng=step.rng)

@@ -22,11 +22,11 @@ from unbraid import seeding
 from unbraid.correlation import correlations, ranks
 from unbraid.encoding import codes
 from unbraid.evaluation import NotApplicable, Score
-from unbraid.information import active_rows
 from unbraid.matching import best_atom_pairs, unit
 from unbraid.observe import ROWS
 from unbraid.run import Run
 from unbraid.siblings import alike
+from unbraid.sparse import active_rows
 from unbraid.stream import held_out
 
 VERSION = 2

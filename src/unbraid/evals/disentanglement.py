@@ -25,13 +25,14 @@ from unbraid.correlation import correlations
 from unbraid.dictionary import Dictionary
 from unbraid.encoding import codes
 from unbraid.evaluation import Score
-from unbraid.information import binary_entropy, gates, mutual_information
+from unbraid.information import binary_entropy, mutual_information
 from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
 from unbraid.observe import ROWS
 from unbraid.observed import Observed, magnitudes
 from unbraid.readout import FACTORS, FEWEST, read_out
 from unbraid.robustness import independent, robustness
 from unbraid.run import Run
+from unbraid.sparse import indicator
 from unbraid.truth import Truth
 
 VERSION = 2
@@ -98,7 +99,7 @@ def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -
 def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
     """Every metric, by name. `crossed`: the factors are independent of one another, so that IRS means something."""
     latents, observed = len(observed.fired), counted(observed)
-    active = gates(observed.factors)
+    active = indicator(observed.factors)
     bits = mutual_information(observed.latents, active)
     entropies = binary_entropy(observed.present / observed.rows)
     shares = bits / entropies.to(bits)

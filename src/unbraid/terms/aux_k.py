@@ -22,7 +22,7 @@ class AuxK(Term):
     def __call__(self, step: Step) -> TermOutput:
         dead = step.dead.nonzero().squeeze(1)
         if not dead.numel():
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         dictionary = step.dictionary
         error = (step.x - step.x_hat).detach()
         W_enc, atoms = dictionary.W_enc.t().index_select(0, dead), dictionary.W_dec.index_select(0, dead)

@@ -22,11 +22,10 @@ from unbraid.causal.effect import pooled_effect
 from unbraid.causal.firing import Firing, firing
 from unbraid.causal.singles import singles
 from unbraid.causal.step_radius import step_radius
+from unbraid.moving_average import move
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareAboveZero, ShareBelowOne
 from unbraid.source import Contexts
-
-Heads = Float[Tensor, "k projected"]
 
 
 class Draws(NamedTuple):
@@ -65,7 +64,7 @@ class CausalHead(Term):
     def __call__(self, step: Step) -> TermOutput:
         draws = self._draws(firing(step), step.rng)
         if not len(draws.latents):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         memory, contexts, atoms = step.memory, step.contexts(), step.dictionary.W_dec
         radius = step_radius(step, self.radius)
         if "heads" not in memory:
@@ -126,9 +125,8 @@ class CausalHead(Term):
 
     def _denominator(self, memory: dict[str, Tensor], effects: Float[Tensor, "draw projected"]) -> Tensor:
         now = effects.square().sum(1).mean()
-        memory["average"] = self.decay * memory.get("average", now) + (1 - self.decay) * now
         least = (self.floor * memory["usual"]).clamp_min(torch.finfo(now.dtype).tiny)
-        return memory["average"].maximum(least)
+        return move(memory, "average", now, self.decay).maximum(least)
 
 
 @torch.no_grad()

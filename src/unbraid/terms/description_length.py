@@ -29,6 +29,7 @@ from torch.special import log_ndtr
 from unbraid.codes import starts
 from unbraid.gate_tree import Together, gate_tree
 from unbraid.gates import thresholds
+from unbraid.moving_average import move, warm_decay
 from unbraid.objective import Step, Term, TermOutput
 from unbraid.settings import PositiveFloat, PositiveInt, Share, ShareBelowOne, ShareBetween
 
@@ -112,11 +113,9 @@ class DescriptionLength(Term):
         memory, logs = step.memory, relaxed.log()
         sums = lambda of: of.new_zeros(step.z.d_sae).index_add_(0, latents, of) / step.z.batch
         fresh = {"rate": torch.ones_like(logs), "log": logs, "square": logs.square(), "together": (above >= 0).to(logs)}
-        seen = memory.get("seen", torch.zeros((), dtype=torch.long))
-        keep = min(self.decay, float(seen) / (float(seen) + 1))
-        memory["seen"] = seen + 1
+        keep = warm_decay(memory, self.decay)
         for name, of in fresh.items():
-            memory[name] = keep * memory.get(name, step.x.new_zeros(())) + (1 - keep) * sums(of)
+            move(memory, name, sums(of), keep)
         rate, some = memory["rate"], memory["rate"].clamp_min(1e-12)
         mean = memory["log"] / some
         deviation = (memory["square"] / some - mean.square()).clamp_min(NARROWEST**2).sqrt()

@@ -22,7 +22,7 @@ class DownstreamReconstruction(Term):
     def __call__(self, step: Step) -> TermOutput:
         contexts, mask = step.contexts(), step.contexts().mask
         if not bool(mask.any()):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         x = step.normalise(contexts.acts[mask].to(step.x))
         spliced = contexts.acts.clone()
         spliced[mask] = step.restore(step.dictionary.decode(step.dictionary.codes(x))).to(spliced)

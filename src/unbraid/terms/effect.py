@@ -22,6 +22,7 @@ from unbraid.causal.effect import pooled_effect
 from unbraid.causal.kernel import explained
 from unbraid.causal.singles import Singles, share_singles
 from unbraid.causal.step_radius import step_radius
+from unbraid.moving_average import move
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts
@@ -45,7 +46,7 @@ class Effect(Term):
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)
         if not len(chosen):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         atoms, contexts = step.dictionary.W_dec.index_select(0, chosen), step.contexts()
         radius = step_radius(step, self.radius)
         usual = self._usual_effect(step, contexts, radius)
@@ -63,6 +64,4 @@ class Effect(Term):
         now = pooled_effect(contexts, radius * directions).square().sum(1).mean()
         # Effects this far below the perturbation are rounding; a slice that does nothing would be noise over noise.
         now = now.clamp_min(1e-8 * radius**2)
-        average = step.memory.get("usual_effect", now)
-        step.memory["usual_effect"] = self.decay * average + (1 - self.decay) * now
-        return step.memory["usual_effect"]
+        return move(step.memory, "usual_effect", now, self.decay)

@@ -36,7 +36,7 @@ class EffectSketch(Term):
         step.memory["age"] = torch.tensor(age + 1)
         sketch, living = step.memory["sketch"], (~step.dead).nonzero().squeeze(1)
         if not len(living):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         # Derivatives this small, the skip path's being 1, are rounding.
         usual = (sketch.square().sum() / sketch.shape[1]).clamp_min(1e-8)
         # All atoms are multiplied: choosing the living ones first would copy nearly all, and their gradient again.

@@ -61,7 +61,7 @@ class FactorVae(Term):
         inputs = block_inputs(step, memory["block"], average.rms().clamp_min(1e-12), self.rows)
         codes, mixed = inputs[: len(inputs) // 2], shuffled(inputs[len(inputs) // 2 :].detach(), step.rng)
         if not len(codes):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         # Copied: a tensor read from a checkpoint may start anywhere, and matrix products round by where it starts.
         held = {name.removeprefix(NAME): value.clone() for name, value in memory.items() if name.startswith(NAME)}
         state = held or fresh(inputs.shape[1], inputs, step.rng)

@@ -38,7 +38,7 @@ class FunctionalOrthogonality(Term):
         if self.neighbours and len(chosen):
             chosen = torch.cat([chosen, nearest_to(step.dictionary.W_dec.detach(), chosen)]).unique()
         if len(chosen) < 2:
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         contexts = step.contexts()
         radius = step_radius(step, self.radius)
         effects = pooled_effect(contexts, radius * step.dictionary.W_dec.index_select(0, chosen))

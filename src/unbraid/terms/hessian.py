@@ -10,7 +10,8 @@ whatever the atoms: it must look through the model. Unlike the original it is no
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unbraid.causal.curvature import cross_curvature, random_pushes
+from unbraid.causal.curvature import cross_curvature
+from unbraid.causal.step_radius import step_pushes
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, TwoOrMore
 
@@ -28,10 +29,7 @@ class Hessian(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.sampled_atoms(self.columns)
-        if len(atoms) < 2:
-            return TermOutput(step.x.new_zeros(()))
-        found = random_pushes(
-            step.contexts(), atoms, self.samples, radius=self.radius, memory=step.memory, rng=step.rng
-        )
+        found = step_pushes(step, self.columns, self.samples, self.radius)
+        if found is None:
+            return step.no_loss()
         return TermOutput(cross_curvature(found.first, found.second), {"radius": found.radius})

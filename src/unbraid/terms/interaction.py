@@ -43,7 +43,7 @@ class Interaction(Term):
         active = firing(step)
         tokens = one_a_sequence(active, step.rng)
         if not len(tokens):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         contexts = step.contexts()
         radius = step_radius(step, self.radius)
         pushes = self._pushes(step, active, tokens, radius)

@@ -23,6 +23,7 @@ from unbraid.causal.effect import everywhere, token_effects
 from unbraid.causal.firing import firing
 from unbraid.causal.reward import capped_log
 from unbraid.causal.step_radius import step_radius
+from unbraid.moving_average import move
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts
@@ -51,7 +52,7 @@ class Melbo(Term):
         active = firing(step)
         chosen = active.sampled(self.columns, step.rng)
         if not len(chosen):
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         contexts = step.contexts()
         radius = step_radius(step, self.radius)
         usual = self._usual_size(step, contexts, active.sequences, radius)
@@ -84,6 +85,4 @@ class Melbo(Term):
         counted = torch.ones(effects.shape[:2], dtype=torch.bool, device=effects.device)
         # Effects this far below the perturbation are rounding; a slice that does nothing would be noise over noise.
         now = self._sizes(effects, counted, sequences).mean().clamp_min(1e-4 * radius)
-        average = step.memory.get("usual_size", now)
-        step.memory["usual_size"] = self.decay * average + (1 - self.decay) * now
-        return step.memory["usual_size"]
+        return move(step.memory, "usual_size", now, self.decay)

@@ -10,7 +10,8 @@ finite pushes, here. Normalised, for the reason the Hessian penalty is.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unbraid.causal.curvature import overlap, random_pushes
+from unbraid.causal.curvature import overlap
+from unbraid.causal.step_radius import step_pushes
 from unbraid.objective import Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, TwoOrMore
 
@@ -28,10 +29,7 @@ class OrthogonalJacobian(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.sampled_atoms(self.columns)
-        if len(atoms) < 2:
-            return TermOutput(step.x.new_zeros(()))
-        found = random_pushes(
-            step.contexts(), atoms, self.samples, radius=self.radius, memory=step.memory, rng=step.rng
-        )
+        found = step_pushes(step, self.columns, self.samples, self.radius)
+        if found is None:
+            return step.no_loss()
         return TermOutput(overlap(found.first), {"radius": found.radius})

@@ -27,7 +27,7 @@ class PreActivation(Term):
     def __call__(self, step: Step) -> TermOutput:
         dead = step.dead.nonzero().squeeze(1)
         if not dead.numel():
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         dictionary = step.dictionary
         readers, bias = dictionary.W_enc.t().index_select(0, dead), dictionary.b_enc.index_select(0, dead)
         pre = torch.addmm(bias, step.x - dictionary.b_dec, readers.t())

@@ -30,7 +30,7 @@ class Readback(Term):
     def __call__(self, step: Step) -> TermOutput:
         chosen, size = step.sampled_latents(self.columns), self.size or active_size(step)
         if not len(chosen) or not size:
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         rows = torch.randperm(len(step.x), generator=step.rng)[: self.rows].to(step.x.device)
         x, atoms = step.x[rows], step.dictionary.W_dec.index_select(0, chosen)
         before = step.dictionary.codes(x).dense()

@@ -54,7 +54,7 @@ class Support(Term):
         firing = step.z.firings()
         pairs = likely_pairs(known, firing > 0, self.pairs, self.least, step.rng)
         if not len(pairs):
-            return TermOutput(step.x.new_zeros(()), {"pairs": step.x.new_zeros(())})
+            return step.no_loss({"pairs": step.x.new_zeros(())})
         entries, unit = Grouped.of(known, pairs), percentile(average)[pairs].t()
         corners = torch.stack([self._corners(entries, firing[pairs[:, side]], side, step.rng) for side in (0, 1)])
         points, exists = self._points(entries)

@@ -35,7 +35,7 @@ class Temporal(Term):
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=False)
         chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
         if len(chosen) < 2:
-            return TermOutput(step.x.new_zeros(()))
+            return step.no_loss()
         later, earlier = later[chosen], earlier[chosen]
         width = max(1, round(self.share * step.z.d_sae))
         now, then = (prefix(step.z, rows, width) for rows in (later, earlier))

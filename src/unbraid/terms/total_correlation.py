@@ -52,7 +52,7 @@ class TotalCorrelation(Term):
         blocks = fire_together(choosing, self.blocks, self.size, self.excess, step.rng)
         metrics = {"blocks": step.x.new_tensor(len(blocks))}
         if not len(blocks):
-            return TermOutput(step.x.new_zeros(()), metrics)
+            return step.no_loss(metrics)
         return TermOutput(excess(measuring.mapped(scaled), blocks, self.noise, step.rng).mean(), metrics)
 
 
