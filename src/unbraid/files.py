@@ -6,6 +6,7 @@ damage causes becomes a ValueError that names the file (`reading`), a name out o
 """
 
 import errno
+import hashlib
 import json
 import lzma
 import os
@@ -238,3 +239,9 @@ def stays_inside(folder: Path, path: Path) -> None:
         raise ValueError(
             f"{path} is a link that leads out of {folder}; put what it leads to in its place, or remove it"
         )
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

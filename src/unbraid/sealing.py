@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unbraid.files import JSON_BYTES, check_plain, read_json, reading
+from unbraid.files import JSON_BYTES, check_plain, read_json, reading, sha256
 
 SEALED = (
     "experiment.json", "cfg.json", "sae_weights.safetensors", "normaliser.safetensors", "fit.safetensors",
@@ -29,12 +29,7 @@ Seals = Mapping[str, Mapping[str, Any]]
 def seals(folder: Path) -> dict[str, dict[str, Any]]:
     """The seals of the files that `folder` holds now: for its provenance."""
     there = [name for name in SEALED if (folder / name).is_file()]
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in there}
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in there}
 
 
 def signed(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +76,7 @@ def check_sealed(folder: Path, name: str, known: Seals, *, remedy: str = REMEDY)
         return
     size = path.stat().st_size
     with reading(path, remedy):
-        if size != known[name]["bytes"] or digest(path) != known[name]["sha256"]:
+        if size != known[name]["bytes"] or sha256(path) != known[name]["sha256"]:
             raise ValueError(f"{path} is not the file that was saved with this run (size or SHA-256 differ); {remedy}")
 
 

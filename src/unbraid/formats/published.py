@@ -5,7 +5,6 @@
 Both are exact. What was done is said in `notes`, which go into the provenance of the run.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,8 +175,3 @@ def as_thresholds(threshold: Tensor | float, d_sae: int) -> Tensor:
 
 THRESHOLDED = JumpReLU(bandwidth=0.0)
 """JumpReLU as it is used after training."""
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,8 +4,9 @@ import re
 from itertools import islice
 from pathlib import Path
 
+from unbraid.files import sha256
 from unbraid.formats import dictionary_learning, gemma_scope, saelens_published, sparsify
-from unbraid.formats.published import Published, sha256
+from unbraid.formats.published import Published
 
 READERS = {
     dictionary_learning.WEIGHTS: dictionary_learning.read,
