@@ -29,10 +29,9 @@ from unbraid.files import write_json, write_text
 from unbraid.initialisation import set_tied
 from unbraid.objective import Objective
 from unbraid.report.intervals import t_interval
-from unbraid.report.rows import split_name
 from unbraid.run import Run
 from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, at_l0
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.reconstruction import Reconstruction
 from unbraid.train import train
@@ -97,7 +96,10 @@ def study(width: int) -> Study:
         seeds=tuple(range(SEEDS)),
         training=Training(tokens=tokens, batch_size=256, lr=3e-3, dead_after=20_000),
         members={
-            f"batchtopk-l0_{k}": Member(objective=objective, activation=BatchTopK(k)) for k in SPARSITIES if k < width
+            key: member
+            for k in SPARSITIES
+            if k < width
+            for key, member in at_l0(k, {"batchtopk": Member(objective=objective, activation=BatchTopK(k))}).items()
         },
     )
 
@@ -226,7 +228,7 @@ def trained(root: Path) -> Trained:
     for width in WIDTHS:
         experiments = study(width).experiments()
         for experiment, path in zip(experiments, train(experiments, root, resume=True), strict=True):
-            asked = round(split_name(experiment.name)[1])
+            asked = round(experiment.requested_l0 or 0)
             found[width, asked, experiment.seed] = Run(path).dictionary()
     return found
 

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.files import read_json, write_text
+from unbraid.old_names import upgraded, upgraded_score
 from unbraid.report.guards import GUARDS, PARENTS
 from unbraid.report.intervals import t_interval
-from unbraid.report.rows import split_name
+from unbraid.summary import requested_l0
 
 SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fvu": ("fidelity", "fvu", {}),
@@ -30,28 +31,28 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "alive": ("fidelity", "alive", {}),
     "l2_ratio": ("fidelity", "l2_ratio", {}),
     "cosine": ("fidelity", "max_decoder_cosine", {}),
-    "mcc": ("recovery", "mcc", {"kind": "measured"}),
-    "f1": ("recovery", "f1", {"kind": "measured"}),
-    "f1_latents": ("recovery", "f1_latents", {"kind": "measured"}),
+    "mcc": ("recovery", "mcc", {}),
+    "f1": ("recovery", "f1", {}),
+    "f1_latents": ("recovery", "f1_latents", {}),
     "absorption": ("absorption", "absorption_full", {}),
-    "recall_child": ("absorption", "parent_recall_given_child", {"kind": "measured"}),
+    "recall_child": ("absorption", "parent_recall_given_child", {}),
     "recall_rarest": ("recovery", "recall_by_frequency", {}),
     "recall_alone": ("absorption", "parent_recall_alone", {}),
     "latents_per_factor": ("splitting", "latents_per_factor", {}),
-    "represented": ("splitting", "represented", {"kind": "measured"}),
-    "infom": ("disentanglement", "infom", {"kind": "measured"}),
-    "mig": ("disentanglement", "mig", {"kind": "measured"}),
-    "isolation": ("controllability", "isolation", {"kind": "measured"}),
-    "modularity": ("controllability", "modularity", {"kind": "measured"}),
-    "overlap": ("controllability", "overlap", {"kind": "measured"}),
-    "interaction": ("controllability", "interaction", {"kind": "measured"}),
-    "effect": ("controllability", "effect", {"kind": "measured"}),
-    "hit": ("controllability", "hit", {"kind": "measured"}),
-    "atom_overlap": ("controllability", "atom_overlap", {"kind": "measured"}),
-    "additive_r2": ("controllability", "additive_r2", {"kind": "measured"}),
-    "context_ceiling": ("controllability", "context_ceiling", {"kind": "measured"}),
-    "pw_mcc": ("agreement", "pw_mcc", {"kind": "measured"}),
-    "products": ("memorisation", "product_latents", {"kind": "measured"}),
+    "represented": ("splitting", "represented", {}),
+    "infom": ("disentanglement", "infom", {}),
+    "mig": ("disentanglement", "mig", {}),
+    "isolation": ("controllability", "isolation", {}),
+    "modularity": ("controllability", "modularity", {}),
+    "overlap": ("controllability", "overlap", {}),
+    "interaction": ("controllability", "interaction", {}),
+    "effect": ("controllability", "effect", {}),
+    "hit": ("controllability", "hit", {}),
+    "atom_overlap": ("controllability", "atom_overlap", {}),
+    "additive_r2": ("controllability", "additive_r2", {}),
+    "context_ceiling": ("controllability", "context_ceiling", {}),
+    "pw_mcc": ("agreement", "pw_mcc", {}),
+    "products": ("memorisation", "product_latents", {}),
     "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
     "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
     "bits": ("description_length", "bits_per_token", {}),
@@ -82,8 +83,8 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
     for folder in folders:
         if not (folder / "provenance.json").is_file():
             continue
-        experiment = read_json(folder / "experiment.json")
-        method, l0 = split_name(experiment["name"])
+        experiment = upgraded(read_json(folder / "experiment.json"))
+        method, l0 = experiment["name"], requested_l0(experiment)
         source = experiment["source"]
         world = model_name(source["model"]) if "model" in source else WORLDS[source["factors"]]
         row = {
@@ -109,6 +110,7 @@ def scores_of(folder: Path) -> dict[str, float | None]:
     for name, (eval_name, metric, params) in SCORES.items():
         path = folder / "results" / f"{eval_name}.json"
         scores = read_json(path).get("scores", []) if path.is_file() else []
+        scores = [s for s in map(upgraded_score, scores) if s["kind"] == "measured"]
         own = [s for s in scores if s["metric"] == metric and all(s["params"].get(k) == v for k, v in params.items())]
         # Of a score by frequency, the rarest band: they are named 1e-1 to 1e0, 1e-2 to 1e-1, …
         own = sorted((s for s in own if "size" not in s["params"]), key=lambda s: s["params"].get("band", ""))

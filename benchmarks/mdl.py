@@ -14,7 +14,7 @@ from typing import Any
 
 from unbraid.files import write_text
 from unbraid.report.intervals import difference
-from unbraid.report.rows import Study, read_study, records
+from unbraid.report.rows import Study, read_study
 from unbraid.report.selection import WAYS, Distortion, Setting, Way, described, distortions, settings
 from unbraid.report.text import change, mean_half
 
@@ -39,14 +39,14 @@ def rows_of(study: Study) -> list[Row]:
     found: dict[str, Row] = {}
     for run in study.runs:
         found[run.run] = {"name": run.name, "d_sae": run.d_sae, "seed": run.seed, "control": run.control, "bits": {}}
-    for row in records(study.rows):
-        params, own = row["params"], found[row["run"]]
-        if row["metric"] in PER_RUN or (row["metric"] in ALSO and params.get("kind", "measured") == "measured"):
+    for row in study.records:
+        own = found[row["run"]]
+        if row["metric"] in PER_RUN or (row["metric"] in ALSO and row["kind"] == "measured"):
             own.setdefault(row["metric"], short(row["value"]))
     for row in described(study):
         params = row["params"]
         if "fvu" in params:
-            key = f"{params['code']} {params['decoder']}" if "code" in params else params["kind"]
+            key = f"{params['code']} {params['decoder']}" if "code" in params else params["directions"]
             found[row["run"]]["bits"].setdefault(key, {})[f"{params['fvu']:g}"] = short(row["value"])
     return sorted(found.values(), key=lambda r: (r["d_sae"], r["name"], r["seed"]))
 

@@ -63,7 +63,7 @@ class Ground:
 
     @property
     def run(self) -> Path:
-        return next((self / "runs").glob("small-s0-*"))
+        return next((self / "runs").glob("small-l0_3-s0-*"))
 
     @property
     def lm_run(self) -> Path:

@@ -19,7 +19,7 @@ from unbraid.terms.downstream_reconstruction import DownstreamReconstruction
 from unbraid.terms.effect import Effect
 from unbraid.terms.effect_sketch import EffectSketch
 from unbraid.terms.interaction import Interaction
-from unbraid.terms.melbo import Melbo
+from unbraid.terms.melbo import MelboReward
 from unbraid.terms.readback import Readback
 from unbraid.terms.repulsion import Repulsion
 from unbraid.train import Learner, train
@@ -28,7 +28,7 @@ CAUSAL: dict[str, Term] = {
     "effect": Effect(rho=0.1, every=4),
     "head": CausalHead(rho=0.1, every=4, start=0.0),
     "interaction": Interaction(rho=0.1, every=4),
-    "melbo": Melbo(rho=0.1, every=8),
+    "melbo": MelboReward(rho=0.1, every=8),
     "sketch": EffectSketch(rho=0.1, refresh=16),
     "readback": Readback(rho=0.1),
     "downstream": DownstreamReconstruction(rho=0.1),
@@ -118,7 +118,7 @@ class Diverging(Effect):
     ("term", "said"),
     [
         (Effect(radius=1e12), "term 'effect' pushes activations, but radius 1e.12 is outside"),
-        (Melbo(radius=1e-9), "is outside .* leave it at 0"),
+        (MelboReward(radius=1e-9), "is outside .* leave it at 0"),
     ],
 )
 def test_a_radius_that_cannot_be_is_refused_before_training(tmp_path, term, said):
@@ -128,12 +128,12 @@ def test_a_radius_that_cannot_be_is_refused_before_training(tmp_path, term, said
 
 
 def test_a_reward_without_a_cap_can_be_trained_and_stored(tmp_path):
-    (folder,) = train([experiment(effect=Melbo(cap=0.0), sketch=EffectSketch(cap=0.0))], tmp_path)
+    (folder,) = train([experiment(effect=MelboReward(cap=0.0), sketch=EffectSketch(cap=0.0))], tmp_path)
     assert (folder / "provenance.json").is_file()
 
 
 def test_all_terms_of_a_radius_that_cannot_be_are_named_at_once(tmp_path):
-    both = experiment(first=Effect(radius=1e12), second=Melbo(radius=1e12))
+    both = experiment(first=Effect(radius=1e12), second=MelboReward(radius=1e12))
     with pytest.raises(ValueError, match="term 'first'; .* term 'second' push activations, but radius 1e.12"):
         train([both], tmp_path)
 

@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.small import experiment
-from unbraid.config import fingerprint, from_json, permission, resolve, to_json
+from unbraid.config import check_stored, fingerprint, from_json, packages_of, permission, resolve, to_json
 from unbraid.experiments.world import world
 from unbraid.run import Run
 from unbraid.terms.l1 import L1
+from unbraid.train import train
 
 
 def test_an_experiment_survives_the_round_trip_through_json():
@@ -24,6 +26,68 @@ def test_the_fingerprint_is_stable_and_moves_with_any_field():
     assert fingerprint(base) != fingerprint(replace(base, seed=1))
     assert fingerprint(base) != fingerprint(replace(base, training=replace(base.training, lr=2e-3)))
     assert len(fingerprint(base)) == 12
+
+
+def test_classes_of_this_package_are_stored_by_name_alone():
+    data = to_json(experiment(sparsity=L1()))
+    assert data["type"] == "Experiment" and data["objective"]["penalties"]["sparsity"]["type"] == "L1"
+    assert to_json(Guarded())["type"] == "tests.test_config:Guarded"
+    assert packages_of(data) == () and packages_of([{"a": to_json(Guarded())}]) == ("tests",)
+
+
+def test_a_class_of_a_script_or_notebook_is_read_again_without_permission(monkeypatch):
+    monkeypatch.setattr(Guarded, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Guarded", Guarded, raising=False)
+    assert to_json(Guarded(old=3))["type"] == "__main__:Guarded"
+    assert from_json(to_json(Guarded(old=3))) == Guarded(old=3)
+    check_stored(Guarded(old=3), "it")
+
+
+def test_a_class_that_a_script_has_imported_is_not_its_own(monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "Guarded", Guarded, raising=False)
+    with pytest.raises(ValueError, match="outside.*--package tests"):
+        from_json({"type": "__main__:Guarded"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nudged(L1):
+    """Changes what it was given: read again, it would be another."""
+
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shift", self.shift + 1)
+
+
+def local_term() -> Any:
+    @dataclass(frozen=True, kw_only=True)
+    class Local(L1):
+        pass
+
+    return Local()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding(L1):
+    shape: Any = None
+
+
+UNSTORABLE: dict[str, tuple[Any, str]] = {
+    "a class inside a function": (
+        local_term(),
+        r"small cannot be stored: the class .*Local is defined inside a function",
+    ),
+    "a lambda": (Holding(shape=lambda x: x), "small cannot be stored: <function .*> is not configuration"),
+    "names that are no text": (Holding(shape={1: 2}), "small cannot be stored: 1 is the name of 2, but is no text"),
+    "a class that changes its settings": (Nudged(), "small is not the same once stored"),
+}
+
+
+@pytest.mark.parametrize(("term", "said"), UNSTORABLE.values(), ids=UNSTORABLE)
+def test_what_cannot_be_read_back_is_refused_before_the_first_step(term: Any, said: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=said):
+        train([experiment(mine=term)], tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_named_packages_are_imported():
@@ -70,27 +134,28 @@ def test_a_permission_is_given_by_who_reads_and_by_no_file():
         from_json(data | {"allowed": True}, packages=("tests",))
 
 
-def test_the_fingerprint_of_an_experiment_trained_before_is_what_it_was():
-    """Computed before settings checked themselves: folders written then must stay valid."""
-    assert fingerprint(world()) == "fcdc29721e7b"
+def test_the_fingerprint_hashes_public_names_alone():
+    """So that moving a class to another file changes none. A new value here makes every folder another experiment."""
+    assert fingerprint(world()) == "8a0ccf64130a"
 
 
 OTHER_SHAPES: dict[str, tuple[Any, str]] = {
     "a type that is no text": ({"type": 5}, "a type is 5; expected a class"),
-    "a type that is a list": ({"type": ["unbraid.terms.l1:L1"]}, "expected a class, as package.module:Class"),
+    "a type that is a list": ({"type": ["L1"]}, "expected a class, as L1 or package.module:Class"),
     "a type without a class": ({"type": "unbraid.terms.l1"}, "expected a class"),
-    "a type that is no name": ({"type": "unbraid..terms:L1"}, "expected a class"),
-    "an unknown class": ({"type": "unbraid.terms.l1:L7"}, "cannot import unbraid.terms.l1:L7"),
-    "an unknown module": ({"type": "unbraid.terms.l7:L1"}, "cannot import"),
-    "a class of others": ({"type": "unbraid.run:Path"}, "not a dataclass"),
-    "an abstract class": ({"type": "unbraid.objective:Term"}, "cannot be made of"),
-    "text for a number": ({"type": "unbraid.terms.l1:L1", "weight": "1"}, "weight"),
-    "a list for a number": ({"type": "unbraid.terms.l1:L1", "weight": [1]}, "weight"),
-    "an object for a number": ({"type": "unbraid.terms.l1:L1", "weight": {}}, "weight"),
-    "null for a number": ({"type": "unbraid.terms.l1:L1", "weight": None}, "weight"),
-    "beyond its bounds": ({"type": "unbraid.terms.l1:L1", "weight": -1.0}, "L1.weight is -1.0; it must be at least 0"),
-    "nan": ({"type": "unbraid.terms.l1:L1", "weight": float("nan")}, "L1.weight is nan; it must be a finite number"),
-    "a class that checks nothing": ({"type": "unbraid.run:Run", "path": 3, "pckages": 1}, "unknown fields"),
+    "a type that is no name": ({"type": "tests..terms:L1"}, "expected a class"),
+    "an unknown class": ({"type": "L7"}, "there is no class L7; one of another package is named as package.module:L7"),
+    "an unknown module": ({"type": "unbraid_nowhere.l7:L1"}, "lives outside"),
+    "a class of others": ({"type": "unbraid.run:Path"}, "there is no class Path"),
+    "a class of a script that is none": ({"type": "__main__:L7"}, "is it defined in this script or notebook"),
+    "an abstract class": ({"type": "Term"}, "cannot be made of"),
+    "text for a number": ({"type": "L1", "weight": "1"}, "weight"),
+    "a list for a number": ({"type": "L1", "weight": [1]}, "weight"),
+    "an object for a number": ({"type": "L1", "weight": {}}, "weight"),
+    "null for a number": ({"type": "L1", "weight": None}, "weight"),
+    "beyond its bounds": ({"type": "L1", "weight": -1.0}, "L1.weight is -1.0; it must be at least 0"),
+    "nan": ({"type": "L1", "weight": float("nan")}, "L1.weight is nan; it must be a finite number"),
+    "a class that checks nothing": ({"type": "unbraid.run:Run", "path": 3}, "there is no class Run"),
 }
 
 

@@ -48,7 +48,7 @@ def cohort_with_sick() -> list[Experiment]:
 def test_the_others_are_finished_as_if_the_member_that_failed_had_not_been_there(tmp_path):
     well = train(mixed_cohort(), tmp_path / "well")
     with pytest.raises(
-        Failed, match="sick-s0-.* stopped at step 20 for good: term 'breaks' gave nan at step 20"
+        Failed, match="sick-l0_3-s0-.* stopped at step 20 for good: term 'breaks' gave nan at step 20"
     ) as got:
         train(cohort_with_sick(), tmp_path / "mixed", checkpoint_steps=8)
     assert [folder.name for folder in got.value.reasons] == [sick().folder]
@@ -138,7 +138,7 @@ def test_a_member_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_path
     bad = experiment("bad", sparsity=L1(), activation=ReLU())
     bad = replace(bad, training=replace(bad.training, lr=1e38, clip=1e30, tokens=160, warmup=0.0))
     good = replace(experiment("good"), training=replace(bad.training, lr=1e-3))
-    with pytest.raises(Failed, match="bad-s0-.* stopped at step 1 for good: folding the normalisation") as got:
+    with pytest.raises(Failed, match="bad-.*s0-.* stopped at step 1 for good: folding the normalisation") as got:
         train([bad, good], tmp_path)
     assert [folder.name for folder in got.value.reasons] == [bad.folder]
     assert finished(tmp_path / good.folder) and not finished(tmp_path / bad.folder)
@@ -148,14 +148,16 @@ def test_a_member_that_cannot_be_saved_does_not_keep_the_others_from_it(tmp_path
 def test_a_saturated_discriminator_stops_its_own_member_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(factor_vae, "CERTAIN", -1.0)  # anything is certain
     certain = experiment("certain", factor_vae=FactorVae(patience=3, start=0.0, every=2, block=16, rows=64))
-    with pytest.raises(Failed, match="certain-s0-.* stopped at step 6 .*the discriminator of factor_vae was right"):
+    with pytest.raises(
+        Failed, match="certain-l0_3-s0-.* stopped at step 6 .*the discriminator of factor_vae was right"
+    ):
         train([certain, experiment("plain")], tmp_path)
     assert finished(tmp_path / experiment("plain").folder)
 
 
 def test_atoms_that_cannot_be_factorised_stop_their_member_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(Breaks, "__call__", lambda self, step: TermOutput(torch.linalg.cholesky(-torch.eye(2)).sum()))
-    with pytest.raises(Failed, match="sick-s0-.* stopped at step 1 for good: linalg.cholesky"):
+    with pytest.raises(Failed, match="sick-l0_3-s0-.* stopped at step 1 for good: linalg.cholesky"):
         train([sick(), experiment("plain")], tmp_path)
     assert finished(tmp_path / experiment("plain").folder)
 

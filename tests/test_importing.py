@@ -66,10 +66,10 @@ def test_its_experiment_makes_the_same_run_again(imported: Run, tmp_path: Path):
 
 
 def test_it_is_a_baseline_unless_it_says_otherwise(imported: Run, tmp_path: Path):
-    assert read_run(imported.path).standard
+    assert read_run(imported.path).summary.standard
     saved("standard", tmp_path / "sae")
     compared, _, _ = import_run(tmp_path / "sae", SOURCE, tmp_path / "runs", standard=False)
-    assert not read_run(compared.path).standard
+    assert not read_run(compared.path).summary.standard
 
 
 def test_a_changed_folder_is_not_what_was_named(tmp_path: Path):
@@ -108,7 +108,7 @@ def test_our_own_run_can_be_imported_on_its_own_source(tmp_path: Path):
 def test_saes_of_one_name_are_told_apart_by_their_seed(tmp_path: Path):
     for seed in (0, 1):
         saved("standard", tmp_path / str(seed), seed=seed)
-        import_run(tmp_path / str(seed), SOURCE, tmp_path / "runs", name="theirs-l0_5", seed=seed)
+        import_run(tmp_path / str(seed), SOURCE, tmp_path / "runs", name="theirs", seed=seed, l0=5.0)
     found = sorted((read_run(path).name, read_run(path).seed) for path in (tmp_path / "runs").iterdir())
     assert found == [("theirs-l0_5", 0), ("theirs-l0_5", 1)]
 
@@ -123,7 +123,7 @@ def test_the_command_line_imports_notes_and_scores(tmp_path: Path, capsys: pytes
     saved("topk", tmp_path / "sae")
     flags = ["--source.d-in", "12", "--source.factors", "64", "--source.roots", "8"]
     out = ["--out", str(tmp_path / "runs")]
-    assert main(["import", str(tmp_path / "sae"), "world", *flags, *out, "--as", "theirs-l0_5"]) == 0
+    assert main(["import", str(tmp_path / "sae"), "world", *flags, *out, "--as", "theirs"]) == 0
     said = capsys.readouterr().out
     assert "note: it was trained at blocks.2" in said and "at first sight: FVU" in said
     (run,) = (tmp_path / "runs").iterdir()

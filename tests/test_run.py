@@ -59,7 +59,8 @@ def test_exports_load_in_saelens_with_equal_outputs_and_metadata(runs, tmp_path)
 
 def test_every_architecture_is_saved_as_what_it_is_at_inference(runs):
     kinds = {
-        folder.name.split("-s")[0]: json.loads((folder / "cfg.json").read_text())["architecture"] for folder in runs
+        Run.open(folder).experiment.name: json.loads((folder / "cfg.json").read_text())["architecture"]
+        for folder in runs
     }
     assert kinds == {
         "plain": "jumprelu", "relu": "standard", "topk": "topk",

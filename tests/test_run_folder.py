@@ -89,7 +89,7 @@ def test_a_run_older_than_seals_is_read(run: Path):
     was = Run.open(run).dictionary()
     found = Run.open(unsealed(run))
     assert torch.equal(found.dictionary().W_dec, was.W_dec) and found.facts.weights == ""
-    assert read_run(run).name == "small"
+    assert read_run(run).method == "small"
 
 
 def dictionary_of(run: Path) -> dict:

@@ -1,12 +1,13 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.small import WORLD, experiment
-from unbraid.activation import BatchTopK
+from unbraid.activation import BatchTopK, ReLU, TopK
 from unbraid.initialisation import PrincipalComponents
 from unbraid.objective import Objective, TargetL0
-from unbraid.sweep import Member, Study, cohorts, cross
+from unbraid.sweep import Member, Study, at_l0, cohorts, cross
 from unbraid.terms.l1 import L1
 from unbraid.terms.reconstruction import Reconstruction
 
@@ -22,8 +23,10 @@ def test_axes_cross_and_name_what_they_change():
     assert len({e.folder for e in crossed}) == 6
 
 
-def test_sparsity_axes_get_the_name_the_report_reads():
-    assert [e.name for e in cross(experiment(), {"dictionary.activation.k": [2, 4]})] == ["small-l0_2", "small-l0_4"]
+def test_sparsity_axes_tell_runs_of_one_method_apart():
+    crossed = cross(experiment(), {"dictionary.activation.k": [2, 4]})
+    assert [(e.name, e.label) for e in crossed] == [("small", "small-l0_2"), ("small", "small-l0_4")]
+    assert [e.summary.l0 for e in crossed] == [2.0, 4.0] and {e.summary.method for e in crossed} == {"small"}
 
 
 def test_a_penalty_is_reached_by_its_name():
@@ -80,23 +83,29 @@ def test_a_study_is_methods_times_seeds_on_one_stream():
         d_sae=64,
         seeds=(0, 5),
         members={
-            "a-l0_3": Member(objective=plain, activation=BatchTopK(3)),
-            "pca-l0_3": Member(objective=plain, init=PrincipalComponents(), trained=False, control=True),
+            **at_l0(3, {"a": Member(objective=plain, activation=BatchTopK(3))}),
+            "pca": Member(objective=plain, init=PrincipalComponents(), trained=False, control=True),
         },
     )
     made = study.experiments()
-    assert [(e.name, e.seed, e.control) for e in made] == [
-        ("a-l0_3", 0, False), ("a-l0_3", 5, False), ("pca-l0_3", 0, True), ("pca-l0_3", 5, True),
+    assert list(study.members) == ["a-l0_3", "pca"], "keys tell members apart, also on the command line"
+    assert [(e.name, e.label, e.seed, e.control) for e in made] == [
+        ("a", "a-l0_3", 0, False), ("a", "a-l0_3", 5, False),
+        ("pca", "pca-l0_32", 0, True), ("pca", "pca-l0_32", 5, True),
     ]  # fmt: skip
     assert made[2].dictionary.d_sae == 32, "PCA has two signed directions a dimension"
     assert made[2].training.tokens == 0
     assert len(cohorts(made)) == 1
 
 
-def test_target_l0_fields_can_be_crossed():
-    base = experiment(sparsity=L1())
-    controlled = Objective(reconstruction=Reconstruction(), penalties={"sparsity": L1()}, target_l0=TargetL0(l0=4.0))
-    from dataclasses import replace
+def test_a_sparsity_that_contradicts_what_is_trained_is_refused():
+    assert replace(experiment(activation=ReLU()), l0=5.0).label == "small-l0_5"
+    with pytest.raises(ValueError, match="l0 is 5, but the activation's k .* asks for 4; leave l0 out"):
+        replace(experiment(activation=TopK(4)), l0=5.0)
 
+
+def test_target_l0_fields_can_be_crossed():
+    base = experiment(sparsity=L1(), activation=ReLU())
+    controlled = Objective(reconstruction=Reconstruction(), penalties={"sparsity": L1()}, target_l0=TargetL0(l0=4.0))
     crossed = cross(replace(base, objective=controlled), {"objective.target_l0.l0": [2.0, 8.0]})
-    assert [e.name for e in crossed] == ["small-l0_2", "small-l0_8"]
+    assert [e.label for e in crossed] == ["small-l0_2", "small-l0_8"]

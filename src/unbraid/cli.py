@@ -265,6 +265,9 @@ def arguments() -> argparse.ArgumentParser:
         "--as", dest="called", default="", metavar="NAME", help="what reports call it (default: imported-FOLDER)"
     )
     imported.add_argument(
+        "--l0", type=argument(PositiveFloat), help="the sparsity it was trained for, where its activation has no k"
+    )
+    imported.add_argument(
         "--seed",
         type=argument(Seed),
         default=0,
@@ -430,17 +433,19 @@ def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) 
 
 
 def experiments_of(named: "Experiment | Study", only: Sequence[str]) -> "list[Experiment]":
-    """All experiments of a study whose names match a pattern of `only`, or the one experiment."""
+    """All experiments of a study's members that match a pattern of `only`, or the one experiment."""
+    from dataclasses import replace
+
     from unbraid.experiment import Experiment
 
     if isinstance(named, Experiment):
         if list(only) != ["*"]:
             raise ValueError(f"--only chooses members of a study, and {named.name} is one experiment; leave it out")
         return [named]
-    chosen = [e for e in named.experiments() if any(fnmatch(e.name, pattern) for pattern in only)]
+    chosen = {name: m for name, m in named.members.items() if any(fnmatch(name, pattern) for pattern in only)}
     if not chosen:
         raise ValueError(f"--only {' '.join(only)} matches no member; there are: {', '.join(named.members)}")
-    return chosen
+    return replace(named, members=chosen).experiments()
 
 
 def run_plan(options: argparse.Namespace, rest: list[str]) -> int:
@@ -1054,6 +1059,7 @@ def run_import(options: argparse.Namespace, rest: list[str]) -> int:
         )
     source, sae = experiments_of(resolved(options, rest), options.only)[0].source, Path(options.sae)
     told = {"name": options.called, "seed": options.seed, "standard": not options.compared}
+    told |= {"l0": options.l0}
     run, fit, notes = import_run(sae, source, options.out, **told)
     for note in notes:
         print(f"note: {note}")

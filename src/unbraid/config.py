@@ -1,7 +1,9 @@
 """Frozen dataclasses to JSON and back, and their fingerprint.
 
-Every dataclass is written with its class path, `"type": "unbraid.terms.l1:L1"`, and read back by importing it.
-Only the packages the caller names are ever imported, and nothing but dataclasses is ever built.
+Every dataclass is written with its class: one of this package by its name alone, `"type": "L1"`, which `names` finds
+wherever it is defined; one of another package as `"package.module:Class"`, one of a script or notebook as
+`"__main__:Class"`. Only the packages the caller names are ever imported, and nothing but dataclasses is ever built.
+What an earlier version wrote is upgraded first (`old_names`).
 
 A `permission` is no configuration: it is never written and never read, so a field that is one changes no fingerprint.
 Whoever runs gives it, each time, and no file can.
@@ -13,10 +15,15 @@ import importlib
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-OWN_PACKAGES = ("unbraid",)
+from unbraid import names
+from unbraid.old_names import upgraded
+
+MAIN = "__main__"
+OWN_PACKAGES = (names.PACKAGE,)
 PERMISSION = "permission"
 
 
@@ -26,15 +33,18 @@ def permission() -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """`value` as plain JSON data. Raises TypeError for anything that is not configuration."""
+    """`value` as plain JSON data. Raises TypeError for anything that is not configuration, and ValueError for a class
+    that could not be found again, as one defined inside a function."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         fields = {
             f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if PERMISSION not in f.metadata
         }
-        return {"type": f"{cls.__module__}:{cls.__qualname__}", **fields}
+        return {"type": type_name(cls), **fields}
     if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{wrong[0]!r} is the name of {value[wrong[0]]!r}, but is no text: JSON names all by text")
+        return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [to_json(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -42,15 +52,56 @@ def to_json(value: Any) -> Any:
     raise TypeError(f"{value!r} is not configuration: use dataclasses, mappings, tuples, numbers and text")
 
 
+def type_name(cls: type) -> str:
+    """What names a class in a file: L1, package.module:Class or __main__:Class. Raises ValueError for a class that is
+    not at the top level of its module: nothing could find it again."""
+    if not cls.__qualname__.isidentifier():
+        raise ValueError(
+            f"the class {cls.__qualname__} is defined inside a function or class, so a file that names it cannot be "
+            "read again: define it at the top level of a module, script or notebook"
+        )
+    if names.public().get(cls.__name__) == cls.__module__:
+        return cls.__name__
+    return f"{cls.__module__}:{cls.__name__}"
+
+
+def check_stored(value: Any, what: str) -> None:
+    """Raise ValueError, naming `what` it is, when `value` would not be the same again once written to JSON and read
+    from it: before any work is done that could then not be opened."""
+    try:
+        written = to_json(value)
+        read = from_json(json.loads(json.dumps(written)), packages=packages_of(written))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} cannot be stored: {error}") from error
+    if read != value and to_json(read) != written:
+        raise ValueError(
+            f"{what} is not the same once stored and read again: keep every setting in a field of its dataclass, and "
+            "let the class change none when it is made"
+        )
+
+
+def packages_of(data: Any) -> tuple[str, ...]:
+    """The packages, other than this one, of the classes that JSON names."""
+    nodes = list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else []
+    own = data.get("type") if isinstance(data, dict) else None
+    found = {own.partition(":")[0].partition(".")[0]} if isinstance(own, str) and ":" in own else set[str]()
+    return tuple(sorted(found.union(*map(packages_of, nodes))))
+
+
 def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> Any:
-    """The inverse of `to_json`, with `permissions` given. Raises ValueError for what `to_json` does not write: a class
-    outside `packages`, unknown or missing fields, a permission that the data gives itself, values that a class
-    refuses."""
+    """The inverse of `to_json`, and of what earlier versions wrote, with `permissions` given. Raises ValueError for
+    what `to_json` does not write: a class outside `packages`, unknown or missing fields, a permission that the data
+    gives itself, values that a class refuses."""
+    return built(upgraded(data), packages, permissions)
+
+
+def built(data: Any, packages: tuple[str, ...], permissions: tuple[str, ...]) -> Any:
+    """The object that today's JSON describes."""
     if isinstance(data, list):
-        return tuple(from_json(item, packages=packages, permissions=permissions) for item in data)
+        return tuple(built(item, packages, permissions) for item in data)
     if not isinstance(data, dict):
         return data
-    inner = {k: from_json(v, packages=packages, permissions=permissions) for k, v in data.items() if k != "type"}
+    inner = {k: built(v, packages, permissions) for k, v in data.items() if k != "type"}
     if "type" not in data:
         return inner
     cls = resolve(data["type"], packages=packages)
@@ -79,25 +130,34 @@ def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permission
 
 
 def resolve(path: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
-    """The dataclass at `package.module:Class`. Raises ValueError when it cannot be had, or may not be imported."""
-    if not (isinstance(path, str) and re.fullmatch(r"\w+(\.\w+)*:\w+", path)):
-        raise ValueError(f"a type is {path!r:.80}; expected a class, as package.module:Class")
-    module, _, name = path.partition(":")
+    """The dataclass that `type_name` names so. Raises ValueError when it cannot be had, or may not be imported."""
+    if not (isinstance(path, str) and re.fullmatch(r"(\w+(\.\w+)*:)?\w+", path)):
+        raise ValueError(f"a type is {path!r:.80}; expected a class, as L1 or package.module:Class")
+    module, _, name = path.rpartition(":")
+    if not module and name not in names.public():
+        raise ValueError(f"there is no class {name}; one of another package is named as package.module:{name}")
+    module = module or names.public()[name]
     check_package(path, module, packages)
     try:
-        cls = getattr(importlib.import_module(module), name)
+        found = getattr(sys.modules[MAIN] if module == MAIN else importlib.import_module(module), name)
     except Exception as error:  # a package may raise anything when it is imported
-        raise ValueError(f"cannot import {path} ({error}); is its package installed and on the path?") from error
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(f"cannot import {path} ({error}); is {home(module)}?") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ValueError(f"{path} is not a dataclass, so it cannot be configuration")
-    check_package(path, cls.__module__, packages)  # modules hold classes of others too
-    return cls
+    check_package(path, found.__module__, packages)  # modules hold classes of others too
+    return found
+
+
+def home(module: str) -> str:
+    """Where a class should have been, as the end of a question."""
+    return "it defined in this script or notebook" if module == MAIN else "its package installed and on the path"
 
 
 def check_package(path: str, module: str, packages: tuple[str, ...]) -> None:
-    """Raise ValueError when `module` is not of these packages."""
+    """Raise ValueError when `module` is not of these packages. What a script or notebook defines is there already:
+    nothing is imported for it."""
     root = module.partition(".")[0]
-    if root not in packages:
+    if root not in (*packages, MAIN, names.PACKAGE):
         raise ValueError(f"{path} lives outside {list(packages)}; if you trust it, name it: --package {root}")
 
 

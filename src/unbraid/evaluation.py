@@ -22,6 +22,8 @@ from unbraid.siblings import left_out, read_once, readable
 from unbraid.source import NoHeldOut, Source, few_rows
 from unbraid.truth import NoTruth
 
+ScoreKind = Literal["measured", "chance", "ceiling", "reference"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -33,6 +35,9 @@ class Score:
     better: Literal["higher", "lower", "neither"]
     params: Mapping[str, float | str] = field(default_factory=dict)
     """What tells rows of one metric apart: {"k": 5}, {"split": "eval"}."""
+    kind: ScoreKind = "measured"
+    """measured: of the run. chance, ceiling: what the same metric gives without training, and at best. reference: of
+    other directions than the run's, to compare with."""
 
 
 class NotApplicable(ValueError):
@@ -160,6 +165,7 @@ def rows_of(scores: Sequence[Score]) -> list[dict[str, Any]]:
             "value": s.value if math.isfinite(s.value) else None,
             "better": s.better,
             "params": dict(s.params),
+            "kind": s.kind,
         }
         for s in scores
     ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unbraid.config import fingerprint
+from unbraid.config import fingerprint, packages_of, to_json
 from unbraid.dictionary_config import DictionaryConfig
 from unbraid.objective import Objective
 from unbraid.settings import (
@@ -19,6 +19,7 @@ from unbraid.settings import (
     ShareBelowOne,
 )  # fmt: skip
 from unbraid.source import Source
+from unbraid.summary import Summary, label, requested_l0, summarise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,8 @@ class Training(Settings):
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Settings):
     name: FolderName
-    """What the report calls it: lower-case words joined by - _ or ."""
+    """What the report calls its method: lower-case words joined by - _ or . The sparsity asked for joins it where runs
+    are told apart (`label`)."""
     source: Source
     objective: Objective
     dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
@@ -75,8 +77,33 @@ class Experiment(Settings):
     """Initialisation and the terms' random streams."""
     control: bool = False
     """True for a baseline no method should lose to (untrained, frozen, PCA): shown apart in the report."""
+    l0: PositiveFloat | None = None
+    """The sparsity asked for, where neither the activation's k nor objective.target_l0 says it."""
+
+    @property
+    def requested_l0(self) -> float | None:
+        """The sparsity asked for: the activation's k, objective.target_l0's, or l0; None when none is."""
+        return requested_l0(to_json(self))
+
+    @property
+    def label(self) -> str:
+        """The name and the sparsity asked for: topk-l0_32."""
+        return label(self.name, self.requested_l0)
+
+    @property
+    def summary(self) -> Summary:
+        """What a report needs to know of it."""
+        data = to_json(self)
+        return summarise(data, packages_of(data))
 
     @property
     def folder(self) -> str:
-        """Name of the run's folder: the experiment's name, its seed and its fingerprint."""
-        return f"{self.name}-s{self.seed}-{fingerprint(self)}"
+        """Name of the run's folder: the experiment's label, its seed and its fingerprint."""
+        return f"{self.label}-s{self.seed}-{fingerprint(self)}"
+
+    def check_together(self) -> None:
+        told = getattr(self.dictionary.activation, "k", None) or getattr(self.objective.target_l0, "l0", None)
+        if None not in (self.l0, told) and self.l0 != told:
+            raise ValueError(
+                f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {told:g}; leave l0 out"
+            )

@@ -47,10 +47,18 @@ class Fit:
 
 
 def experiment_of(
-    folder: Path, published: Published, source: Source, *, name: str = "", seed: int = 0, standard: bool = True
+    folder: Path,
+    published: Published,
+    source: Source,
+    *,
+    name: str = "",
+    seed: int = 0,
+    standard: bool = True,
+    l0: float | None = None,
 ) -> Experiment:
     """The experiment an imported SAE is. `name`: what the report calls it; made from the folder's when empty. `seed`:
-    tells SAEs of one name apart that were trained alike, so that a report has intervals over them."""
+    tells SAEs of one name apart that were trained alike, so that a report has intervals over them. `l0`: the sparsity
+    it was trained for, where its activation does not say."""
     init = Imported(
         folder=str(folder), sha256=recognise.digest(folder), format=published.format,
         architecture=published.architecture, standard=standard,
@@ -59,7 +67,7 @@ def experiment_of(
     return Experiment(
         name=name or default_name(folder), source=source, objective=Objective(reconstruction=Reconstruction()),
         dictionary=DictionaryConfig(d_sae=d_sae, activation=activation, init=init),
-        training=Training(tokens=0, normalise="none"), seed=seed,
+        training=Training(tokens=0, normalise="none"), seed=seed, l0=l0,
     )  # fmt: skip
 
 
@@ -71,7 +79,14 @@ def default_name(folder: Path) -> str:
 
 
 def import_run(
-    folder: Path, source: Source, root: Path, *, name: str = "", seed: int = 0, standard: bool = True
+    folder: Path,
+    source: Source,
+    root: Path,
+    *,
+    name: str = "",
+    seed: int = 0,
+    standard: bool = True,
+    l0: float | None = None,
 ) -> tuple[Run, Fit, tuple[str, ...]]:
     """Write the run under `root`; what it makes of the source, and what to beware of.
 
@@ -79,7 +94,7 @@ def import_run(
     """
     made_by, started = machine(), time.monotonic()
     published = recognise.read(folder)
-    experiment = experiment_of(folder, published, source, name=name, seed=seed, standard=standard)
+    experiment = experiment_of(folder, published, source, name=name, seed=seed, standard=standard, l0=l0)
     path = root / experiment.folder
     if finished(path):
         raise ValueError(f"{path} is there already: the same SAE on the same source, under the same name")

@@ -38,6 +38,7 @@ class TrueDirections(Initialisation):
     l2: PositiveFloat = 1.0
     """Weight of a probe's squared norm beside its loss summed over rows."""
     sets_thresholds: ClassVar[bool] = True
+    uses_truth: ClassVar[bool] = True
 
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
@@ -61,6 +62,7 @@ class SupervisedProbes(Initialisation):
     l2: PositiveFloat = 1.0
     """Weight of a probe's squared norm beside its loss summed over rows."""
     sets_thresholds: ClassVar[bool] = True
+    uses_truth: ClassVar[bool] = True
 
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None

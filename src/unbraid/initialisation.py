@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -53,7 +53,16 @@ class Origin:
     kept: Kept = NOT_KEPT
 
 
+Claim = Literal[1, 2]
+"""What a win speaks for. 1: objectives from the disentanglement literature. 2: MELBO and DCT, latents as knobs with
+large, distinct, non-interacting effects downstream."""
+
+
 class Initialisation(Settings, ABC):
+    claim: ClassVar[Claim] = 1
+    """Which claim a win from this start speaks for: 2 for directions that MELBO or a DCT fitted."""
+    uses_truth: ClassVar[bool] = False
+    """Whether it reads the true factors, which makes it a ceiling."""
     sets_thresholds: ClassVar[bool] = False
     """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
 

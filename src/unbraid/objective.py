@@ -20,6 +20,7 @@ from unbraid import weighting
 from unbraid.activation import Activation
 from unbraid.codes import Codes
 from unbraid.dictionary import Dictionary
+from unbraid.initialisation import Claim
 from unbraid.settings import (
     Matches,
     NonNegativeFloat,
@@ -36,6 +37,11 @@ Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", 
 """codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
 step.batch.documents and positions. contexts: whole sequences and the layers after them. counterfactuals: minimal
 pairs. corrupted: rows with some of their causes replaced."""
+
+Family = Literal[
+    "reconstruction", "sparsity", "dead latents", "geometry", "independence", "weak supervision", "causal", "control"
+]
+"""What kind of objective a term is: what it asks of atoms, codes or effects; a control asks nothing that helps."""
 
 
 def no_counterfactuals() -> Counterfactuals:
@@ -125,6 +131,12 @@ class Term(Settings, ABC):
     """Share of training before which the term is left out."""
     every: PositiveInt = 1
     """Apply on every n-th step only, n times as strongly."""
+    family: ClassVar[Family]
+    """What kind of objective it is."""
+    claim: ClassVar[Claim] = 1
+    """Which claim a win with it speaks for."""
+    standard: ClassVar[bool] = False
+    """Whether an SAE trained with such terms alone is one of the field's standard SAEs, the baselines of a report."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
     signed: ClassVar[bool] = False
     """Whether a weight below 0 just asks for more latents, so that an L0 target may move it there."""

@@ -137,7 +137,7 @@ def short(cohort: Sequence[Experiment]) -> list[str]:
     for experiment in cohort:
         why = l0_control.too_short(experiment.objective.target_l0, steps(experiment.training), experiment.training.lr)
         if why and experiment.training.tokens:
-            found.setdefault(why, []).append(experiment.name)
+            found.setdefault(why, []).append(experiment.label)
     return [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items()]
 
 
@@ -199,7 +199,7 @@ def kinds(cohort: Sequence[Experiment]) -> list[list[Experiment]]:
     so that the first few speak for all."""
     groups: dict[str, list[Experiment]] = {}
     for experiment in cohort:
-        plain = to_json(replace(experiment, name="kind", seed=0, control=False))
+        plain = to_json(replace(experiment, name="kind", seed=0, control=False, l0=None))
         groups.setdefault(json.dumps(without_sizes(plain), sort_keys=True), []).append(experiment)
     found = list(groups.values())
     order = torch.randperm(len(found), generator=seeding.stream(0, "kinds"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.files import write_json
+from unbraid.old_names import upgraded_score
 from unbraid.sealing import read_signed, signed
 
 FOLDER = "results"
@@ -48,6 +49,8 @@ def read_result(path: Path) -> dict[str, Any]:
     result = read_signed(path, remedy=REMEDY)
     if fault := fault_of(result, path.stem):
         raise ValueError(f"{path} {fault}; {REMEDY}")
+    if "scores" in result:
+        result["scores"] = [upgraded_score(row) for row in result["scores"]]
     return result
 
 
@@ -74,7 +77,8 @@ def is_score(row: object) -> bool:
         return False
     params = row.get("params", {})
     return (
-        isinstance(row["metric"], str)
+        row.get("kind", "measured") in ("measured", "chance", "ceiling", "reference")
+        and isinstance(row["metric"], str)
         and (row["value"] is None or is_number(row["value"]))
         and row.get("better", "neither") in ("higher", "lower", "neither")
         and (params is None or (isinstance(params, dict) and all(map(is_plain, params.values()))))

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from unbraid.normaliser import Normaliser
 from unbraid.run_folder import Facts, finished, is_run, read_facts
 from unbraid.sealing import PROVENANCE, REMEDY, check_sealed, seals, signed
 from unbraid.source import Source
+from unbraid.summary import SUMMARY
 
 _sources: dict[tuple[Source, tuple[str, ...]], Source] = {}
 
@@ -178,6 +179,7 @@ def save_run(
         write_tensors(path / "fit.safetensors", fitted)
     write_json(path / "experiment.json", to_json(experiment))
     finished_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    whole = {**provenance, "finished": finished_at, "files": seals(path)}
+    summary = {SUMMARY: asdict(experiment.summary)}
+    whole = {**provenance, **summary, "finished": finished_at, "files": seals(path)}
     write_json(path / PROVENANCE, signed(whole))
     return Run(path)

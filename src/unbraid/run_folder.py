@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.files import JSON_BYTES, check_plain, read_json
+from unbraid.old_names import upgraded
 from unbraid.sealing import PROVENANCE, REMEDY, Seals, check_sealed, read_signed, seals_in
 
 EXPERIMENT, CFG = "experiment.json", "cfg.json"
@@ -28,6 +29,7 @@ class Facts:
     """The three files of a finished run, as plain data."""
 
     experiment: Mapping[str, Any]
+    """In today's words, whichever version wrote it."""
     cfg: Mapping[str, Any]
     """Empty where there is none."""
     provenance: Mapping[str, Any]
@@ -58,7 +60,7 @@ def read_facts(folder: Path) -> Facts:
     cfg = read_own(folder, CFG, seals) if there else {}
     if fault := disagreement(experiment, cfg):
         raise ValueError(f"{folder}: {fault}, so they are not of one run; {REMEDY}")
-    return Facts(experiment, cfg, provenance, seals)
+    return Facts(upgraded(experiment), cfg, provenance, seals)
 
 
 def read_own(folder: Path, name: str, seals: Seals) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Annotated, Any, cast
 
@@ -16,17 +16,22 @@ from unbraid.experiment import Experiment, Training
 from unbraid.informed import SupervisedProbes, TrueDirections
 from unbraid.initialisation import Initialisation, PrincipalComponents, RandomAtoms
 from unbraid.objective import Objective
-from unbraid.settings import FolderName, NonNegativeInt, PositiveInt, Seed, Settings, shown
+from unbraid.settings import FolderName, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Settings, shown
 from unbraid.source import Source
+from unbraid.summary import label
 
+SPARSITY = ("dictionary.activation.k", "objective.target_l0.l0", "l0")
+"""Fields that say what sparsity is asked for."""
 SLUG = 40
 """Letters of a text in a run's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member(Settings):
-    """One method of a study."""
+    """One method of a study, at one sparsity."""
 
+    method: FolderName | None = None
+    """What the report calls it, the same at every sparsity; None: its key among the members."""
     objective: Objective
     activation: Activation = TopK(32)
     init: Initialisation = RandomAtoms()
@@ -40,6 +45,18 @@ class Member(Settings):
     """False leaves the dictionary as initialised."""
     control: bool = False
     """A baseline no method should lose to; shown apart in the report."""
+    l0: PositiveFloat | None = None
+    """The sparsity asked for, where neither the activation's k nor objective.target_l0 says it."""
+
+
+def at_l0(l0: int, members: Mapping[str, Member]) -> dict[str, Member]:
+    """Members by method, as members of a study that has them at several sparsities: topk-l0_32."""
+    return {label(name, float(l0)): replace(member, method=name) for name, member in members.items()}
+
+
+def of_methods(members: Mapping[str, Member], methods: Collection[str]) -> dict[str, Member]:
+    """The members that are one of these methods."""
+    return {key: member for key, member in members.items() if (member.method or key) in methods}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +70,7 @@ class Study(Settings):
     seeds: Annotated[tuple[Seed, ...], MinLen(1)] = (0, 1, 2)
     """Initialisations and terms' randomness; the order of data is training.data_seed."""
     members: Annotated[Mapping[FolderName, Member], MinLen(1)]
-    """By name. "-l0_32" at the end of a name states the sparsity asked for; the report reads it."""
+    """By what tells them apart, as on the command line: the method, and its sparsity where it has several."""
 
     def check_together(self) -> None:
         if len(set(self.seeds)) < len(self.seeds):
@@ -74,8 +91,8 @@ class Study(Settings):
             raise ValueError(f"member {name!r}: {error}") from error
         training = self.training if member.trained else replace(self.training, tokens=0)
         return Experiment(
-            name=name, source=self.source, objective=member.objective, dictionary=dictionary, training=training,
-            seed=seed, control=member.control,
+            name=member.method or name, source=self.source, objective=member.objective, dictionary=dictionary,
+            training=training, seed=seed, control=member.control, l0=member.l0,
         )  # fmt: skip
 
 
@@ -91,15 +108,16 @@ def width(init: Initialisation, d_sae: int, source: Source) -> int:
 def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experiment]:
     """Every combination of values, by dotted field: {"training.lr": [1e-4, 3e-4], "seed": [0, 1, 2]}.
 
-    Values other than the seed's join the name. Raises ValueError for a field that does not exist, one without values or
-    with the same twice, and a value, or a combination, that cannot be.
+    Values join the name, but those of the seed and of the sparsity asked for, which name a folder anyhow. Raises
+    ValueError for a field that does not exist, one without values or with the same twice, and a value, or a
+    combination, that cannot be.
     """
     for path, values in axes.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not len(values):
             raise ValueError(f"{path} is crossed with {shown(values)}; give a list of one value or more")
         if any(value in values[:place] for place, value in enumerate(values)):
             raise ValueError(f"{path} is crossed with {shown(values)}, in which one repeats; name each once")
-    words = {path: words_of(path, values) for path, values in axes.items() if path != "seed"}
+    words = {path: words_of(path, values) for path, values in axes.items() if path not in ("seed", *SPARSITY)}
     crossed = []
     for places in itertools.product(*(range(len(values)) for values in axes.values())):
         at = dict(zip(axes, places, strict=True))
@@ -122,16 +140,12 @@ def words_of(path: str, values: Sequence[Any]) -> list[str]:
 
 def word(path: str, value: Any) -> str:
     """A value in letters that a run's name can have. Of a path, or a name on a hub, its last part."""
-    name = short_name(path).lower()
+    name = path.rpartition(".")[2].lower()
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{name}_{value:g}".replace("+", "")
     last = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else str(value)
     slug = re.sub(r"[^a-z0-9_.]+", "-", last.lower()).strip("-.")[:SLUG]
     return slug if slug and isinstance(value, str) else f"{name}_{slug or 'empty'}"
-
-
-def short_name(path: str) -> str:
-    return "l0" if path in ("dictionary.activation.k", "objective.target_l0.l0") else path.rpartition(".")[2]
 
 
 def with_values(node: Any, values: Mapping[str, Any]) -> Any:

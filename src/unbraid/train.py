@@ -31,7 +31,7 @@ from unbraid.checkpoint import (
     tidy,
     trim_log,
 )
-from unbraid.config import to_json
+from unbraid.config import check_stored, to_json
 from unbraid.constraints import hold_near
 from unbraid.devices import check_device
 from unbraid.dictionary import Dictionary
@@ -296,6 +296,8 @@ def train(
     """
     checked("checkpoint_seconds", checkpoint_seconds, NonNegativeFloat)
     checked("checkpoint_steps", checkpoint_steps, NonNegativeInt)
+    for experiment in cohort:
+        check_stored(experiment, experiment.name)
     clear_finished([root / experiment.folder for experiment in cohort])
     if not cohort:
         raise ValueError("there is no experiment to train; name one or more")
@@ -367,7 +369,7 @@ def _started(
     for folder, experiment in todo.items():
         kept = FitCheckpoint(folder, due(), notices.log.warning)
         try:
-            told = partial(fitting, experiment.name)
+            told = partial(fitting, experiment.label)
             learners[folder] = Learner(experiment, sample, told, Kept(kept.read, kept.write, kept.finish))
         except OWN_FAULTS as error:
             if len(todo) == 1:
@@ -375,7 +377,7 @@ def _started(
             mark_failed(folder, 0, error)
         except KeyboardInterrupt:
             kept.flush()
-            raise Interrupted(f"stopped in the initialisation of {experiment.name}; continue with --resume") from None
+            raise Interrupted(f"stopped in the initialisation of {experiment.label}; continue with --resume") from None
     return learners
 
 
@@ -533,7 +535,7 @@ def check_shared(members: Sequence[Experiment]) -> None:
         differing = [name for name, equal in same.items() if not equal]
         if differing:
             raise ValueError(
-                f"{member.name} and {first.name} differ in {differing}; a cohort shares one stream: train them apart"
+                f"{member.label} and {first.label} differ in {differing}; a cohort shares one stream: train them apart"
             )
 
 
@@ -549,14 +551,14 @@ def check_needs(members: Sequence[Experiment]) -> None:
                 try:
                     try_to_give(part, member.source)
                 except ValueError as error:
-                    raise ValueError(f"{member.name}: term {name!r} reads {part}, but {error}") from error
+                    raise ValueError(f"{member.label}: term {name!r} reads {part}, but {error}") from error
     check_radius(members)
 
 
 def check_radius(members: Sequence[Experiment]) -> None:
     """Raise ValueError for terms whose radius, set or to be calibrated, cannot be: training would find out midway."""
     pushing = [
-        (f"{member.name}: term {name!r}", term)
+        (f"{member.label}: term {name!r}", term)
         for member in members
         for name, term in member.objective.terms().items()
         if term.wanted and "contexts" in term.reads and hasattr(term, "radius")

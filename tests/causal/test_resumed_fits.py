@@ -83,7 +83,7 @@ def test_fault_17_a_fit_killed_twice_goes_on_bit_for_bit(tmp_path, monkeypatch, 
 def test_fault_17_a_fit_that_is_broken_off_keeps_all_but_the_step_it_was_at(tmp_path, how):
     made = fitted(Melbo(steps=5))
     every = told(made, tmp_path / "whole")
-    with pytest.raises(Interrupted, match=f"stopped in the initialisation of {made.name}; continue with --resume"):
+    with pytest.raises(Interrupted, match=f"stopped in the initialisation of {made.label}; continue with --resume"):
         # The time between checkpoints is long: what is kept is kept because of the signal.
         train(
             [made], tmp_path / "cut", checkpoint_seconds=1e6,

@@ -28,7 +28,7 @@ def test_a_fit_becomes_a_run_with_its_strengths_effects_and_radius(tmp_path):
     assert fit["strengths"].diff().le(0).all() and fit["strengths"].shape == (8,)
     assert fit["effects"].shape == (8, WORLD.d_in)
     assert float(fit["radius"]) > 0 and 0 < float(fit["relative_radius"]) < 10
-    assert seen == [(made.name, done, 5) for done in range(1, 6)]
+    assert seen == [(made.label, done, 5) for done in range(1, 6)]
     atoms = Run.open(path).dictionary().W_dec
     torch.testing.assert_close(atoms @ atoms.T, torch.eye(8), atol=1e-5, rtol=0)
 
@@ -64,7 +64,7 @@ def test_layers_that_do_nothing_cannot_be_fitted(tmp_path):
 def test_a_fit_that_fails_leaves_the_others_of_its_cohort_to_finish(tmp_path):
     wide = replace(fitted(LinearDct()), name="wide")
     wide = replace(wide, dictionary=replace(wide.dictionary, d_sae=WORLD.d_in + 1))
-    with pytest.raises(Failed, match=r"wide-s0-\w+ stopped at step 0 for good: a Jacobian of 16 dimensions"):
+    with pytest.raises(Failed, match=r"wide-\S*s0-\w+ stopped at step 0 for good: a Jacobian of 16 dimensions"):
         train([fitted(Melbo(steps=2)), wide], tmp_path)
     assert sum((folder / "provenance.json").is_file() for folder in tmp_path.iterdir()) == 1
 

@@ -1,4 +1,4 @@
-"""Run folders as training and evals would leave them, with made-up numbers."""
+"""Run folders as training and evals left them before classes had public names, with made-up numbers."""
 
 import hashlib
 import json
@@ -24,7 +24,9 @@ DEFINITIONS = {
 }
 BETTER = {"l0": "neither", "fvu": "lower", "max_decoder_cosine": "lower"}
 WORLD = {"type": "unbraid.sources.world:World", "d_in": 64, "factors": 512, "seed": 0}
-TERMS = {"l1": "L1", "l0": "L0", "aux_k": "AuxK", "orthogonality": "Orthogonality", "hsic": "HSIC"}
+TERMS = {"l1": "L1", "l0": "L0", "aux_k": "AuxK", "description_length": "DescriptionLength"}
+EVALS = {"mcc": "recovery", "f1": "recovery", "bits_per_token": "description_length"}
+"""Of metrics that are not fidelity's."""
 
 MakeRun = Callable[..., Path]
 
@@ -90,9 +92,11 @@ def make_run(
     for metric, value in (scores or {}).items():
         row = {"metric": metric, "value": value if math.isfinite(value) else None}
         row |= {"better": BETTER.get(metric, "higher"), "params": {"kind": "measured"} if metric == "mcc" else {}}
-        by_eval.setdefault("recovery" if metric in ("mcc", "f1") else "fidelity", []).append(row)
+        by_eval.setdefault(EVALS.get(metric, "fidelity"), []).append(row)
     for eval_name, rows in by_eval.items():
-        store(folder, eval_name, {"definitions": DEFINITIONS[eval_name], "seconds": 1.5, "scores": rows}, version)
+        store(
+            folder, eval_name, {"definitions": DEFINITIONS.get(eval_name, {}), "seconds": 1.5, "scores": rows}, version
+        )
     if finished:
         stored = {} if reached is None else {"l0_target": target, "l0_reached": reached}
         about = {

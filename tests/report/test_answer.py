@@ -6,7 +6,7 @@ import pytest
 from tests.report.conftest import store
 
 from unbraid.report.answer import Answer, answer, evidence
-from unbraid.report.compare import Comparison, Point, Quantity, arrange
+from unbraid.report.compare import Comparison, Point, Quantity, Wanted, arrange
 from unbraid.report.gaps import gaps
 from unbraid.report.intervals import Difference
 from unbraid.report.rows import read_study
@@ -189,7 +189,7 @@ def test_fvu_is_matched_too(run):
 
 def test_bits_are_matched_only_when_there_are_such_scores(run):
     folders = [
-        run(f"{name}-l0_32", s, {"l0": 32.0, "mcc": 0.5, "bits": 900.0}, penalties=penalties)
+        run(f"{name}-l0_32", s, {"l0": 32.0, "mcc": 0.5, "bits_per_token": 900.0}, penalties=penalties)
         for name, penalties in (("topk", {}), ("hsic", {"hsic": 1.0}))
         for s in SEEDS
     ]
@@ -209,8 +209,8 @@ def test_a_control_as_good_as_the_methods_is_pointed_out(run):
 
 def test_chance_levels_are_not_scores(full_study):
     scores = arrange(read_study(full_study))
-    mcc = scores.named(["mcc"])
-    assert mcc is not None and mcc.params == "kind measured"
+    mcc = scores.first(Wanted("recovery", "mcc"))
+    assert mcc is not None and (mcc.kind, mcc.params) == ("measured", "")
     assert scores.chance(mcc) == pytest.approx(0.3)
 
 
@@ -301,15 +301,13 @@ def test_adding_up_by_doing_nothing_is_void_and_the_table_shows_both_side_by_sid
     def study(effect: float):
         folders = two_methods(run, 0.2)
         for folder in folders:
-            path = folder / "results" / "fidelity.json"
-            result = json.loads(path.read_text())
             own = folder.name.startswith("hsic")
             seed = int(folder.name.split("-s")[1][0]) * 1e-3
             added = [
                 {"metric": "additive_r2", "value": (0.99 if own else 0.6) + seed, "better": "higher", "params": {}},
                 {"metric": "effect", "value": effect if own else 3.0, "better": "higher", "params": {}},
             ]
-            path.write_text(json.dumps(result | {"scores": [*result["scores"], *added]}))
+            store(folder, "controllability", {"definitions": {}, "scores": added})
         return folders
 
     hollow = study(2.0)

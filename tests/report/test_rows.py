@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from unbraid.report import collect, scores_json
-from unbraid.report.rows import COLUMNS, describe, read_study, split_name
+from unbraid.report.rows import COLUMNS, describe, read_study
 
 
 def test_rows_hold_every_stored_number(run):
@@ -28,7 +28,7 @@ def test_scores_json_gives_back_the_rows(run, tmp_path: Path):
     scores_json(rows, tmp_path / "scores.json")
     data = json.loads((tmp_path / "scores.json").read_text())
     assert [row["value"] for row in data] == [0.1 + 0.2, None, 0.1 + 0.2, None]
-    again = pd.DataFrame(data, columns=COLUMNS).astype({"value": "float64"})
+    again = pd.DataFrame(data, columns=COLUMNS).astype({"value": "float64", "l0_requested": "float64"})
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
 
 
@@ -75,11 +75,11 @@ def test_a_damaged_result_is_an_error_with_its_text(run):
     ],
 )
 def test_baselines_ask_for_sparsity_only(run, penalties, standard):
-    assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].standard is standard
+    assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].summary.standard is standard
 
 
 def test_knobs_are_about_the_second_claim(run):
-    claim = lambda **penalties: read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].claim
+    claim = lambda **penalties: read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].summary.claim
     assert claim(effect=1.0, hsic=1.0) == claim(melbo=0.1) == 2
     assert claim(hsic=1.0, effect=0.0) == 1
 
@@ -90,18 +90,25 @@ def test_directions_fitted_to_the_layers_after_are_no_baselines_and_about_the_se
     experiment["dictionary"]["init"] = {"type": "unbraid.causal.melbo:Melbo", "steps": 3}
     (folder / "experiment.json").write_text(json.dumps(experiment))
     (stored,) = read_study([folder]).runs
-    assert not stored.standard and stored.claim == 2
+    assert not stored.summary.standard and stored.summary.claim == 2
 
 
 def test_controls_are_no_baselines(run):
-    assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].standard
+    assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].summary.standard
 
 
-def test_names_state_method_and_l0():
-    assert split_name("topk-l0_32") == ("topk", 32.0)
-    assert split_name("a-l0_8-b-l0_12.5") == ("a-l0_8-b", 12.5)
-    assert split_name("topk-l0_32-lr_0.001") == ("topk-lr_0.001", 32.0)
-    assert split_name("topk")[0] == "topk" and math.isnan(split_name("topk")[1])
+@pytest.mark.parametrize(
+    ("name", "method", "l0"),
+    [
+        ("topk-l0_32", "topk", 32.0),
+        ("a-l0_8-b-l0_12.5", "a-l0_8-b", 12.5),
+        ("topk-l0_32-lr_0.001", "topk-lr_0.001", 32.0),
+        ("topk", "topk", math.nan),
+    ],
+)
+def test_names_of_earlier_versions_state_method_and_l0(run, name, method, l0):
+    (stored,) = read_study([run(name, 0, {"fvu": 0.2})]).runs
+    assert stored.method == method and stored.requested_l0 == pytest.approx(l0, nan_ok=True)
 
 
 def test_description_tells_configurations_apart():

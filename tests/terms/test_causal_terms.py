@@ -34,7 +34,7 @@ from unbraid.terms.effect_sketch import EffectSketch
 from unbraid.terms.functional_orthogonality import FunctionalOrthogonality
 from unbraid.terms.hessian import Hessian
 from unbraid.terms.interaction import Interaction
-from unbraid.terms.melbo import Melbo
+from unbraid.terms.melbo import MelboReward
 from unbraid.terms.readback import Readback
 from unbraid.terms.repulsion import Repulsion
 
@@ -76,7 +76,7 @@ def test_latents_that_fire_nowhere_in_the_contexts_are_never_drawn():
     active = firing(now)
     assert active.sampled(9, rng()).sort().values.tolist() == [0, 3]
     assert active.where(torch.tensor([3, 0, 5])).long().tolist() == [[0, 0, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]]
-    Melbo(radius=1.0)(now).loss.backward()
+    MelboReward(radius=1.0)(now).loss.backward()
     assert of.W_dec.grad is not None and of.W_dec.grad.abs().sum(1).nonzero().squeeze(1).tolist() in ([], [0, 3])
     dead = torch.zeros(D_IN, dtype=torch.bool).index_fill(0, torch.tensor([0]), True)
     assert firing(replace(now, dead=dead, shared={})).sampled(9, rng()).tolist() == [3]
@@ -85,7 +85,7 @@ def test_latents_that_fire_nowhere_in_the_contexts_are_never_drawn():
 # MELBO's reward.
 
 
-def sizes(term: Melbo, effects: Tensor, sequences: list[int], counted: list[bool]) -> float:
+def sizes(term: MelboReward, effects: Tensor, sequences: list[int], counted: list[bool]) -> float:
     found = term._sizes(effects[None], torch.tensor([counted]), torch.tensor(sequences))
     return found.item()
 
@@ -93,17 +93,17 @@ def sizes(term: Melbo, effects: Tensor, sequences: list[int], counted: list[bool
 def test_melbos_size_is_the_posts_with_means_for_sums():
     effects = torch.tensor([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0], [9.0, 9.0]], dtype=torch.float64)
     over = ([0, 0, 1, 1], [True, True, True, False])
-    assert sizes(Melbo(p=2.0, q=1.0), effects, *over) == pytest.approx(math.sqrt(((25 + 1) / 2 + 4) / 2))
-    assert sizes(Melbo(p=4.0, q=1.0), effects, *over) == pytest.approx((((625 + 1) / 2 + 16) / 2) ** (1 / 4))
-    assert sizes(Melbo(p=4.0, q=4.0), effects, *over) == pytest.approx((313 ** (1 / 4) + 2) / 2)
+    assert sizes(MelboReward(p=2.0, q=1.0), effects, *over) == pytest.approx(math.sqrt(((25 + 1) / 2 + 4) / 2))
+    assert sizes(MelboReward(p=4.0, q=1.0), effects, *over) == pytest.approx((((625 + 1) / 2 + 16) / 2) ** (1 / 4))
+    assert sizes(MelboReward(p=4.0, q=4.0), effects, *over) == pytest.approx((313 ** (1 / 4) + 2) / 2)
 
 
 def test_melbo_is_the_log_of_the_size_beside_random_directions():
     """Each planted direction moves its own unit output by expm1(1 + x) - expm1(x), x what the token has of it."""
     contexts = at(torch.zeros(1, 1, D_IN, dtype=torch.float64), exponential(PLANTED, OUTPUTS))
-    out = Melbo(radius=1.0, decay=HELD)(firing_step(PLANTED, contexts, memory={"usual_size": torch.tensor(0.5)}))
+    out = MelboReward(radius=1.0, decay=HELD)(firing_step(PLANTED, contexts, memory={"usual_size": torch.tensor(0.5)}))
     assert out.loss.item() == pytest.approx(-math.log(math.expm1(1) / 0.5))
-    capped = Melbo(radius=1.0, decay=HELD, cap=1.0)
+    capped = MelboReward(radius=1.0, decay=HELD, cap=1.0)
     assert capped(firing_step(PLANTED, contexts, memory={"usual_size": torch.tensor(0.5)})).loss.item() == -1.0
 
 
@@ -127,7 +127,7 @@ def test_one_sequence_of_melbo_may_own_the_gradient_unless_q_shares_it(q, least,
     """One of eight sequences is moved fifty times as much."""
     factors = torch.ones(8, dtype=torch.float64, requires_grad=True)
     moved = (torch.tensor([50.0] + 7 * [1.0]) * factors)[None, :, None].expand(1, 8, D_IN)
-    sizes = Melbo(q=q)._sizes(moved, torch.ones(1, 8, dtype=torch.bool), torch.arange(8))
+    sizes = MelboReward(q=q)._sizes(moved, torch.ones(1, 8, dtype=torch.bool), torch.arange(8))
     gradient = torch.autograd.grad(sizes.log().sum(), factors)[0]
     assert least < float(gradient[0] / gradient.sum()) < most
 
@@ -145,19 +145,19 @@ def test_an_output_moved_far_more_owns_the_kernel_forms_gradient_and_not_melbos(
         norms = now.dictionary.W_dec.grad.norm(dim=1)
         return float(norms[0] / norms.sum())
 
-    assert share(Effect(radius=1.0, columns=6)) > 0.6 > 0.4 > share(Melbo(radius=1.0, columns=6, cap=0.0))
+    assert share(Effect(radius=1.0, columns=6)) > 0.6 > 0.4 > share(MelboReward(radius=1.0, columns=6, cap=0.0))
 
 
 def test_melbo_alone_turns_all_atoms_to_one_direction_and_the_kernel_form_does_not():
-    alone = minimise({"melbo": Melbo(radius=1.0, columns=6)}, LINEAR, START)
+    alone = minimise({"melbo": MelboReward(radius=1.0, columns=6)}, LINEAR, START)
     assert coherence(alone) > 0.99
     kernel = minimise({"effect": Effect(radius=1.0, columns=6)}, LINEAR, START)
     assert coherence(kernel) < 0.4 and effect_size(LINEAR, kernel) > 0.8 * effect_size(LINEAR, alone)
 
 
 def test_melbo_with_free_norms_buys_effect_with_norm():
-    free = minimise({"melbo": Melbo(radius=1.0, columns=6, cap=0.0)}, SLICE, START, unit=False)
-    held = minimise({"melbo": Melbo(radius=1.0, columns=6, cap=0.0)}, SLICE, START)
+    free = minimise({"melbo": MelboReward(radius=1.0, columns=6, cap=0.0)}, SLICE, START, unit=False)
+    held = minimise({"melbo": MelboReward(radius=1.0, columns=6, cap=0.0)}, SLICE, START)
     assert effect_size(SLICE, free) > 100 * effect_size(SLICE, held)
     assert held.norm(dim=1).sub(1).abs().max() < 1e-12 and effect_size(SLICE, held) > 2 * effect_size(SLICE, START)
 
@@ -385,7 +385,7 @@ def test_a_perfect_dictionary_is_not_noticed_downstream_and_a_silent_one_is():
 # What holds for all.
 
 SLICE_TERMS = (
-    Melbo(radius=1.0), EffectSketch(), Interaction(radius=1.0), CausalHead(radius=1.0), Effect(radius=1.0),
+    MelboReward(radius=1.0), EffectSketch(), Interaction(radius=1.0), CausalHead(radius=1.0), Effect(radius=1.0),
     DownstreamReconstruction(),
 )  # fmt: skip
 
@@ -420,6 +420,7 @@ def test_terms_of_a_step_agree_on_one_radius():
     now = firing_step(START, SLICE)
     first, second = (replace(now, memory={}, rng=rng(seed)) for seed in (1, 2))
     radii = [
-        float(term(seen).metrics["radius"]) for term, seen in ((FunctionalOrthogonality(), first), (Melbo(), second))
+        float(term(seen).metrics["radius"])
+        for term, seen in ((FunctionalOrthogonality(), first), (MelboReward(), second))
     ]
     assert radii[0] == pytest.approx(radii[1]) and second.memory["radius"] == first.memory["radius"]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from torch import Tensor
 from unbraid.causal.calibration import calibrate_radius, checked_radius, typical_norm
 from unbraid.causal.slice import Directions, Slice
 from unbraid.dictionary import Acts, Dictionary
-from unbraid.initialisation import Initialisation, Origin, Watch, not_kept, set_tied
+from unbraid.initialisation import Claim, Initialisation, Origin, Watch, not_kept, set_tied
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from unbraid.source import Contexts, Source
 
@@ -58,6 +58,7 @@ class SliceFit(Initialisation, ABC):
     """Norm of the pushes, in raw units; 0 calibrates it: where random directions leave the linear regime."""
     keep_skip: bool = False
     """Leave what is pushed in its effect, as the published objectives do, where it travels straight through."""
+    claim: ClassVar[Claim] = 2
 
     def grows(self) -> bool:
         """Whether a step of the fit takes longer the more directions are asked for."""

@@ -127,11 +127,11 @@ def scores(scored: list[Absorbed], parents: int, *, by_direction: bool) -> list[
         *([fractional] if by_direction else []),
         Score(
             metric="parent_recall_given_child", value=mean([s.recall_given_child for s in scored]), better="higher",
-            params={"kind": "measured"},
+            kind="measured",
         ),
         Score(
             metric="parent_recall_given_child", value=mean([s.false_alarms for s in scored]), better="higher",
-            params={"kind": "chance"},
+            kind="chance",
         ),
         Score(metric="parent_recall_alone", value=mean([s.recall_alone for s in scored]), better="higher"),
         Score(metric="scorable", value=len(scored) / parents, better="higher"),

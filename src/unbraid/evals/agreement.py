@@ -77,7 +77,7 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
         ("udr", "chance", median(shuffled)),
         ("udr", "ceiling", udr(ours, ours)),
     ]
-    return [Score(metric=name, value=value, better="higher", params={"kind": kind}) for name, kind, value in scores]
+    return [Score(metric=name, value=value, better="higher", kind=kind) for name, kind, value in scores]
 
 
 @torch.no_grad()

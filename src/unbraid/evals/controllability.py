@@ -7,11 +7,13 @@ own factor, the one it detects best. Everywhere: effects D_i = f(x + R atom_i) -
 contexts, their overlap, rank and interactions in pairs, and how far they add up, which is worth nothing without their
 size. R is where random directions leave the linear regime.
 kind=measured: living latents; chance: random directions, and for readouts an untrained dictionary as wide and sparse;
-pca: principal directions; ceiling: true directions.
+reference: principal directions; ceiling: true directions.
 """
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +32,7 @@ from unbraid.chance import untrained_like
 from unbraid.detection import FEWEST, f1
 from unbraid.dictionary import Dictionary
 from unbraid.encoding import codes
-from unbraid.evaluation import NotApplicable, Score
+from unbraid.evaluation import NotApplicable, Score, ScoreKind
 from unbraid.observe import ROWS, observe
 from unbraid.observed import Observed
 from unbraid.run import Run
@@ -69,6 +71,10 @@ NEGLIGIBLE = 1e-2
 """Effects below this share of a random direction's are not felt."""
 ROUNDING = 1e-4
 """Effects of random directions below this share of the push are rounding: the layers after do nothing."""
+
+
+OTHERS = MappingProxyType({"directions": "principal"})
+"""Of scores that principal directions have."""
 
 
 class Panel(NamedTuple):
@@ -176,12 +182,12 @@ def usual_effect(source: Source) -> float:
 
 
 @lru_cache(maxsize=8)
-def references(source: Source, d_sae: int) -> dict[str, Panel]:
+def references(source: Source, d_sae: int) -> dict[ScoreKind, Panel]:
     """Random directions, as many as latents to choose neighbours from; principal ones; the true ones where known."""
     x = held_out(source, ROWS).x.cpu().double()
-    found = {
+    found: dict[ScoreKind, Float[Tensor, "k d_in"]] = {
         "chance": random_units(d_sae, source.d_in, stream("random")),
-        "pca": torch.linalg.eigh(torch.cov(x.T))[1].flip(1).T.float().contiguous(),
+        "reference": torch.linalg.eigh(torch.cov(x.T))[1].flip(1).T.float().contiguous(),
     }
     chosen = {kind: torch.arange(min(LATENTS, len(all_))) for kind, all_ in found.items()}
     if (true := true_directions(source)) is not None:
@@ -208,7 +214,7 @@ def reference_scores(source: Source, d_sae: int) -> tuple[Score, ...]:
     return tuple(score for kind, panel in panels.items() for score in effect_scores(kind, panel, after, usual))
 
 
-def effect_scores(kind: str, panel: Panel, after: Slice, usual: float) -> list[Score]:
+def effect_scores(kind: ScoreKind, panel: Panel, after: Slice, usual: float) -> list[Score]:
     """Effects at the common radius. `usual`: the root mean square of random directions'."""
     pushes, near = (after.radius * part for part in panel)
     effects, beside = (pooled_effect(after.contexts, part) if len(part) else part for part in (pushes, near))
@@ -227,13 +233,13 @@ def effect_scores(kind: str, panel: Panel, after: Slice, usual: float) -> list[S
         "interaction": float(together.mean()),
         "atom_overlap": float(((panel.directions * panel.neighbours).sum(1))[felt].mean()),
     }
+    row = lambda metric, value, better: Score(
+        metric=metric, value=value, better=better, kind=kind, params=OTHERS if kind == "reference" else {}
+    )
     return [
-        Score(metric="context_ceiling", value=added.ceiling, better="neither", params={"kind": kind}),
-        *(
-            Score(metric=metric, value=value, better="higher", params={"kind": kind})
-            for metric, value in higher.items()
-        ),
-        *(Score(metric=metric, value=value, better="lower", params={"kind": kind}) for metric, value in lower.items()),
+        row("context_ceiling", added.ceiling, "neither"),
+        *(row(metric, value, "higher") for metric, value in higher.items()),
+        *(row(metric, value, "lower") for metric, value in lower.items()),
     ]
 
 
@@ -272,17 +278,17 @@ def readout_scores(
 
     untrained = untrained_like(observed.latents, held_out(world, ROWS).x)
     unlearned = observe(untrained, world)
-    found = {
+    found: dict[ScoreKind, Handles] = {
         "measured": handles(dictionary, observed, living),
         "chance": handles(untrained, unlearned, alive(untrained, unlearned.latents)),
         "ceiling": Handles(push(world.directions[factors], radius, rows.dense()[:, factors]), factors),
     }
     random = panels["chance"].directions[: len(living.high)]
     return [
-        *(modular(handle.moved, {"kind": kind}) for kind, handle in found.items()),
-        modular(push(panels["pca"].directions, radius), {"kind": "pca"}),
-        modular(push(living.atoms, living.high, now(dictionary, living)), {"kind": "measured", "size": "own"}),
-        modular(push(random, living.high.abs()), {"kind": "chance", "size": "own"}),
+        *(modular(handle.moved, kind) for kind, handle in found.items()),
+        modular(push(panels["reference"].directions, radius), "reference", OTHERS),
+        modular(push(living.atoms, living.high, now(dictionary, living)), "measured", {"size": "own"}),
+        modular(push(random, living.high.abs()), "chance", {"size": "own"}),
         *(score for kind, handle in found.items() for score in ownership(kind, handle, readable)),
     ]
 
@@ -294,11 +300,12 @@ def detected(observed: Observed, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"
     return torch.where(best.values > 0, best.indices, -1)
 
 
-def modular(moved: Moves, params: dict[str, float | str]) -> Score:
-    return Score(metric="modularity", value=float(modularity(moved).nanmean()), better="higher", params=params)
+def modular(moved: Moves, kind: ScoreKind, params: Mapping[str, str] = MappingProxyType({})) -> Score:
+    value = float(modularity(moved).nanmean())
+    return Score(metric="modularity", value=value, better="higher", kind=kind, params=params)
 
 
-def ownership(kind: str, handles: Handles, readable: Bool[Tensor, " factors"]) -> list[Score]:
+def ownership(kind: ScoreKind, handles: Handles, readable: Bool[Tensor, " factors"]) -> list[Score]:
     """Isolation and hit, over those that move something and whose own factor has a readout; one meant to move nothing
     scores 0."""
     counted = ((handles.own < 0) | readable[handles.own]) & (handles.moved.sum(1) > 0)
@@ -311,6 +318,5 @@ def ownership(kind: str, handles: Handles, readable: Bool[Tensor, " factors"]) -
         "hit": ((most == column) & known).double(),
     }
     return [
-        Score(metric=metric, value=float(value.mean()), better="higher", params={"kind": kind})
-        for metric, value in values.items()
+        Score(metric=metric, value=float(value.mean()), better="higher", kind=kind) for metric, value in values.items()
     ]

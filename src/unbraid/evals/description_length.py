@@ -4,8 +4,8 @@
 
 After MDL-SAEs (Ayonrinde et al. 2024, arXiv 2410.11179). Distortion is FVU of what rounded codes decode to and, on
 language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised) or gates down a
-tree, without the decoder or with what it adds to each of the rows scored. kind=pca: principal components at the same
-FVU, dense and linear: what a dictionary must beat to have found any structure.
+tree, without the decoder or with what it adds to each of the rows scored. kind=reference: principal components at the
+same FVU, dense and linear: what a dictionary must beat to have found any structure.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,8 @@ DEFINITIONS = {
     "description_length": "bits a token at the coarsest rounding of all latents that keeps FVU (or the cross-entropy "
     "added by splicing, in nats) at most as stated; no row where the dictionary cannot reach it. code=factorised: "
     "every latent by itself, tree: gates given a parent gate, bound: L0 (log2 levels + log2 d_sae); decoder=with: "
-    "atoms (16 bits a coordinate) and the code's tables, over the rows; kind=pca: principal components rounded alike",
+    "atoms (16 bits a coordinate) and the code's tables, over the rows; kind=reference: principal components rounded "
+    "alike",
     "step": "rounding step for that distortion, in units of the activations",
 }
 ROWS = 16_384
@@ -62,7 +63,13 @@ def description_length(run: Run) -> list[Score]:
         added = added_loss(dictionary, run.source)
         scores += curve(z, coarsest_steps(z, added, NATS, octave=4), dictionary.d_in, "nats")
     return scores + [
-        Score(metric="description_length", value=bits, better="lower", params={"kind": "pca", "fvu": at})
+        Score(
+            metric="description_length",
+            value=bits,
+            better="lower",
+            kind="reference",
+            params={"directions": "principal", "fvu": at},
+        )
         for at, bits in linear(run.source).items()
     ]
 

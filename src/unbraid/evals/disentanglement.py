@@ -14,8 +14,6 @@ absorbed code to the true one, and pass the ceiling; the dci scores do not, sinc
 parent's own latent.
 """
 
-from typing import Literal
-
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -24,7 +22,7 @@ from unbraid.chance import untrained_like
 from unbraid.correlation import correlations
 from unbraid.dictionary import Dictionary
 from unbraid.encoding import codes
-from unbraid.evaluation import Score
+from unbraid.evaluation import Score, ScoreKind
 from unbraid.information import binary_entropy, mutual_information
 from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
 from unbraid.observe import ROWS
@@ -74,7 +72,6 @@ DEFINITIONS = {metric: f"{meaning}; {_KINDS}" for metric, meaning in _MEANINGS.i
 LOWER = {"dci_latents_per_factor", "dci_factors_per_latent"}
 SEED = 0
 """Of held-out rows: the same for every run."""
-Kind = Literal["measured", "chance", "ceiling"]
 
 
 def disentanglement(run: Run) -> list[Score]:
@@ -87,10 +84,10 @@ def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -
     labelled = truth.labelled(rows, split="eval", seed=SEED)
     latents, factors = codes(dictionary, labelled.x), magnitudes(labelled)
     untrained = codes(untrained_like(latents, labelled.x), labelled.x)
-    kinds: dict[Kind, csr_array] = {"measured": latents, "chance": untrained, "ceiling": factors}
+    kinds: dict[ScoreKind, csr_array] = {"measured": latents, "chance": untrained, "ceiling": factors}
     crossed = independent(factors)
     return [
-        Score(metric=metric, value=value, better="lower" if metric in LOWER else "higher", params={"kind": kind})
+        Score(metric=metric, value=value, better="lower" if metric in LOWER else "higher", kind=kind)
         for kind, code in kinds.items()
         for metric, value in measure(Observed(code, factors), crossed=crossed).items()
     ]

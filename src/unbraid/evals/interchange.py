@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary import Dictionary
-from unbraid.evaluation import NotApplicable, Score
+from unbraid.evaluation import NotApplicable, Score, ScoreKind
 from unbraid.language.pairs import VARIABLES, Pair, pairs
 from unbraid.run import Run
 from unbraid.sources.language_model import LanguageModel
@@ -199,19 +199,19 @@ def outcome(model: LanguageModel, seen: Read, swap: Swap) -> Outcome:
     return Outcome(float((here - moved) / (here - there)), isolation, sum(nonsense) / len(nonsense))
 
 
-def rows(found: dict[str, Outcome], params: dict[str, float | str]) -> Iterator[Score]:
+def rows(found: dict[str, Outcome], params: dict[str, float | str], kind: ScoreKind = "measured") -> Iterator[Score]:
     """Means over variables. Isolation is over those with a place where another variable could be betrayed."""
     cause = torch.tensor([one.cause for one in found.values()], dtype=torch.float64).mean()
     isolation = torch.tensor([one.isolation for one in found.values()], dtype=torch.float64).nanmean()
-    yield score("interchange_cause", float(cause), params)
-    yield score("interchange_isolation", float(isolation), params)
-    yield score("interchange", float((cause + isolation) / 2), params)
+    yield score("interchange_cause", float(cause), params, kind)
+    yield score("interchange_isolation", float(isolation), params, kind)
+    yield score("interchange", float((cause + isolation) / 2), params, kind)
     nonsense = sum(one.nonsense for one in found.values()) / len(found)
-    yield Score(metric="interchange_nonsense", value=nonsense, better="lower", params=params)
+    yield Score(metric="interchange_nonsense", value=nonsense, better="lower", params=params, kind=kind)
 
 
-def score(metric: str, value: float, params: dict[str, float | str]) -> Score:
-    return Score(metric=metric, value=value, better="higher", params=params)
+def score(metric: str, value: float, params: dict[str, float | str], kind: ScoreKind = "measured") -> Score:
+    return Score(metric=metric, value=value, better="higher", params=params, kind=kind)
 
 
 # ---- baselines: the same for every run of a source
@@ -233,7 +233,7 @@ def baselines(model: LanguageModel) -> tuple[Score, ...]:
             for variable, table in tables.items():
                 own = {"random": random, "principal": principal, "supervised": supervised(table)}
                 found[variable] = outcome(model, table.scored, subspace_swap(own[name][:count].to(x)))
-            scores += rows(found, {"directions": name, "n": count, "error": "kept"})
+            scores += rows(found, {"directions": name, "n": count, "error": "kept"}, "reference")
     return tuple(scores)
 
 

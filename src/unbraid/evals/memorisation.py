@@ -20,7 +20,7 @@ from unbraid.chance import untrained_like
 from unbraid.detection import FEWEST
 from unbraid.dictionary import Dictionary
 from unbraid.encoding import codes
-from unbraid.evaluation import Score
+from unbraid.evaluation import Score, ScoreKind
 from unbraid.observe import ROWS
 from unbraid.observed import Observed, magnitudes
 from unbraid.run import Run
@@ -59,14 +59,13 @@ def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     return [*scores(observed, above, "measured"), *scores(untrained, above, "chance")]
 
 
-def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: str) -> Iterator[Score]:
+def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: ScoreKind) -> Iterator[Score]:
     orders = product_orders(observed, above)
     products, live = orders[orders > 1], np.sum(orders > 0)
     mean = lambda part, whole: float(part / whole) if whole else float("nan")
-    params = {"kind": kind}
-    yield Score(metric="product_latents", value=float(len(products)), better="lower", params=params)
-    yield Score(metric="product_share", value=mean(len(products), live), better="lower", params=params)
-    yield Score(metric="product_order", value=mean(products.sum(), len(products)), better="neither", params=params)
+    yield Score(metric="product_latents", value=float(len(products)), better="lower", kind=kind)
+    yield Score(metric="product_share", value=mean(len(products), live), better="lower", kind=kind)
+    yield Score(metric="product_order", value=mean(products.sum(), len(products)), better="neither", kind=kind)
 
 
 def product_orders(observed: Observed, above: Int[np.ndarray, "height factors"]) -> Int[np.ndarray, " d_sae"]:

@@ -33,7 +33,7 @@ from unbraid.chance import untrained_like
 from unbraid.detection import FEWEST
 from unbraid.dictionary import Dictionary
 from unbraid.encoding import codes
-from unbraid.evaluation import NotApplicable, Score
+from unbraid.evaluation import NotApplicable, Score, ScoreKind
 from unbraid.informed import ROWS as TRAIN_ROWS
 from unbraid.informed import Lesson, learned
 from unbraid.k_sparse import Labels, Rows, f1, k_sparse
@@ -142,29 +142,29 @@ def probe_absorption_scores(dictionary: Dictionary, source: Source) -> list[Scor
     ]
 
 
-def scores(coded: Seen, held: Labelled, parents: list[Parent], kind: str) -> list[Score]:
+def scores(coded: Seen, held: Labelled, parents: list[Parent], kind: ScoreKind) -> list[Score]:
     found = [absorbed(coded, held, parent) for parent in parents]
     present = [one for one in found if one.mains]
     mean = lambda values: float(np.mean(values)) if values else float("nan")
     return [
         Score(
             metric="probe_absorption_full", value=mean([one.full for one in present]), better="lower",
-            params={"kind": kind},
+            kind=kind,
         ),
         Score(
             metric="probe_absorption_fraction", value=mean([one.published for one in present]), better="lower",
-            params={"kind": kind, "definition": "0.3.2"},
+            kind=kind, params={"definition": "0.3.2"},
         ),
         Score(
             metric="probe_absorption_fraction", value=mean([one.revised for one in present]), better="lower",
-            params={"kind": kind, "definition": "0.6.0"},
+            kind=kind, params={"definition": "0.6.0"},
         ),
         Score(
             metric="probe_main_latents", value=mean([one.mains for one in found]), better="lower",
-            params={"kind": kind},
+            kind=kind,
         ),
         Score(
-            metric="probe_main_f1", value=mean([one.main_f1 for one in found]), better="higher", params={"kind": kind}
+            metric="probe_main_f1", value=mean([one.main_f1 for one in found]), better="higher", kind=kind
         ),
     ]  # fmt: skip
 

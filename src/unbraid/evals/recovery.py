@@ -20,7 +20,7 @@ from unbraid.chance import untrained_like
 from unbraid.detection import Detection, detection, f1, f1_pairs
 from unbraid.dictionary import Dictionary
 from unbraid.encoding import codes
-from unbraid.evaluation import Score
+from unbraid.evaluation import Score, ScoreKind
 from unbraid.matching import Pairs, best_atom_pairs, cosines
 from unbraid.observe import ROWS
 from unbraid.observed import Observed, magnitudes
@@ -67,15 +67,19 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     observed = Observed(codes(dictionary, labelled.x), factors)
     untrained = untrained_like(observed.latents, labelled.x)
     by_chance = Observed(codes(untrained, labelled.x), factors)
-    found: list[Named] = []
-    for kind, made, seen in (("measured", dictionary, observed), ("chance", untrained, by_chance)):
+    kinds: dict[ScoreKind, tuple[Dictionary, Observed]] = {
+        "measured": (dictionary, observed), "chance": (untrained, by_chance),
+    }  # fmt: skip
+    scores = []
+    for kind, (made, seen) in kinds.items():
         atoms = made.W_dec.cpu()
         pairs = f1_pairs(seen) if truth.directions is None else best_atom_pairs(atoms, truth.directions.to(atoms))
-        named = panel(atoms, pairs, seen, truth)
-        found += [(metric, value, {"kind": kind, **params}) for metric, value, params in named]
-        if kind == "measured":
-            found += parts(pairs, seen, truth)
-    return [Score(metric=metric, value=value, better="higher", params=params) for metric, value, params in found]
+        named = [*panel(atoms, pairs, seen, truth), *(parts(pairs, seen, truth) if kind == "measured" else ())]
+        scores += [
+            Score(metric=metric, value=value, better="higher", params=params, kind=kind)
+            for metric, value, params in named
+        ]
+    return scores
 
 
 def panel(atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:

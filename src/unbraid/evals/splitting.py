@@ -44,8 +44,8 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     counts, chance = effective_counts(observed), effective_counts(by_chance)
     scores = [
         Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),
-        Score(metric="represented", value=represented(counts, observed), better="higher", params={"kind": "measured"}),
-        Score(metric="represented", value=represented(chance, observed), better="higher", params={"kind": "chance"}),
+        Score(metric="represented", value=represented(counts, observed), better="higher", kind="measured"),
+        Score(metric="represented", value=represented(chance, observed), better="higher", kind="chance"),
     ]
     if others:
         by_width = {width(run): counts}

@@ -44,10 +44,10 @@ def stitching(run: Run, halves: Sequence[Run]) -> list[Score]:
     atoms = torch.randn(dictionary.W_dec.shape, generator=seeding.stream(0, "stitching/chance"))
     by_chance = novel(atoms, atoms[: width(halves[0])])
     return [
-        Score(metric="novel", value=measured, better="higher", params={"kind": "measured"}),
-        Score(metric="novel", value=by_chance, better="higher", params={"kind": "chance"}),
-        Score(metric="restated", value=1 - measured, better="lower", params={"kind": "measured"}),
-        Score(metric="restated", value=1 - by_chance, better="lower", params={"kind": "chance"}),
+        Score(metric="novel", value=measured, better="higher", kind="measured"),
+        Score(metric="novel", value=by_chance, better="higher", kind="chance"),
+        Score(metric="restated", value=1 - measured, better="lower", kind="measured"),
+        Score(metric="restated", value=1 - by_chance, better="lower", kind="chance"),
     ]
 
 

@@ -13,7 +13,7 @@ from unbraid.experiments.methods import ceilings, controls, standard
 from unbraid.objective import Objective, Term
 from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, at_l0, of_methods
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.causal_head import CausalHead
 from unbraid.terms.downstream_reconstruction import DownstreamReconstruction
@@ -21,7 +21,7 @@ from unbraid.terms.effect import Effect
 from unbraid.terms.effect_sketch import EffectSketch
 from unbraid.terms.functional_orthogonality import FunctionalOrthogonality
 from unbraid.terms.interaction import Interaction
-from unbraid.terms.melbo import Melbo
+from unbraid.terms.melbo import MelboReward
 from unbraid.terms.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.random_gradient import RandomGradient
 from unbraid.terms.readback import Readback
@@ -33,8 +33,8 @@ BLOCK = 16
 """Atoms that the strict form keeps orthonormal."""
 
 REWARDS: dict[str, Mapping[str, Term]] = {
-    "melbo": {"melbo": Melbo(rho=RHO)},
-    "melbo-hinge": {"melbo": Melbo(rho=RHO), "hinge": OrthogonalityHinge(rho=RHO)},
+    "melbo": {"melbo": MelboReward(rho=RHO)},
+    "melbo-hinge": {"melbo": MelboReward(rho=RHO), "hinge": OrthogonalityHinge(rho=RHO)},
     "sketch": {"sketch": EffectSketch(rho=RHO)},
     "effect": {"effect": Effect(rho=RHO)},
 }
@@ -61,24 +61,20 @@ def member(terms: Mapping[str, Term], l0: int, *, blocks: int = 0, control: bool
 
 def asked(l0: int) -> dict[str, Member]:
     """Every contender at an L0."""
-    found = {f"{name}-l0_{l0}": member(terms, l0) for name, terms in (REWARDS | ADDED | APART | READ).items()}
-    strict = {f"effect-blocks-l0_{l0}": member(REWARDS["effect"], l0, blocks=BLOCK)}
-    return found | strict
+    found = {name: member(terms, l0) for name, terms in (REWARDS | ADDED | APART | READ).items()}
+    return at_l0(l0, found | {"effect-blocks": member(REWARDS["effect"], l0, blocks=BLOCK)})
 
 
 def beside(l0: int) -> dict[str, Member]:
     """Standard SAEs and controls: a random push, and a frozen random decoder, whose encoder may look downstream too."""
-    baselines = {n: m for n, m in standard(l0).items() if n.rpartition("-l0")[0] in ("batchtopk", "matryoshka")}
-    kept = ("frozen-decoder", "untrained", "pca")
-    plain = {n: m for n, m in controls(l0).items() if n.rpartition("-l0")[0] in kept}
+    baselines = of_methods(standard(l0), ("batchtopk", "matryoshka"))
+    plain = of_methods(controls(l0), ("frozen-decoder", "untrained", "pca"))
     looking = Objective(reconstruction=Reconstruction(), penalties=READ["end-to-end"])
     own = {
-        f"random-gradient-l0_{l0}": member({"push": RandomGradient(rho=RHO)}, l0, control=True),
-        f"frozen-end-to-end-l0_{l0}": Member(
-            objective=looking, activation=BatchTopK(l0), frozen=("W_dec",), control=True
-        ),
+        "random-gradient": member({"push": RandomGradient(rho=RHO)}, l0, control=True),
+        "frozen-end-to-end": Member(objective=looking, activation=BatchTopK(l0), frozen=("W_dec",), control=True),
     }
-    return baselines | plain | own
+    return baselines | plain | at_l0(l0, own)
 
 
 def causal() -> Study:

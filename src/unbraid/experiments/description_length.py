@@ -7,7 +7,7 @@ from unbraid.experiment import Training
 from unbraid.experiments.methods import ceilings, standard
 from unbraid.objective import Objective, TargetL0
 from unbraid.sources.world import World
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, at_l0, of_methods
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.description_length import DescriptionLength
 from unbraid.terms.reconstruction import Reconstruction
@@ -30,13 +30,13 @@ def shortest(l0: int) -> dict[str, Member]:
     penalties = {"sparsity": DescriptionLength(), "aux_k": AuxK()}
     control = TargetL0(l0=float(l0), penalty="sparsity")
     objective = Objective(reconstruction=Reconstruction(), penalties=penalties, target_l0=control)
-    return {f"mdl-l0_{l0}": Member(objective=objective, activation=JumpReLU())}
+    return at_l0(l0, {"mdl": Member(objective=objective, activation=JumpReLU())})
 
 
 def selected() -> dict[str, Member]:
     """Standard SAEs to select from."""
     members = {name: member for l0 in SPARSITIES for name, member in standard(l0).items()}
-    return {n: m for n, m in members.items() if n.rpartition("-l0")[0] in ("batchtopk", "jumprelu")}
+    return of_methods(members, ("batchtopk", "jumprelu"))
 
 
 def mdl() -> Study:

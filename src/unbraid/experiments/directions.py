@@ -18,7 +18,7 @@ from unbraid.initialisation import PrincipalComponents
 from unbraid.objective import Objective
 from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, at_l0
 from unbraid.terms.reconstruction import Reconstruction
 
 
@@ -44,21 +44,18 @@ def fitted(l0: int, *, each: int = 300, steps: int = 300, contexts: int = 8) -> 
     plain = Objective(reconstruction=Reconstruction())
     kept = TopK(l0)
     found = {name: replace(fit, contexts=contexts) for name, fit in fits(each, steps).items()}
-    members = {
-        f"{name}-l0_{l0}": Member(objective=plain, activation=kept, init=fit, trained=False)
-        for name, fit in found.items()
-    }
+    members = {name: Member(objective=plain, activation=kept, init=fit, trained=False) for name, fit in found.items()}
     two_stage = Member(objective=plain, activation=BatchTopK(l0), init=found["exponential-dct"], frozen=("W_dec",))
     controls = {
-        f"random-directions-l0_{l0}": Member(objective=plain, activation=kept, trained=False, control=True),
-        f"pca-l0_{l0}": Member(
+        "random-directions": Member(objective=plain, activation=kept, trained=False, control=True),
+        "pca": Member(
             objective=plain, activation=kept, init=PrincipalComponents(), trained=False, control=True
         ),
-        f"frozen-decoder-l0_{l0}": Member(
+        "frozen-decoder": Member(
             objective=plain, activation=BatchTopK(l0), frozen=("W_dec",), control=True
         ),
     }  # fmt: skip
-    return members | {f"two-stage-l0_{l0}": two_stage} | controls
+    return at_l0(l0, members | {"two-stage": two_stage} | controls)
 
 
 def directions() -> Study:

@@ -7,7 +7,7 @@ from unbraid.experiments.methods import compared, controls, disentangling, stand
 from unbraid.objective import Objective
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model import LanguageModel
-from unbraid.sweep import Study
+from unbraid.sweep import Study, of_methods
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.reconstruction import Reconstruction
 
@@ -15,7 +15,7 @@ from unbraid.terms.reconstruction import Reconstruction
 def lm_topk() -> Experiment:
     """One TopK SAE on a language model."""
     return Experiment(
-        name="lm-topk-l0_32",
+        name="lm-topk",
         source=LanguageModel(model="EleutherAI/pythia-70m-deduped", layer=3, text="hf://monology/pile-uncopyrighted"),
         objective=Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()}),
         dictionary=DictionaryConfig(d_sae=4096, activation=TopK(32)),
@@ -43,7 +43,7 @@ def demo_language() -> Study:
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
         d_sae=512,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
-        members={name: member for name, member in chosen.items() if name.rpartition("-l0")[0] in DEMONSTRATED},
+        members=of_methods(chosen, DEMONSTRATED),
     )
 
 

@@ -13,7 +13,7 @@ from unbraid.informed import SupervisedProbes, TrueDirections
 from unbraid.initialisation import PrincipalComponents
 from unbraid.matching_pursuit import MatchingPursuit
 from unbraid.objective import Objective, TargetL0, Term
-from unbraid.sweep import Member
+from unbraid.sweep import Member, at_l0
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.effect import Effect
 from unbraid.terms.gate_l1 import GateL1
@@ -34,23 +34,22 @@ def standard(l0: int) -> dict[str, Member]:
     """Plain sparsity: ReLU + L1, TopK, BatchTopK, JumpReLU + L0, and Matryoshka, at an L0."""
     plain, aux = Reconstruction(), {"aux_k": AuxK()}
     control = TargetL0(l0=float(l0), penalty="sparsity")
-    return {
-        f"relu-l0_{l0}": Member(
+    members = {
+        "relu": Member(
             objective=Objective(reconstruction=plain, penalties={"sparsity": L1(), **aux}, target_l0=control),
             activation=ReLU(),
         ),
-        f"topk-l0_{l0}": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=TopK(l0)),
-        f"batchtopk-l0_{l0}": Member(
-            objective=Objective(reconstruction=plain, penalties=aux), activation=BatchTopK(l0)
-        ),
-        f"jumprelu-l0_{l0}": Member(
+        "topk": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=TopK(l0)),
+        "batchtopk": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=BatchTopK(l0)),
+        "jumprelu": Member(
             objective=Objective(reconstruction=plain, penalties={"sparsity": L0(), **aux}, target_l0=control),
             activation=JumpReLU(),
         ),
-        f"matryoshka-l0_{l0}": Member(
+        "matryoshka": Member(
             objective=Objective(reconstruction=NestedReconstruction(), penalties=aux), activation=BatchTopK(l0)
         ),
     }
+    return at_l0(l0, members)
 
 
 def architectures(l0: int) -> dict[str, Member]:
@@ -70,15 +69,16 @@ def architectures(l0: int) -> dict[str, Member]:
         "pursuit": (MatchingPursuit(l0), plain),
     }
     members = {
-        f"{name}-l0_{l0}": Member(
+        name: Member(
             objective=Objective(reconstruction=plain, penalties=penalties, target_l0=control), activation=activation
         )
         for name, (activation, penalties) in controlled.items()
     }
-    return members | {
-        f"{name}-l0_{l0}": Member(objective=Objective(reconstruction=term, penalties=aux), activation=activation)
+    members |= {
+        name: Member(objective=Objective(reconstruction=term, penalties=aux), activation=activation)
         for name, (activation, term) in free.items()
     }
+    return at_l0(l0, members)
 
 
 def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -> dict[str, Member]:
@@ -88,13 +88,14 @@ def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -
         "orthogonality": {"orthogonality": Orthogonality(weight=orthogonality)},
         "effect": {"effect": Effect(weight=effect)},
     }
-    return {
-        f"{name}-l0_{l0}": Member(
+    members = {
+        name: Member(
             objective=Objective(reconstruction=plain, penalties={**penalties, **aux}, ramp=0.0),
             activation=BatchTopK(l0),
         )
         for name, penalties in terms.items()
     }
+    return at_l0(l0, members)
 
 
 def controls(l0: int) -> dict[str, Member]:
@@ -105,17 +106,16 @@ def controls(l0: int) -> dict[str, Member]:
     kept = BatchTopK(l0)
     # b_dec is frozen with the encoder, because it shifts what the encoder is given.
     encoder = ("W_enc", "b_enc", "b_dec")
-    return {
-        f"frozen-decoder-l0_{l0}": Member(objective=plain, activation=kept, frozen=("W_dec",), control=True),
-        f"soft-frozen-decoder-l0_{l0}": Member(objective=trained, activation=kept, leash=0.8, control=True),
-        f"frozen-encoder-l0_{l0}": Member(objective=plain, activation=kept, frozen=encoder, control=True),
-        f"untrained-l0_{l0}": Member(objective=plain, activation=kept, trained=False, control=True),
-        f"random-l0_{l0}": Member(objective=plain, activation=kept, init=RandomPairs(), trained=False, control=True),
-        f"pca-l0_{l0}": Member(
-            objective=plain, activation=TopK(l0), init=PrincipalComponents(), trained=False, control=True
-        ),
-        "kmeans-l0_1": Member(objective=plain, activation=TopK(1), init=Centroids(), trained=False, control=True),
+    members = {
+        "frozen-decoder": Member(objective=plain, activation=kept, frozen=("W_dec",), control=True),
+        "soft-frozen-decoder": Member(objective=trained, activation=kept, leash=0.8, control=True),
+        "frozen-encoder": Member(objective=plain, activation=kept, frozen=encoder, control=True),
+        "untrained": Member(objective=plain, activation=kept, trained=False, control=True),
+        "random": Member(objective=plain, activation=kept, init=RandomPairs(), trained=False, control=True),
+        "pca": Member(objective=plain, activation=TopK(l0), init=PrincipalComponents(), trained=False, control=True),
     }
+    kmeans = Member(objective=plain, activation=TopK(1), init=Centroids(), trained=False, control=True)
+    return at_l0(l0, members) | at_l0(1, {"kmeans": kmeans})
 
 
 def ceilings() -> dict[str, Member]:

@@ -14,7 +14,7 @@ from unbraid.experiments.methods import ceilings, controls, standard
 from unbraid.objective import Objective, Term
 from unbraid.sources.language_model import LanguageModel
 from unbraid.sources.world import World
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, at_l0, of_methods
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.c2r import C2R
 from unbraid.terms.correlation import Correlation
@@ -101,24 +101,22 @@ def member(term: Term, l0: int, *, control: bool = False) -> Member:
 
 
 def asked(terms: Mapping[str, Term], l0: int, *, control: bool = False) -> dict[str, Member]:
-    return {f"{name}-l0_{l0}": member(term, l0, control=control) for name, term in terms.items()}
+    return at_l0(l0, {name: member(term, l0, control=control) for name, term in terms.items()})
 
 
 def at(l0: int) -> dict[str, Member]:
     """Everything that a world can be asked, at an L0."""
     terms = GEOMETRY | INDEPENDENCE | MECHANISM | PAIRS
     plain = Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()})
-    chosen = ("topk", "batchtopk", "matryoshka")
-    baselines = {n: m for n, m in standard(l0).items() if n.rpartition("-l0")[0] in chosen}
-    strict = {
-        f"blocks-l0_{l0}": Member(objective=plain, activation=BatchTopK(l0), orthonormal_blocks=BLOCK),
-    }
-    return baselines | asked(terms, l0) | strict | asked(NOT_CONTENDERS, l0, control=True) | some_controls(l0)
+    baselines = of_methods(standard(l0), ("topk", "batchtopk", "matryoshka"))
+    strict = {"blocks": Member(objective=plain, activation=BatchTopK(l0), orthonormal_blocks=BLOCK)}
+    return (
+        baselines | asked(terms, l0) | at_l0(l0, strict) | asked(NOT_CONTENDERS, l0, control=True) | some_controls(l0)
+    )
 
 
 def some_controls(l0: int) -> dict[str, Member]:
-    kept = ("frozen-decoder", "untrained", "pca")
-    return {n: m for n, m in controls(l0).items() if n.rpartition("-l0")[0] in kept}
+    return of_methods(controls(l0), ("frozen-decoder", "untrained", "pca"))
 
 
 def objectives() -> Study:
@@ -147,7 +145,7 @@ def objectives_language() -> Study:
     """Terms that need documents or minimal pairs of text, on the embedded model."""
     l0 = 8
     nested = {
-        f"temporal-nested-l0_{l0}": replace(
+        "temporal-nested": replace(
             member(Temporal(), l0),
             objective=Objective(
                 reconstruction=NestedReconstruction(shares=(0.2, 1.0)),
@@ -155,8 +153,7 @@ def objectives_language() -> Study:
             ),
         )
     }
-    chosen = ("batchtopk", "matryoshka")
-    baselines = {n: m for n, m in standard(l0).items() if n.rpartition("-l0")[0] in chosen}
+    baselines = of_methods(standard(l0), ("batchtopk", "matryoshka"))
     terms = (
         TIME
         | PAIRS
@@ -169,7 +166,7 @@ def objectives_language() -> Study:
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=baselines
         | asked(terms, l0)
-        | nested
+        | at_l0(l0, nested)
         | asked({"masked": Masked()}, l0, control=True)
         | some_controls(l0),
     )

@@ -11,7 +11,7 @@ from unbraid.experiments.methods import standard
 from unbraid.experiments.objectives import GEOMETRY, INDEPENDENCE, MECHANISM, PAIRS, TIME, asked, some_controls
 from unbraid.objective import Term
 from unbraid.sources.language_model import LanguageModel
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, of_methods
 
 SPARSITIES = (4, 8, 16)
 """Half, once and twice what the demo asks of this model."""
@@ -31,7 +31,7 @@ def small() -> Study:
     """Eleven disentangling terms, MDL-SAEs, standard SAEs and controls at three sparsities on the embedded model."""
     members: dict[str, Member] = {}
     for l0 in SPARSITIES:
-        baselines = {n: m for n, m in standard(l0).items() if n.rpartition("-l0")[0] in STANDARD}
+        baselines = of_methods(standard(l0), STANDARD)
         members |= baselines | shortest(l0) | asked(TERMS, l0) | some_controls(l0)
     return Study(
         source=LanguageModel(text="language://8000", buffer_tokens=32_768),

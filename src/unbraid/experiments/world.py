@@ -7,7 +7,7 @@ from unbraid.experiment import Experiment, Training
 from unbraid.experiments.methods import architectures, ceilings, controls, disentangling, standard
 from unbraid.objective import Objective
 from unbraid.sources.world import World
-from unbraid.sweep import Member, Study
+from unbraid.sweep import Member, Study, of_methods
 from unbraid.terms.aux_k import AuxK
 from unbraid.terms.reconstruction import Reconstruction
 
@@ -15,7 +15,7 @@ from unbraid.terms.reconstruction import Reconstruction
 def world() -> Experiment:
     """One BatchTopK SAE on a world of 256 factors in 64 dimensions: the place to try a term."""
     return Experiment(
-        name="world-batchtopk-l0_8",
+        name="world-batchtopk",
         source=World(),
         objective=Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()}),
         dictionary=DictionaryConfig(d_sae=256, activation=BatchTopK(8)),
@@ -37,7 +37,7 @@ def demo_world() -> Study:
         source=source,
         d_sae=source.factors,
         training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
-        members={n: m for n, m in chosen.items() if n.rpartition("-l0")[0] in DEMONSTRATED} | ceilings(),
+        members=of_methods(chosen, DEMONSTRATED) | ceilings(),
     )
 
 
@@ -48,7 +48,7 @@ def facts() -> Study:
         source=World(factors=128, d_in=64, l0=6.0, roots=16),
         d_sae=128,
         training=Training(tokens=400_000, batch_size=512, lr=3e-3, dead_after=50_000),
-        members={name: member for name, member in members.items() if not name.startswith("jumprelu")},
+        members={name: member for name, member in members.items() if member.method != "jumprelu"},
     )
 
 

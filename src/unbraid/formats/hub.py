@@ -20,6 +20,7 @@ import unbraid
 from unbraid.dictionary import Dictionary
 from unbraid.files import inside, read_json, stays_inside, write_json, write_text
 from unbraid.formats import saelens
+from unbraid.old_names import upgraded, upgraded_score
 
 HEADLINES = ("l0", "fvu", "loss_recovered", "ce_loss_score", "alive_share", "mcc", "f1")
 """Scores a card shows; the report has all."""
@@ -35,11 +36,12 @@ def write(
     sae_id, model = site_of(metadata, run), model_of(metadata, model, run)
     metadata = {**metadata, "model_name": model}
     repo = checked(repo, HUB_ID, "--repo", "OWNER/NAME") if repo else f"{UNKNOWN_OWNER}/{release}"
-    experiment, provenance = read_json(run / "experiment.json"), read_json(run / "provenance.json")
+    stored, provenance = read_json(run / "experiment.json"), read_json(run / "provenance.json")
+    experiment = upgraded(stored)
     scores = headline_scores(run)
     folder = inside(out, sae_id, f"hook_name in {run}/cfg.json")
     saelens.write(dictionary, folder, metadata)
-    write_json(folder / "unbraid_experiment.json", experiment)
+    write_json(folder / "unbraid_experiment.json", stored)
     write_json(folder / "unbraid_provenance.json", provenance)
     init = experiment_part(experiment, "dictionary", run).get("init") or {}
     kind = saelens.architecture(dictionary.activation)["architecture"]
@@ -51,7 +53,7 @@ def write(
         title=release, site={"hook_name": sae_id, "model_name": model}, d_sae=dictionary.d_sae, d_in=dictionary.d_in,
         architecture=kind, repo=repo, sae_id=sae_id, trained_as=metadata.get("training_architecture"),
         made=settings(experiment, provenance, run),
-        imported=init if isinstance(init, dict) and str(init.get("type", "")).endswith(":Imported") else None,
+        imported=init if isinstance(init, dict) and init.get("type") == "Imported" else None,
         base_model=hub_id(model), scores=scores, unbraid=unbraid.__version__,
     )  # fmt: skip
     write_text(out / "README.md", card)
@@ -129,7 +131,9 @@ def headline_scores(run: Path) -> list[dict[str, str]]:
     for path in sorted((run / "results").glob("*.json")):
         stays_inside(run, path)
         try:
-            found += [shown_row(row) for row in read_json(path).get("scores", ()) if is_headline(row)]
+            found += [
+                shown_row(row) for row in map(upgraded_score, read_json(path).get("scores", ())) if is_headline(row)
+            ]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not as Unbraid writes it ({error!r}); delete it and run eval again") from error
         except ValueError as error:
@@ -138,12 +142,11 @@ def headline_scores(run: Path) -> list[dict[str, str]]:
 
 
 def is_headline(row: Mapping[str, Any]) -> bool:
-    kind = (row.get("params") or {}).get("kind")
-    return row["metric"] in HEADLINES and row["value"] is not None and kind in (None, "measured")
+    return row["metric"] in HEADLINES and row["value"] is not None and row["kind"] == "measured"
 
 
 def shown_row(row: Mapping[str, Any]) -> dict[str, str]:
-    shown = ", ".join(f"{key} {value}" for key, value in (row.get("params") or {}).items() if key != "kind")
+    shown = ", ".join(f"{key} {value}" for key, value in (row.get("params") or {}).items())
     return {"metric": row["metric"], "params": f" ({shown})" if shown else "", "value": f"{row['value']:.4g}",
             "better": row["better"]}  # fmt: skip
 

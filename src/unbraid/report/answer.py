@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from unbraid.initialisation import Claim
 from unbraid.report.compare import (
     AXES,
     Comparison,
@@ -20,7 +21,6 @@ from unbraid.report.compare import (
 from unbraid.report.convergence import caveat, falls
 from unbraid.report.guards import guarded
 from unbraid.report.intervals import FEWEST_SEEDS
-from unbraid.report.rows import Claim
 from unbraid.report.text import change, listed, number, plural, seeds
 from unbraid.report.trivial import tempered, undertrained
 

@@ -11,57 +11,68 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from unbraid.evaluation import ScoreKind
+from unbraid.initialisation import Claim
 from unbraid.l0_control import missed
 from unbraid.report.curves import TOLERANCE, Curve, clusters, interpolate, nearest
 from unbraid.report.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
-from unbraid.report.rows import Claim, StoredRun, Study
+from unbraid.report.rows import StoredRun, Study, params_text
 
 T = TypeVar("T")
 Role = Literal["standard", "compared", "control"]
 Word = Literal["better", "void", "no difference shown", "worse", "no verdict", "no interval", "not comparable"]
 
+
+class Wanted(NamedTuple):
+    """A score by what it is."""
+
+    eval: str
+    metric: str
+    params: Mapping[str, float | str] | None = None
+    """All it was stored with; None: whatever they are."""
+    kind: ScoreKind = "measured"
+
+    def matches(self, quantity: "Quantity") -> bool:
+        alike = (self.eval, self.metric, self.kind) == (quantity.eval, quantity.metric, quantity.kind)
+        return alike and (self.params is None or params_text(self.params) == quantity.params)
+
+
 COUNTED = (
-    ("fvu",),
-    ("ce_loss_score", "ce_score", "loss_recovered"),
-    ("mcc",),
-    ("f1", "mean_f1"),
-    ("absorption_full",),
-    ("parent_recall_given_child",),
-    ("latents_per_factor",),
-    ("isolation",),
-    ("interchange (directions latents, error kept, n 4)",),
-    ("probe_accuracy (k 1, reads latents)",),
-    ("sae_probes_accuracy (k 1, reads latents)",),
-    ("first_letter_absorption_full",),
-    ("ravel_disentanglement",),
+    (Wanted("fidelity", "fvu"),),
+    (Wanted("saebench_core", "ce_loss_score"), Wanted("fidelity", "loss_recovered")),
+    (Wanted("recovery", "mcc"),),
+    (Wanted("recovery", "f1"),),
+    (Wanted("absorption", "absorption_full"),),
+    (Wanted("absorption", "parent_recall_given_child"),),
+    (Wanted("splitting", "latents_per_factor"),),
+    (Wanted("controllability", "isolation"),),
+    (Wanted("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),),
+    (Wanted("saebench_sparse_probing", "probe_accuracy", {"k": 1, "reads": "latents"}),),
+    (Wanted("saebench_sae_probes", "sae_probes_accuracy", {"k": 1, "reads": "latents"}),),
+    (Wanted("saebench_absorption", "first_letter_absorption_full"),),
+    (Wanted("saebench_ravel", "ravel_disentanglement"),),
 )
 DIAGNOSTIC = (
-    ("tpp (n 20)",),
-    ("scr (n 20)",),
-    ("decoder_variance_explained",),
-    ("additive_r2",),
-    ("effect",),
-    ("alive", "alive_share", "share_alive"),
-    ("max_decoder_cosine", "decoder_max_cosine", "max_cosine", "mean_max_cosine"),
+    (Wanted("saebench_tpp", "tpp", {"n": 20}),),
+    (Wanted("saebench_scr", "scr", {"n": 20}),),
+    (Wanted("saebench_meta_structure", "decoder_variance_explained"),),
+    (Wanted("controllability", "additive_r2"),),
+    (Wanted("controllability", "effect"),),
+    (Wanted("fidelity", "alive"),),
+    (Wanted("fidelity", "max_decoder_cosine"),),
 )
 """Scores that an objective can set directly (living latents, decoder cosines, what of atoms others explain, effects,
 and that they add up), or that an audit advises against choosing by (SAEBench's TPP and SCR, arXiv 2605.18229): shown,
 side by side, never counted as a win."""
 HEADLINE = (*COUNTED, *DIAGNOSTIC)
-"""What is answered first: the first name (or label) of each line that has scores. DCI and gaps in shared bits
-(mig, infom) are not among them: where factors form a forest, a code that absorbs parents can score above the truth."""
+"""What is answered first: the first of each line that has scores. DCI and gaps in shared bits (mig, infom) are not
+among them: where factors form a forest, a code that absorbs parents can score above the truth."""
 AXES = (
-    ("L0", ("l0",)),
-    ("FVU", ("fvu",)),
-    ("bits", ("bits_per_token", "bits", "description_length", "total_bits")),
+    ("L0", Wanted("fidelity", "l0")),
+    ("FVU", Wanted("fidelity", "fvu")),
+    ("bits", Wanted("description_length", "bits_per_token")),
 )
 """What can be held equal."""
-
-
-REFERENCES = (
-    "kind chance", "kind ceiling", "kind pca", "directions random", "directions principal", "directions supervised",
-)  # fmt: skip
-"""What the params of a reference level hold."""
 
 
 @dataclass(frozen=True, order=True)
@@ -72,26 +83,27 @@ class Quantity:
     metric: str
     params: str = ""
     better: str = "neither"
+    kind: ScoreKind = "measured"
 
     @cached_property
     def label(self) -> str:
-        shown = self.params.removeprefix("kind measured").removeprefix(", ")
+        shown = ", ".join(filter(None, (self.kind if self.reference else "", self.params)))
         return f"{self.metric} ({shown})" if shown else self.metric
 
-    @cached_property
+    @property
     def chance(self) -> bool:
         """Whether this is a chance level of the metric, not a score of the run."""
-        return "kind chance" in self.params
+        return self.kind == "chance"
 
-    @cached_property
+    @property
     def reference(self) -> bool:
         """Whether this is a level to compare with (chance, ceiling, other directions), not a score of the run."""
-        return any(mark in self.params for mark in REFERENCES)
+        return self.kind != "measured"
 
     @cached_property
     def diagnostic(self) -> bool:
         """Whether it is shown, and never counted as a win."""
-        return any({self.metric, self.label} & set(names) for names in DIAGNOSTIC)
+        return any(one.matches(self) for line in DIAGNOSTIC for one in line)
 
     @property
     def sign(self) -> int:
@@ -108,11 +120,11 @@ class Method:
 
     @property
     def claim(self) -> Claim:
-        return self.runs[0].claim
+        return self.runs[0].summary.claim
 
     @property
     def trivial(self) -> bool:
-        return self.runs[0].trivial
+        return self.runs[0].summary.trivial
 
     @cached_property
     def settings(self) -> dict[str, list[StoredRun]]:
@@ -170,21 +182,19 @@ class Scores:
             for seed, points in sorted(found.items())
         }
 
+    def first(self, *wanted: Wanted) -> Quantity | None:
+        """The first of these scores that there is; of several that match it, one without params if possible."""
+        for one in wanted:
+            if found := [quantity for quantity in self.by_metric.get(one.metric, ()) if one.matches(quantity)]:
+                return min(found, key=lambda q: (bool(q.params), q))
+        return None
+
     @cached_property
-    def by_name(self) -> dict[str, list[Quantity]]:
-        """Quantities by what they go by."""
+    def by_metric(self) -> dict[str, list[Quantity]]:
         found: dict[str, list[Quantity]] = {}
         for quantity in self.quantities:
-            for name in {quantity.metric, quantity.label} if not quantity.reference else ():
-                found.setdefault(name, []).append(quantity)
+            found.setdefault(quantity.metric, []).append(quantity)
         return found
-
-    def named(self, names: Sequence[str]) -> Quantity | None:
-        """The quantity that goes by the first of `names` there is; without params if possible."""
-        for name in names:
-            if name in self.by_name:
-                return min(self.by_name[name], key=lambda q: (q.eval != "fidelity", bool(q.params), q))
-        return None
 
     def chance(self, quantity: Quantity) -> float:
         """What the same score gives by chance, averaged over the methods' runs; NaN where no eval says."""
@@ -197,11 +207,11 @@ class Scores:
 
     @cached_property
     def l0(self) -> Quantity | None:
-        return self.named(AXES[0][1])
+        return self.first(AXES[0][1])
 
     @cached_property
     def headline(self) -> list[Quantity]:
-        return [q for names in HEADLINE if (q := self.named(names)) is not None]
+        return [q for line in HEADLINE if (q := self.first(*line)) is not None]
 
     @property
     def widths(self) -> list[int]:
@@ -219,21 +229,17 @@ class Scores:
 def arrange(study: Study) -> Scores:
     values: dict[Quantity, dict[str, list[float]]] = {}
     for row in study.records:
-        quantity = Quantity(row["eval"], row["metric"], params_text(row["params"]), row["better"])
+        quantity = Quantity(row["eval"], row["metric"], params_text(row["params"]), row["better"], row["kind"])
         values.setdefault(quantity, {}).setdefault(row["run"], []).append(row["value"])
     means = {q: {run: math.fsum(of) / len(of) for run, of in by_run.items()} for q, by_run in values.items()}
     return Scores(tuple(methods(study.runs)), tuple(sorted(means)), means)
-
-
-def params_text(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
 
 
 def methods(runs: Iterable[StoredRun]) -> list[Method]:
     """Baselines, then what is compared with them, then controls. One name at two widths is two methods."""
     groups: dict[tuple[str, Role, int], list[StoredRun]] = {}
     for run in runs:
-        role: Role = "control" if run.control else "standard" if run.standard else "compared"
+        role: Role = "control" if run.control else "standard" if run.summary.standard else "compared"
         groups.setdefault((run.method, role, run.d_sae), []).append(run)
     seen = [name for name, _, _ in groups]
     found = [
@@ -280,7 +286,7 @@ class Comparison:
 
 def points(scores: Scores, axis: str, d_sae: int) -> list[Point]:
     """Where the standard SAEs of a width were measured on an axis."""
-    quantity = scores.named(dict(AXES)[axis])
+    quantity = scores.first(dict(AXES)[axis])
     if quantity is None:
         return []
     settings = [runs for method in scores.having("standard", d_sae) for runs in method.settings.values()]

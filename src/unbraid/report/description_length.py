@@ -122,7 +122,7 @@ def principal(study: Study, wanted: Sequence[Distortion]) -> list[tuple[float, f
     """Bits of principal components, the same for all runs."""
     found: dict[float, list[float]] = {}
     for row in described(study):
-        if row["params"].get("kind") == "pca":
+        if row["kind"] == "reference":
             found.setdefault(float(row["params"]["fvu"]), []).append(row["value"])
     shown = {at.at for at in wanted if at.axis == "fvu"}
     return [(at, t_interval(bits).mean) for at, bits in sorted(found.items()) if at in shown]

@@ -99,8 +99,8 @@ def missed_targets(scores: Scores) -> list[Gap]:
 def designs(scores: Scores, answers: list[Answer]) -> list[Gap]:
     """Comparisons this set of runs cannot make."""
     found = []
-    for axis, names in AXES:
-        if scores.named(names) is None:
+    for axis, wanted in AXES:
+        if scores.first(wanted) is None:
             found.append(Gap("not tested", f"matched {axis}", "the runs have no such score", []))
     if missing := unmeasured(scores):
         reason = "the runs have no such score, so wins were not checked for what it would show"

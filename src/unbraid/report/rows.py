@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,27 +15,14 @@ from unbraid.failure import failure
 from unbraid.files import check_plain, reading, write_text
 from unbraid.results import read_result, results_of
 from unbraid.run_folder import finished, is_run, read_facts
-from unbraid.sealing import REMEDY, Seals, check_sealed
+from unbraid.sealing import PROVENANCE, REMEDY, Seals, check_sealed
+from unbraid.summary import SUMMARY, Summary, label, stored, summarise
 
 COLUMNS = [
-    "run", "name", "seed", "control", "eval", "version", "metric", "value", "better", "params", "d_sae", "architecture",
-    "source",
+    "run", "name", "method", "l0_requested", "seed", "control", "eval", "version", "metric", "kind", "value", "better",
+    "params", "d_sae", "architecture", "source",
 ]  # fmt: skip
-
-# The field's standard SAEs, the baselines of every answer: reconstruction, nested (Matryoshka) or not, and penalties
-# that ask for sparsity or living latents and nothing else. Description length is among them by choice: MDL-SAEs, which
-# the field selects and we train too, are what disentanglement has to beat, not an instance of it.
-STANDARD_PENALTIES = frozenset(
-    {"l1", "l0", "lp", "tanh", "p_annealing", "gate_l1", "gate_reconstruction", "aux_k", "pre_activation",
-     "description_length"}
-)  # fmt: skip
-# Terms of MELBO and DCT, claim 2 of the question: latents as knobs with large, distinct, non-interacting effects on the
-# layers after. Everything else that is compared is about claim 1: objectives of the disentanglement literature.
-KNOB_PENALTIES = frozenset({"melbo", "effect", "effect_sketch", "causal_head", "interaction", "repulsion", "readback"})
-STANDARD_RECONSTRUCTIONS = frozenset({"reconstruction", "nested_reconstruction", "sampled_prefixes"})
-
-
-Claim = Literal[1, 2]
+"""name: the method and the sparsity asked for; kind: measured, chance, ceiling or reference; params: as text."""
 LOG = "metrics.jsonl"
 EVERY_EVAL = "all evals"
 LOG_BYTES = 2**28
@@ -57,9 +43,18 @@ class StoredRun:
     def run(self) -> str:
         return self.folder.name
 
+    @cached_property
+    def summary(self) -> Summary:
+        """What training stored of it; of folders written before training stored it, worked out from their
+        experiment."""
+        if SUMMARY in self.provenance:
+            return stored(self.provenance[SUMMARY])
+        return summarise(self.experiment)
+
     @property
     def name(self) -> str:
-        return str(self.experiment["name"])
+        """The method and the sparsity asked for: its runs differ in seed alone, or in width."""
+        return label(self.summary.method, self.summary.l0)
 
     @property
     def seed(self) -> int:
@@ -83,14 +78,12 @@ class StoredRun:
 
     @property
     def method(self) -> str:
-        return split_name(self.name)[0]
+        return self.summary.method
 
     @property
     def requested_l0(self) -> float:
-        """The L0 asked for: k, the controller's target, or what the name says; NaN when none was."""
-        activation = self.experiment["dictionary"].get("activation") or {}
-        target = self.experiment["objective"].get("target_l0") or {}
-        return float(activation.get("k") or target.get("l0") or split_name(self.name)[1])
+        """The L0 asked for; NaN when none was."""
+        return math.nan if self.summary.l0 is None else self.summary.l0
 
     @property
     def target_l0(self) -> float:
@@ -101,40 +94,6 @@ class StoredRun:
     def stored_l0(self) -> float:
         """The L0 that training measured at its end; NaN where it stored none."""
         return float(self.provenance.get("l0_reached") or math.nan)
-
-    @property
-    def trivial(self) -> bool:
-        """Whether it is a control that nothing was trained for and nobody told the truth: untrained, random, PCA."""
-        init = str((self.experiment["dictionary"].get("init") or {}).get("type", ""))
-        untrained = self.experiment["training"].get("tokens") == 0
-        return self.control and untrained and not init.startswith("unbraid.informed:")
-
-    @cached_property
-    def standard(self) -> bool:
-        """Whether this is a standard SAE."""
-        if self.control or self.fitted or self.experiment["dictionary"].get("orthonormal_blocks"):
-            return False
-        if self.imported:
-            return bool(self.imported.get("standard", True))
-        reconstruction = kind(self.experiment["objective"]["reconstruction"])
-        return reconstruction in STANDARD_RECONSTRUCTIONS and self.penalties <= STANDARD_PENALTIES
-
-    @property
-    def penalties(self) -> set[str]:
-        """Kinds of penalty that do anything."""
-        terms = (self.experiment["objective"].get("penalties") or {}).values()
-        return {kind(term) for term in terms if term.get("weight", 1.0) or term.get("rho")}
-
-    @property
-    def claim(self) -> Claim:
-        """What a win of this run would speak for, were it compared."""
-        return 2 if self.fitted or self.penalties & KNOB_PENALTIES else 1
-
-    @property
-    def fitted(self) -> bool:
-        """Whether its atoms are directions that MELBO or a DCT fitted, trained on or not."""
-        init = self.experiment["dictionary"].get("init") or {}
-        return str(init.get("type", "")).startswith("unbraid.causal.")
 
     @property
     def imported(self) -> Mapping[str, Any]:
@@ -212,7 +171,8 @@ class Study:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        return pd.DataFrame(self.records, columns=COLUMNS).astype({"value": "float64"})
+        told = [{**row, "params": params_text(row["params"])} for row in self.records]
+        return pd.DataFrame(told, columns=COLUMNS).astype({"value": "float64", "l0_requested": "float64"})
 
     def of(self, source: str) -> "Study":
         """The part that concerns one source."""
@@ -283,7 +243,10 @@ def read_run(folder: Path) -> StoredRun:
         raise ValueError(f"{path} {fault}; it was not written by a training run")
     run = StoredRun(folder, facts.experiment, facts.provenance, facts.cfg, facts.seals)
     # Read here, so that what cannot be read is this run's failure and not the report's.
-    _ = (run.d_sae, run.architecture, run.requested_l0, run.standard, run.claim)
+    try:
+        _ = (run.d_sae, run.architecture, run.summary)
+    except ValueError as error:
+        raise ValueError(f"{folder / PROVENANCE} holds {error}") from error
     return run
 
 
@@ -344,8 +307,9 @@ def result_of(run: StoredRun, path: Path) -> dict[str, Any]:
 
 def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     about = {
-        "run": run.run, "name": run.name, "seed": run.seed, "control": run.control, "eval": name,
-        "version": result.get("version"), "d_sae": run.d_sae, "architecture": run.architecture, "source": run.source,
+        "run": run.run, "name": run.name, "method": run.method, "l0_requested": run.requested_l0, "seed": run.seed,
+        "control": run.control, "eval": name, "version": result.get("version"), "d_sae": run.d_sae,
+        "architecture": run.architecture, "source": run.source,
     }  # fmt: skip
     return [
         {
@@ -353,10 +317,16 @@ def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[di
             "metric": str(score["metric"]),
             "value": math.nan if score["value"] is None else float(score["value"]),
             "better": str(score.get("better", "neither")),
+            "kind": str(score["kind"]),
             "params": dict(sorted((score.get("params") or {}).items())),
         }
         for score in result["scores"]
     ]
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """directions latents, n 4"""
+    return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
 
 
 def result_definitions(name: str, result: Mapping[str, Any]) -> list[Definition]:
@@ -365,17 +335,6 @@ def result_definitions(name: str, result: Mapping[str, Any]) -> list[Definition]
     better = {str(score["metric"]): str(score.get("better", "neither")) for score in result["scores"]}
     version = str(result.get("version"))
     return [Definition(name, version, m, str(texts.get(m, whole)), direction) for m, direction in better.items()]
-
-
-def split_name(name: str) -> tuple[str, float]:
-    """Method and requested L0 of an experiment's name: "topk-l0_32" is ("topk", 32.0)."""
-    found = re.fullmatch(r"(.+)-l0_(\d+(?:\.\d+)?)(-.*)?", name)
-    return (found[1] + (found[3] or ""), float(found[2])) if found else (name, math.nan)
-
-
-def kind(node: Mapping[str, Any]) -> str:
-    """File name of a configured class: "unbraid.terms.l1:L1" is l1."""
-    return str(node.get("type", "")).partition(":")[0].rpartition(".")[2]
 
 
 def describe(node: Any) -> str:
@@ -389,4 +348,4 @@ def describe(node: Any) -> str:
 
 
 def class_name(node: Mapping[str, Any]) -> str:
-    return str(node.get("type", "")).rpartition(":")[2].rpartition(".")[2] or "unknown"
+    return str(node.get("type", "")).rpartition(":")[2] or "unknown"

@@ -85,7 +85,7 @@ def distortions(study: Study) -> list[Distortion]:
         Distortion(axis, float(row["params"][axis]))
         for row in described(study)
         for axis in AXES
-        if axis in row["params"] and row["params"].get("kind") != "pca"
+        if axis in row["params"] and row["kind"] == "measured"
     }
     return sorted(found, key=lambda d: (AXES.index(d.axis), d.at))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from unbraid.report.compare import Scores
 from unbraid.report.convergence import FALLING, falls
-from unbraid.report.rows import StoredRun, class_name, describe, split_name
+from unbraid.report.rows import StoredRun, class_name, describe
 from unbraid.report.text import listed, number, plural
 
 
@@ -166,14 +166,14 @@ def loose(value: Any) -> str:
 def differences(runs: Sequence[StoredRun]) -> list[str]:
     """Training settings besides the objective in which the compared methods differ: each weakens the comparison."""
     trained, found = trained_here(runs), []
-    if names := sorted({split_name(run.name)[0] for run in runs if run.imported}):
+    if names := sorted({run.method for run in runs if run.imported}):
         found.append(
             f"Trained elsewhere, on other data or for longer: {listed(names)}. Differences in scores may come from it."
         )
     for key in dict.fromkeys(k for run in trained for k in run.experiment["training"] if k not in ("type", "device")):
         by_value: dict[str, set[str]] = {}
         for run in trained:
-            by_value.setdefault(text(run.experiment["training"].get(key)), set()).add(split_name(run.name)[0])
+            by_value.setdefault(text(run.experiment["training"].get(key)), set()).add(run.method)
         if len(by_value) > 1:
             said = "; ".join(f"{value} for {listed(sorted(names))}" for value, names in sorted(by_value.items()))
             found.append(f"Runs differ in training.{key}: {said}. Differences in scores may come from that.")

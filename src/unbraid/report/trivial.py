@@ -49,7 +49,7 @@ def trivial(scores: Scores) -> list[Method]:
 
 def undertrained(scores: Scores, d_sae: int) -> str:
     """How trivial controls explain more than every SAE; empty when some SAE explains more, or none can be matched."""
-    fvu = scores.named(("fvu",))
+    fvu = scores.first(dict(AXES)["FVU"])
     trained = [*scores.having("standard", d_sae), *scores.having("compared", d_sae)]
     if fvu is None:
         return ""

@@ -22,6 +22,7 @@ from unbraid import seeding
 from unbraid.config import to_json
 from unbraid.files import clear_leftovers, inside, read_json, write_atomically, write_json
 from unbraid.holding import held
+from unbraid.old_names import upgraded
 from unbraid.settings import PositiveInt, Seed, SomeText, checked
 from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream, passes
 from unbraid.stream import check_finite
@@ -264,7 +265,7 @@ def _started(home: Path, source: Source, *, seed: int, dtype: StorageType) -> di
     path = home / INDEX
     if path.is_file():
         index = read_index(path)
-        was, now = _flat(index), _flat(asked)
+        was, now = _flat({**index, "source": upgraded(index["source"])}), _flat(asked)
         differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
         if differing:
             raise ValueError(f"{home} was written with other settings ({', '.join(differing)}); give another folder")

@@ -6,10 +6,11 @@ Dense, but on the columns of dead latents only. Zero, and free, while nothing is
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat
 
 
@@ -18,6 +19,8 @@ class AuxK(Term):
     weight: float = 1 / 32  # Gao et al. 2024, A.2
     k_share: PositiveFloat = 0.5
     """Dead latents used a token, as a share of d_in (Gao et al. 2024, B.1)."""
+    family: ClassVar[Family] = "dead latents"
+    standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
         dead = step.dead.nonzero().squeeze(1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unbraid.codes import Codes, looked_up
 from unbraid.neighbours import drawn_neighbours
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, TwoOrMore
 
 
@@ -36,6 +36,7 @@ class C2R(Term):
     chunk: TwoOrMore = 2048
     """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
+    family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
         order, nearest, cosines = drawn_neighbours(step.dictionary.W_dec, self.chunk, step.rng)

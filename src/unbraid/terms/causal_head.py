@@ -23,7 +23,7 @@ from unbraid.causal.firing import Firing, firing
 from unbraid.causal.singles import singles
 from unbraid.causal.step_radius import step_radius
 from unbraid.moving_average import move
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, ShareAboveZero, ShareBelowOne
 from unbraid.source import Contexts
 
@@ -60,6 +60,8 @@ class CausalHead(Term):
     """R, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
     per_latent: ClassVar[tuple[str, ...]] = ("heads", "seen")
+    family: ClassVar[Family] = "causal"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         draws = self._draws(firing(step), step.rng)

@@ -12,10 +12,11 @@ It prefers absorbed codes to true ones where factors are nested, and on from the
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unbraid.gram import halves, split_half
 from unbraid.moments import averaged
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import ShareBelowOne, TwoOrMore
 
 
@@ -28,6 +29,7 @@ class Correlation(Term):
     """Firing rate that a latent needs to be compared; below it, dividing by the deviation would make it all noise."""
     decay: ShareBelowOne = 0.99
     """Of the moving averages that deviations come from."""
+    family: ClassVar[Family] = "independence"
 
     def __call__(self, step: Step) -> TermOutput:
         average, deviation = averaged(step.z, step.memory, self.decay)

@@ -20,6 +20,7 @@ At weight w, the step that minimises error + w bits is sqrt(6 w / ln 2), where r
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +31,7 @@ from unbraid.codes import starts
 from unbraid.gate_tree import Together, gate_tree
 from unbraid.gates import thresholds
 from unbraid.moving_average import move, warm_decay
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat, PositiveInt, Share, ShareBelowOne, ShareBetween
 
 FLOOR = 1e-5
@@ -70,6 +71,10 @@ class DescriptionLength(Term):
     """Rows on which parents are chosen."""
     decay: ShareBelowOne = 0.99
     """Of the moving averages."""
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
+    """By choice: MDL-SAEs, which the field selects and we train too, are what disentanglement has to beat, not an
+    instance of it."""
 
     def __call__(self, step: Step) -> TermOutput:
         values, rows, latents = step.z.entries()

@@ -11,13 +11,14 @@ from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamReconstruction(Term):
     every: int = 8
     reads: ClassVar[tuple[Reads, ...]] = ("contexts",)
+    family: ClassVar[Family] = "causal"
 
     def __call__(self, step: Step) -> TermOutput:
         contexts, mask = step.contexts(), step.contexts().mask

@@ -23,7 +23,7 @@ from unbraid.causal.kernel import explained
 from unbraid.causal.singles import Singles, share_singles
 from unbraid.causal.step_radius import step_radius
 from unbraid.moving_average import move
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts
 
@@ -42,6 +42,8 @@ class Effect(Term):
     decay: ShareBelowOne = 0.9
     """Of the moving average of random directions' effects."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    family: ClassVar[Family] = "causal"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)

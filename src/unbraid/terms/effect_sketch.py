@@ -14,7 +14,7 @@ import torch
 
 from unbraid.causal.reward import capped_log
 from unbraid.causal.sketch import sketched_jacobian
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
@@ -28,6 +28,8 @@ class EffectSketch(Term):
     cap: NonNegativeFloat = 2.0
     """Logarithm of the size, in those of random directions, beyond which more is worth nothing; 0 for no cap."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    family: ClassVar[Family] = "causal"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         age = int(step.memory.get("age", 0))

@@ -11,6 +11,7 @@ to count.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +21,7 @@ from unbraid.activation import Activation, TopK
 from unbraid.density_ratio import fresh, logits, trained
 from unbraid.gram import gather
 from unbraid.moments import averaged
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
 
 NAME = "discriminator."
@@ -44,6 +45,7 @@ class FactorVae(Term):
     """Applications in a row with a saturated discriminator after which the member's training stops."""
     decay: ShareBelowOne = 0.99
     """Of the moving averages that latents are scaled by."""
+    family: ClassVar[Family] = "independence"
 
     def suits(self, activation: Activation) -> None:
         if isinstance(activation, TopK):

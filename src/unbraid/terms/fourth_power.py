@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import TwoOrMore
 
 
@@ -24,6 +24,7 @@ class FourthPower(Term):
     """Atoms compared with one another; the partition is drawn anew each time. The sum is scaled to all pairs, so that
     smaller chunks cost less and only add noise."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec

@@ -10,13 +10,14 @@ cannot tell splitting from spread (`fourth_power` can). For a linear decoder Oro
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramePotential(Term):
     every: int = 5
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec

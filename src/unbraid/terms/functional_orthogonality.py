@@ -17,7 +17,7 @@ from unbraid.causal.effect import pooled_effect
 from unbraid.causal.independence import norm_one
 from unbraid.causal.step_radius import step_radius
 from unbraid.neighbours import nearest_to
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
@@ -32,6 +32,7 @@ class FunctionalOrthogonality(Term):
     radius: NonNegativeFloat = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    family: ClassVar[Family] = "causal"
 
     def __call__(self, step: Step) -> TermOutput:
         chosen = step.sampled_latents(self.columns)

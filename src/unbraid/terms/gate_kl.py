@@ -14,6 +14,7 @@ in between. Gradients of those rows count for the times in between, so they are 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from torch.nn.functional import logsigmoid
 from unbraid.gates import thresholds
 from unbraid.gram import gather
 from unbraid.moments import averaged
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 
 FLOOR = 1e-5
@@ -44,6 +45,7 @@ class GateKl(Term):
     """Applications from one such measurement to the next."""
     decay: ShareBelowOne = 0.99
     """Of the moving average of firing rates."""
+    family: ClassVar[Family] = "sparsity"
 
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)

@@ -4,14 +4,18 @@ Magnitudes are not charged, so they need not shrink. Of a ReLU dictionary this i
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unbraid.activation import Activation, JumpReLU, ReLU
 from unbraid.gated import Gated, gate_codes
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateL1(Term):
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
+
     def suits(self, activation: Activation) -> None:
         if not isinstance(activation, Gated | ReLU | JumpReLU):
             raise ValueError(f"{type(activation).__name__} has no gate to charge; use --dictionary.activation Gated")

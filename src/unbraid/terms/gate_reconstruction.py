@@ -7,14 +7,18 @@ the decoder as well; dictionary_learning does not, and neither do we.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from unbraid.activation import Activation, JumpReLU, ReLU
 from unbraid.gated import Gated, gate_codes
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateReconstruction(Term):
+    family: ClassVar[Family] = "reconstruction"
+    standard: ClassVar[bool] = True
+
     def suits(self, activation: Activation) -> None:
         if not isinstance(activation, Gated | ReLU | JumpReLU):
             raise ValueError(f"{type(activation).__name__} has no gate to teach; use --dictionary.activation Gated")

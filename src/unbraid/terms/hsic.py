@@ -15,6 +15,7 @@ so the sum may be negative.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from unbraid.gram import halves, split_half
 from unbraid.moments import averaged
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveInt, ShareBelowOne, TwoOrMore
 
 
@@ -37,6 +38,7 @@ class Hsic(Term):
     """Firing rate that a latent needs to be compared; below it, dividing by the deviation would make it all noise."""
     decay: ShareBelowOne = 0.99
     """Of the moving averages that features are scaled by."""
+    family: ClassVar[Family] = "independence"
 
     def __call__(self, step: Step) -> TermOutput:
         average, deviation = averaged(step.z, step.memory, self.decay)

@@ -21,7 +21,7 @@ from unbraid.causal.curvature import random_signs
 from unbraid.causal.effect import token_effects
 from unbraid.causal.firing import Firing, drawn, firing
 from unbraid.causal.step_radius import step_radius
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, TwoOrMore
 
 
@@ -38,6 +38,8 @@ class Interaction(Term):
     radius: NonNegativeFloat = 0.0
     """Size of the joint push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    family: ClassVar[Family] = "causal"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         active = firing(step)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.views import side_by_side, usual_size
 
 
@@ -24,6 +24,7 @@ class Invariance(Term):
     form: Literal["l1", "ada"] = "ada"
     """What differences cost: all of them their size, or the smaller ones their square."""
     reads: ClassVar[tuple[Reads, ...]] = ("counterfactuals",)
+    family: ClassVar[Family] = "weak supervision"
 
     def __call__(self, step: Step) -> TermOutput:
         pairs = step.counterfactuals()

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from unbraid.activation import Activation, JumpReLU, window
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class L0(Term):
     signed: ClassVar[bool] = True
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
 
     def suits(self, activation: Activation) -> None:
         if not isinstance(activation, JumpReLU):

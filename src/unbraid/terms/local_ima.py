@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unbraid.codes import Codes, starts
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
@@ -28,6 +28,7 @@ class LocalIma(Term):
     ridge: NonNegativeFloat = 1e-4
     """Two equal atoms must cost much and not everything."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
+    family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
         rows = torch.randperm(step.z.batch, generator=step.rng)[: self.rows].to(step.x.device)

@@ -6,10 +6,11 @@ autoencoder are one objective. RICA's W W'x is unrectified and charged on both s
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch.nn.functional import softplus
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat
 
 
@@ -17,6 +18,7 @@ from unbraid.settings import PositiveFloat
 class LogCosh(Term):
     sharpness: PositiveFloat = 3.0
     """How soon the quadratic becomes a line: at latents of about 1 / sharpness."""
+    family: ClassVar[Family] = "sparsity"
 
     def __call__(self, step: Step) -> TermOutput:
         values, _, _ = step.z.entries()

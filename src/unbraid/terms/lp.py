@@ -5,8 +5,9 @@ is without bound: (|z| + floor)^p - floor^p is charged instead. SAELens's `lp_no
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveFloat
 
 
@@ -16,6 +17,8 @@ class Lp(Term):
     """The exponent, above 0; 1 is L1."""
     floor: NonNegativeFloat = 1e-3
     """Added to every size, in normalised activations."""
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
         values, _, _ = step.z.entries()

@@ -9,7 +9,7 @@ disentangling term must beat. Costs an encoding of these rows, and on a language
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import Share
 
 
@@ -18,6 +18,7 @@ class Masked(Term):
     share: Share = 0.15
     """Of tokens, or of active factors, that are replaced."""
     reads: ClassVar[tuple[Reads, ...]] = ("corrupted",)
+    family: ClassVar[Family] = "control"
 
     def __call__(self, step: Step) -> TermOutput:
         x = step.corrupted(self.share)

@@ -24,13 +24,13 @@ from unbraid.causal.firing import firing
 from unbraid.causal.reward import capped_log
 from unbraid.causal.step_radius import step_radius
 from unbraid.moving_average import move
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.source import Contexts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Melbo(Term):
+class MelboReward(Term):
     every: int = 8
     columns: PositiveInt = 16
     """Latents sampled each time, of those that fire in the contexts at hand."""
@@ -47,6 +47,8 @@ class Melbo(Term):
     decay: ShareBelowOne = 0.9
     """Of the moving average of random directions' effects."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    family: ClassVar[Family] = "causal"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         active = firing(step)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.adam import at_rest, stepped
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeInt, PositiveFloat, PositiveInt, ShareAboveZero
 
 PARAMETERS = ("encoder", "decoder")
@@ -38,6 +38,7 @@ class MetaSAE(Term):
     lr: PositiveFloat = 1e-3
     """The meta-SAE's."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
         atoms, memory = step.dictionary.W_dec, step.memory

@@ -5,11 +5,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import MinLen
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import ShareAboveZero
 
 
@@ -17,6 +17,8 @@ from unbraid.settings import ShareAboveZero
 class NestedReconstruction(Term):
     shares: Annotated[tuple[ShareAboveZero, ...], MinLen(1)] = (1 / 32, 3 / 32, 7 / 32, 15 / 32, 1.0)
     """Prefix widths as shares of d_sae, ascending to 1 (the fractions of dictionary_learning's README, cumulated)."""
+    family: ClassVar[Family] = "reconstruction"
+    standard: ClassVar[bool] = True
 
     def check_together(self) -> None:
         if list(self.shares) != sorted(self.shares) or not math.isclose(self.shares[-1], 1):

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from unbraid.causal.curvature import overlap
 from unbraid.causal.step_radius import step_pushes
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, TwoOrMore
 
 
@@ -27,6 +27,7 @@ class OrthogonalJacobian(Term):
     radius: NonNegativeFloat = 0.0
     """Size of a push, in raw units; 0 calibrates it at the first use."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    family: ClassVar[Family] = "causal"
 
     def __call__(self, step: Step) -> TermOutput:
         found = step_pushes(step, self.columns, self.samples, self.radius)

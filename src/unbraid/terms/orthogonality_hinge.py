@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unbraid.neighbours import drawn_neighbours
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import ShareBelowOne, TwoOrMore
 
 PARKED = 0.02
@@ -28,6 +28,7 @@ class OrthogonalityHinge(Term):
     chunk: TwoOrMore = 2048
     """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
         _, _, cosines = drawn_neighbours(step.dictionary.W_dec, self.chunk, step.rng)

@@ -7,13 +7,13 @@ only in the limit; the paper's p_end is 0.2.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt, ShareAboveZero, ShareBelowOne
 
 
@@ -30,6 +30,8 @@ class PAnnealing(Term):
     """Steps over which the two sums are averaged, with falling weights; the paper averages a queue of so many."""
     floor: NonNegativeFloat = 1e-3
     """Added to every size, in normalised activations."""
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
 
     def check_together(self) -> None:
         if self.begin >= self.end:

@@ -8,17 +8,20 @@ nothing is dead.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from unbraid.activation import Activation, JumpReLU, ReLU
 from unbraid.gated import Gated
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreActivation(Term):
     weight: float = 3e-6  # the update's, for activations of unit mean square
+    family: ClassVar[Family] = "dead latents"
+    standard: ClassVar[bool] = True
 
     def suits(self, activation: Activation) -> None:
         if not isinstance(activation, ReLU | JumpReLU | Gated):

@@ -9,13 +9,14 @@ whole of it, save that the finished dictionary still encodes unrounded. QLAE's w
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.codes import Codes
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt, Share
 
 
@@ -28,6 +29,7 @@ class Quantised(Term):
     are the same quantity."""
     decay: Share = 0.99
     """Of a level's moving average, in batches that have a value nearest to it."""
+    family: ClassVar[Family] = "reconstruction"
 
     def __call__(self, step: Step) -> TermOutput:
         values, _, latents = step.z.entries()

@@ -12,13 +12,14 @@ from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomGradient(Term):
     every: int = 5
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "control"
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt
 
 
@@ -26,6 +26,8 @@ class Readback(Term):
     size: NonNegativeFloat = 0.0
     """R, in normalised units; 0 takes the root mean square of the batch's active latents."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "decoder")
+    family: ClassVar[Family] = "causal"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         chosen, size = step.sampled_latents(self.columns), self.size or active_size(step)

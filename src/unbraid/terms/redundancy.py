@@ -20,7 +20,7 @@ from torch import Tensor
 from unbraid.codes import looked_up, starts
 from unbraid.gram import Columns, centred_products, gather, split_half
 from unbraid.moments import averaged
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, ShareBelowOne, TwoOrMore
 
 Rows = Int[Tensor, " pairs"]
@@ -43,6 +43,7 @@ class Redundancy(Term):
     decay: ShareBelowOne = 0.99
     """Of the moving averages that deviations come from."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
+    family: ClassVar[Family] = "weak supervision"
 
     def __call__(self, step: Step) -> TermOutput:
         average, deviation = averaged(step.z, step.memory, self.decay)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat, TwoOrMore
 
 
@@ -28,6 +28,8 @@ class Repulsion(Term):
     sample: TwoOrMore = 4096
     """Atoms charged each time."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "geometry"
+    claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec

@@ -7,10 +7,11 @@ contribute and charges L1 prefix by prefix; here a width drawn twice counts once
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat, PositiveInt
 
 
@@ -20,6 +21,8 @@ class SampledPrefixes(Term):
     """How many, the whole dictionary counted."""
     power: PositiveFloat = 0.5
     """Exponent of the widths' distribution, above 0: 1 is uniform, smaller gives narrower prefixes."""
+    family: ClassVar[Family] = "reconstruction"
+    standard: ClassVar[bool] = True
 
     def widths(self, d_sae: int, rng: torch.Generator) -> list[int]:
         """Ascending, each once, ending at d_sae."""

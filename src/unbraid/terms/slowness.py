@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import PositiveInt
 from unbraid.views import earlier_tokens, side_by_side, usual_size
 
@@ -22,6 +22,7 @@ class Slowness(Term):
     pairs: PositiveInt = 1024
     """Pairs of tokens compared each time, at most."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
+    family: ClassVar[Family] = "weak supervision"
 
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=True)

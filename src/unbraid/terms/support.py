@@ -11,7 +11,7 @@ values are in units of each latent's 99th percentile, that of a normal with its 
 """
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from annotated_types import Ge, Lt
@@ -21,7 +21,7 @@ from torch import Tensor
 from unbraid.bank import Entries, recalled, remember
 from unbraid.codes import looked_up, starts
 from unbraid.moments import Moments, averaged
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 
 PERCENTILE = 2.326
@@ -46,6 +46,7 @@ class Support(Term):
     """Rows with both that independence would give."""
     decay: ShareBelowOne = 0.99
     """Of the moving moments that values are scaled by."""
+    family: ClassVar[Family] = "independence"
 
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)

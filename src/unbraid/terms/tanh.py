@@ -6,8 +6,9 @@ update lets that gradient reach the encoder too; ours, as Rajamanoharan et al. 2
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat
 
 
@@ -15,6 +16,8 @@ from unbraid.settings import PositiveFloat
 class Tanh(Term):
     scale: PositiveFloat = 4.0
     """Its slope at 0, for normalised activations (the update's c)."""
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
         return TermOutput((self.scale * step.z.values).tanh().sum() / step.z.batch)

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from unbraid.codes import Codes
 from unbraid.gram import gather
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.settings import ShareAboveZero, TwoOrMore
 from unbraid.views import earlier_tokens
 
@@ -30,6 +30,7 @@ class Temporal(Term):
     pairs: TwoOrMore = 512
     """Pairs contrasted with one another each time, at most; cost grows with the square."""
     reads: ClassVar[tuple[Reads, ...]] = ("codes", "documents")
+    family: ClassVar[Family] = "weak supervision"
 
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=False)

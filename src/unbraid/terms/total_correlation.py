@@ -12,6 +12,7 @@ weighted point. Latents are in units of their rms when active.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,7 +21,7 @@ from torch import Tensor
 from unbraid.codes import starts
 from unbraid.gram import Columns, halves
 from unbraid.moments import averaged
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective import Family, Step, Term, TermOutput
 from unbraid.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
 
 
@@ -42,6 +43,7 @@ class TotalCorrelation(Term):
     """Firing rate of latents in blocks, at least."""
     decay: ShareBelowOne = 0.99
     """Of the moving averages that latents are scaled by."""
+    family: ClassVar[Family] = "independence"
 
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)

@@ -13,7 +13,7 @@ it is decoupled, so that Adam does not rescale it, and reaches all parameters.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from unbraid.objective import Reads, Step, Term, TermOutput
+from unbraid.objective import Family, Reads, Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,7 @@ class WeightDecay(Term):
     power: Literal[1, 2] = 2
     """1 decays absolute values, of atoms too; 2 squares."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "control"
 
     def __call__(self, step: Step) -> TermOutput:
         readers, atoms = step.dictionary.W_enc, step.dictionary.W_dec

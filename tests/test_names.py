@@ -1,0 +1,51 @@
+"""Every public class is found by name, and no two configuration classes share one."""
+
+import importlib
+import time
+
+import pytest
+
+from unbraid import catalog, names
+from unbraid.settings import Settings
+
+
+def test_every_configuration_class_is_found_where_it_is_defined():
+    assert len(names.public()) > 60
+    for name, module in names.public().items():
+        cls = getattr(importlib.import_module(module), name)
+        assert issubclass(cls, Settings) and cls.__module__ == module == names.find(name)
+
+
+def test_no_configuration_class_is_missed():
+    importlib.import_module("unbraid.cli")
+    for cls in (*catalog.terms().values(), *catalog.activations().values()):
+        assert names.public()[cls.__name__] == cls.__module__
+
+
+def test_the_source_is_read_in_a_moment():
+    for read in (names.defined, names.public):
+        read.cache_clear()
+    started = time.perf_counter()
+    names.public()
+    assert time.perf_counter() - started < 1.0, "some 50 ms on a laptop; this only catches an import of everything"
+
+
+def test_other_public_classes_are_found_too():
+    assert names.find("Dictionary") == "unbraid.dictionary"
+    with pytest.raises(ValueError, match="Nowhere is no class of unbraid"):
+        names.find("Nowhere")
+
+
+def test_names_that_repeat_are_refused(monkeypatch: pytest.MonkeyPatch):
+    twice = {"Settings": {"a": ()}, "Term": {"a": ("Settings",)}, "L1": {"a.b": ("Term",), "a.c": ("Term",)}}
+    monkeypatch.setattr(names, "defined", lambda: twice)
+    with pytest.raises(ValueError, match="a.b and a.c both define L1: rename one"):
+        names.public.__wrapped__()
+
+
+def test_every_term_says_what_kind_of_objective_it_is():
+    families = {term.__name__: term.family for term in catalog.terms().values()}
+    assert set(families.values()) == {
+        "reconstruction", "sparsity", "dead latents", "geometry", "independence", "weak supervision", "causal",
+        "control",
+    }  # fmt: skip
