@@ -94,8 +94,8 @@ def test_crossing_trains_every_combination(tmp_path):
     )
     assert done == 0
     assert sorted(path.name.rpartition("-")[0] for path in tmp_path.iterdir()) == [
-        "world-batchtopk-l0_8-l0_2-s0", "world-batchtopk-l0_8-l0_2-s1",
-        "world-batchtopk-l0_8-l0_4-s0", "world-batchtopk-l0_8-l0_4-s1",
+        "world-batchtopk-l0_2-s0", "world-batchtopk-l0_2-s1",
+        "world-batchtopk-l0_4-s0", "world-batchtopk-l0_4-s1",
     ]  # fmt: skip
 
 
@@ -224,8 +224,8 @@ def test_an_experiment_is_given_another_activation_by_name(tmp_path, name, k):
     assert train_quickly(tmp_path, "--dictionary.activation", name) == 0
     (run,) = tmp_path.iterdir()
     activation = json.loads((run / "experiment.json").read_text())["dictionary"]["activation"]
-    assert activation["type"].endswith(f":{name}") and activation.get("k") == k
-    assert run.name.startswith(f"world-batchtopk-l0_8-{name.lower()}-s0-")
+    assert activation["type"] == name and activation.get("k") == k
+    assert run.name.startswith(f"world-batchtopk-{name.lower()}{f'-l0_{k}' if k else ''}-s0-")
 
 
 def test_an_activation_that_is_not_is_named_with_those_that_are(tmp_path, capsys):

@@ -61,7 +61,7 @@ def test_fault_26_texts_and_models_are_crossed_on_the_command_line(tmp_path):
              "--cross", f"source.text='{texts[0]}',{texts[1]}"]  # fmt: skip
     assert main(asked) == 0
     names = sorted(path.name.rpartition("-s0-")[0] for path in (tmp_path / "runs").iterdir())
-    assert names == ["lm-topk-l0_32-tiny-model-a-b.jsonl", "lm-topk-l0_32-tiny-model-c.jsonl"]
+    assert names == ["lm-topk-tiny-model-a-b.jsonl-l0_4", "lm-topk-tiny-model-c.jsonl-l0_4"]
 
 
 def test_fault_26_values_with_commas_are_quoted_or_in_brackets():

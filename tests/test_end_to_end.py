@@ -54,7 +54,11 @@ def score_all(runs: list[Path], *names: str) -> dict[str, dict[str, float]]:
     rows = collect(runs)
     return {
         str(name): dict(
-            zip(part["metric"] + part["params"].map(lambda p: str(p.get("against", ""))), part["value"], strict=True)
+            zip(
+                part["metric"] + part["params"].map(lambda p: p.removeprefix("against ") if "against" in p else ""),
+                part["value"],
+                strict=True,
+            )
         )
         for name, part in rows.groupby("name")
     }
@@ -110,7 +114,7 @@ def test_training_from_a_cache_equals_training_live_bit_for_bit(tmp_path: Path):
     source = tiny(tmp_path, "llama")
     write_cache(source, tmp_path / "cache", seed=0)
     live, cached = (
-        [e for e in study(s) if e.name.split("-l0")[0] in ("topk", "jumprelu", "matryoshka")]
+        [e for e in study(s) if e.name in ("topk", "jumprelu", "matryoshka")]
         for s in (source, Cached(folder=str(tmp_path / "cache")))
     )
     for left, right in zip(train(live, tmp_path / "live"), train(cached, tmp_path / "from_cache"), strict=True):
@@ -128,7 +132,7 @@ def test_a_real_model_and_real_text(model: str, tmp_path: Path):
     # The second model's ternary layers are slow to run: the ends of the line, a short held-out text and one eval are
     # enough there.
     chosen = ("topk", "batchtopk", "effect", "untrained") if model == "stories260K" else ("batchtopk", "untrained")
-    members = [e for e in study(source, l0=16, d_sae=128, tokens=9600) if e.name.split("-l0")[0] in chosen]
+    members = [e for e in study(source, l0=16, d_sae=128, tokens=9600) if e.name in chosen]
     runs = train(members, tmp_path)
     scores = score_all(runs, *(() if model == "stories260K" else ("fidelity",)))
     trained, untrained = scores["batchtopk-l0_16"], scores["untrained-l0_16"]

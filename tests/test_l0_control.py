@@ -27,7 +27,7 @@ TARGET = TargetL0(l0=8.0)
 def asked(kind: str, l0: int, steps: int, **training):
     """A standard SAE of that kind on the small world."""
     member = (standard(l0) | architectures(l0))[f"{kind}-l0_{l0}"]
-    base = experiment(f"{kind}-l0_{l0}", activation=member.activation, tokens=160 * steps)
+    base = experiment(kind, activation=member.activation, tokens=160 * steps)
     return replace(base, objective=member.objective, training=replace(base.training, **training))
 
 

@@ -23,7 +23,7 @@ CLEAN = {"absorption_full": 0, "absorption_fractional": 0, "parent_recall_given_
 
 def scored(dictionary: Dictionary, truth: Truth = STEADY) -> dict[str, float]:
     scores = absorption_scores(dictionary, truth)
-    return {s.metric: s.value for s in scores if s.params.get("kind") != "chance"}
+    return {s.metric: s.value for s in scores if s.kind != "chance"}
 
 
 def absorbing(world: World, share: float) -> Dictionary:
@@ -146,4 +146,4 @@ def test_every_score_is_defined():
     scores = absorption_scores(truth(EXACT), EXACT)
     assert {score.metric for score in scores} == set(DEFINITIONS)
     given_child = [s for s in scores if s.metric == "parent_recall_given_child"]
-    assert [s.params["kind"] for s in given_child] == ["measured", "chance"] and given_child[1].value < 1e-3
+    assert [s.kind for s in given_child] == ["measured", "chance"] and given_child[1].value < 1e-3

@@ -43,7 +43,7 @@ def saved(path: Path, dictionary: Dictionary, *, name: str = "small", seed: int 
 
 
 def scored(run: Run) -> dict[str, float]:
-    return {f"{score.metric}/{score.params['kind']}": score.value for score in agreement(run, peers(run))}
+    return {f"{score.metric}/{score.kind}": score.value for score in agreement(run, peers(run))}
 
 
 def test_the_same_latents_in_another_order_and_scale_agree_fully():

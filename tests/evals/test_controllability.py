@@ -43,7 +43,7 @@ GATED = replace(ADDITIVE, gate="hard", interactions=6, interaction=2.0)
 
 def values(scores: list[Score]) -> dict[str, float]:
     """By metric, kind and size: modularity/chance/own."""
-    return {"/".join([s.metric, *map(str, s.params.values())]): s.value for s in scores}
+    return {"/".join([s.metric, s.kind, *map(str, s.params.values())]): s.value for s in scores}
 
 
 @lru_cache
@@ -183,14 +183,14 @@ def test_a_dictionary_without_living_latents_scores_nothing():
     dead = truth(ADDITIVE)
     dead.W_enc.zero_()
     found = scored(dead)
-    assert all(math.isnan(value) for name, value in found.items() if "measured" in name)
+    assert all(math.isnan(value) for name, value in found.items() if "measured" in name and "radius" not in name)
     assert found["modularity/ceiling"] == pytest.approx(1, abs=1e-4)
 
 
 def test_layers_that_do_nothing_leave_nothing_to_score():
     inert = replace(ADDITIVE, effective=0.0)
     found = scored(truth(inert), inert)
-    assert found.pop("radius/spread") > 0
+    assert found.pop("radius/measured/spread") > 0
     assert {value for name, value in found.items() if name.startswith("felt")} == {0.0}
     assert all(math.isnan(value) for name, value in found.items() if not name.startswith("felt"))
 
@@ -198,9 +198,9 @@ def test_layers_that_do_nothing_leave_nothing_to_score():
 def test_every_score_has_a_definition_and_a_chance():
     scores = controllability_scores(truth(ADDITIVE), ADDITIVE)
     assert {s.metric for s in scores} == set(DEFINITIONS)
-    kinds = {metric: {s.params.get("kind") for s in scores if s.metric == metric} for metric in DEFINITIONS}
+    kinds = {metric: {s.kind for s in scores if s.metric == metric} for metric in DEFINITIONS}
     assert all({"measured", "chance", "ceiling"} <= kinds[metric] for metric in DEFINITIONS if metric != "radius")
-    assert len({(s.metric, *s.params.items()) for s in scores}) == len(scores)
+    assert len({(s.metric, s.kind, *s.params.items()) for s in scores}) == len(scores)
 
 
 def run_on(tmp_path, source, x: Tensor):

@@ -25,7 +25,7 @@ TOP = ["dci_disentanglement", "dci_completeness", "mig", "modularity", "infom", 
 
 
 def values(scores: list[Score], kind: str) -> dict[str, float]:
-    return {score.metric: score.value for score in scores if score.params == {"kind": kind}}
+    return {score.metric: score.value for score in scores if score.kind == kind}
 
 
 def independent(rows: int = ROWS, count: int = 12, seed: int = 0) -> np.ndarray:

@@ -25,7 +25,7 @@ A, B, C, RARE = (RNG.random(ROWS) < p for p in (0.3, 0.3, 0.5, 0.02))
 
 
 def scored(dictionary: Dictionary, truth: Truth) -> dict[str, float]:
-    return {s.metric: s.value for s in memorisation_scores(dictionary, truth) if s.params["kind"] == "measured"}
+    return {s.metric: s.value for s in memorisation_scores(dictionary, truth) if s.kind == "measured"}
 
 
 def orders(latents: list[np.ndarray], factors: list[np.ndarray], parents: list[int]) -> list[int]:
@@ -86,7 +86,7 @@ def test_an_untrained_dictionary_is_at_the_stated_chance():
     world = World(factors=64, d_in=32, roots=16, depth=0)
     by_kind: dict[str, dict[str, float]] = {"measured": {}, "chance": {}}
     for score in memorisation_scores(untrained(world, 96), world):
-        by_kind[str(score.params["kind"])][score.metric] = score.value
+        by_kind[score.kind][score.metric] = score.value
     assert by_kind["measured"]["product_share"] == pytest.approx(by_kind["chance"]["product_share"], abs=0.03)
     assert by_kind["measured"]["product_share"] < 0.1
 

@@ -51,7 +51,7 @@ def named(found: list[Score]) -> dict[str, float]:
 
 def scored(dictionary: Dictionary, world: World = RARE, kind: str = "measured") -> dict[str, float]:
     found = probe_absorption_scores(dictionary, world)
-    return named([s for s in found if s.params.get("kind", kind) == kind])
+    return named([s for s in found if s.kind == kind or s.metric == "probed"])
 
 
 def absorbing(world: World, share: float) -> Dictionary:
@@ -217,6 +217,6 @@ def test_the_language_is_scored():
     made = DictionaryConfig(d_sae=128, activation=TopK(8)).build(sample, seed=0)
     found = probe_absorption_scores(made, model)
     assert {s.metric for s in found} == set(DEFINITIONS)
-    assert [s.params["kind"] for s in found if s.metric == "probe_main_f1"] == ["measured", "chance", "ceiling"]
-    ceiling = named([s for s in found if s.params.get("kind", "ceiling") == "ceiling"])
+    assert [s.kind for s in found if s.metric == "probe_main_f1"] == ["measured", "chance", "ceiling"]
+    ceiling = named([s for s in found if s.kind == "ceiling" or s.metric == "probed"])
     assert ceiling["absorption_full"] == 0 and ceiling["main_f1"] == 1 and ceiling["probed"] > 0.8

@@ -37,7 +37,7 @@ def saved(root: Path, d_sae: int, atoms: Tensor | None = None, seed: int = 0) ->
 
 
 def scored(run: Run) -> dict[tuple[str, str], float]:
-    return {(s.metric, str(s.params["kind"])): s.value for s in stitching(run, peers(run))}
+    return {(s.metric, s.kind): s.value for s in stitching(run, peers(run))}
 
 
 def test_shares_are_counted_by_hand():

@@ -140,7 +140,7 @@ def test_a_restored_stream_continues_bit_for_bit():
 
 
 def values(scores: list[Score]) -> dict[str, float]:
-    return {s.metric: s.value for s in scores if s.params.get("kind", "measured") == "measured"}
+    return {s.metric: s.value for s in scores if s.kind == "measured"}
 
 
 def test_scores_of_a_trained_run_are_those_of_saelens_own_eval(tmp_path: Path):
