@@ -1,11 +1,11 @@
 # make demo: the main job, offline.  make test: the tests.  make check: format, lint, types, imports, tests.  make bench: speed.
-# make reliability: kills, bad input, damage and attacks, tried again (docs/reliability.md).
+# make docs: the site.  make reliability: kills, bad input, damage and attacks, tried again (docs/reliability.md).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint format bench reliability clean
+.PHONY: demo test check lint format bench reliability docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/unbraid demo
@@ -31,6 +31,10 @@ bench: $(VENV)/.dev
 reliability: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.reliability
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "the site is in site/index.html"
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
@@ -45,5 +49,9 @@ $(VENV)/.dev: $(VENV)/.core
 	$(PIP) -e '.[dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.core
+	$(PIP) -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-peers build dist src/*.egg-info
+	rm -rf $(VENV) .venv-peers build dist site src/*.egg-info

@@ -57,8 +57,8 @@ class LanguageModel(Source):
     """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
     text: SomeText = "language://20000"
     """A .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files or
-    one saved by datasets, hf://owner/name[/config][:split], sample://5000 for that many documents written by the model
-    itself, or language://20000 for documents of the synthetic language (factors known, see docs/concepts.md)."""
+    one saved by datasets, `hf://owner/name[/config][:split]`, sample://5000 for that many documents written by the model
+    itself, or language://20000 for documents of the synthetic language (factors known, see docs/worlds.md)."""
     text_column: SomeText = "text"
     """Column (or JSON key) that holds the documents: texts, chats (lists of role and content, written out by the
     tokenizer's template), or lists of token ids."""
