@@ -176,7 +176,7 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
     log_cosh.LogCosh: {"sharpness": [0.0]},
     lp.Lp: {"p": [0.0], "floor": [-1.0]},
     masked.Masked: {"share": [-0.1, 1.1]},
-    melbo.Melbo: {"p": [0.5], "q": [0.0], "cap": [-1.0], "radius": [NAN]},
+    melbo.MelboReward: {"p": [0.5], "q": [0.0], "cap": [-1.0], "radius": [NAN]},
     meta_sae.MetaSAE: {"share": [0, 2], "k": [0], "sample": [0], "steps": [-1], "lr": [0]},
     nested_reconstruction.NestedReconstruction: {"shares": [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0), 1.0]},
     orthogonal_jacobian.OrthogonalJacobian: {"columns": [1], "samples": [1]},
