@@ -5,8 +5,26 @@ import os
 import pytest
 import torch
 
+from tests import type_checks
+
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests run
+type_checks.install()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-call", action="store_true", help="check types at every call, not once for each combination of them"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    type_checks.Checks.every_call = bool(config.getoption("--every-call"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    type_checks.Checks.test += 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
