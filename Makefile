@@ -1,17 +1,22 @@
-# make demo: the main job, offline.  make test: the tests.  make check: format, lint, types, imports, tests.  make bench: speed.
-# make docs: the site.  make reliability: kills, bad input, damage and attacks, tried again (docs/reliability.md).
+# make demo: the main job, offline.  make test: the quick tests.  make test-all: all tests, as continuous integration runs them.
+# make check: format, lint, types, imports, quick tests.  make bench: speed.  make docs: the site.
+# make reliability: kills, bad input, damage and attacks, tried again (docs/reliability.md).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check lint format bench reliability docs clean
+.PHONY: demo test test-all check lint format bench reliability docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/unbraid demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PARALLEL) --every-call
 
 check: format lint test
 

@@ -64,12 +64,31 @@ def score_all(runs: list[Path], *names: str) -> dict[str, dict[str, float]]:
     }
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "gemma2", "llama"])
+def some(members: list[Experiment], *names: str) -> list[Experiment]:
+    return [member for member in members if member.name in names]
+
+
+every_family = pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "gemma2", "llama"])
+
+
+@every_family
 def test_every_family_goes_from_text_to_report(family: str, tmp_path: Path):
-    source = tiny(tmp_path, family)
-    runs = train(study(source), tmp_path / "runs")
-    assert len(runs) == 14
-    scores = score_all(runs)
+    members = some(study(tiny(tmp_path, family)), "batchtopk", "effect", "untrained")
+    check_from_text_to_report(members, tmp_path, "fidelity")
+
+
+@pytest.mark.slow
+@every_family
+def test_every_family_goes_from_text_to_report_with_all_members_and_evals(family: str, tmp_path: Path):
+    members = study(tiny(tmp_path, family))
+    assert len(members) == 14
+    check_from_text_to_report(members, tmp_path)
+
+
+def check_from_text_to_report(members: list[Experiment], tmp_path: Path, *evals: str) -> None:
+    runs = train(members, tmp_path / "runs")
+    assert len(runs) == len(members)
+    scores = score_all(runs, *evals)
     for found in scores.values():
         assert found["ce_clean"] > 0 and torch.isfinite(torch.tensor(found["loss_recoveredzero"]))
     assert scores["batchtopk-l0_4"]["fvu"] < scores["untrained-l0_4"]["fvu"]
@@ -79,7 +98,7 @@ def test_every_family_goes_from_text_to_report(family: str, tmp_path: Path):
 
 @pytest.mark.parametrize("site", ["resid_pre", "mlp_out", "attn_out"])
 def test_other_sites_train_with_terms_that_need_no_slice(site: Site, tmp_path: Path):
-    members = [e for e in study(tiny(tmp_path, "llama", site)) if not e.name.startswith("effect")]
+    members = some(study(tiny(tmp_path, "llama", site)), "topk", "jumprelu", "untrained")
     runs = train(members, tmp_path / "runs")
     cfg = json.loads((runs[0] / "cfg.json").read_text())
     assert cfg["metadata"]["hook_name"] == f"blocks.1.hook_{site}"
@@ -94,8 +113,14 @@ class Killed(BaseException):
     """Not an Exception: nothing on the way may catch it and tidy up."""
 
 
-def test_killed_and_resumed_on_a_language_model_equals_uninterrupted(tmp_path: Path):
+@pytest.mark.parametrize(
+    "names",
+    [("batchtopk", "jumprelu", "effect"), pytest.param((), marks=pytest.mark.slow)],
+    ids=["some members", "all members"],
+)
+def test_killed_and_resumed_on_a_language_model_equals_uninterrupted(names: tuple[str, ...], tmp_path: Path):
     members = study(tiny(tmp_path, "gpt_neox"))
+    members = some(members, *names) if names else members
     whole = train(members, tmp_path / "whole")
 
     def kill(tokens: int, total: int) -> None:
@@ -114,27 +139,32 @@ def test_training_from_a_cache_equals_training_live_bit_for_bit(tmp_path: Path):
     source = tiny(tmp_path, "llama")
     write_cache(source, tmp_path / "cache", seed=0)
     live, cached = (
-        [e for e in study(s) if e.name in ("topk", "jumprelu", "matryoshka")]
-        for s in (source, Cached(folder=str(tmp_path / "cache")))
+        some(study(s), "topk", "jumprelu", "matryoshka") for s in (source, Cached(folder=str(tmp_path / "cache")))
     )
     for left, right in zip(train(live, tmp_path / "live"), train(cached, tmp_path / "from_cache"), strict=True):
         ours, theirs = (load_file(folder / "sae_weights.safetensors") for folder in (left, right))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("model", ["stories260K", "bitstories-3M"])
-def test_a_real_model_and_real_text(model: str, tmp_path: Path):
+# The second model's ternary layers are slow to run: the ends of the line, a short held-out text and one eval are
+# enough there.
+@pytest.mark.parametrize(
+    ("model", "names", "evals"),
+    [
+        ("stories260K", ("batchtopk", "untrained"), ("fidelity",)),
+        pytest.param("stories260K", ("topk", "batchtopk", "effect", "untrained"), (), marks=pytest.mark.slow),
+        pytest.param("bitstories-3M", ("batchtopk", "untrained"), ("fidelity",), marks=pytest.mark.slow),
+    ],
+    ids=["stories260K", "stories260K, all evals", "bitstories-3M"],
+)
+def test_a_real_model_and_real_text(model: str, names: tuple[str, ...], evals: tuple[str, ...], tmp_path: Path):
     data = data_folder()
     source = LanguageModel(
         model=str(data / "models" / model), layer=2, text=str(data / "corpora" / "tinystories_1000.jsonl.xz"),
         context=64, buffer_tokens=4096, eval_share=0.02 if model == "stories260K" else 0.005,
     )  # fmt: skip
-    # The second model's ternary layers are slow to run: the ends of the line, a short held-out text and one eval are
-    # enough there.
-    chosen = ("topk", "batchtopk", "effect", "untrained") if model == "stories260K" else ("batchtopk", "untrained")
-    members = [e for e in study(source, l0=16, d_sae=128, tokens=9600) if e.name in chosen]
-    runs = train(members, tmp_path)
-    scores = score_all(runs, *(() if model == "stories260K" else ("fidelity",)))
+    runs = train(some(study(source, l0=16, d_sae=128, tokens=9600), *names), tmp_path)
+    scores = score_all(runs, *evals)
     trained, untrained = scores["batchtopk-l0_16"], scores["untrained-l0_16"]
     assert trained["fvu"] < untrained["fvu"]
     assert trained["loss_recoveredzero"] > untrained["loss_recoveredzero"]

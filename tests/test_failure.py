@@ -3,13 +3,14 @@
 import json
 import signal
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 
 from tests.small import experiment
-from tests.test_train import assert_equal_runs, mixed_cohort, run_apart, weights
+from tests.test_train import assert_equal_runs, mixed_cohort, train_until, weights
 from unbraid import train as training
 from unbraid.activation import ReLU
 from unbraid.checkpoint import steps_saved
@@ -45,8 +46,13 @@ def cohort_with_sick() -> list[Experiment]:
     return [sick(), *mixed_cohort()]
 
 
-def test_the_others_are_finished_as_if_the_member_that_failed_had_not_been_there(tmp_path):
-    well = train(mixed_cohort(), tmp_path / "well")
+@pytest.fixture(scope="module")
+def well(tmp_path_factory) -> list[Path]:
+    """The cohort without the sick member."""
+    return train(mixed_cohort(), tmp_path_factory.mktemp("well"))
+
+
+def test_the_others_are_finished_as_if_the_member_that_failed_had_not_been_there(tmp_path, well):
     with pytest.raises(
         Failed, match="sick-l0_3-s0-.* stopped at step 20 for good: term 'breaks' gave nan at step 20"
     ) as got:
@@ -86,23 +92,10 @@ def test_a_member_that_failed_is_not_tried_again_but_from_the_start(tmp_path):
     assert (folder / "metrics.jsonl").stat().st_mtime_ns != before and not steps_saved(folder)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.test_failure import cohort_with_sick
-from unbraid.train import train
-
-def watch(tokens, total):
-    if tokens >= 160 * {step}:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-train(cohort_with_sick(), Path(sys.argv[1]), checkpoint_steps=8, watch=watch)
-"""
-
-
 @pytest.mark.parametrize("step", [22, 35])  # before the others' next checkpoint, and two checkpoints later
-def test_killed_after_a_failure_and_resumed_the_others_equal_a_run_without_it(tmp_path, step):
-    assert run_apart(KILLED.format(step=step), tmp_path / "killed") == -signal.SIGKILL
+def test_killed_after_a_failure_and_resumed_the_others_equal_a_run_without_it(tmp_path, well, step):
+    how = signal.SIGKILL
+    assert train_until(how, cohort_with_sick(), tmp_path / "killed", step=step, every=8) == -how
     starts = []
     with pytest.raises(Failed, match="sick"), pytest.MonkeyPatch.context() as patch:
         restore = training.restore
@@ -115,7 +108,7 @@ def test_killed_after_a_failure_and_resumed_the_others_equal_a_run_without_it(tm
         patch.setattr(training, "restore", watched)
         train(cohort_with_sick(), tmp_path / "killed", resume=True)
     assert starts == [(step // 8 * 8, len(mixed_cohort()))], "the others go on from their own last checkpoint"
-    for folder in train(mixed_cohort(), tmp_path / "well"):
+    for folder in well:
         assert_equal_runs(folder, tmp_path / "killed" / folder.name)
 
 

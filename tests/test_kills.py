@@ -79,13 +79,19 @@ def hidden(root: Path) -> list[Path]:
     return list(root.rglob(".*"))
 
 
-def test_fault_09_two_kills_anywhere_in_checkpoint_rounds_lose_at_most_one(tmp_path, whole, begun):
+def every(quick: int, slow: int) -> pytest.MarkDecorator:
+    """At each of so many places; `make reliability` tries them all."""
+    return pytest.mark.parametrize("every", [quick, pytest.param(slow, marks=pytest.mark.slow)])
+
+
+@every(24, 4)
+def test_fault_09_two_kills_anywhere_in_checkpoint_rounds_lose_at_most_one(tmp_path, whole, begun, every):
     """From step 4 on, killed in what follows up to step 6's round, and again; the rest is trained in one go."""
     count = tmp_path / "count"
     shutil.copytree(begun, count)
     where = places(lambda: up_to(count, 6), count)
     assert len(where) > 40
-    try_two_kills(where[::4], tmp_path, begun, whole)  # `make reliability` tries them all
+    try_two_kills(where[::every], tmp_path, begun, whole)
 
 
 def try_two_kills(where: list[Place], scratch: Path, begun: Path, whole: Path) -> None:
@@ -197,12 +203,13 @@ def test_fault_09_half_a_row_of_a_log_is_no_obstacle(tmp_path, whole, begun):
         assert (folder / "metrics.jsonl").read_bytes() == (whole / folder.name / "metrics.jsonl").read_bytes()
 
 
-def test_killed_anywhere_a_whole_training_is_gone_on_with(tmp_path, whole):
+@every(60, 12)
+def test_killed_anywhere_a_whole_training_is_gone_on_with(tmp_path, whole, every):
     """From nothing to finished runs: the first claims, the last saves."""
     count = tmp_path / "count"
     work = lambda root: train(cohort(), root, resume=True, checkpoint_steps=6)
     where = places(lambda: work(count), count)
-    for number, place in enumerate(where[::12]):
+    for number, place in enumerate(where[::every]):
         root = tmp_path / str(number)
         assert killed(lambda root=root: work(root), place, root)
         kept = [(f, f.stat().st_mtime_ns) for folder in folders(root) if finished(folder) for f in folder.iterdir()]
@@ -240,14 +247,15 @@ def test_what_a_living_process_is_writing_is_left_alone(tmp_path):
         assert ours.is_dir()
 
 
-def test_fault_13_a_killed_cache_is_gone_on_with(tmp_path):
+@every(9, 3)
+def test_fault_13_a_killed_cache_is_gone_on_with(tmp_path, every):
     from tests.small import WORLD
 
     whole = tmp_path / "whole"
     write_cache(WORLD, whole, blocks=2, seed=0, splits=["train"])
     count = tmp_path / "count"
     work = lambda root: write_cache(WORLD, root, blocks=2, seed=0, splits=["train"])
-    for number, place in enumerate(places(lambda: work(count), count)[::3]):
+    for number, place in enumerate(places(lambda: work(count), count)[::every]):
         root = tmp_path / str(number)
         assert killed(lambda root=root: work(root), place, root)
         work(root)

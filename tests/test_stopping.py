@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,12 @@ def cohort(who: int = 1) -> list[Experiment]:
     return [seeded(experiment(f"m{n}", asks=Asks(mine=n == who)), n) for n in range(4)]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> list[Path]:
+    """A cohort whose members do nothing but train: what all others must equal."""
+    return train(cohort(-1), tmp_path_factory.mktemp("whole"))
+
+
 def signal_once(number: signal.Signals) -> Callable[[], object]:
     def send() -> None:
         ASKED.clear()
@@ -49,9 +56,8 @@ def signal_once(number: signal.Signals) -> Callable[[], object]:
 
 @pytest.mark.parametrize("who", [0, 1, 3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_fault_17_a_cohort_stops_between_two_members_and_goes_on_bit_for_bit(tmp_path, capfd, who, number):
+def test_fault_17_a_cohort_stops_between_two_members_and_goes_on_bit_for_bit(tmp_path, whole, capfd, who, number):
     members = cohort(who)
-    whole = train(members, tmp_path / "whole")
     ASKED[0.5] = signal_once(number)
     with pytest.raises(Interrupted, match="stopped at step 21 of 40; continue with --resume"):
         train(members, tmp_path / "cut")
@@ -63,10 +69,10 @@ def test_fault_17_a_cohort_stops_between_two_members_and_goes_on_bit_for_bit(tmp
         assert (left / "metrics.jsonl").read_bytes() == (right / "metrics.jsonl").read_bytes()
 
 
-def test_fault_17_stopped_again_and_again_nothing_is_lost(tmp_path):
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_fault_17_stopped_again_and_again_nothing_is_lost(tmp_path, whole, every):
     members = cohort(1)
-    whole = train(members, tmp_path / "whole")
-    for at in range(1, 36):
+    for at in range(1, 36, every):
         ASKED[at / 40] = signal_once(signal.SIGTERM)
         with pytest.raises(Interrupted, match=f"stopped at step {at + 1} of 40"):
             train(members, tmp_path / "cut", resume=True)

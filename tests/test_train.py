@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.kills import forked
 from tests.small import WORLD, experiment, seeded
 from unbraid.activation import JumpReLU, ReLU, TopK
 from unbraid.checkpoint import steps_saved
 from unbraid.dictionary_config import DictionaryConfig
+from unbraid.experiment import Experiment
 from unbraid.fitting_sample import fitting_sample
 from unbraid.initialisation import PrincipalComponents
 from unbraid.objective import Objective, TargetL0
@@ -39,7 +39,7 @@ def assert_equal_runs(left: Path, right: Path) -> None:
         assert torch.equal(ours[name], theirs[name]), name
 
 
-def mixed_cohort() -> list:
+def mixed_cohort() -> list[Experiment]:
     """One member of every kind: each must be unmoved by its neighbours, and survive a kill."""
     matryoshka = replace(experiment("nested").objective, reconstruction=NestedReconstruction())
     controlled = Objective(
@@ -64,10 +64,8 @@ def test_training_lowers_the_loss(tmp_path):
     assert rows[-1]["step"] == 199 and rows[-1]["tokens"] == 32_000
 
 
-def test_every_member_of_a_cohort_equals_training_it_alone_bit_for_bit(tmp_path):
-    cohort = mixed_cohort()
-    together = train(cohort, tmp_path / "together")
-    for experiment_, folder in zip(cohort, together, strict=True):
+def test_every_member_of_a_cohort_equals_training_it_alone_bit_for_bit(tmp_path, whole):
+    for experiment_, folder in zip(mixed_cohort(), whole, strict=True):
         (alone,) = train([experiment_], tmp_path / "alone")
         assert_equal_runs(folder, alone)
 
@@ -94,35 +92,29 @@ def test_an_unfinished_run_needs_a_word_from_the_user(tmp_path):
     assert (folder / "provenance.json").is_file()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.test_train import mixed_cohort
-from unbraid.train import train
+def train_until(how: signal.Signals, members: list[Experiment], root: Path, *, step: int, every: int) -> int:
+    """The exit status of a process that trains these and gets a signal after a step."""
 
-def watch(tokens, total):
-    if tokens >= 160 * 23:
-        os.kill(os.getpid(), signal.{how})
+    def watch(tokens: int, total: int) -> None:
+        if tokens >= 160 * step:
+            os.kill(os.getpid(), how)
 
-train(mixed_cohort(), Path(sys.argv[1]), checkpoint_steps=10, watch=watch)
-"""
+    status = forked(lambda: train(members, root, checkpoint_steps=every, watch=watch))
+    return os.waitstatus_to_exitcode(status)
 
 
-def run_until(how: str, root: Path) -> int:
-    return run_apart(KILLED.format(how=how), root)
+def run_until(how: signal.Signals, root: Path) -> int:
+    return train_until(how, mixed_cohort(), root, step=23, every=10)
 
 
-def run_apart(code: str, root: Path) -> int:
-    """The exit status of Python that is given a folder, in a process that may be killed."""
-    here = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
-    command = [sys.executable, "-c", code, str(root)]
-    return subprocess.run(command, env=environment, cwd=here, capture_output=True).returncode
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> list[Path]:
+    """The mixed cohort as nobody killed it."""
+    return train(mixed_cohort(), tmp_path_factory.mktemp("whole"))
 
 
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
-    whole = train(mixed_cohort(), tmp_path / "whole")
-    assert run_until("SIGKILL", tmp_path / "killed") == -signal.SIGKILL
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, whole):
+    assert run_until(signal.SIGKILL, tmp_path / "killed") == -signal.SIGKILL
     resumed = train(mixed_cohort(), tmp_path / "killed", resume=True)
     for left, right in zip(whole, resumed, strict=True):
         assert_equal_runs(left, right)
@@ -131,9 +123,8 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
         assert not (right / "checkpoints").exists()
 
 
-def test_a_kill_between_two_members_checkpoints_goes_back_to_the_step_all_have(tmp_path):
-    whole = train(mixed_cohort(), tmp_path / "whole")
-    assert run_until("SIGKILL", tmp_path / "killed") == -signal.SIGKILL
+def test_a_kill_between_two_members_checkpoints_goes_back_to_the_step_all_have(tmp_path, whole):
+    assert run_until(signal.SIGKILL, tmp_path / "killed") == -signal.SIGKILL
     first = tmp_path / "killed" / mixed_cohort()[0].folder
     last = tmp_path / "killed" / mixed_cohort()[-1].folder
     assert sorted(steps_saved(first)) == sorted(steps_saved(last)) == [10, 20]
@@ -142,9 +133,8 @@ def test_a_kill_between_two_members_checkpoints_goes_back_to_the_step_all_have(t
         assert_equal_runs(left, right)
 
 
-def test_a_truncated_checkpoint_is_named_and_the_one_before_gone_on_with(tmp_path, caplog):
-    whole = train(mixed_cohort(), tmp_path / "whole")
-    run_until("SIGKILL", tmp_path / "killed")
+def test_a_truncated_checkpoint_is_named_and_the_one_before_gone_on_with(tmp_path, whole, caplog):
+    run_until(signal.SIGKILL, tmp_path / "killed")
     path = tmp_path / "killed" / mixed_cohort()[0].folder / "checkpoints" / "20.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     for left, right in zip(whole, train(mixed_cohort(), tmp_path / "killed", resume=True), strict=True):
@@ -152,11 +142,10 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_gone_on_with(tmp_pat
     assert "20.safetensors is damaged" in caplog.text and "goes on from step 10" in caplog.text
 
 
-def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
-    assert run_until("SIGTERM", tmp_path / "stopped") == 1
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path, whole):
+    assert run_until(signal.SIGTERM, tmp_path / "stopped") == 1
     folder = tmp_path / "stopped" / mixed_cohort()[0].folder
     assert 23 in steps_saved(folder)
-    whole = train(mixed_cohort(), tmp_path / "whole")
     for left, right in zip(whole, train(mixed_cohort(), tmp_path / "stopped", resume=True), strict=True):
         assert_equal_runs(left, right)
 

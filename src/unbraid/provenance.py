@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@cache
 def version(package: str) -> str:
     try:
         return metadata.version(package)
@@ -30,9 +32,10 @@ def version(package: str) -> str:
         return "not installed"
 
 
+@cache
 def git_state() -> str:
     """The commit this package's source is at, "+dirty" when changed since; "none" when it is not in a checkout of
-    ours."""
+    ours. Asked once: a process runs the code that was there when it started."""
     here = Path(__file__)
 
     def ask(*args: str) -> str:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.small import WORLD
@@ -27,6 +29,19 @@ from unbraid.stream import held_out
 from unbraid.transformer.loading import EMBEDDED, located
 
 MODEL = LanguageModel(text="language://400", layer=2)
+WHOLE = replace(MODEL, text="language://401")
+"""As good a model, for tests of all variables: pairs are kept by model."""
+FEW = ("tense", "number", "job")
+on_few_and_all = pytest.mark.parametrize(
+    "model", [MODEL, pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["few variables", "all variables"]
+)
+
+
+@pytest.fixture(autouse=True)
+def few_variables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But in slow tests."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(subject, "VARIABLES", FEW)
 
 
 def reading(atoms: Tensor, W_enc: Tensor | None = None) -> Dictionary:
@@ -66,9 +81,10 @@ def value(scores: list[Score], metric: str, **params: float | str) -> float:
     return found.value
 
 
-def test_the_embedded_model_follows_most_of_its_language():
-    assert set(followed(MODEL)) <= set(VARIABLES)
-    assert len(followed(MODEL)) >= 9
+@on_few_and_all
+def test_the_embedded_model_follows_most_of_its_language(model: LanguageModel):
+    assert set(followed(model)) <= set(VARIABLES)
+    assert len(followed(model)) >= (9 if model == WHOLE else len(FEW))
 
 
 @pytest.mark.parametrize("drop", [False, True])
@@ -80,8 +96,9 @@ def test_giving_everything_the_other_texts_values_is_reading_the_other_text(vari
     assert found.nonsense == pytest.approx(0, abs=1e-3)
 
 
-def test_a_dictionary_that_says_nothing_causes_nothing_and_betrays_nothing():
-    scores = interchange_scores(silent(), MODEL)
+@on_few_and_all
+def test_a_dictionary_that_says_nothing_causes_nothing_and_betrays_nothing(model: LanguageModel):
+    scores = interchange_scores(silent(), model)
     for count in subject.COUNTS:
         params = {"directions": "latents", "n": count, "error": "kept"}
         assert value(scores, "interchange_cause", **params) == pytest.approx(0, abs=1e-6)
@@ -94,11 +111,12 @@ def test_without_the_error_a_silent_dictionary_is_worse_than_silent():
     assert found.cause < 0.1 and found.nonsense > 0.1
 
 
-def test_the_stated_chance_is_near_nothing_and_the_stated_ceiling_near_everything():
-    known = list(baselines(MODEL))
+@on_few_and_all
+def test_the_stated_chance_is_near_nothing_and_the_stated_ceiling_near_everything(model: LanguageModel):
+    known = list(baselines(model))
     for name, low, high in (("random", -0.05, 0.1), ("supervised", 0.15, 1.01)):
         assert low < value(known, "interchange_cause", directions=name, n=1, error="kept") < high
-    whole = {"n": MODEL.d_in, "error": "kept"}
+    whole = {"n": model.d_in, "error": "kept"}
     for name in ("random", "principal", "supervised"):
         assert value(known, "interchange_cause", directions=name, **whole) == pytest.approx(1, abs=1e-3)
 
