@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # tests read this file where mkdocs is not installed
 
 ROOT = Path(__file__).parents[1]
 CODE = ROOT / "src" / "unbraid"
+WIDE = {"architectures.md", "performance.md"}
+"""Pages whose tables need the room of the table of contents."""
 MAP = "<!-- map of the code -->"
 NOTEBOOKS = ROOT / "docs" / "notebooks"
 LOADED = re.compile(
@@ -123,8 +125,10 @@ def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
 
 
 def on_page_markdown(markdown: str, *, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
-    """Fill in the map of the code."""
-    return markdown.replace(MAP, map_of_the_code())
+    """Fill in the map of the code, and keep a number and its interval on one line."""
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
+    return markdown.replace(MAP, map_of_the_code()).replace(" ± ", "\u00a0±\u00a0")
 
 
 def on_post_page(output: str, *, page: "Page", config: "MkDocsConfig") -> str:
