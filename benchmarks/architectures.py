@@ -25,11 +25,11 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from unbraid.transformer.blocks import blocks
-from unbraid.transformer.downstream import capture, check_downstream
-from unbraid.transformer.hooks import forward, read
-from unbraid.transformer.probe import FAILURES, told
-from unbraid.transformer.sites import Site, tap
+from unbraid.sources.language_model.blocks import blocks
+from unbraid.sources.language_model.downstream import capture, check_downstream
+from unbraid.sources.language_model.hooks import forward, read
+from unbraid.sources.language_model.probe import FAILURES, told
+from unbraid.sources.language_model.sites import Site, tap
 
 PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
 LARGEST = 10_000_000

@@ -25,16 +25,16 @@ from torch import Tensor
 from torch.nn.functional import normalize, relu
 
 from unbraid import seeding
-from unbraid.causal.exponential_dct import ExponentialDct
-from unbraid.causal.fit import Fitting, SliceFit
-from unbraid.causal.forward_mode import forward_mode
-from unbraid.causal.linear_dct import LinearDct
-from unbraid.causal.melbo import Melbo
-from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.causal.slice import Slice
-from unbraid.initialisation import unwatched
-from unbraid.matching import best_atom_pairs
-from unbraid.source import Contexts
+from unbraid.dictionary.initialisation import unwatched
+from unbraid.effects.forward_mode import forward_mode
+from unbraid.metrics.matching import best_atom_pairs
+from unbraid.sources.base import Contexts
+from unbraid.steering.base import Fitting, SliceFit
+from unbraid.steering.exponential_dct import ExponentialDct
+from unbraid.steering.linear_dct import LinearDct
+from unbraid.steering.melbo import Melbo
+from unbraid.steering.model_slice import Slice
+from unbraid.steering.quadratic_dct import QuadraticDct
 
 Effect = Callable[[Tensor], Tensor]
 
@@ -210,8 +210,8 @@ def toy(gate: str, factors: int, noise: float, seed: int, d_in: int = 64) -> tup
 
 
 def model(options: argparse.Namespace, public: ModuleType | None) -> list[dict[str, Any]]:
-    from unbraid.causal.calibration import calibrate_radius, random_units, typical_norm
-    from unbraid.sources.language_model import LanguageModel
+    from unbraid.effects.radius import calibrate_radius, random_units, typical_norm
+    from unbraid.sources.language_model.language_model import LanguageModel
 
     source = LanguageModel(
         model=options.model, text=options.text, layer=options.layer, downstream_layer=-2, context=64, buffer_tokens=4096

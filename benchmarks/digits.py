@@ -20,21 +20,21 @@ from jaxtyping import Float
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from unbraid.activation import BatchTopK, TopK
-from unbraid.description_length import coarsest_steps, description_length, rounded, rounding_error
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.experiment import Training
-from unbraid.files import write_json, write_text
-from unbraid.initialisation import set_tied
-from unbraid.objective import Objective
-from unbraid.report.intervals import t_interval
-from unbraid.run import Run
-from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream
-from unbraid.sweep import Member, Study, at_l0
-from unbraid.terms.aux_k import AuxK
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import train
+from unbraid.comparison.intervals import t_interval
+from unbraid.dictionary.activation import BatchTopK, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.initialisation import set_tied
+from unbraid.experiment.experiment import Training
+from unbraid.experiment.study import Member, Study, at_l0
+from unbraid.metrics.description_length import coarsest_steps, description_length, rounded, rounding_error
+from unbraid.objective.objective import Objective
+from unbraid.runs.run import Run
+from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream
+from unbraid.system.files import write_json, write_text
+from unbraid.terms.dead_latents.aux_k import AuxK
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.train.loop import train
 
 SIDE = 8
 WIDTHS = (16, 32, 64, 128, 256)

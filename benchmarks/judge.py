@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unbraid.files import read_json, write_text
-from unbraid.old_names import upgraded, upgraded_score
-from unbraid.report.guards import GUARDS, PARENTS
-from unbraid.report.intervals import t_interval
-from unbraid.summary import requested_l0
+from unbraid.comparison.guards import GUARDS, PARENTS
+from unbraid.comparison.intervals import t_interval
+from unbraid.config.old_names import upgraded, upgraded_score
+from unbraid.experiment.summary import requested_l0
+from unbraid.system.files import read_json, write_text
 
 SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "fvu": ("fidelity", "fvu", {}),

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unbraid.files import write_text
-from unbraid.report.intervals import difference
-from unbraid.report.rows import Study, read_study
-from unbraid.report.selection import WAYS, Distortion, Setting, Way, described, distortions, settings
-from unbraid.report.text import change, mean_half
+from unbraid.comparison.intervals import difference
+from unbraid.comparison.mdl_selection import WAYS, Distortion, Setting, Way, described, distortions, settings
+from unbraid.comparison.stored_scores import Study, read_study
+from unbraid.comparison.wording import change, mean_half
+from unbraid.system.files import write_text
 
 PER_RUN = ("l0", "fvu", "alive", "bits_per_token")
 ALSO = ("absorption_full", "parent_recall_given_child", "parent_recall_alone", "f1", "mcc")

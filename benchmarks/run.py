@@ -29,8 +29,8 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.contender import BATCH, D_IN, Bench, Setting
 from benchmarks.worker import CONTENDERS
-from unbraid.normaliser import Normaliser
-from unbraid.sources.world import World
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.sources.world.world import World
 
 BENCHES: tuple[Bench, ...] = get_args(Bench)
 THRESHOLD_L0 = 48.0

@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from unbraid.activation import BatchTopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.files import write_json
-from unbraid.fitting_sample import fitting_sample
-from unbraid.objective import Objective, Term
-from unbraid.source import Batch
-from unbraid.sources.language_model import LanguageModel
-from unbraid.stream import Stream
-from unbraid.supply import CONTEXTS, Supply
-from unbraid.terms.effect import Effect
-from unbraid.terms.interaction import Interaction
-from unbraid.terms.orthogonality_hinge import OrthogonalityHinge
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner
+from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective.objective import Objective, Term
+from unbraid.sources.base import Batch
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.stream import Stream
+from unbraid.system.files import write_json
+from unbraid.terms.causal.effect import Effect
+from unbraid.terms.causal.interaction import Interaction
+from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.train.loop import Learner
+from unbraid.train.step_data import CONTEXTS, Supply
 
 EVERY = 8
 TERMS: dict[str, Term] = {

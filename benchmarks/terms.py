@@ -18,19 +18,19 @@ from typing import Any
 import torch
 
 from benchmarks.run import names
-from unbraid.activation import BatchTopK, JumpReLU
 from unbraid.catalog import terms
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.files import write_json
-from unbraid.objective import Objective, Term
-from unbraid.source import Batch
-from unbraid.sources.world import World
-from unbraid.supply import Supply
-from unbraid.terms.gate_kl import GateKl
-from unbraid.terms.masked import Masked
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner
+from unbraid.dictionary.activation import BatchTopK, JumpReLU
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective.objective import Objective, Term
+from unbraid.sources.base import Batch
+from unbraid.sources.world.world import World
+from unbraid.system.files import write_json
+from unbraid.terms.controls.masked import Masked
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.gate_kl import GateKl
+from unbraid.train.loop import Learner
+from unbraid.train.step_data import Supply
 
 STEPS = 100_000
 WARM_UP = 2

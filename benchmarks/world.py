@@ -15,9 +15,9 @@ import torch
 from benchmarks.contender import BATCH, Setting
 from benchmarks.contenders import unbraid as ours
 from benchmarks.run import names
-from unbraid.normaliser import Normaliser
-from unbraid.presets import PRESETS
-from unbraid.sources.world import World
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.sources.world.presets import PRESETS
+from unbraid.sources.world.world import World
 
 K = 32
 WARM_UP = 2

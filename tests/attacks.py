@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from tests.spoiled import forged, resealed
-from unbraid.cli import main
-from unbraid.transformer.loading import located
+from unbraid.cli.main import main
+from unbraid.sources.language_model.loading import located
 
 ESCAPE = "\x1b]0;owned\x07"
 CODE = "open({canary!r}, 'w').write('ran')\n"
@@ -126,8 +126,8 @@ def attack(name: str) -> Callable[[Callable[[Stage], object]], Callable[[Stage],
 # ---- classes named in experiment.json ------------------------------------------------------------------------
 
 for path in (
-    "os:system", "subprocess:Popen", "builtins:eval", "unbraid.cli:subprocess", "unbraid.run:Run",
-    "unbraid.saebench.inside.drive:main", "unbraid..os:system", "unbraid/../evil:X", "unbraid.cli:main", ":", "",
+    "os:system", "subprocess:Popen", "builtins:eval", "unbraid.cli.main:subprocess", "unbraid.runs.run:Run",
+    "unbraid.saebench.driver.drive:main", "unbraid..os:system", "unbraid/../evil:X", "unbraid.cli.main:main", ":", "",
     "__main__:X", "unbraid:__loader__",
 ):  # fmt: skip
 

@@ -22,26 +22,26 @@ from tests import tiny_lm
 from tests.small import WORLD, experiment
 from tests.spoiled import resealed
 from unbraid import catalog
-from unbraid.cli import main
-from unbraid.config import from_json
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.evaluation import evaluate
-from unbraid.experiment import Experiment, Training
-from unbraid.files import inside, read_json
+from unbraid.cli.main import main
+from unbraid.config.serialise import from_json
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.study import Study, cross
 from unbraid.formats import recognise, saelens
 from unbraid.formats.export import export
-from unbraid.importing import import_run
 from unbraid.report import scores_json, write_report
-from unbraid.run import Run
+from unbraid.runs.import_run import import_run
+from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached, write_cache
-from unbraid.sources.language_model import LanguageModel
-from unbraid.sources.world import World
-from unbraid.steering import steer
-from unbraid.stream import Stream, held_out
-from unbraid.sweep import Study, cross
-from unbraid.text_documents import documents, stream
-from unbraid.text_pairs import read_pairs
-from unbraid.train import train
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.pairs_file import read_pairs
+from unbraid.sources.stream import Stream, held_out
+from unbraid.sources.text.documents import documents, stream
+from unbraid.sources.world.world import World
+from unbraid.steering.steer import steer
+from unbraid.system.files import inside, read_json
+from unbraid.train.loop import train
 
 Asked = list[str] | Callable[[], object]
 

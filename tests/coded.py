@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from tests import steps
-from unbraid.activation import Activation
-from unbraid.dictionary import Dictionary, Path
-from unbraid.objective import Step
+from unbraid.dictionary.activation import Activation
+from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.objective.objective import Step
 
 
 def identity(width: int, activation: Activation | None = None) -> Dictionary:

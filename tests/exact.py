@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
 
 ACTIVATIONS = [ReLU(), TopK(4), BatchTopK(4), JumpReLU(bandwidth=0.3)]
 D_IN, D_SAE, BATCH = 7, 24, 21

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unbraid.activation import Activation, JumpReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment
-from unbraid.source import Split
-from unbraid.sources.world import World
-from unbraid.truth import Labelled, Truth
+from unbraid.dictionary.activation import Activation, JumpReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.experiment.experiment import Experiment
+from unbraid.sources.base import Split
+from unbraid.sources.truth import Labelled, Truth
+from unbraid.sources.world.world import World
 
 EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, branching=2, depth=1, noise=0.0, interactions=2)
 """Fewer factors than dimensions: each can be read exactly, by the dual basis."""

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import torch
 
 from unbraid import catalog
-from unbraid.evaluation import evaluate
+from unbraid.comparison.stored_scores import records
+from unbraid.evals.shared.evaluation import evaluate
 from unbraid.report import collect, write_report
-from unbraid.report.rows import records
-from unbraid.run import Run
+from unbraid.runs.run import Run
 
 Outcome = Literal["same", "refused", "traceback", "unnamed", "changed"]
 """same: weights and scores as they were; refused: a sentence that names the folder; the others are faults: an error

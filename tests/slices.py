@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.steps import rng, step, with_atoms
-from unbraid.causal.effect import pooled_effect
-from unbraid.objective import Step, Term
-from unbraid.source import Contexts
+from unbraid.effects.effect import pooled_effect
+from unbraid.objective.objective import Step, Term
+from unbraid.sources.base import Contexts
 
 D_IN = 16
 

@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-from unbraid.activation import Activation, BatchTopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.objective import Objective, Term
-from unbraid.sources.world import World
-from unbraid.terms.aux_k import AuxK
-from unbraid.terms.reconstruction import Reconstruction
+from unbraid.dictionary.activation import Activation, BatchTopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective.objective import Objective, Term
+from unbraid.sources.world.world import World
+from unbraid.terms.dead_latents.aux_k import AuxK
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
 
 THREE = BatchTopK(3)
 WORLD = World(factors=48, d_in=16, l0=3.0, roots=8, branching=2, depth=1, block_rows=1024)

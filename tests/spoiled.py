@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unbraid.run_folder import fingerprint_of
-from unbraid.sealing import PROVENANCE, seals, signed
+from unbraid.runs.run_folder import fingerprint_of
+from unbraid.system.sealing import PROVENANCE, seals, signed
 
 
 def edit_json(path: Path, **changes: Any) -> None:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid.activation import Activation, ReLU
-from unbraid.dictionary import Dictionary, Path
-from unbraid.objective import Step, no_counterfactuals
-from unbraid.source import Batch, Contexts, Counterfactuals
+from unbraid.dictionary.activation import Activation, ReLU
+from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.objective.objective import Step, no_counterfactuals
+from unbraid.sources.base import Batch, Contexts, Counterfactuals
 
 
 def rng(seed: int = 0) -> torch.Generator:

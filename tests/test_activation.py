@@ -7,9 +7,20 @@ import torch
 from torch import Tensor
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
-from unbraid.activation import BatchTopK, Chunks, JumpReLU, ReLU, TopK, above, calibrate, nonzero, top_k, window
-from unbraid.codes import DenseCodes, SparseCodes
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import (
+    BatchTopK,
+    Chunks,
+    JumpReLU,
+    ReLU,
+    TopK,
+    above,
+    calibrate,
+    nonzero,
+    top_k,
+    window,
+)
+from unbraid.dictionary.codes import DenseCodes, SparseCodes
+from unbraid.dictionary.dictionary import Dictionary
 
 
 def chunked(pre: Tensor, rows: int = 5) -> Chunks:

@@ -3,7 +3,7 @@
 import torch
 
 from tests.steps import units
-from unbraid.adam import at_rest, stepped
+from unbraid.terms.statistics.adam import at_rest, stepped
 
 
 def test_it_is_torchs():

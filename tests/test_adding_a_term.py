@@ -11,7 +11,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 
-from unbraid.cli import main
+from unbraid.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "adding-a-term.md").read_text(encoding="utf-8")

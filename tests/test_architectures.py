@@ -10,24 +10,24 @@ import torch
 
 from tests.exact import D_IN, D_SAE, batch, dictionary, normal
 from tests.small import WORLD, experiment
-from unbraid.activation import ReLU
-from unbraid.codes import DenseCodes, SparseCodes
-from unbraid.dictionary import Dictionary
-from unbraid.experiment import Experiment
-from unbraid.gated import Gated
-from unbraid.inference import inference_form
-from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.normaliser import Normaliser
-from unbraid.objective import Objective
-from unbraid.resampling import GAIN, resample
-from unbraid.run import Run
+from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.codes import DenseCodes, SparseCodes
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.gated import Gated
+from unbraid.dictionary.inference import inference_form
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import Objective
+from unbraid.runs.run import Run
 from unbraid.seeding import stream
-from unbraid.stream import Stream, held_out
-from unbraid.supply import Supply
-from unbraid.terms.gate_l1 import GateL1
-from unbraid.terms.gate_reconstruction import GateReconstruction
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, train
+from unbraid.sources.stream import Stream, held_out
+from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.gate_l1 import GateL1
+from unbraid.train.loop import Learner, train
+from unbraid.train.resampling import GAIN, resample
+from unbraid.train.step_data import Supply
 
 GATE = {"sparsity": GateL1(weight=0.1), "gate": GateReconstruction()}
 

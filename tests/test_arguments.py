@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.small import WORLD, experiment
-from unbraid.cli import main
-from unbraid.run import Run
+from unbraid.cli.main import main
+from unbraid.runs.run import Run
 from unbraid.sources.cached import write_cache
-from unbraid.steering import steer
-from unbraid.stream import Stream
-from unbraid.train import train
+from unbraid.sources.stream import Stream
+from unbraid.steering.steer import steer
+from unbraid.train.loop import train
 
 FLAGS: list[tuple[str, str]] = [
     ("--training.batch-size", "-5"),
@@ -119,8 +119,8 @@ from dataclasses import replace
 from pathlib import Path
 from tests.small import WORLD, experiment
 from unbraid.sources.cached import write_cache
-from unbraid.sweep import cross
-from unbraid.train import train
+from unbraid.experiment.study import cross
+from unbraid.train.loop import train
 
 base, there = experiment(), Path("there")
 for ask in (

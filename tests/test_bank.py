@@ -3,7 +3,7 @@
 import torch
 
 from tests.coded import sparse, step
-from unbraid.bank import Entries, recalled, remember
+from unbraid.terms.statistics.past_codes import Entries, recalled, remember
 
 
 def dense(known: Entries) -> torch.Tensor:

@@ -11,10 +11,10 @@ from benchmarks.contender import CannotRun, Contender, Setting
 from benchmarks.contenders import floor, unbraid
 
 from unbraid import catalog
-from unbraid.objective import Term
-from unbraid.sources.world import World
-from unbraid.terms.gate_kl import GateKl
-from unbraid.terms.masked import Masked
+from unbraid.objective.objective import Term
+from unbraid.sources.world.world import World
+from unbraid.terms.controls.masked import Masked
+from unbraid.terms.sparsity.gate_kl import GateKl
 
 SMALL = {"d_in": 16, "batch": 64, "k": 2}
 

@@ -16,68 +16,47 @@ from annotated_types import Ge, Gt, Le, Lt
 
 import unbraid
 from tests.small import experiment
-from unbraid.activation import BatchTopK, JumpReLU, TopK
-from unbraid.causal.exponential_dct import ExponentialDct
-from unbraid.causal.linear_dct import LinearDct
-from unbraid.causal.melbo import Melbo as MelboFit
-from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.extension import Extension
-from unbraid.imported import Imported
-from unbraid.informed import SupervisedProbes, TrueDirections
-from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.objective import Objective, TargetL0, Term
+from unbraid.config.settings import Settings, annotations, bounds_of
+from unbraid.dictionary.activation import BatchTopK, JumpReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.study import Member, Study
+from unbraid.formats.imported import Imported
+from unbraid.formats.widen import Extension
+from unbraid.objective.objective import Objective, TargetL0, Term
 from unbraid.saebench.bench import Bench
 from unbraid.saebench.environment import UNMADE
-from unbraid.settings import Settings, annotations, bounds_of
 from unbraid.sources.cached import Cached
-from unbraid.sources.language_model import LanguageModel
+from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.synth import Synth
-from unbraid.sources.world import World
-from unbraid.sweep import Member, Study
-from unbraid.terms import (
-    aux_k,
-    c2r,
+from unbraid.sources.world.forest import Forest
+from unbraid.sources.world.magnitudes import Magnitudes
+from unbraid.sources.world.world import World
+from unbraid.steering.exponential_dct import ExponentialDct
+from unbraid.steering.linear_dct import LinearDct
+from unbraid.steering.melbo import Melbo as MelboFit
+from unbraid.steering.quadratic_dct import QuadraticDct
+from unbraid.terms.causal import (
     causal_head,
-    correlation,
-    description_length,
     effect,
     effect_sketch,
-    factor_vae,
-    fourth_power,
     functional_orthogonality,
-    gate_kl,
     hessian,
-    hsic,
     interaction,
-    l1,
-    local_ima,
-    log_cosh,
-    lp,
-    masked,
     melbo,
-    meta_sae,
-    nested_reconstruction,
     orthogonal_jacobian,
-    orthogonality,
-    orthogonality_hinge,
-    p_annealing,
-    quantised,
     readback,
-    reconstruction,
-    redundancy,
-    repulsion,
-    sampled_prefixes,
-    slowness,
-    support,
-    tanh,
-    temporal,
-    total_correlation,
-    weight_decay,
-)  # fmt: skip
-from unbraid.worlds.forest import Forest
-from unbraid.worlds.magnitudes import Magnitudes
+)
+from unbraid.terms.controls import masked, weight_decay
+from unbraid.terms.dead_latents import aux_k
+from unbraid.terms.geometry import c2r, fourth_power, local_ima, meta_sae, orthogonality, orthogonality_hinge, repulsion
+from unbraid.terms.independence import correlation, factor_vae, hsic, total_correlation
+from unbraid.terms.independence import factorised_support as support
+from unbraid.terms.reconstruction import nested_reconstruction, quantised, reconstruction, sampled_prefixes
+from unbraid.terms.sparsity import description_length, gate_kl, l1, log_cosh, lp, p_annealing, tanh
+from unbraid.terms.weak_supervision import redundancy, slowness, temporal
 
 NAN, SPAN = math.nan, (0.2, 0.4)
 MEMBER = Member(objective=Objective(reconstruction=reconstruction.Reconstruction()))
@@ -207,7 +186,7 @@ UNBOUNDED: dict[tuple[type[Settings], str], str] = {
 def own_classes() -> list[type[Settings]]:
     """Every dataclass of settings in the package."""
     for module in pkgutil.walk_packages(unbraid.__path__, "unbraid."):
-        if not module.name.startswith("unbraid.saebench.inside"):  # for SAEBench's own environment
+        if not module.name.startswith("unbraid.saebench.driver"):  # for SAEBench's own environment
             importlib.import_module(module.name)
     found, left = set(), [Settings]
     while left:

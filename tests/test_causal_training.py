@@ -9,20 +9,20 @@ import torch
 from safetensors.torch import load_file
 
 from tests.small import WORLD, experiment
-from unbraid.causal.firing import firing
-from unbraid.experiment import Experiment
-from unbraid.fitting_sample import fitting_sample
-from unbraid.objective import Step, Term, TermOutput
-from unbraid.supply import Supply
-from unbraid.terms.causal_head import CausalHead
-from unbraid.terms.downstream_reconstruction import DownstreamReconstruction
-from unbraid.terms.effect import Effect
-from unbraid.terms.effect_sketch import EffectSketch
-from unbraid.terms.interaction import Interaction
-from unbraid.terms.melbo import MelboReward
-from unbraid.terms.readback import Readback
-from unbraid.terms.repulsion import Repulsion
-from unbraid.train import Learner, train
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import Step, Term, TermOutput
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.terms.causal.causal_head import CausalHead
+from unbraid.terms.causal.downstream_reconstruction import DownstreamReconstruction
+from unbraid.terms.causal.effect import Effect
+from unbraid.terms.causal.effect_sketch import EffectSketch
+from unbraid.terms.causal.interaction import Interaction
+from unbraid.terms.causal.melbo import MelboReward
+from unbraid.terms.causal.readback import Readback
+from unbraid.terms.geometry.repulsion import Repulsion
+from unbraid.terms.statistics.where_latents_fire import firing
+from unbraid.train.loop import Learner, train
+from unbraid.train.step_data import Supply
 
 CAUSAL: dict[str, Term] = {
     "effect": Effect(rho=0.1, every=4),

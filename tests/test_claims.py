@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.formats.folders import CONFIGS, made
 from tests.small import WORLD, experiment
-from unbraid.claims import contradictions, mending_factor
-from unbraid.cli import main
+from unbraid.cli.main import main
 from unbraid.formats import recognise
-from unbraid.importing import default_name, import_run
-from unbraid.train import train
+from unbraid.formats.claims import contradictions, mending_factor
+from unbraid.runs.import_run import default_name, import_run
+from unbraid.train.loop import train
 
 KNOWN = {
     "model_name": "/data/models/Gemma-2-2B", "hook_name": "blocks.12.hook_resid_post", "hook_layer": 12,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from unbraid import catalog
-from unbraid.cli import axis, beside, main
+from unbraid.cli.main import axis, beside, main
 
 QUICK = ["--training.tokens", "5120", "--training.batch-size", "256", "--source.factors", "48", "--source.d-in", "16",
          "--source.l0", "3", "--source.roots", "8", "--source.depth", "1", "--source.block-rows", "2048",
@@ -24,7 +24,7 @@ def train_quickly(out: Path, *more: str) -> int:
 
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys\nfrom unbraid.cli import main\n"
+        "import sys\nfrom unbraid.cli.main import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'transformers', 'plotly', 'pandas', 'tyro', 'rich', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -66,13 +66,13 @@ def test_plan_adds_up_and_writes_nothing(tmp_path, capsys):
 
 
 def test_plan_refuses_what_cannot_fit(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("unbraid.plan.free_memory", lambda: 1000)
+    monkeypatch.setattr("unbraid.cli.plan.free_memory", lambda: 1000)
     assert main(["plan", "world", "--out", str(tmp_path), *QUICK]) == 2
     assert "bytes of memory are needed and 1,000 free" in capsys.readouterr().err
 
 
 def test_training_refuses_what_cannot_fit(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("unbraid.plan.free_memory", lambda: 1000)
+    monkeypatch.setattr("unbraid.cli.plan.free_memory", lambda: 1000)
     assert train_quickly(tmp_path / "runs") == 2
     assert "bytes of memory are needed" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
@@ -110,7 +110,7 @@ DROPPED_IN = '''"""Squared latents, for the sake of the test."""
 
 from dataclasses import dataclass
 
-from unbraid.objective import Step, Term, TermOutput
+from unbraid.objective.objective import Step, Term, TermOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,8 +287,8 @@ def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, ca
 
 ORPHANED = """
 import os, signal, sys
-from unbraid.cli import beside, own_command
-asleep = [sys.executable, "-c", "import argparse, os, time; from unbraid.cli import end_with_parent; "
+from unbraid.cli.main import beside, own_command
+asleep = [sys.executable, "-c", "import argparse, os, time; from unbraid.cli.main import end_with_parent; "
           "end_with_parent(argparse.Namespace(beside=True)); print(os.getpid(), flush=True); time.sleep(600)"]
 with beside([asleep]) as other:
     {then}
@@ -311,7 +311,7 @@ def test_fault_11_what_runs_beside_a_command_that_is_killed_ends_with_it(tmp_pat
 
 def test_a_watch_on_the_parent_does_not_disturb_how_a_command_ends():
     code = (
-        "import argparse, sys, time\nfrom unbraid.cli import end_with_parent\n"
+        "import argparse, sys, time\nfrom unbraid.cli.main import end_with_parent\n"
         "end_with_parent(argparse.Namespace(beside=True))\ntime.sleep(0.2)\nsys.exit(3)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:

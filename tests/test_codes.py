@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
-from unbraid import dictionary as dictionary_module
-from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.codes import Codes, DenseCodes, SparseCodes, Support, encoded, looked_up
-from unbraid.dictionary import Dictionary, Path
+from unbraid.dictionary import dictionary as dictionary_module
+from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, encoded, looked_up
+from unbraid.dictionary.dictionary import Dictionary, Path
 
 WIDTHS = (1, 9, 10, D_SAE)
 

@@ -10,10 +10,10 @@ import pytest
 from tests import tiny_lm
 from tests.small import experiment
 from tests.test_cli import QUICK, train_quickly
-from unbraid.cli import main
-from unbraid.command_line import axes, axis, sentence
-from unbraid.sources.language_model import LanguageModel
-from unbraid.sweep import cross
+from unbraid.cli.command_line import axes, axis, sentence
+from unbraid.cli.main import main
+from unbraid.experiment.study import cross
+from unbraid.sources.language_model.language_model import LanguageModel
 
 COMMANDS = ("demo", "plan", "train", "sweep", "study", "eval", "report", "steer", "import", "export", "cache", "list")
 
@@ -147,7 +147,7 @@ def test_what_nobody_expected_ends_in_one_sentence_with_its_traceback_kept(shown
     def broken(options, rest):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("unbraid.cli.run_list", broken)
+    monkeypatch.setattr("unbraid.cli.main.run_list", broken)
     monkeypatch.setenv("UNBRAID_TRACEBACK", "1") if shown else monkeypatch.delenv("UNBRAID_TRACEBACK", raising=False)
     assert main(["list"]) == 3
     err = capsys.readouterr().err
@@ -162,7 +162,7 @@ def test_no_memory_is_no_bug(capsys, monkeypatch):
     def full(options, rest):
         raise MemoryError("3 TB")
 
-    monkeypatch.setattr("unbraid.cli.run_list", full)
+    monkeypatch.setattr("unbraid.cli.main.run_list", full)
     assert main(["list"]) == 2
     assert "out of memory (3 TB)" in capsys.readouterr().err
 
@@ -172,7 +172,7 @@ def test_no_memory_is_no_bug(capsys, monkeypatch):
 
 def test_fault_26_something_is_said_before_the_first_step(tmp_path, capsys, monkeypatch):
     said = []
-    monkeypatch.setattr("unbraid.train.Learner.step", lambda *_: said.append(capsys.readouterr().out) or {})
+    monkeypatch.setattr("unbraid.train.loop.Learner.step", lambda *_: said.append(capsys.readouterr().out) or {})
     train_quickly(tmp_path)
     assert "reading the text and the model" in said[0] and "starting dictionaries" in said[0]
 

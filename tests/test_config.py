@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.small import experiment
-from unbraid.config import check_stored, fingerprint, from_json, packages_of, permission, resolve, to_json
-from unbraid.experiments.world import world
-from unbraid.run import Run
-from unbraid.terms.l1 import L1
-from unbraid.train import train
+from unbraid.config.serialise import check_stored, fingerprint, from_json, packages_of, permission, resolve, to_json
+from unbraid.runs.run import Run
+from unbraid.studies.world import world
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train.loop import train
 
 
 def test_an_experiment_survives_the_round_trip_through_json():
@@ -94,7 +94,7 @@ def test_only_named_packages_are_imported():
     with pytest.raises(ValueError, match="outside.*--package os"):
         resolve("os:system")
     with pytest.raises(ValueError, match="not a dataclass"):
-        resolve("unbraid.config:fingerprint")
+        resolve("unbraid.config.serialise:fingerprint")
 
 
 def test_a_field_of_another_version_is_named():
@@ -142,11 +142,11 @@ def test_the_fingerprint_hashes_public_names_alone():
 OTHER_SHAPES: dict[str, tuple[Any, str]] = {
     "a type that is no text": ({"type": 5}, "a type is 5; expected a class"),
     "a type that is a list": ({"type": ["L1"]}, "expected a class, as L1 or package.module:Class"),
-    "a type without a class": ({"type": "unbraid.terms.l1"}, "expected a class"),
+    "a type without a class": ({"type": "unbraid.terms.sparsity.l1"}, "expected a class"),
     "a type that is no name": ({"type": "tests..terms:L1"}, "expected a class"),
     "an unknown class": ({"type": "L7"}, "there is no class L7; one of another package is named as package.module:L7"),
     "an unknown module": ({"type": "unbraid_nowhere.l7:L1"}, "lives outside"),
-    "a class of others": ({"type": "unbraid.run:Path"}, "there is no class Path"),
+    "a class of others": ({"type": "unbraid.runs.run:Path"}, "there is no class Path"),
     "a class of a script that is none": ({"type": "__main__:L7"}, "is it defined in this script or notebook"),
     "an abstract class": ({"type": "Term"}, "cannot be made of"),
     "text for a number": ({"type": "L1", "weight": "1"}, "weight"),
@@ -155,7 +155,7 @@ OTHER_SHAPES: dict[str, tuple[Any, str]] = {
     "null for a number": ({"type": "L1", "weight": None}, "weight"),
     "beyond its bounds": ({"type": "L1", "weight": -1.0}, "L1.weight is -1.0; it must be at least 0"),
     "nan": ({"type": "L1", "weight": float("nan")}, "L1.weight is nan; it must be a finite number"),
-    "a class that checks nothing": ({"type": "unbraid.run:Run", "path": 3}, "there is no class Run"),
+    "a class that checks nothing": ({"type": "unbraid.runs.run:Run", "path": 3}, "there is no class Run"),
 }
 
 

@@ -8,25 +8,25 @@ from torch import Tensor
 
 from tests.small import WORLD, experiment
 from unbraid import seeding
-from unbraid.activation import BatchTopK, JumpReLU, TopK
-from unbraid.constraints import hold_near
-from unbraid.controls import Centroids, RandomPairs
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid.dictionary.activation import BatchTopK, JumpReLU, TopK
+from unbraid.dictionary.baselines import Centroids, RandomPairs
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.constraints import hold_near
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections, mean_magnitudes
+from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.fidelity import reconstruction
-from unbraid.experiments.methods import ceilings, controls
-from unbraid.fitting_sample import fitting_sample
-from unbraid.informed import SupervisedProbes, TrueDirections, mean_magnitudes
-from unbraid.initialisation import Initialisation, Origin, RandomAtoms
-from unbraid.normaliser import Normaliser
-from unbraid.observe import observe
-from unbraid.run import Run
-from unbraid.source import Source
+from unbraid.evals.shared.observe import observe
+from unbraid.experiment.study import Study
+from unbraid.runs.run import Run
+from unbraid.sources.base import Source
 from unbraid.sources.cached import Cached
-from unbraid.sources.world import World
-from unbraid.sweep import Study
-from unbraid.train import Learner, train
-from unbraid.truth import NoTruth
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.truth import NoTruth
+from unbraid.sources.world.world import World
+from unbraid.studies.methods import ceilings, controls
+from unbraid.train.loop import Learner, train
 
 EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, branching=2, depth=1, noise=0.0, interactions=2)
 

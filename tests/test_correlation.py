@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_array, random_array
 from scipy.stats import rankdata
 
-from unbraid.correlation import correlations, ranks
+from unbraid.metrics.correlation import correlations, ranks
 
 
 def sparse(rows: int, columns: int, density: float, seed: int) -> csr_array:
@@ -44,5 +44,5 @@ def test_ranks_are_those_of_the_dense_columns_less_that_of_zero(density: float):
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch):
     ours, theirs = sparse(50, 12, 0.3, 0), sparse(50, 7, 0.3, 1)
     whole = correlations(ours, theirs)
-    monkeypatch.setattr("unbraid.correlation.CHUNK_ENTRIES", 7 * 5)
+    monkeypatch.setattr("unbraid.metrics.correlation.CHUNK_ENTRIES", 7 * 5)
     assert torch.equal(correlations(ours, theirs), whole)

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary
-from unbraid.objective import Step
-from unbraid.source import Batch
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.objective.objective import Step
+from unbraid.sources.base import Batch
 from unbraid.sources.cached import Cached
-from unbraid.sources.language_model import LanguageModel
-from unbraid.sources.world import World
-from unbraid.supply import Supply
-from unbraid.terms.masked import Masked
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.world.world import World
+from unbraid.terms.controls.masked import Masked
+from unbraid.train.step_data import Supply
 
 WORLD = World(factors=64, d_in=64, l0=4.0, roots=8, noise=0.0, coherence=0.0, interactions=4)
 MODEL = LanguageModel(text="language://300", layer=1, max_norm_ratio=0.0)

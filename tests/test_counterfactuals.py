@@ -6,11 +6,11 @@ from typing import ClassVar
 import pytest
 import torch
 
-from unbraid.experiments.world import world
-from unbraid.objective import Reads, Step, Term, TermOutput
-from unbraid.sources.language_model import LanguageModel
-from unbraid.text_pairs import read_pairs
-from unbraid.train import check_needs
+from unbraid.objective.objective import Reads, Step, Term, TermOutput
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.pairs_file import read_pairs
+from unbraid.studies.world import world
+from unbraid.train.loop import check_needs
 
 SOURCE = LanguageModel(text="language://300", layer=1)
 

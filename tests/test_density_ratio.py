@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from unbraid.density_ratio import fresh, logits, parameters, power_step, trained
+from unbraid.terms.statistics.discriminator import fresh, logits, parameters, power_step, trained
 
 LIKE = torch.zeros(1, dtype=torch.float64)
 

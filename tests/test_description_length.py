@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from unbraid.description_length import (
+from unbraid.metrics.description_length import (
     WEIGHT_BITS,
     Bits,
     coarsest_steps,

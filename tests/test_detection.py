@@ -6,11 +6,11 @@ import torch
 from scipy.sparse import csr_array
 
 from tests.known import EXACT, untrained
-from unbraid.chance import untrained_like
-from unbraid.detection import detection, f1, f1_pairs, owners
-from unbraid.encoding import codes
-from unbraid.observe import observe
-from unbraid.observed import Observed
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.observe import observe
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.detection import detection, f1, f1_pairs, owners
+from unbraid.metrics.latents_and_factors import Observed
 
 ROWS = 1000
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from tests.exact import ACTIVATIONS, D_IN, D_SAE, batch, dictionary, normal
-from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.codes import SparseCodes
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.initialisation import PrincipalComponents
+from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.codes import SparseCodes
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.initialisation import PrincipalComponents
 
 SAMPLE = normal(300, D_IN, seed=0).float() * torch.linspace(3, 1, D_IN) + 2
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from benchmarks.digits import Digits, images, memory, most_used, participation, picture, scored, shortest, study
 
-from unbraid.stream import held_out
+from unbraid.sources.stream import held_out
 
 
 def test_images_are_described_or_held_out_never_both():

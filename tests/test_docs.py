@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unbraid import catalog
-from unbraid.cli import arguments
+from unbraid.cli.main import arguments
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

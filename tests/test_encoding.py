@@ -9,12 +9,12 @@ import torch
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary
 from tests.small import experiment
-from unbraid.activation import ReLU, TopK
-from unbraid.codes import DenseCodes
-from unbraid.dictionary import Dictionary
-from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.normaliser import Normaliser
-from unbraid.train import train
+from unbraid.dictionary.activation import ReLU, TopK
+from unbraid.dictionary.codes import DenseCodes
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.train.loop import train
 
 every_path = pytest.mark.parametrize("path", ["auto", "sparse", "dense"])
 every_activation = pytest.mark.parametrize("activation", [*ACTIVATIONS, MatchingPursuit(4)], ids=str)

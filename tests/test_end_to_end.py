@@ -13,18 +13,18 @@ from safetensors.torch import load_file
 from tests.data import data_folder
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from unbraid import catalog
-from unbraid.evaluation import evaluate
-from unbraid.experiment import Experiment, Training
-from unbraid.experiments.methods import compared
-from unbraid.plan import budget
+from unbraid.cli.plan import budget
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.study import Study
 from unbraid.report import collect, write_report
-from unbraid.run import Run
+from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached, write_cache
-from unbraid.sources.language_model import LanguageModel
-from unbraid.stream import held_out
-from unbraid.sweep import Study
-from unbraid.train import train
-from unbraid.transformer.sites import Site
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.sites import Site
+from unbraid.sources.stream import held_out
+from unbraid.studies.methods import compared
+from unbraid.train.loop import train
 
 
 def study(source: LanguageModel | Cached, *, l0: int = 4, d_sae: int = 48, tokens: int = 1920) -> list[Experiment]:

@@ -10,10 +10,10 @@ import pytest
 from tests.small import experiment, seeded
 from tests.spoiled import edit_json, resealed, unsealed
 from unbraid import catalog
-from unbraid.cli import main
-from unbraid.evaluation import Eval, NotApplicable, Score, evaluate
-from unbraid.run import Run
-from unbraid.train import train
+from unbraid.cli.main import main
+from unbraid.evals.shared.evaluation import Eval, NotApplicable, Score, evaluate
+from unbraid.runs.run import Run
+from unbraid.train.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_fault_10_report_of_good_and_damaged_names_the_damaged_on_the_page_too(r
     assert "fidelity.json is damaged" in page and "score the run again" in page
 
 
-@pytest.mark.parametrize("content", ["[]", '{"name": 3}', "", '{"type": "unbraid.experiment:Experiment"}'])
+@pytest.mark.parametrize("content", ["[]", '{"name": 3}', "", '{"type": "Experiment"}'])
 def test_a_report_of_nothing_that_can_be_read_is_refused_with_the_reasons(content: str, runs, tmp_path, capsys):
     (runs[0] / "experiment.json").write_text(content)
     assert main(["report", str(unsealed(runs[0])), "--out", str(tmp_path / "report.html")]) == 2

@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from tests.small import WORLD, experiment
-from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.config import OWN_PACKAGES, from_json, to_json
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment
-from unbraid.extension import Extension
-from unbraid.initialisation import Origin
-from unbraid.normaliser import Normaliser
-from unbraid.run import Run
+from unbraid.config.serialise import OWN_PACKAGES, from_json, to_json
+from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.initialisation import Origin
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.experiment.experiment import Experiment
+from unbraid.formats.widen import Extension
+from unbraid.runs.run import Run
 from unbraid.seeding import stream
-from unbraid.stream import held_out
-from unbraid.train import train
+from unbraid.sources.stream import held_out
+from unbraid.train.loop import train
 
 KINDS = {"relu": ReLU(), "topk": TopK(3), "batchtopk": BatchTopK(3), "jumprelu": JumpReLU()}
 

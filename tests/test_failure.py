@@ -11,18 +11,18 @@ import torch
 
 from tests.small import experiment
 from tests.test_train import assert_equal_runs, mixed_cohort, train_until, weights
-from unbraid import train as training
-from unbraid.activation import ReLU
-from unbraid.checkpoint import steps_saved
-from unbraid.cli import main
-from unbraid.experiment import Experiment
-from unbraid.failure import failure
-from unbraid.objective import Reads, Step, Term, TermOutput
-from unbraid.run import Run, finished
-from unbraid.terms import factor_vae
-from unbraid.terms.factor_vae import FactorVae
-from unbraid.terms.l1 import L1
-from unbraid.train import Failed, train
+from unbraid.cli.main import main
+from unbraid.dictionary.activation import ReLU
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import Reads, Step, Term, TermOutput
+from unbraid.runs.failure import failure
+from unbraid.runs.run import Run, finished
+from unbraid.terms.independence import factor_vae
+from unbraid.terms.independence.factor_vae import FactorVae
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train import loop as training
+from unbraid.train.checkpoint import steps_saved
+from unbraid.train.loop import Failed, train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from unbraid.files import inside, read_json, reading
+from unbraid.system.files import inside, read_json, reading
 
 DAMAGED = {
     "empty": b"", "cut short": b'{"a": [1, 2', "not text": b"\xff\xfe\x00{", "deeply nested": b"[" * 100_000,

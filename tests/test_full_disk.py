@@ -16,14 +16,15 @@ from safetensors.torch import save_file
 
 from tests.small import WORLD, experiment, seeded
 from tests.test_train import assert_equal_runs
-from unbraid import checkpoint, files
-from unbraid.checkpoint import steps_saved
-from unbraid.cli import main
+from unbraid.cli.main import main
 from unbraid.formats import dictionary_learning
 from unbraid.formats.export import export
-from unbraid.run import finished
+from unbraid.runs.run import finished
 from unbraid.sources.cached import write_cache
-from unbraid.train import train
+from unbraid.system import files
+from unbraid.train import checkpoint
+from unbraid.train.checkpoint import steps_saved
+from unbraid.train.loop import train
 
 BIG = {"x": torch.zeros(100_000)}
 
@@ -152,7 +153,7 @@ MOUNTED = """
 import sys
 from pathlib import Path
 from tests.small import experiment, seeded
-from unbraid.train import train
+from unbraid.train.loop import train
 train([seeded(experiment(), n) for n in range(3)], Path(sys.argv[1]), resume=True, checkpoint_steps=5)
 """
 

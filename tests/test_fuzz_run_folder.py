@@ -9,10 +9,10 @@ from tests.mutations import FAULTS, Mutation, files_of, mutations, try_mutation
 from tests.small import experiment, seeded
 from tests.spoiled import unsealed
 from unbraid import catalog
-from unbraid.activation import JumpReLU, TopK
-from unbraid.evaluation import evaluate
-from unbraid.run import Run
-from unbraid.train import train
+from unbraid.dictionary.activation import JumpReLU, TopK
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.runs.run import Run
+from unbraid.train.loop import train
 
 COUNT = 42
 """Mutations: every kind of damage three times."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from unbraid.description_length import together
-from unbraid.gate_tree import GateTree, gate_tree, price
-from unbraid.information import binary_entropy
+from unbraid.metrics.description_length import together
+from unbraid.metrics.gate_tree import GateTree, gate_tree, price
+from unbraid.metrics.information import binary_entropy
 
 ROWS = 10_000
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.coded import sparse, step
-from unbraid.gram import FREQUENT, Columns, centred_products, gather, products, split_half
+from unbraid.terms.statistics.pair_sums import FREQUENT, Columns, centred_products, gather, products, split_half
 
 
 def columns(dense: Tensor) -> Columns:

@@ -15,16 +15,17 @@ import pytest
 from tests.small import WORLD, experiment
 from tests.test_kills import cohort
 from tests.test_train import assert_equal_runs
-from unbraid import holding, processes
-from unbraid.cli import main
-from unbraid.holding import LOCK, Held, held
+from unbraid.cli.main import main
 from unbraid.sources.cached import write_cache
-from unbraid.train import train
+from unbraid.system import locks as holding
+from unbraid.system import processes
+from unbraid.system.locks import LOCK, Held, held
+from unbraid.train.loop import train
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from unbraid.holding import held
+from unbraid.system.locks import held
 with held([Path(sys.argv[1])]):
     print("held", flush=True)
     time.sleep(600)
@@ -101,7 +102,7 @@ def test_fault_11_other_members_of_the_same_study_train_beside(tmp_path):
 
 def test_fault_11_a_run_that_another_process_finished_meanwhile_is_not_trained_again(tmp_path, monkeypatch):
     """Both found it unfinished; the second gets it when the first lets it go."""
-    from unbraid import train as training
+    from unbraid.train import loop as training
 
     real = training.held
 
@@ -127,7 +128,7 @@ def test_fault_11_commands_refuse_a_folder_in_use(tmp_path, capsys, command):
         "cache": ["cache", "world", "--to", str(out)],
     }  # fmt: skip
     if command == "train":
-        from unbraid.experiments.world import world
+        from unbraid.studies.world import world
 
         out = tmp_path / world().folder
     with held([out]):
@@ -206,7 +207,13 @@ def test_fault_11_without_locks_of_the_kernel_numbers_decide(tmp_path, soon, mon
 def test_fault_11_evals_of_one_run_beside_each_other_are_both_right(tmp_path):
     """Results are put in place whole, and are the same whoever makes them: neither is refused."""
     (run,) = train([experiment()], tmp_path)
-    command = [sys.executable, "-c", "import sys; from unbraid.cli import main; sys.exit(main())", "eval", str(run)]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from unbraid.cli.main import main; sys.exit(main())",
+        "eval",
+        str(run),
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     asked = [*command, "--evals", "fidelity", "--force", "--threads", "1"]
     both = [subprocess.Popen(asked, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]

@@ -9,18 +9,18 @@ import torch
 from tests.formats.saelens_saes import D_IN, D_SAE, rows, saved
 from tests.small import WORLD, experiment
 from unbraid import catalog
-from unbraid.cli import main
-from unbraid.evaluation import evaluate
-from unbraid.experiment import Experiment
+from unbraid.cli.main import main
+from unbraid.comparison.stored_scores import read_run, records
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.experiment.experiment import Experiment
 from unbraid.formats import saelens
 from unbraid.formats.export import export
-from unbraid.imported import Imported
-from unbraid.importing import default_name, experiment_of, import_run
+from unbraid.formats.imported import Imported
 from unbraid.report import collect, write_report
-from unbraid.report.rows import read_run, records
-from unbraid.run import Run
-from unbraid.sources.world import World
-from unbraid.train import train
+from unbraid.runs.import_run import default_name, experiment_of, import_run
+from unbraid.runs.run import Run
+from unbraid.sources.world.world import World
+from unbraid.train.loop import train
 
 SOURCE = World(factors=48, d_in=D_IN, l0=3.0, roots=8, branching=2, depth=1, block_rows=1024)
 

@@ -8,7 +8,7 @@ import torch
 from scipy.sparse import csr_array, random_array
 from sklearn.metrics import mutual_info_score
 
-from unbraid.information import (
+from unbraid.metrics.information import (
     binary_entropy,
     entropy,
     mutual_information,
@@ -16,7 +16,7 @@ from unbraid.information import (
     support_bits,
     total_correlation,
 )
-from unbraid.sparse import active_rows
+from unbraid.metrics.sparse_counts import active_rows
 
 
 def column(*values: float) -> csr_array:
@@ -87,7 +87,7 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch):
     latents = csr_array(random_array((300, 50), density=0.1, rng=rng))
     factors = csr_array(random_array((300, 11), density=0.1, rng=rng))
     whole = mutual_information(latents, factors, errors=math.inf)
-    monkeypatch.setattr("unbraid.information.CHUNK_ENTRIES", 4 * 11 * 7)
+    monkeypatch.setattr("unbraid.metrics.information.CHUNK_ENTRIES", 4 * 11 * 7)
     assert torch.equal(mutual_information(latents, factors, errors=math.inf), whole)
 
 

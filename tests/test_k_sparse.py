@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import csr_array
 
-from unbraid.k_sparse import Labels, k_sparse
+from unbraid.metrics.k_sparse_probe import Labels, k_sparse
 
 ACTIVE = np.arange(400) < 200
 """The factor is active in the first half of the rows."""

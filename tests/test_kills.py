@@ -12,14 +12,14 @@ import pytest
 from tests.kills import Place, killed, places
 from tests.small import experiment, seeded
 from tests.test_train import assert_equal_runs
-from unbraid import files
-from unbraid import train as training
-from unbraid.checkpoint import common_step, load_checkpoint, path_of, steps_saved
-from unbraid.experiment import Experiment
+from unbraid.experiment.experiment import Experiment
 from unbraid.formats.export import export
-from unbraid.run import finished
+from unbraid.runs.run import finished
 from unbraid.sources.cached import write_cache
-from unbraid.train import train
+from unbraid.system import files
+from unbraid.train import loop as training
+from unbraid.train.checkpoint import common_step, load_checkpoint, path_of, steps_saved
+from unbraid.train.loop import train
 
 STEPS, EVERY = 8, 2
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from tests.small import WORLD, experiment
-from unbraid import l0_control
-from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiments.methods import architectures, standard
-from unbraid.fitting_sample import fitting_sample
-from unbraid.gated import Gated
-from unbraid.l0_control import Control, shortfall, start_at, too_short
-from unbraid.objective import TargetL0
-from unbraid.plan import budget
-from unbraid.stream import held_out
-from unbraid.train import Learner, train
+from unbraid.cli.plan import budget
+from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.gated import Gated
+from unbraid.objective import l0_control
+from unbraid.objective.l0_control import Control, shortfall, start_at, too_short
+from unbraid.objective.objective import TargetL0
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.stream import held_out
+from unbraid.studies.methods import architectures, standard
+from unbraid.train.loop import Learner, train
 
 TARGET = TargetL0(l0=8.0)
 
@@ -112,7 +112,7 @@ def test_fault_14_plan_warns_of_too_few_steps(tmp_path):
 
 
 def test_the_l0_reached_is_that_of_held_out_rows(tmp_path):
-    from unbraid.run import Run
+    from unbraid.runs.run import Run
 
     (folder,) = train([asked("jumprelu", 6, 200, lr=3e-3)], tmp_path)
     stored = json.loads((folder / "provenance.json").read_text())["l0_reached"]

@@ -8,7 +8,7 @@ from scipy.integrate import quad
 from scipy.stats import beta
 from torch import Tensor
 
-from unbraid.matching import best_atom_pairs, best_pairs, cosines, sparse_pairs
+from unbraid.metrics.matching import best_atom_pairs, best_pairs, cosines, sparse_pairs
 
 
 def random_atoms(count: int, width: int, seed: int) -> Tensor:
@@ -49,8 +49,8 @@ def test_a_permutation_is_undone_whatever_the_scale_and_sign(monkeypatch: pytest
     order = torch.randperm(200, generator=torch.Generator().manual_seed(1))
     moved = atoms[order] * torch.linspace(-3, 3, 200).unsqueeze(1)
     assert best_atom_pairs(moved, atoms)[1].tolist() == order.tolist()
-    monkeypatch.setattr("unbraid.matching.EXACT_ENTRIES", 0)
-    monkeypatch.setattr("unbraid.matching.CHUNK_ENTRIES", 200 * 7)
+    monkeypatch.setattr("unbraid.metrics.matching.EXACT_ENTRIES", 0)
+    monkeypatch.setattr("unbraid.metrics.matching.CHUNK_ENTRIES", 200 * 7)
     assert best_atom_pairs(moved, atoms)[1].tolist() == order.tolist()
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
+from unbraid.metrics.dci_mig import concentration, dci, gap, modularity, modularity_of_all
 
 
 def exact(*rows: list[float]) -> Tensor:

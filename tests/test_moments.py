@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.coded import sparse, step
-from unbraid.moments import averaged, measured
+from unbraid.terms.statistics.firing_averages import averaged, measured
 
 
 def test_the_moments_of_a_batch_by_hand():

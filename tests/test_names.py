@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from unbraid import catalog, names
-from unbraid.settings import Settings
+from unbraid import catalog
+from unbraid.config import names
+from unbraid.config.settings import Settings
 
 
 def test_every_configuration_class_is_found_where_it_is_defined():
@@ -17,7 +18,7 @@ def test_every_configuration_class_is_found_where_it_is_defined():
 
 
 def test_no_configuration_class_is_missed():
-    importlib.import_module("unbraid.cli")
+    importlib.import_module("unbraid.cli.main")
     for cls in (*catalog.terms().values(), *catalog.activations().values()):
         assert names.public()[cls.__name__] == cls.__module__
 
@@ -31,7 +32,7 @@ def test_the_source_is_read_in_a_moment():
 
 
 def test_other_public_classes_are_found_too():
-    assert names.find("Dictionary") == "unbraid.dictionary"
+    assert names.find("Dictionary") == "unbraid.dictionary.dictionary"
     with pytest.raises(ValueError, match="Nowhere is no class of unbraid"):
         names.find("Nowhere")
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid.neighbours import drawn_neighbours, nearest_atoms
+from unbraid.terms.statistics.nearest_atoms import drawn_neighbours, nearest_atoms
 
 
 def rng(seed: int) -> torch.Generator:

@@ -3,10 +3,10 @@ import itertools
 import pytest
 import torch
 
-from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.inference import inference_form
-from unbraid.normaliser import Normaliser, double
+from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.inference import inference_form
+from unbraid.dictionary.normaliser import Normaliser, double
 
 SAMPLE = torch.randn(400, 12, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 30, 12) + 5
 

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from unbraid import catalog, old_names
-from unbraid.causal.melbo import Melbo
-from unbraid.evaluation import evaluate
-from unbraid.old_names import upgraded, upgraded_score
+from unbraid import catalog
+from unbraid.comparison.stored_scores import read_study
+from unbraid.config import old_names
+from unbraid.config.old_names import upgraded, upgraded_score
+from unbraid.evals.shared.evaluation import evaluate
 from unbraid.report import write_report
-from unbraid.report.rows import read_study
-from unbraid.results import read_result
-from unbraid.run import Run
-from unbraid.run_folder import fingerprint_of
-from unbraid.terms.melbo import MelboReward
+from unbraid.runs.results import read_result
+from unbraid.runs.run import Run
+from unbraid.runs.run_folder import fingerprint_of
+from unbraid.steering.melbo import Melbo
+from unbraid.terms.causal.melbo import MelboReward
 
 BEFORE = Path(__file__).parent / "data" / "run_before_names"
 RUNS = sorted(BEFORE.iterdir())

@@ -6,13 +6,13 @@ import pytest
 
 from tests import tiny_lm
 from tests.small import WORLD, experiment
-from unbraid import plan
-from unbraid.checkpoint import load_checkpoint, steps_saved
-from unbraid.fitting_sample import fitting_sample
-from unbraid.stream import Stream
-from unbraid.terms.l1 import L1
-from unbraid.terms.support import Support
-from unbraid.train import Learner, train
+from unbraid.cli import plan
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.stream import Stream
+from unbraid.terms.independence.factorised_support import Support
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train.checkpoint import load_checkpoint, steps_saved
+from unbraid.train.loop import Learner, train
 
 
 @pytest.mark.parametrize("steps", [1000, 391, 41])

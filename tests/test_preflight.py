@@ -11,19 +11,20 @@ import torch
 
 from tests import tiny_lm
 from tests.small import WORLD, experiment
-from unbraid import catalog, plan
-from unbraid.causal.linear_dct import LinearDct
-from unbraid.causal.melbo import Melbo
-from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.cli import main
-from unbraid.evaluation import evaluate
-from unbraid.fit_timing import fit_seconds
-from unbraid.run import Run
-from unbraid.source import NoHeldOut
+from unbraid import catalog
+from unbraid.cli import plan
+from unbraid.cli.fit_timing import fit_seconds
+from unbraid.cli.main import main
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.experiment.study import Study
+from unbraid.runs.run import Run
+from unbraid.sources.base import NoHeldOut
 from unbraid.sources.cached import EVAL_ROWS, Cached, write_cache
-from unbraid.steering import steer
-from unbraid.stream import held_out
-from unbraid.sweep import Study
+from unbraid.sources.stream import held_out
+from unbraid.steering.linear_dct import LinearDct
+from unbraid.steering.melbo import Melbo
+from unbraid.steering.quadratic_dct import QuadraticDct
+from unbraid.steering.steer import steer
 
 SMALL = ["--source.layer", "1", "--source.context", "12", "--source.buffer-tokens", "200", "--dictionary.d-sae", "32",
          "--dictionary.activation.k", "4", "--training.tokens", "320", "--training.batch-size", "32"]  # fmt: skip
@@ -71,7 +72,7 @@ def test_fault_12_an_eval_split_without_a_next_token_is_refused(model, tmp_path,
 
 
 def tiny_lm_split(document: str) -> str:
-    from unbraid.text_corpus import split_of
+    from unbraid.sources.text.corpus import split_of
 
     return split_of(document, 0.2)
 
@@ -97,7 +98,7 @@ def test_fault_12_more_passes_over_the_text_leave_the_eval_split_as_it_is(model,
     assert again.available("eval") == source.available("eval")
     torch.testing.assert_close(held_out(again, 10**6).x, held_out(source, 10**6).x)
     made = replace(experiment(tokens=1600), source=again)
-    from unbraid.train import train
+    from unbraid.train.loop import train
 
     (run,) = train([made], tmp_path / "runs")
     chosen = [item for item in EVALS if item.name in ("fidelity", "description_length")]
@@ -169,7 +170,7 @@ def test_fault_16_the_cache_takes_what_plan_said(blocks, model, tmp_path):
 
 
 def directions(*only: str) -> list:
-    from unbraid.experiments.directions import directions
+    from unbraid.studies.directions import directions
 
     study = directions()
     assert isinstance(study, Study)
@@ -196,10 +197,10 @@ def test_fault_16_plan_does_not_make_the_fits_it_estimates(monkeypatch):
 def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
     """On a clock of its own, which every pass through the layers after moves on by a second a direction."""
     clock = [0.0]
-    from unbraid import fit_timing
-    from unbraid.causal.fit import Fitting
-    from unbraid.causal.slice import Slice
-    from unbraid.initialisation import unwatched
+    from unbraid.cli import fit_timing
+    from unbraid.dictionary.initialisation import unwatched
+    from unbraid.steering.base import Fitting
+    from unbraid.steering.model_slice import Slice
 
     for name in ("value_and_gradient", "first", "second", "second_back"):
         real = getattr(Slice, name)
@@ -253,14 +254,14 @@ def test_fault_12_tokens_that_the_norm_filter_leaves_out_are_missed_before_train
 
 
 def test_fault_12_an_unfinished_run_of_a_later_cohort_is_found_before_the_first_is_trained(tmp_path, capsys):
-    from unbraid.config import to_json
+    from unbraid.config.serialise import to_json
 
     second = replace(experiment("small-batch_size_80"), training=replace(experiment().training, batch_size=80))
     unfinished = tmp_path / second.folder
     unfinished.mkdir()
     (unfinished / "experiment.json").write_text(json.dumps(to_json(second)))
-    from unbraid.sweep import cohorts
-    from unbraid.train import check_claims, left_to_train
+    from unbraid.experiment.study import cohorts
+    from unbraid.train.loop import check_claims, left_to_train
 
     groups = cohorts([experiment(), second])
     assert len(groups) == 2

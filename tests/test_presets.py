@@ -6,8 +6,8 @@ import pytest
 import torch
 from benchmarks.world import measure
 
-from unbraid.config import from_json, to_json
-from unbraid.presets import PRESETS, hours, memorisation
+from unbraid.config.serialise import from_json, to_json
+from unbraid.sources.world.presets import PRESETS, hours, memorisation
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from tests.small import WORLD
-from unbraid.probes import difference_of_means, logistic
-from unbraid.sources.world import World
-from unbraid.truth import Labelled
+from unbraid.metrics.linear_probes import difference_of_means, logistic
+from unbraid.sources.truth import Labelled
+from unbraid.sources.world.world import World
 
 
 def labelled(x: Tensor, active: list[list[int]]) -> Labelled:

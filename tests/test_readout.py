@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from unbraid.observed import Observed
-from unbraid.readout import FACTORS, chosen, read_out
+from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.sparse_readout import FACTORS, chosen, read_out
 
 ROWS = 4000
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from tests.small import WORLD, experiment
-from unbraid.experiment import Experiment
-from unbraid.fitting_sample import fitting_sample
-from unbraid.retraction import orthonormalise_blocks, polar
-from unbraid.run import Run
-from unbraid.train import Learner, train
+from unbraid.dictionary.orthonormalise import orthonormalise_blocks, polar
+from unbraid.experiment.experiment import Experiment
+from unbraid.runs.run import Run
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.train.loop import Learner, train
 
 SIZE = 8
 

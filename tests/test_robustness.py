@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, random_array
 
-from unbraid.robustness import independent, robustness
+from unbraid.metrics.irs import independent, robustness
 
 
 def defined(z: np.ndarray, factors: np.ndarray) -> float:

@@ -12,13 +12,13 @@ import torch
 from tests.small import WORLD, experiment
 from tests.spoiled import edit_json, unsealed
 from tests.test_train import mixed_cohort
-from unbraid import files
 from unbraid.formats import saelens
 from unbraid.formats.export import export
-from unbraid.provenance import git_state
-from unbraid.run import Run
-from unbraid.stream import held_out
-from unbraid.train import train
+from unbraid.runs.provenance import git_state
+from unbraid.runs.run import Run
+from unbraid.sources.stream import held_out
+from unbraid.system import files
+from unbraid.train.loop import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

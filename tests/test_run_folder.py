@@ -12,16 +12,16 @@ from tests.known import making
 from tests.small import WORLD, experiment
 from tests.spoiled import edit_json, resealed, unsealed
 from tests.tiny_lm import source, write_corpus, write_model
-from unbraid.activation import ReLU, TopK
-from unbraid.cli import main
-from unbraid.dictionary import Dictionary
-from unbraid.extension import Extension
+from unbraid.cli.main import main
+from unbraid.comparison.stored_scores import read_run
+from unbraid.dictionary.activation import ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.formats import saelens
-from unbraid.normaliser import Normaliser
-from unbraid.report.rows import read_run
-from unbraid.run import Run, save_run
-from unbraid.sources.language_model import LanguageModel
-from unbraid.train import train
+from unbraid.formats.widen import Extension
+from unbraid.runs.run import Run, save_run
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.train.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,14 @@ def dictionary_of(run: Path) -> dict:
 DISAGREEING = {
     "width": (lambda run: {"dictionary": dictionary_of(run) | {"d_sae": 65}}, "d_sae 65, cfg.json 64"),
     "activation": (
-        lambda run: {"dictionary": dictionary_of(run) | {"activation": {"type": "unbraid.activation:ReLU"}}},
+        lambda run: {"dictionary": dictionary_of(run) | {"activation": {"type": "ReLU"}}},
         "architecture 'standard', cfg.json 'topk'",
     ),
     "k": (
-        lambda run: {"dictionary": dictionary_of(run) | {"activation": {"type": "unbraid.activation:TopK", "k": 4}}},
+        lambda run: {"dictionary": dictionary_of(run) | {"activation": {"type": "TopK", "k": 4}}},
         "k 4, cfg.json 3",
     ),
-    "dimensions": (lambda run: {"source": {"type": "unbraid.sources.world:World", "d_in": 17}}, "d_in 17, cfg.json 16"),
+    "dimensions": (lambda run: {"source": {"type": "World", "d_in": 17}}, "d_in 17, cfg.json 16"),
     "seed": (lambda run: {"seed": 7}, "is another experiment than the"),
     "name": (lambda run: {"name": "orthogonality-l0_3"}, "is another experiment than the"),
 }
@@ -128,7 +128,7 @@ def test_a_field_that_a_class_got_since_is_no_disagreement(run: Path):
     """Fingerprints are those of what is stored, not of what the class would store now."""
     import json
 
-    from unbraid.run_folder import fingerprint_of
+    from unbraid.runs.run_folder import fingerprint_of
 
     stored = json.loads((run / "experiment.json").read_text())
     del stored["training"]["resample_every"]

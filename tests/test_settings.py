@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.settings import (
+from unbraid.config.settings import (
     NonNegativeInt,
     PositiveFloat,
     Settings,
@@ -21,7 +21,7 @@ from unbraid.settings import (
     check_all,
     checked,
     unchecked,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)

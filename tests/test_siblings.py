@@ -8,14 +8,15 @@ import pytest
 
 from tests.small import experiment, seeded
 from tests.spoiled import unsealed
-from unbraid import catalog, siblings
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid import catalog
+from unbraid.dictionary.config import DictionaryConfig
 from unbraid.evals import agreement
-from unbraid.evaluation import Eval, evaluate
-from unbraid.run import Run
-from unbraid.siblings import alike, left_out, read_once
-from unbraid.train import train
-from unbraid.widths import other_widths, width
+from unbraid.evals.shared.evaluation import Eval, evaluate
+from unbraid.runs import siblings
+from unbraid.runs.run import Run
+from unbraid.runs.siblings import alike, left_out, read_once
+from unbraid.runs.widths import other_widths, width
+from unbraid.train.loop import train
 
 SEEDS = 4
 

@@ -8,11 +8,11 @@ import torch
 from benchmarks.architectures import SHORT, small_model, tried
 from torch import Tensor, nn
 
-from unbraid.transformer.blocks import blocks
-from unbraid.transformer.downstream import capture, check_downstream
-from unbraid.transformer.hooks import Tap, read
-from unbraid.transformer.probe import random_tokens
-from unbraid.transformer.sites import Site, tap
+from unbraid.sources.language_model.blocks import blocks
+from unbraid.sources.language_model.downstream import capture, check_downstream
+from unbraid.sources.language_model.hooks import Tap, read
+from unbraid.sources.language_model.probe import random_tokens
+from unbraid.sources.language_model.sites import Site, tap
 
 REFUSED: dict[str, dict[str, str]] = {
     "granite": dict.fromkeys(("attn_out", "mlp_out"), "adds 0.22 times what"),

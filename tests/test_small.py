@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from unbraid.experiments.small import SPARSITIES, TERMS, small
+from unbraid.studies.small import SPARSITIES, TERMS, small
 
 
 def test_eight_objectives_and_more_at_three_sparsities_and_three_seeds():

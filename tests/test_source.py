@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.small import WORLD
-from unbraid.source import Batch, Block, Source
-from unbraid.stream import Position, Stream, check_finite, held_out
+from unbraid.sources.base import Batch, Block, Source
+from unbraid.sources.stream import Position, Stream, check_finite, held_out
 
 
 class Short(Source):

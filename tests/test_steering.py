@@ -8,15 +8,15 @@ import torch
 from tests.known import making
 from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
-from unbraid.activation import TopK
-from unbraid.cli import main
-from unbraid.dictionary import Dictionary
-from unbraid.files import write_tensors
-from unbraid.normaliser import Normaliser
-from unbraid.run import Run, save_run
-from unbraid.steering import steer
-from unbraid.stream import held_out
-from unbraid.transformer.loading import load_model
+from unbraid.cli.main import main
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.runs.run import Run, save_run
+from unbraid.sources.language_model.loading import load_model
+from unbraid.sources.stream import held_out
+from unbraid.steering.steer import steer
+from unbraid.system.files import write_tensors
 
 PROMPT = "the cat saw a red house"
 

@@ -10,15 +10,15 @@ import pytest
 
 from tests.small import experiment, seeded
 from tests.test_train import assert_equal_runs
-from unbraid import evaluation
-from unbraid import train as training
-from unbraid.checkpoint import steps_saved
-from unbraid.cli import main
-from unbraid.experiment import Experiment
-from unbraid.objective import Step, Term, TermOutput
-from unbraid.sources.world import World
-from unbraid.stopping import Stop, stopping
-from unbraid.train import Interrupted, train
+from unbraid.cli.main import main
+from unbraid.evals.shared import evaluation
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import Step, Term, TermOutput
+from unbraid.sources.world.world import World
+from unbraid.system.stopping import Stop, stopping
+from unbraid.train import loop as training
+from unbraid.train.checkpoint import steps_saved
+from unbraid.train.loop import Interrupted, train
 
 ASKED: dict[float, Callable[[], object]] = {}
 """What one member does when so much of training is over."""

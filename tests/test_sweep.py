@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 
 from tests.small import WORLD, experiment
-from unbraid.activation import BatchTopK, ReLU, TopK
-from unbraid.initialisation import PrincipalComponents
-from unbraid.objective import Objective, TargetL0
-from unbraid.sweep import Member, Study, at_l0, cohorts, cross
-from unbraid.terms.l1 import L1
-from unbraid.terms.reconstruction import Reconstruction
+from unbraid.dictionary.activation import BatchTopK, ReLU, TopK
+from unbraid.dictionary.initialisation import PrincipalComponents
+from unbraid.experiment.study import Member, Study, at_l0, cohorts, cross
+from unbraid.objective.objective import Objective, TargetL0
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.l1 import L1
 
 
 def test_axes_cross_and_name_what_they_change():

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.small import experiment
-from unbraid.cli import main
-from unbraid.terminal import clean, name, say
-from unbraid.train import train
+from unbraid.cli.main import main
+from unbraid.system.terminal import clean, name, say
+from unbraid.train.loop import train
 
 OWNED = "\x1b]0;owned\x07\x1b[2J"
 

@@ -13,12 +13,13 @@ import torch
 from transformers import AutoTokenizer
 
 from tests.tiny_lm import CONTEXT, source, write_corpus, write_model, write_tokenizer
-from unbraid import text_documents, text_sampled
-from unbraid.text_corpus import Streamed, split_of
-from unbraid.text_cutting import merge_paragraphs
-from unbraid.text_documents import documents
-from unbraid.text_windows import Packed, Reader
-from unbraid.transformer.loading import load_model
+from unbraid.sources.language_model.loading import load_model
+from unbraid.sources.text import documents as text_documents
+from unbraid.sources.text import sampled as text_sampled
+from unbraid.sources.text.corpus import Streamed, split_of
+from unbraid.sources.text.cutting import merge_paragraphs
+from unbraid.sources.text.documents import documents
+from unbraid.sources.text.windows import Packed, Reader
 
 LINES = ["the cat saw a dog", "once upon a time", "a bird went home"]
 
@@ -306,5 +307,6 @@ def test_a_sample_without_a_count_is_refused(model, tmp_path, spec):
 
 
 def test_importing_the_module_loads_neither_transformers_nor_datasets():
-    code = "import sys, unbraid.text_corpus; sys.exit(bool({'transformers', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    heavy = {"transformers", "datasets", "pyarrow"}
+    code = f"import sys, unbraid.sources.text.corpus; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

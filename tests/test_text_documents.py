@@ -23,10 +23,12 @@ from transformers import AutoTokenizer
 
 from tests.data import data_folder
 from tests.tiny_lm import source, write_model
-from unbraid import text_bytes, text_documents, text_rows
-from unbraid.text_bytes import lines
-from unbraid.text_cutting import joined, merge_paragraphs
-from unbraid.text_documents import documents, paragraphs, read
+from unbraid.sources.text import bytes as text_bytes
+from unbraid.sources.text import documents as text_documents
+from unbraid.sources.text import rows as text_rows
+from unbraid.sources.text.bytes import lines
+from unbraid.sources.text.cutting import joined, merge_paragraphs
+from unbraid.sources.text.documents import documents, paragraphs, read
 
 DOCUMENTS = ["the cat saw a dog", "once upon\na time", 'she said: "a, b"\tand é 猫 🐈']
 MESSAGES = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "the cat"}]
@@ -448,7 +450,7 @@ def test_fault_21_a_parquet_file_is_refused_by_the_sizes_it_states(tmp_path, mon
 
 
 def test_fault_27_reading_a_long_file_tells_the_share_that_is_read(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("unbraid.notices.SILENT", -1.0)
+    monkeypatch.setattr("unbraid.system.notices.SILENT", -1.0)
     with caplog.at_level(logging.INFO, "unbraid"):
         documents(put(tmp_path, "a.jsonl", b'{"text": "a"}\n'), "text")
     assert caplog.messages == ["reading a.jsonl: 100%, about 0 s left, 0 s so far"]

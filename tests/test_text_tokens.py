@@ -12,13 +12,13 @@ from transformers import AutoTokenizer
 
 from tests.data import data_folder
 from tests.tiny_lm import WORDS, source, write_model
-from unbraid import text_tokens
-from unbraid.notices import Pace, shown
-from unbraid.stream import held_out
-from unbraid.text_corpus import Local, Streamed, split_of
-from unbraid.text_cutting import cut, merge_paragraphs, shorter
-from unbraid.text_tokens import digest, encode, parts, tokenise_all, warn_if_spelt
-from unbraid.text_windows import Packed, Reader
+from unbraid.sources.stream import held_out
+from unbraid.sources.text import tokens as text_tokens
+from unbraid.sources.text.corpus import Local, Streamed, split_of
+from unbraid.sources.text.cutting import cut, merge_paragraphs, shorter
+from unbraid.sources.text.tokens import digest, encode, parts, tokenise_all, warn_if_spelt
+from unbraid.sources.text.windows import Packed, Reader
+from unbraid.system.notices import Pace, shown
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_progress_is_silent_in_python_and_shown_at_the_command_line(capsys):
 
 
 def test_fault_27_tokenising_tells_documents_and_tokens(reader, monkeypatch, caplog):
-    monkeypatch.setattr("unbraid.notices.SILENT", -1.0)
+    monkeypatch.setattr("unbraid.system.notices.SILENT", -1.0)
     with caplog.at_level(logging.INFO, "unbraid"):
         tokenise_all(["the cat"] * 5, reader.tokenizer, 0.1)
     assert caplog.messages == ["tokenising: 5 documents, 10 tokens, 0 s so far"]

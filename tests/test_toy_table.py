@@ -9,13 +9,13 @@ import torch
 from benchmarks.toys.penalty_table import Pressures, pressures
 from torch import Tensor
 
-from unbraid.activation import ReLU
-from unbraid.codes import DenseCodes
-from unbraid.dictionary import Dictionary
-from unbraid.objective import Step
-from unbraid.source import Batch
-from unbraid.terms.l1 import L1
-from unbraid.terms.orthogonality import Orthogonality
+from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.codes import DenseCodes
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.objective.objective import Step
+from unbraid.sources.base import Batch
+from unbraid.terms.geometry.orthogonality import Orthogonality
+from unbraid.terms.sparsity.l1 import L1
 
 Code = tuple[Tensor, Tensor, Tensor]
 """Codes of every state, the states' probabilities, atoms."""

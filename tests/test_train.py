@@ -10,22 +10,22 @@ from safetensors.torch import load_file
 
 from tests.kills import forked
 from tests.small import WORLD, experiment, seeded
-from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.checkpoint import steps_saved
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment
-from unbraid.fitting_sample import fitting_sample
-from unbraid.initialisation import PrincipalComponents
-from unbraid.objective import Objective, TargetL0
-from unbraid.run import Run
-from unbraid.supply import Supply
-from unbraid.terms.effect import Effect
-from unbraid.terms.l0 import L0
-from unbraid.terms.l1 import L1
-from unbraid.terms.nested_reconstruction import NestedReconstruction
-from unbraid.terms.orthogonality import Orthogonality
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, schedule, train
+from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.initialisation import PrincipalComponents
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import Objective, TargetL0
+from unbraid.runs.run import Run
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.terms.causal.effect import Effect
+from unbraid.terms.geometry.orthogonality import Orthogonality
+from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train.checkpoint import steps_saved
+from unbraid.train.loop import Learner, schedule, train
+from unbraid.train.step_data import Supply
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

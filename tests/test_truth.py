@@ -2,7 +2,7 @@
 
 import torch
 
-from unbraid.truth import ancestors, levels
+from unbraid.sources.truth import ancestors, levels
 
 
 def test_levels_and_ancestors_are_read_off_the_parents():

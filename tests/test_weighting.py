@@ -7,21 +7,21 @@ from typing import ClassVar
 import pytest
 import torch
 
-from unbraid import weighting
-from unbraid.activation import TopK
-from unbraid.checkpoint import steps_saved
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.fitting_sample import fitting_sample
-from unbraid.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
-from unbraid.sources.world import World
-from unbraid.supply import Supply
-from unbraid.terms.factor_vae import FactorVae
-from unbraid.terms.l0 import L0
-from unbraid.terms.l1 import L1
-from unbraid.terms.orthogonality import Orthogonality
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner, train
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective import gradient_ratio as weighting
+from unbraid.objective.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.world.world import World
+from unbraid.terms.geometry.orthogonality import Orthogonality
+from unbraid.terms.independence.factor_vae import FactorVae
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train.checkpoint import steps_saved
+from unbraid.train.loop import Learner, train
+from unbraid.train.step_data import Supply
 
 WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import annotated_types
 import pytest
 
-from unbraid import provenance
-from unbraid.cli import own_command
+from unbraid.cli.main import own_command
+from unbraid.runs import provenance
 from unbraid.saebench import environment
 
-SRC = str(Path(provenance.__file__).parents[1])
+SRC = str(Path(provenance.__file__).parents[2])
 NAMES = ("argparse", "subprocess", "threading", "fnmatch", "pandas", "torch", "plotly", "jinja2", "csv", "email",
          "venv", "pip", "sae_bench", "importlib_metadata", "tempfile", "rich", "psutil")  # fmt: skip
 
@@ -59,11 +59,11 @@ def test_the_command_line_is_found_where_it_is_the_working_folder_alone_that_has
 
 def test_fault_20_a_package_of_the_users_own_is_still_found_and_comes_last(trapped):
     package = trapped / "mine"
-    (package / "experiments").mkdir(parents=True)
-    for place in (package, package / "experiments"):
+    (package / "studies").mkdir(parents=True)
+    for place in (package, package / "studies"):
         (place / "__init__.py").write_text("")
-    (package / "experiments" / "own_world.py").write_text(
-        "from unbraid.experiment import Experiment\nfrom unbraid.experiments.world import world\n\n\n"
+    (package / "studies" / "own_world.py").write_text(
+        "from unbraid.experiment.experiment import Experiment\nfrom unbraid.studies.world import world\n\n\n"
         "def own_world() -> Experiment:\n    'Ours.'\n    return world()\n"
     )
     assert "own_world" in ran(own_command("list", "--package", "mine"), trapped)

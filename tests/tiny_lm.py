@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from unbraid.sources.language_model import LanguageModel
+from unbraid.sources.language_model.language_model import LanguageModel
 
 # fmt: off
 WORDS = [

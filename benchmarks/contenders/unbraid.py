@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 
 from benchmarks.contender import BANDWIDTH, LEARNING_RATE, SHARES, CannotRun, Contender, Setting
-from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.objective import Objective, Term
-from unbraid.source import Batch
-from unbraid.sources.world import World
-from unbraid.supply import Supply
-from unbraid.terms.aux_k import AuxK
-from unbraid.terms.l0 import L0
-from unbraid.terms.l1 import L1
-from unbraid.terms.nested_reconstruction import NestedReconstruction
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import Learner
+from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective.objective import Objective, Term
+from unbraid.sources.base import Batch
+from unbraid.sources.world.world import World
+from unbraid.terms.dead_latents.aux_k import AuxK
+from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train.loop import Learner
+from unbraid.train.step_data import Supply
 
 STEPS = 100_000
 

@@ -18,12 +18,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from unbraid.evals.interchange import Read, distance, follows, prepared
-from unbraid.language.documents import read
-from unbraid.language.factors import FACTORS, active
-from unbraid.language.pairs import VARIABLES
-from unbraid.probes import difference_of_means, logistic
-from unbraid.sources.language_model import LanguageModel
-from unbraid.transformer.loading import EMBEDDED, located
+from unbraid.metrics.linear_probes import difference_of_means, logistic
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import EMBEDDED, located
+from unbraid.sources.synthetic_language.documents import read
+from unbraid.sources.synthetic_language.factors import FACTORS, active
+from unbraid.sources.synthetic_language.pairs import VARIABLES
 
 TRAINED, SCORED = 48_000, 24_000
 FOUND = 0.9

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.language_model.entropy import entropy_rate
 from unbraid import seeding
-from unbraid.language.documents import documents, words
-from unbraid.language.lexicon import BOS, IDS, SPECIAL
+from unbraid.sources.synthetic_language.documents import documents, words
+from unbraid.sources.synthetic_language.lexicon import BOS, IDS, SPECIAL
 
 SHARD = 4096
 """Rows sorted by length together, so that a batch holds little padding."""

@@ -5,9 +5,9 @@ from functools import cache
 
 import torch
 
-from unbraid.language.documents import documents
-from unbraid.language.grammar import moves, relevant
-from unbraid.language.states import State
+from unbraid.sources.synthetic_language.documents import documents
+from unbraid.sources.synthetic_language.grammar import moves, relevant
+from unbraid.sources.synthetic_language.states import State
 
 
 @cache

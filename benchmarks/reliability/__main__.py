@@ -19,8 +19,8 @@ from benchmarks.reliability.inputs import bad_inputs
 from benchmarks.reliability.kills import kills, kills_at_file_operations, other_commands
 from benchmarks.reliability.mutating import mutations
 from benchmarks.reliability.page import TITLES, overview, page
-from unbraid.files import write_json, write_text
-from unbraid.provenance import machine
+from unbraid.runs.provenance import machine
+from unbraid.system.files import write_json, write_text
 
 DOCS = Path(__file__).parents[2] / "docs"
 LINE_SECONDS = 10.0

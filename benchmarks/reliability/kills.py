@@ -18,18 +18,18 @@ from tests.kills import Place, killed, places
 from tests.small import experiment, seeded
 
 from benchmarks.reliability.trial import HELD, Trial, ended, finish, fork
-from unbraid.activation import JumpReLU, ReLU
-from unbraid.checkpoint import common_step
-from unbraid.cli import main
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment
-from unbraid.objective import TargetL0
+from unbraid.cli.main import main
+from unbraid.dictionary.activation import JumpReLU, ReLU
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import TargetL0
 from unbraid.sources.cached import write_cache
-from unbraid.terms.effect import Effect
-from unbraid.terms.factor_vae import FactorVae
-from unbraid.terms.l0 import L0
-from unbraid.terms.l1 import L1
-from unbraid.train import Interrupted, train
+from unbraid.terms.causal.effect import Effect
+from unbraid.terms.independence.factor_vae import FactorVae
+from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.train.checkpoint import common_step
+from unbraid.train.loop import Interrupted, train
 
 EVERY = 5
 """Steps between checkpoints: a round every few hundredths of a second, so that many kills hit one."""

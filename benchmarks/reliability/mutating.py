@@ -8,8 +8,8 @@ from tests.mutations import mutations as damages
 
 from benchmarks.reliability.trial import Trial
 from unbraid import catalog
-from unbraid.evaluation import evaluate
-from unbraid.run import Run
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.runs.run import Run
 
 SAID = {"same": "same weights and scores", "refused": "refused, the file named"}
 

@@ -5,7 +5,7 @@
 passes factor i at gain 1 and lets through the least variance of the others, as if they were uncorrelated. With no more
 factors than dimensions and no noise it is the dual basis, exact. A factor counts as present where its readout exceeds
 the threshold of best F1 on training rows. In superposition no linear readout is exact, and fitted probes detect better
-(`unbraid.informed`); `ideal` has the true codes.
+(`unbraid.dictionary.from_truth`); `ideal` has the true codes.
 """
 
 import torch
@@ -13,10 +13,10 @@ from jaxtyping import Float
 from scipy.sparse import csc_array
 from torch import Tensor
 
-from unbraid.activation import JumpReLU
-from unbraid.dictionary import Dictionary
-from unbraid.observed import Observed, magnitudes
-from unbraid.truth import Labelled, NoTruth, Truth
+from unbraid.dictionary.activation import JumpReLU
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.sources.truth import Labelled, NoTruth, Truth
 
 ROWS = 16_384
 """Training rows that variances and thresholds are fitted on."""

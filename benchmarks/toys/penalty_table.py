@@ -20,8 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.information import support_bits
-from unbraid.neighbours import nearest_atoms
+from unbraid.metrics.information import support_bits
+from unbraid.terms.statistics.nearest_atoms import nearest_atoms
 
 Codes = Float[Tensor, "states latents"]
 Weights = Float[Tensor, " states"]

@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
-from unbraid.activation import Activation
-from unbraid.config import OWN_PACKAGES
-from unbraid.evaluation import Eval
-from unbraid.experiment import Experiment
-from unbraid.objective import Term
-from unbraid.sweep import Study
+from unbraid.config.serialise import OWN_PACKAGES
+from unbraid.dictionary.activation import Activation
+from unbraid.evals.shared.evaluation import Eval
+from unbraid.experiment.experiment import Experiment
+from unbraid.experiment.study import Study
+from unbraid.objective.objective import Term
 
 T = TypeVar("T")
+SHARED_PARTS = ("shared", "statistics")
+"""Packages that hold what several members use, and no member."""
+
 Named = Callable[[], Experiment | Study]
 
 
@@ -34,15 +37,26 @@ def modules(folder: str, packages: tuple[str, ...]) -> Iterator[ModuleType]:
             if error.name != f"{package}.{folder}":
                 raise
             continue
-        for found in pkgutil.iter_modules(parent.__path__):
-            yield importlib.import_module(f"{parent.__name__}.{found.name}")
+        yield from below(parent)
+
+
+def below(parent: ModuleType) -> Iterator[ModuleType]:
+    """Every module in a package and in the packages inside it, but those called `shared` or `statistics`."""
+    for found in pkgutil.iter_modules(parent.__path__):
+        if found.name in SHARED_PARTS:
+            continue
+        module = importlib.import_module(f"{parent.__name__}.{found.name}")
+        if found.ispkg:
+            yield from below(module)
+        else:
+            yield module
 
 
 def experiments(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Named]:
     """Functions without arguments that return an Experiment or a Study, by name."""
     return {
         name: function
-        for module in modules("experiments", packages)
+        for module in modules("studies", packages)
         for name, function in vars(module).items()
         if inspect.isfunction(function)
         and function.__module__ == module.__name__

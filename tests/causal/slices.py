@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unbraid.causal.fit import Fitting
-from unbraid.causal.slice import Slice
-from unbraid.initialisation import unwatched
-from unbraid.source import Contexts
+from unbraid.dictionary.initialisation import unwatched
+from unbraid.sources.base import Contexts
+from unbraid.steering.base import Fitting
+from unbraid.steering.model_slice import Slice
 
 
 def rng(seed: int = 0) -> torch.Generator:

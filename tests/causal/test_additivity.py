@@ -7,8 +7,8 @@ import torch
 from tests.slices import D_IN, at, exponential, orthonormal
 from tests.steps import rng, units
 
-from unbraid.causal.additivity import additivity, rings
-from unbraid.causal.effect import pooled_effect
+from unbraid.effects.additivity import additivity, rings
+from unbraid.effects.effect import pooled_effect
 
 PLANTED, OUTPUTS = orthonormal(8), orthonormal(8, 2)
 ACTS = 0.3 * torch.randn(8, 4, D_IN, generator=rng(3), dtype=torch.float64)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from tests.data import data_folder
 
-from unbraid.causal.calibration import DIRECTIONS, calibrate_radius, first_order, random_units
-from unbraid.causal.effect import pooled_effect
-from unbraid.source import Contexts
-from unbraid.sources.language_model import LanguageModel
-from unbraid.sources.world import World
+from unbraid.effects.effect import pooled_effect
+from unbraid.effects.radius import DIRECTIONS, calibrate_radius, first_order, random_units
+from unbraid.sources.base import Contexts
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.world.world import World
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from unbraid.causal.effect import pooled_effect
-from unbraid.source import Contexts
+from unbraid.effects.effect import pooled_effect
+from unbraid.sources.base import Contexts
 
 
 def contexts(downstream, d_in: int = 6, seq: int = 2, pos: int = 3) -> Contexts:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from tests.causal.slices import around, attending, beside_skip, fitting, recovered, rng, units
 
-from unbraid.causal import kernel
-from unbraid.causal.exponential_dct import ExponentialDct, amplitudes
-from unbraid.causal.jacobian import jacobian, power_iteration, sketch, top_right
-from unbraid.causal.linear_dct import LinearDct
-from unbraid.causal.melbo import Melbo
-from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.causal.slice import Slice
-from unbraid.initialisation import unwatched
+from unbraid.dictionary.initialisation import unwatched
+from unbraid.effects import kernel
+from unbraid.steering.exponential_dct import ExponentialDct, amplitudes
+from unbraid.steering.jacobian import jacobian, power_iteration, sketch, top_right
+from unbraid.steering.linear_dct import LinearDct
+from unbraid.steering.melbo import Melbo
+from unbraid.steering.model_slice import Slice
+from unbraid.steering.quadratic_dct import QuadraticDct
 
 D = 12
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from unbraid.causal.effect import pooled_effect
-from unbraid.causal.independence import effect_rank, interactions, largest_cosines
-from unbraid.causal.setting import modularity, moves, shares
-from unbraid.source import Contexts
+from unbraid.effects.effect import pooled_effect
+from unbraid.effects.independence import effect_rank, interactions, largest_cosines
+from unbraid.effects.set_latent import modularity, moves, shares
+from unbraid.sources.base import Contexts
 
 EYE = torch.eye(4, dtype=torch.float64)
 

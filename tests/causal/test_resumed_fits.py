@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from tests.causal.test_runs import fitted
 from tests.test_train import assert_equal_runs
 
-from unbraid.causal import jacobian
-from unbraid.causal.exponential_dct import ExponentialDct
-from unbraid.causal.fit import SliceFit
-from unbraid.causal.linear_dct import LinearDct
-from unbraid.causal.melbo import Melbo
-from unbraid.causal.quadratic_dct import QuadraticDct
-from unbraid.experiment import Experiment
-from unbraid.train import Interrupted, train
+from unbraid.experiment.experiment import Experiment
+from unbraid.steering import jacobian
+from unbraid.steering.base import SliceFit
+from unbraid.steering.exponential_dct import ExponentialDct
+from unbraid.steering.linear_dct import LinearDct
+from unbraid.steering.melbo import Melbo
+from unbraid.steering.quadratic_dct import QuadraticDct
+from unbraid.train.loop import Interrupted, train
 
 FITS: dict[str, SliceFit] = {
     "melbo sequential": Melbo(steps=3),

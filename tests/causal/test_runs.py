@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 from tests.small import WORLD, experiment
 
-from unbraid.causal.linear_dct import LinearDct
-from unbraid.causal.melbo import Melbo
-from unbraid.experiment import Experiment
-from unbraid.run import Run
-from unbraid.train import Failed, train
+from unbraid.experiment.experiment import Experiment
+from unbraid.runs.run import Run
+from unbraid.steering.linear_dct import LinearDct
+from unbraid.steering.melbo import Melbo
+from unbraid.train.loop import Failed, train
 
 
 def fitted(init, *, tokens: int = 0, **changes) -> Experiment:

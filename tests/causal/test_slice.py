@@ -4,9 +4,9 @@ import pytest
 import torch
 from tests.causal.slices import around, attending, fitting, rng
 
-from unbraid.causal.exponential_dct import ExponentialDct
-from unbraid.causal.melbo import Melbo
-from unbraid.causal.slice import Slice
+from unbraid.steering.exponential_dct import ExponentialDct
+from unbraid.steering.melbo import Melbo
+from unbraid.steering.model_slice import Slice
 
 
 def given(**settings) -> Slice:

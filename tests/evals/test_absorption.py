@@ -10,11 +10,11 @@ from scipy.sparse import csc_array
 from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 from torch import Tensor
 
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.absorption import DEFINITIONS, absorption_scores, families
-from unbraid.evaluation import NotApplicable
-from unbraid.sources.world import World
-from unbraid.truth import Truth
+from unbraid.evals.shared.evaluation import NotApplicable
+from unbraid.sources.truth import Truth
+from unbraid.sources.world.world import World
 
 STEADY = replace(EXACT, spread=0.0, coherence=0.0)
 """Magnitudes of exactly 1 and orthonormal directions, so that what absorption leaves is a round number."""

@@ -13,13 +13,13 @@ from scipy.stats import rankdata
 from tests.known import EXACT, making, truth, untrained
 from tests.small import experiment
 
-from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.agreement import DEFINITIONS, WEAK, agreement, chance_mcc, exclusiveness, live_ranks, peers, pw_mcc
 from unbraid.evals.agreement import udr as udr_of_ranks
-from unbraid.evaluation import NotApplicable
-from unbraid.normaliser import Normaliser
-from unbraid.run import Run, save_run
+from unbraid.evals.shared.evaluation import NotApplicable
+from unbraid.runs.run import Run, save_run
 
 
 def codes(rows: int, columns: int, density: float, seed: int) -> csr_array:

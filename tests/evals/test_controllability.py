@@ -11,19 +11,19 @@ from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 from torch import Tensor
 
-from unbraid.activation import TopK
-from unbraid.causal.effect import pooled_effect
-from unbraid.causal.independence import interactions
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.effects.effect import pooled_effect
+from unbraid.effects.independence import interactions
 from unbraid.evals.controllability import DEFINITIONS, controllability, controllability_scores, slice_of
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.normaliser import Normaliser
-from unbraid.run import save_run
-from unbraid.source import Source
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.runs.run import save_run
+from unbraid.sources.base import Source
 from unbraid.sources.cached import Cached, write_cache
-from unbraid.sources.world import World
-from unbraid.stream import held_out
+from unbraid.sources.stream import held_out
+from unbraid.sources.world.world import World
 
 ADDITIVE = World(
     factors=24,

@@ -11,11 +11,11 @@ from tests.known import EXACT, readers, reading, truth, untrained
 from tests.small import experiment
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 
-from unbraid.activation import JumpReLU, ReLU
-from unbraid.description_length import coarsest_steps, rounded
-from unbraid.description_length import description_length as bits_of
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid.dictionary.activation import JumpReLU, ReLU
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.initialisation import PrincipalComponents
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.description_length import (
     DEFINITIONS,
     FVUS,
@@ -28,13 +28,13 @@ from unbraid.evals.description_length import (
     linear,
     own,
 )
-from unbraid.information import binary_entropy
-from unbraid.initialisation import PrincipalComponents
-from unbraid.normaliser import Normaliser
-from unbraid.run import save_run
-from unbraid.sources.language_model import LanguageModel
-from unbraid.sources.world import World
-from unbraid.stream import held_out
+from unbraid.metrics.description_length import coarsest_steps, rounded
+from unbraid.metrics.description_length import description_length as bits_of
+from unbraid.metrics.information import binary_entropy
+from unbraid.runs.run import save_run
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.stream import held_out
+from unbraid.sources.world.world import World
 
 LEVELS = replace(EXACT, magnitudes="quantised", levels=4, independent=True)
 """Independent factors whose magnitudes have four values: all that there is to say of a row can be counted."""

@@ -11,12 +11,12 @@ from scipy.sparse import csr_array
 from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import experiment
 
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.disentanglement import DEFINITIONS, disentanglement, disentanglement_scores, measure
-from unbraid.evaluation import Score
-from unbraid.normaliser import Normaliser
-from unbraid.observed import Observed, magnitudes
-from unbraid.run import Run, save_run
-from unbraid.sources.world import World
+from unbraid.evals.shared.evaluation import Score
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.runs.run import Run, save_run
+from unbraid.sources.world.world import World
 
 ROWS = 4096
 CROSSED = World(factors=24, d_in=32, l0=3.0, roots=1, depth=0, correlation=0.0, noise=0.0, interactions=2)

@@ -5,8 +5,8 @@ import torch
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from torch import Tensor
 
-from unbraid.activation import Activation, ReLU, TopK
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import Activation, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.fidelity import (
     ROWS,
     clean_pass,
@@ -17,9 +17,9 @@ from unbraid.evals.fidelity import (
     splicing,
 )
 from unbraid.sources.cached import write_cache
-from unbraid.sources.language_model import LanguageModel
-from unbraid.splicing import TOKENS, counted, scored_windows
-from unbraid.stream import held_out
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.splicing import TOKENS, counted, scored_windows
+from unbraid.sources.stream import held_out
 
 X = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 2 + 3
 

@@ -9,13 +9,13 @@ import torch
 from tests.small import experiment
 from torch import Tensor
 
-from unbraid.activation import TopK
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.config import DictionaryConfig
 from unbraid.evals.hedging import DEFINITIONS, expected_projection, hedging, peers, rate
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.extension import Extension
-from unbraid.run import Run
-from unbraid.train import train
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.formats.widen import Extension
+from unbraid.runs.run import Run
+from unbraid.train.loop import train
 
 
 def normal(*shape: int, seed: int) -> Tensor:

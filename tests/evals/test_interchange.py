@@ -6,8 +6,9 @@ from tests.small import WORLD
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unbraid.activation import JumpReLU, ReLU
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import JumpReLU, ReLU
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.initialisation import RandomAtoms
 from unbraid.evals import interchange as subject
 from unbraid.evals.interchange import (
     Outcome,
@@ -20,13 +21,12 @@ from unbraid.evals.interchange import (
     prepared,
     supervised,
 )
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.initialisation import RandomAtoms
-from unbraid.language.pairs import VARIABLES
-from unbraid.run import Run
-from unbraid.sources.language_model import LanguageModel
-from unbraid.stream import held_out
-from unbraid.transformer.loading import EMBEDDED, located
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.runs.run import Run
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import EMBEDDED, located
+from unbraid.sources.stream import held_out
+from unbraid.sources.synthetic_language.pairs import VARIABLES
 
 MODEL = LanguageModel(text="language://400", layer=2)
 WHOLE = replace(MODEL, text="language://401")

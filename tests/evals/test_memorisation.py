@@ -9,11 +9,11 @@ import torch
 from scipy.sparse import csr_array
 from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.memorisation import DEFINITIONS, memorisation_scores, product_orders
-from unbraid.observed import Observed
-from unbraid.sources.world import World
-from unbraid.truth import Truth, ancestors
+from unbraid.metrics.latents_and_factors import Observed
+from unbraid.sources.truth import Truth, ancestors
+from unbraid.sources.world.world import World
 
 BITS = World(
     factors=5, d_in=8, l0=2.5, roots=5, depth=0, zipf=0.0, correlation=0.0, spread=0.0, noise=0.0, interactions=0

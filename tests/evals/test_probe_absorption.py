@@ -8,9 +8,9 @@ import pytest
 import torch
 from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 
-from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals import probe_absorption
 from unbraid.evals.absorption import absorption_scores
 from unbraid.evals.probe_absorption import (
@@ -25,11 +25,11 @@ from unbraid.evals.probe_absorption import (
     scores,
     true_codes,
 )
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.matching import cosines
-from unbraid.sources.language_model import LanguageModel
-from unbraid.sources.world import World
-from unbraid.truth import Labelled
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.metrics.matching import cosines
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.truth import Labelled
+from unbraid.sources.world.world import World
 
 STEADY = replace(EXACT, spread=0.0, coherence=0.0)
 """Two children a parent, in a fifth and more of its rows."""

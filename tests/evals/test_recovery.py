@@ -10,17 +10,17 @@ from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import WORLD, experiment
 from torch import Tensor
 
-from unbraid.activation import Activation, ReLU
-from unbraid.detection import Detection, detection
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import Activation, ReLU
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.recovery import DEFINITIONS, bands, recovery, recovery_scores
-from unbraid.evaluation import Score
-from unbraid.normaliser import Normaliser
-from unbraid.observe import observe
-from unbraid.run import Run, save_run
-from unbraid.source import Block, Contexts, Source, Split, no_downstream
-from unbraid.sources.world import World
-from unbraid.truth import NoTruth, Truth
+from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import observe
+from unbraid.metrics.detection import Detection, detection
+from unbraid.runs.run import Run, save_run
+from unbraid.sources.base import Block, Contexts, Source, Split, no_downstream
+from unbraid.sources.truth import NoTruth, Truth
+from unbraid.sources.world.world import World
 
 TOTAL = ("mcc", "precision", "recall", "f1", "uniqueness", "recovered")
 """Scores over all factors, none of which a second copy of every latent changes."""

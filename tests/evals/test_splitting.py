@@ -11,15 +11,15 @@ from scipy.sparse import csr_array
 from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import WORLD, experiment
 
-from unbraid.detection import owners
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.evals.shared.observe import observe
 from unbraid.evals.splitting import DEFINITIONS, effective_counts, mean_found, peers, represented, slope, splitting
-from unbraid.experiment import Experiment
-from unbraid.normaliser import Normaliser
-from unbraid.observe import observe
-from unbraid.observed import Observed
-from unbraid.run import Run, save_run
-from unbraid.truth import Truth
+from unbraid.experiment.experiment import Experiment
+from unbraid.metrics.detection import owners
+from unbraid.metrics.latents_and_factors import Observed
+from unbraid.runs.run import Run, save_run
+from unbraid.sources.truth import Truth
 
 ROWS = 4000
 

@@ -9,13 +9,13 @@ import torch
 from tests.small import WORLD, experiment
 from torch import Tensor
 
-from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary
-from unbraid.dictionary_config import DictionaryConfig
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.evals.stitching import DEFINITIONS, novel, peers, stitching
-from unbraid.evaluation import NotApplicable
-from unbraid.normaliser import Normaliser
-from unbraid.run import Run, save_run
+from unbraid.runs.run import Run, save_run
 
 THREE = TopK(3)
 

@@ -9,16 +9,16 @@ import torch
 from tests.small import WORLD, experiment
 from tests.spoiled import resealed
 
-from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.cli import main
+from unbraid.cli.main import main
+from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.evals.fidelity import DEFINITIONS, VERSION, fidelity
-from unbraid.evaluation import Eval, evaluate
+from unbraid.evals.shared.evaluation import Eval, evaluate
 from unbraid.formats import recognise
 from unbraid.formats.export import Target, export
-from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.run import Run
-from unbraid.stream import held_out
-from unbraid.train import train
+from unbraid.runs.run import Run
+from unbraid.sources.stream import held_out
+from unbraid.train.loop import train
 
 KINDS = {"relu": ReLU(), "topk": TopK(3), "jumprelu": JumpReLU(), "pursuit": MatchingPursuit(3)}
 

@@ -13,14 +13,14 @@ from tests.formats.folders import made
 from tests.small import experiment
 from tests.spoiled import resealed
 
-from unbraid import files, processes
-from unbraid.activation import TopK
+from unbraid.dictionary.activation import TopK
 from unbraid.formats import export as exporting
 from unbraid.formats import hub, saelens
 from unbraid.formats.export import Target, export, new_folder
-from unbraid.importing import import_run
-from unbraid.sources.world import World
-from unbraid.train import train
+from unbraid.runs.import_run import import_run
+from unbraid.sources.world.world import World
+from unbraid.system import files, processes
+from unbraid.train.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from tests.exact import ACTIVATIONS
 from tests.oracles.peers import ask
 
-from unbraid.activation import Activation, JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
+from unbraid.dictionary.activation import Activation, JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.formats import dictionary_learning, recognise, sparsify
-from unbraid.matching_pursuit import MatchingPursuit
 
 D_IN, D_SAE = 12, 40
 

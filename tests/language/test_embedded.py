@@ -13,11 +13,11 @@ from benchmarks.language_model.train import Schedule, Shape
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from unbraid.language.documents import documents, text
-from unbraid.language.grammar import relevant
-from unbraid.sources.language_model import LanguageModel
-from unbraid.text_windows import Windows
-from unbraid.transformer.loading import EMBEDDED, located
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import EMBEDDED, located
+from unbraid.sources.synthetic_language.documents import documents, text
+from unbraid.sources.synthetic_language.grammar import relevant
+from unbraid.sources.text.windows import Windows
 
 
 class Few(Language):

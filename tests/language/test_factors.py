@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from unbraid.language.documents import documents, read, words
-from unbraid.language.factors import FACTORS, active, retold
-from unbraid.language.lexicon import IDS, NOUNS
-from unbraid.language.pairs import LEAST, VARIABLES, pairs
-from unbraid.language.states import PAST
+from unbraid.sources.synthetic_language.documents import documents, read, words
+from unbraid.sources.synthetic_language.factors import FACTORS, active, retold
+from unbraid.sources.synthetic_language.lexicon import IDS, NOUNS
+from unbraid.sources.synthetic_language.pairs import LEAST, VARIABLES, pairs
+from unbraid.sources.synthetic_language.states import PAST
 
 HEADER = "hey , today in the forest , "
 

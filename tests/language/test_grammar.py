@@ -6,10 +6,10 @@ import pytest
 import torch
 from benchmarks.language_model.entropy import entropy_rate
 
-from unbraid.language import lexicon as lex
-from unbraid.language.documents import LONGEST, Told, documents, next_word, read, text, words
-from unbraid.language.grammar import NODES, moves
-from unbraid.language.states import State
+from unbraid.sources.synthetic_language import lexicon as lex
+from unbraid.sources.synthetic_language.documents import LONGEST, Told, documents, next_word, read, text, words
+from unbraid.sources.synthetic_language.grammar import NODES, moves
+from unbraid.sources.synthetic_language.states import State
 
 DOCUMENTS = list(documents(150, seed=7))
 STATES = {word.state for told in DOCUMENTS for word in told} | {State()}

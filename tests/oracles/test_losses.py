@@ -16,23 +16,23 @@ from tests.oracles.peers import ask
 from tests.steps import no_contexts
 from torch import Tensor
 
-from unbraid.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.gated import Gated
-from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.objective import Step, Term
+from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.gated import Gated
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.objective.objective import Step, Term
 from unbraid.seeding import stream
-from unbraid.source import Batch
-from unbraid.terms.aux_k import AuxK
-from unbraid.terms.gate_l1 import GateL1
-from unbraid.terms.gate_reconstruction import GateReconstruction
-from unbraid.terms.l0 import L0
-from unbraid.terms.l1 import L1
-from unbraid.terms.nested_reconstruction import NestedReconstruction
-from unbraid.terms.p_annealing import PAnnealing
-from unbraid.terms.pre_activation import PreActivation
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.terms.tanh import Tanh
+from unbraid.sources.base import Batch
+from unbraid.terms.dead_latents.aux_k import AuxK
+from unbraid.terms.dead_latents.pre_activation import PreActivation
+from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
+from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.gate_l1 import GateL1
+from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.terms.sparsity.p_annealing import PAnnealing
+from unbraid.terms.sparsity.tanh import Tanh
 
 D_IN, D_SAE, BATCH, K = 12, 40, 64, 5
 DEAD = (2, 7, 11, 29)

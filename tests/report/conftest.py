@@ -23,7 +23,7 @@ DEFINITIONS = {
     },
 }
 BETTER = {"l0": "neither", "fvu": "lower", "max_decoder_cosine": "lower"}
-WORLD = {"type": "unbraid.sources.world:World", "d_in": 64, "factors": 512, "seed": 0}
+WORLD = {"type": "World", "d_in": 64, "factors": 512, "seed": 0}
 TERMS = {"l1": "L1", "l0": "L0", "aux_k": "AuxK", "description_length": "DescriptionLength"}
 EVALS = {"mcc": "recovery", "f1": "recovery", "bits_per_token": "description_length"}
 """Of metrics that are not fidelity's."""
@@ -67,21 +67,20 @@ def make_run(
         "control": control,
         "source": dict(source),
         "objective": {
-            "type": "unbraid.objective:Objective",
+            "type": "Objective",
             "reconstruction": term("reconstruction", 1.0),
             "penalties": {f"p_{n}": term(n, w) for n, w in (penalties or {}).items()},
             "ramp": 0.05,
-            "target_l0": {"type": "unbraid.objective:TargetL0", "l0": target} if target else None,
+            "target_l0": {"type": "TargetL0", "l0": target} if target else None,
         },
         "dictionary": {
-            "type": "unbraid.dictionary_config:DictionaryConfig",
+            "type": "DictionaryConfig",
             "d_sae": d_sae,
-            "activation": {"type": "unbraid.activation:TopK", "k": k} if k else {"type": "unbraid.activation:ReLU"},
-            "init": {"type": "unbraid.initialisation:RandomAtoms"},
+            "activation": {"type": "TopK", "k": k} if k else {"type": "ReLU"},
+            "init": {"type": "RandomAtoms"},
             "frozen": ["W_dec"] if control else [],
         },
-        "training": {"type": "unbraid.experiment:Training", "tokens": 2_000_000, "batch_size": 2048, "lr": 0.001}
-        | dict(training or {}),
+        "training": {"type": "Training", "tokens": 2_000_000, "batch_size": 2048, "lr": 0.001} | dict(training or {}),
     }
     fingerprint = hashlib.sha256(json.dumps(experiment, sort_keys=True).encode()).hexdigest()[:12]
     folder = root / f"{name.replace('/', '_')}-s{seed}-{fingerprint}"

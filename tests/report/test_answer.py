@@ -5,11 +5,11 @@ import random
 import pytest
 from tests.report.conftest import store
 
-from unbraid.report.answer import Answer, answer, evidence
-from unbraid.report.compare import Comparison, Point, Quantity, Wanted, arrange
+from unbraid.comparison.compare import Comparison, Point, Quantity, Wanted, arrange
+from unbraid.comparison.intervals import Difference
+from unbraid.comparison.stored_scores import read_study
+from unbraid.comparison.verdict import Answer, answer, evidence
 from unbraid.report.gaps import gaps
-from unbraid.report.intervals import Difference
-from unbraid.report.rows import read_study
 from unbraid.report.table import table
 
 SEEDS = (0, 1, 2)

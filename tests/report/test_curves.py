@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from unbraid.report.compare import Point, Quantity, match
-from unbraid.report.curves import clusters, interpolate, nearest
+from unbraid.comparison.compare import Point, Quantity, match
+from unbraid.comparison.curves import clusters, interpolate, nearest
 
 L0 = Quantity("fidelity", "l0")
 LINE = [(x, 3 * math.log2(x)) for x in (8.0, 16.0, 64.0)]

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from unbraid.report.intervals import difference, holm, t_interval
+from unbraid.comparison.intervals import difference, holm, t_interval
 
 
 def test_interval_equals_the_one_worked_out_by_hand():

@@ -97,7 +97,7 @@ def test_order_of_folders_does_not_matter(full_study, tmp_path: Path):
 
 
 def test_each_source_has_its_own_answer(run, tmp_path: Path):
-    sources = [{"type": "unbraid.sources.language_model:LanguageModel", "model": "tiny", "layer": n} for n in (1, 2)]
+    sources = [{"type": "LanguageModel", "model": "tiny", "layer": n} for n in (1, 2)]
     page = render([run("topk", 0, {"l0": 32.0, "fvu": 0.2}, source=source) for source in sources], tmp_path)
     assert page.text.count("The answer so far") == 2
     assert "LanguageModel, layer 1" in page.text and "LanguageModel, layer 2" in page.text

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from unbraid.comparison.stored_scores import COLUMNS, describe, read_study
 from unbraid.report import collect, scores_json
-from unbraid.report.rows import COLUMNS, describe, read_study
 
 
 def test_rows_hold_every_stored_number(run):
@@ -87,7 +87,7 @@ def test_knobs_are_about_the_second_claim(run):
 def test_directions_fitted_to_the_layers_after_are_no_baselines_and_about_the_second_claim(run):
     folder = run("melbo", 0, {"fvu": 0.2})
     experiment = json.loads((folder / "experiment.json").read_text())
-    experiment["dictionary"]["init"] = {"type": "unbraid.causal.melbo:Melbo", "steps": 3}
+    experiment["dictionary"]["init"] = {"type": "Melbo", "steps": 3}
     (folder / "experiment.json").write_text(json.dumps(experiment))
     (stored,) = read_study([folder]).runs
     assert not stored.summary.standard and stored.summary.claim == 2

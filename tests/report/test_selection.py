@@ -9,9 +9,9 @@ import pytest
 from benchmarks.mdl import best, by_group, rows_of
 from tests.report.conftest import MakeRun, store
 
+from unbraid.comparison.mdl_selection import Distortion, Way, distortions, pick, settings
+from unbraid.comparison.stored_scores import Study, read_study
 from unbraid.report import write_report
-from unbraid.report.rows import Study, read_study
-from unbraid.report.selection import Distortion, Way, distortions, pick, settings
 
 WAY = Way("factorised", "without")
 AT = Distortion("fvu", 0.1)

@@ -9,20 +9,20 @@ from tests.report.test_answer import SEEDS, answered, of, two_methods
 from tests.small import WORLD
 
 from unbraid.catalog import evals
-from unbraid.evaluation import evaluate
-from unbraid.experiment import Training
-from unbraid.experiments.methods import controls as controls_of
-from unbraid.experiments.methods import disentangling, standard
-from unbraid.report.compare import arrange
-from unbraid.report.convergence import caveat, fall, falls
+from unbraid.comparison.compare import arrange
+from unbraid.comparison.convergence import caveat, fall, falls
+from unbraid.comparison.stored_scores import read_study
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.experiment.experiment import Training
+from unbraid.experiment.study import Study
 from unbraid.report.gaps import gaps
 from unbraid.report.page import write_report
-from unbraid.report.rows import read_study
 from unbraid.report.setup import setup
 from unbraid.report.table import table
-from unbraid.run import Run
-from unbraid.sweep import Study
-from unbraid.train import train
+from unbraid.runs.run import Run
+from unbraid.studies.methods import controls as controls_of
+from unbraid.studies.methods import disentangling, standard
+from unbraid.train.loop import train
 
 UNTRAINED = {"tokens": 0}
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from tests.tiny_lm import source, write_corpus, write_model
 
-from unbraid.activation import BatchTopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.objective import Objective
-from unbraid.run import Run
+from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.study import cross
+from unbraid.objective.objective import Objective
+from unbraid.runs.run import Run
 from unbraid.saebench.bench import Bench
 from unbraid.saebench.environment import Environment
-from unbraid.sweep import cross
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import train
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.train.loop import train
 
 FAKE = Path(__file__).parent / "fake.py"
 

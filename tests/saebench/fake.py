@@ -1,6 +1,6 @@
 """A benchmark that scores nothing: python fake.py request.json does to each run what the variable FAKE says of it.
 
-Run inside no environment; it speaks as src/unbraid/saebench/inside/drive.py does.
+Run inside no environment; it speaks as src/unbraid/saebench/driver/drive.py does.
 """
 
 import json

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from tests.spoiled import resealed
 
 from unbraid import catalog
-from unbraid.evaluation import evaluate as score_by
-from unbraid.report.rows import read_study
-from unbraid.run import Run
+from unbraid.comparison.stored_scores import read_study
+from unbraid.evals.shared.evaluation import evaluate as score_by
+from unbraid.runs.run import Run
 from unbraid.saebench.bench import evaluate
 from unbraid.saebench.environment import Environment
 from unbraid.saebench.offers import OFFERS, chosen

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unbraid.cli import main
+from unbraid.cli.main import main
 from unbraid.saebench.bench import evaluate
 from unbraid.saebench.forecast import by_reason, described, forecast
 from unbraid.saebench.offers import OFFERS, chosen

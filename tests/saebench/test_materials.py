@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from unbraid.saebench import materials
-from unbraid.text_corpus import split_of
+from unbraid.sources.text.corpus import split_of
 
 
 def reviews(path, count=1500):

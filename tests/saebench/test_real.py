@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from tests.data import data_folder
 
-from unbraid.activation import BatchTopK
-from unbraid.dictionary_config import DictionaryConfig
-from unbraid.experiment import Experiment, Training
-from unbraid.objective import Objective
-from unbraid.run import Run
+from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective.objective import Objective
+from unbraid.runs.run import Run
 from unbraid.saebench.bench import Bench, evaluate, own_environ
 from unbraid.saebench.environment import given
 from unbraid.saebench.offers import OFFERS
-from unbraid.sources.language_model import LanguageModel
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.train import train
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.train.loop import train
 
 pytestmark = pytest.mark.saebench
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from unbraid.evaluation import NotApplicable
+from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.saebench.meanings import MEANINGS, TYPE_IDS, definitions
 from unbraid.saebench.translation import translate
 

@@ -9,12 +9,12 @@ import torch
 from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 
-from unbraid import config
-from unbraid.source import Block, Source
+from unbraid.config import serialise as config
+from unbraid.sources.base import Block, Source
 from unbraid.sources.cached import Cached, row_bytes, write_cache
-from unbraid.stream import Stream
-from unbraid.terms.slowness import Slowness
-from unbraid.train import check_needs
+from unbraid.sources.stream import Stream
+from unbraid.terms.weak_supervision.slowness import Slowness
+from unbraid.train.loop import check_needs
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,17 @@ from torch import nn
 from torch.func import jvp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from unbraid import config
-from unbraid.causal.forward_mode import forward_mode
-from unbraid.causal.slice import Slice
-from unbraid.source import Block, Split
-from unbraid.sources.language_model import LanguageModel
-from unbraid.stream import Stream
-from unbraid.transformer.blocks import blocks
-from unbraid.transformer.downstream import capture, check_replay
-from unbraid.transformer.hooks import forward, read
-from unbraid.transformer.loading import load_model
-from unbraid.transformer.sites import Site, tap
+from unbraid.config import serialise as config
+from unbraid.effects.forward_mode import forward_mode
+from unbraid.sources.base import Block, Split
+from unbraid.sources.language_model.blocks import blocks
+from unbraid.sources.language_model.downstream import capture, check_replay
+from unbraid.sources.language_model.hooks import forward, read
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import load_model
+from unbraid.sources.language_model.sites import Site, tap
+from unbraid.sources.stream import Stream
+from unbraid.steering.model_slice import Slice
 
 LENGTHS = (9, 6, 3)
 
@@ -439,7 +439,8 @@ def test_sources_of_one_model_share_its_weights(llama):
 
 
 def test_importing_the_module_loads_no_transformers():
-    code = "import sys, unbraid.sources.language_model; sys.exit(bool({'transformers', 'datasets'} & set(sys.modules)))"
+    name = "unbraid.sources.language_model.language_model"
+    code = f"import sys, {name}; sys.exit(bool({{'transformers', 'datasets'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

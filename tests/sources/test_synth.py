@@ -9,16 +9,16 @@ import pytest
 import torch
 from tests.small import experiment
 
-from unbraid.activation import TopK
-from unbraid.config import from_json, to_json
+from unbraid.config.serialise import from_json, to_json
+from unbraid.dictionary.activation import TopK
 from unbraid.evals.fidelity import reconstruction
 from unbraid.evals.recovery import recovery
-from unbraid.evaluation import Score
-from unbraid.run import Run
-from unbraid.source import Split
+from unbraid.evals.shared.evaluation import Score
+from unbraid.runs.run import Run
+from unbraid.sources.base import Split
+from unbraid.sources.stream import Stream, held_out
 from unbraid.sources.synth import SYNTHSAEBENCH_16K, Synth
-from unbraid.stream import Stream, held_out
-from unbraid.train import train
+from unbraid.train.loop import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -12,11 +12,11 @@ from tests.small import experiment
 from tests.spoiled import forged
 from tests.tiny_lm import source, write_corpus, write_model
 
-from unbraid import cli
-from unbraid.config import fingerprint, from_json, to_json
-from unbraid.run import Run
-from unbraid.sources.language_model import LanguageModel
-from unbraid.train import train
+from unbraid.cli import main as cli
+from unbraid.config.serialise import fingerprint, from_json, to_json
+from unbraid.runs.run import Run
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.train.loop import train
 
 CODE = """
 from pathlib import Path

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unbraid.config import fingerprint, from_json, to_json
-from unbraid.source import Split
-from unbraid.sources.world import World
-from unbraid.stream import Stream
+from unbraid.config.serialise import fingerprint, from_json, to_json
+from unbraid.sources.base import Split
+from unbraid.sources.stream import Stream
+from unbraid.sources.world.world import World
 
 SMALL = World(factors=24, d_in=16, l0=2.0, roots=3, branching=2, depth=2, interactions=3)
 EXCLUSIVE = replace(SMALL, exclusive=1.0)
@@ -50,7 +50,7 @@ def test_each_factor_fires_with_its_stated_probability(world: World):
 
 
 def test_marginals_hold_when_a_sample_is_drawn_in_many_chunks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unbraid.worlds.firing.ROWS", 100)
+    monkeypatch.setattr("unbraid.sources.world.firing.ROWS", 100)
     active = firings(replace(SMALL), 20_050)
     assert_near_binomial(active.mean(0), SMALL.probabilities, len(active))
 

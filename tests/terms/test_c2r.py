@@ -8,11 +8,11 @@ from benchmarks.toys.penalty_table import pressures
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from unbraid.activation import TopK
-from unbraid.codes import DenseCodes, SparseCodes
-from unbraid.neighbours import nearest_atoms
-from unbraid.objective import Step
-from unbraid.terms.c2r import C2R, mean_products
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.codes import DenseCodes, SparseCodes
+from unbraid.objective.objective import Step
+from unbraid.terms.geometry.c2r import C2R, mean_products
+from unbraid.terms.statistics.nearest_atoms import nearest_atoms
 
 ATOMS = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
 """At cosine 0.6."""

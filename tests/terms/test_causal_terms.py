@@ -21,22 +21,22 @@ from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid.activation import ReLU
-from unbraid.causal.effect import everywhere, pooled_effect, token_effects
-from unbraid.causal.firing import firing
-from unbraid.causal.reward import capped_log
-from unbraid.causal.sketch import sketched_jacobian
-from unbraid.source import Contexts
-from unbraid.terms.causal_head import CausalHead
-from unbraid.terms.downstream_reconstruction import DownstreamReconstruction
-from unbraid.terms.effect import Effect
-from unbraid.terms.effect_sketch import EffectSketch
-from unbraid.terms.functional_orthogonality import FunctionalOrthogonality
-from unbraid.terms.hessian import Hessian
-from unbraid.terms.interaction import Interaction
-from unbraid.terms.melbo import MelboReward
-from unbraid.terms.readback import Readback
-from unbraid.terms.repulsion import Repulsion
+from unbraid.dictionary.activation import ReLU
+from unbraid.effects.effect import everywhere, pooled_effect, token_effects
+from unbraid.effects.reward import capped_log
+from unbraid.effects.sketch import sketched_jacobian
+from unbraid.sources.base import Contexts
+from unbraid.terms.causal.causal_head import CausalHead
+from unbraid.terms.causal.downstream_reconstruction import DownstreamReconstruction
+from unbraid.terms.causal.effect import Effect
+from unbraid.terms.causal.effect_sketch import EffectSketch
+from unbraid.terms.causal.functional_orthogonality import FunctionalOrthogonality
+from unbraid.terms.causal.hessian import Hessian
+from unbraid.terms.causal.interaction import Interaction
+from unbraid.terms.causal.melbo import MelboReward
+from unbraid.terms.causal.readback import Readback
+from unbraid.terms.geometry.repulsion import Repulsion
+from unbraid.terms.statistics.where_latents_fire import firing
 
 PLANTED, OUTPUTS, START = orthonormal(6), orthonormal(6, 2), units(6, D_IN, 3)
 SLICE = near_origin(exponential(PLANTED, OUTPUTS))

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.activation import JumpReLU
 from unbraid.catalog import terms
-from unbraid.codes import DenseCodes, SparseCodes
-from unbraid.config import from_json, to_json
-from unbraid.dictionary import Dictionary, Path
-from unbraid.objective import Step, Term, TermOutput
-from unbraid.source import Batch, Contexts, Counterfactuals
-from unbraid.sources.world import World
+from unbraid.config.serialise import from_json, to_json
+from unbraid.dictionary.activation import JumpReLU
+from unbraid.dictionary.codes import DenseCodes, SparseCodes
+from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.objective.objective import Step, Term, TermOutput
+from unbraid.sources.base import Batch, Contexts, Counterfactuals
+from unbraid.sources.world.world import World
 
 WORLD = World(factors=48, d_in=16, l0=3.0, roots=8, branching=2, depth=1, interactions=4)
 D_SAE, BATCH = 40, 64

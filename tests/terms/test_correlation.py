@@ -5,7 +5,7 @@ import torch
 from tests.coded import sparse, step
 from torch import Tensor
 
-from unbraid.terms.correlation import Correlation
+from unbraid.terms.independence.correlation import Correlation
 
 
 def explicit(codes: Tensor, seed: int) -> Tensor:

@@ -8,14 +8,14 @@ from tests.steps import decoder_step, step, units, with_atoms
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid import weighting
-from unbraid.terms.fourth_power import FourthPower
-from unbraid.terms.frame_potential import FramePotential
-from unbraid.terms.log_cosh import LogCosh
-from unbraid.terms.orthogonality_hinge import OrthogonalityHinge
-from unbraid.terms.random_gradient import RandomGradient
-from unbraid.terms.reconstruction import Reconstruction
-from unbraid.terms.weight_decay import WeightDecay
+from unbraid.objective import gradient_ratio as weighting
+from unbraid.terms.controls.random_gradient import RandomGradient
+from unbraid.terms.controls.weight_decay import WeightDecay
+from unbraid.terms.geometry.fourth_power import FourthPower
+from unbraid.terms.geometry.frame_potential import FramePotential
+from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.log_cosh import LogCosh
 
 THREE = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], dtype=torch.float64)
 """Cosines 0, 0.6, 0.8."""

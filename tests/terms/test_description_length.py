@@ -11,9 +11,9 @@ from scipy.stats import norm
 from tests.coded import step
 from torch import Tensor
 
-from unbraid.activation import JumpReLU, TopK
-from unbraid.description_length import description_length, rounded
-from unbraid.terms.description_length import DescriptionLength, Prior, entry_of, gate_bits, value_bits
+from unbraid.dictionary.activation import JumpReLU, TopK
+from unbraid.metrics.description_length import description_length, rounded
+from unbraid.terms.sparsity.description_length import DescriptionLength, Prior, entry_of, gate_bits, value_bits
 
 ROWS, LATENTS = 20_000, 40
 

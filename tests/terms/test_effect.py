@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unbraid.activation import ReLU
-from unbraid.dictionary import Dictionary
-from unbraid.objective import Step
-from unbraid.source import Batch, Contexts
-from unbraid.sources.world import World
-from unbraid.terms.effect import Effect, explained
+from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.objective.objective import Step
+from unbraid.sources.base import Batch, Contexts
+from unbraid.sources.world.world import World
+from unbraid.terms.causal.effect import Effect, explained
 
 D_IN = 16
 HELD = math.nextafter(1.0, 0.0)

@@ -7,9 +7,9 @@ import torch
 from tests.coded import sparse, step
 from torch import Tensor
 
-from unbraid.activation import BatchTopK, TopK
-from unbraid.density_ratio import logits
-from unbraid.terms.factor_vae import NAME, FactorVae, block_inputs, shuffled
+from unbraid.dictionary.activation import BatchTopK, TopK
+from unbraid.terms.independence.factor_vae import NAME, FactorVae, block_inputs, shuffled
+from unbraid.terms.statistics.discriminator import logits
 
 
 def test_inputs_worked_out_by_hand():

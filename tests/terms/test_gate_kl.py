@@ -7,10 +7,10 @@ import pytest
 import torch
 from tests.coded import sparse, step
 
-from unbraid.activation import BatchTopK, JumpReLU, ReLU, TopK
-from unbraid.gates import thresholds
-from unbraid.objective import Step
-from unbraid.terms.gate_kl import GateKl, gate_kl
+from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.objective.objective import Step
+from unbraid.terms.sparsity.gate_kl import GateKl, gate_kl
+from unbraid.terms.statistics.gate_thresholds import thresholds
 
 EXACT = GateKl(rows=10_000, capacity=1.0)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.coded import sparse, step
 
-from unbraid.terms.correlation import Correlation
-from unbraid.terms.hsic import Hsic, drawn, features
+from unbraid.terms.independence.correlation import Correlation
+from unbraid.terms.independence.hsic import Hsic, drawn, features
 
 
 def test_a_value_worked_out_by_hand():

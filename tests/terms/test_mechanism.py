@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unbraid.activation import ReLU
-from unbraid.causal.curvature import cross_curvature, differences, overlap, random_signs
-from unbraid.dictionary import Dictionary
-from unbraid.objective import Step
-from unbraid.source import Batch, Contexts
-from unbraid.terms.functional_orthogonality import FunctionalOrthogonality
-from unbraid.terms.hessian import Hessian
-from unbraid.terms.local_ima import LocalIma
-from unbraid.terms.orthogonal_jacobian import OrthogonalJacobian
+from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.effects.curvature import cross_curvature, differences, overlap, random_signs
+from unbraid.objective.objective import Step
+from unbraid.sources.base import Batch, Contexts
+from unbraid.terms.causal.functional_orthogonality import FunctionalOrthogonality
+from unbraid.terms.causal.hessian import Hessian
+from unbraid.terms.causal.orthogonal_jacobian import OrthogonalJacobian
+from unbraid.terms.geometry.local_ima import LocalIma
 
 
 def rng(seed: int = 0) -> torch.Generator:

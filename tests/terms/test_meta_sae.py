@@ -8,7 +8,7 @@ from tests.steps import decoder_step, rng, units
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid.terms.meta_sae import MetaSAE
+from unbraid.terms.geometry.meta_sae import MetaSAE
 
 EVERY = MetaSAE(share=0.2, k=2, sample=1000, lr=1e-2, steps=1)
 

@@ -7,10 +7,10 @@ import torch
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from unbraid.activation import TopK
-from unbraid.objective import Step
-from unbraid.terms.quantised import Quantised
-from unbraid.terms.reconstruction import Reconstruction
+from unbraid.dictionary.activation import TopK
+from unbraid.objective.objective import Step
+from unbraid.terms.reconstruction.quantised import Quantised
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
 
 
 def exact(*rows: list[float]) -> Tensor:

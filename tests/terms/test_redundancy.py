@@ -8,7 +8,7 @@ from tests.coded import sparse, step
 from tests.test_gram import columns
 from torch import Tensor
 
-from unbraid.terms.redundancy import Redundancy, barlow, vicreg, views
+from unbraid.terms.weak_supervision.redundancy import Redundancy, barlow, vicreg, views
 
 Form = Literal["barlow", "vicreg"]
 forms = pytest.mark.parametrize("form", ["barlow", "vicreg"])

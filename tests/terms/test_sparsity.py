@@ -8,19 +8,19 @@ import torch
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.gated import Gated
-from unbraid.objective import Step, Term
-from unbraid.terms.gate_l1 import GateL1
-from unbraid.terms.gate_reconstruction import GateReconstruction
-from unbraid.terms.l1 import L1
-from unbraid.terms.lp import Lp
-from unbraid.terms.nested_reconstruction import NestedReconstruction
-from unbraid.terms.p_annealing import PAnnealing
-from unbraid.terms.pre_activation import PreActivation
-from unbraid.terms.sampled_prefixes import SampledPrefixes
-from unbraid.terms.tanh import Tanh
+from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.gated import Gated
+from unbraid.objective.objective import Step, Term
+from unbraid.terms.dead_latents.pre_activation import PreActivation
+from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
+from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
+from unbraid.terms.reconstruction.sampled_prefixes import SampledPrefixes
+from unbraid.terms.sparsity.gate_l1 import GateL1
+from unbraid.terms.sparsity.l1 import L1
+from unbraid.terms.sparsity.lp import Lp
+from unbraid.terms.sparsity.p_annealing import PAnnealing
+from unbraid.terms.sparsity.tanh import Tanh
 
 EYE = torch.eye(3, dtype=torch.float64)
 X = torch.tensor([[4.0, 1.0, 0.0], [0.0, 9.0, 0.0]], dtype=torch.float64)

@@ -6,8 +6,8 @@ from benchmarks.toys.penalty_table import hfs
 from tests.coded import sparse, step
 from torch import Tensor
 
-from unbraid.bank import recalled
-from unbraid.terms.support import Support, likely_pairs
+from unbraid.terms.independence.factorised_support import Support, likely_pairs
+from unbraid.terms.statistics.past_codes import recalled
 
 
 def rows(*points: tuple[float, float], repeat: int = 40) -> Tensor:

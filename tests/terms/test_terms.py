@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.objective import Step
-from unbraid.source import Batch
-from unbraid.terms.aux_k import AuxK
-from unbraid.terms.l0 import L0
-from unbraid.terms.l1 import L1
-from unbraid.terms.nested_reconstruction import NestedReconstruction
-from unbraid.terms.orthogonality import Orthogonality
-from unbraid.terms.reconstruction import Reconstruction
+from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.objective.objective import Step
+from unbraid.sources.base import Batch
+from unbraid.terms.dead_latents.aux_k import AuxK
+from unbraid.terms.geometry.orthogonality import Orthogonality
+from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.sparsity.l1 import L1
 
 X = torch.tensor([[3.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
 

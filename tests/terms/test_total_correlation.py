@@ -9,7 +9,13 @@ from tests.coded import sparse, step
 from tests.test_gram import columns
 from torch import Tensor
 
-from unbraid.terms.total_correlation import TotalCorrelation, active_rows, excess, fire_together, mean_log_density
+from unbraid.terms.independence.total_correlation import (
+    TotalCorrelation,
+    active_rows,
+    excess,
+    fire_together,
+    mean_log_density,
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:

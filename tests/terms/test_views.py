@@ -8,12 +8,12 @@ import torch
 from tests import coded
 from tests.coded import identity
 
-from unbraid.objective import Step
-from unbraid.source import Batch, Counterfactuals
-from unbraid.terms.invariance import Invariance
-from unbraid.terms.slowness import Slowness
-from unbraid.terms.temporal import Temporal
-from unbraid.views import earlier_tokens, side_by_side, usual_size
+from unbraid.objective.objective import Step
+from unbraid.sources.base import Batch, Counterfactuals
+from unbraid.terms.statistics.token_pairs import earlier_tokens, side_by_side, usual_size
+from unbraid.terms.weak_supervision.invariance import Invariance
+from unbraid.terms.weak_supervision.slowness import Slowness
+from unbraid.terms.weak_supervision.temporal import Temporal
 
 
 def step(rows: list[list[float]], documents: list[int], positions: list[int] | None = None, **given: Any) -> Step:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal, norm
 
-from unbraid.worlds.copula import Copula, distinct, independent, rate
+from unbraid.sources.world.copula import Copula, distinct, independent, rate
 
 P = torch.tensor([0.01, 0.05, 0.2, 0.5, 0.9, 0.05, 0.2, 0.5], dtype=torch.float64)
 GROUPS = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])

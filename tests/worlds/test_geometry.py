@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unbraid.worlds.geometry import orthonormal, units, welch_bound
+from unbraid.sources.world.geometry import orthonormal, units, welch_bound
 
 
 def generator() -> torch.Generator:
@@ -33,7 +33,7 @@ def test_a_coherence_that_chance_keeps_changes_nothing():
 
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch):
     whole = units(96, 32, 0.3, generator())
-    monkeypatch.setattr("unbraid.worlds.geometry.CHUNK", 7)
+    monkeypatch.setattr("unbraid.sources.world.geometry.CHUNK", 7)
     torch.testing.assert_close(units(96, 32, 0.3, generator()), whole, atol=1e-4, rtol=1e-4)
 
 
@@ -50,7 +50,7 @@ def test_a_coherence_below_welchs_bound_is_refused(target: float):
 
 
 def test_a_coherence_that_is_not_found_is_said_to_be(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unbraid.worlds.geometry.ROUNDS", 20)
+    monkeypatch.setattr("unbraid.sources.world.geometry.ROUNDS", 20)
     with pytest.raises(ValueError, match="only of 0.*raise coherence"):
         units(64, 8, welch_bound(64, 8) + 1e-4, generator())
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from benchmarks.toys.ideal_codes import best_cuts, ideal, truth_dictionary
 
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.observe import observe
-from unbraid.sources.world import World
-from unbraid.truth import Labelled, NoTruth, Truth
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.observe import observe
+from unbraid.sources.truth import Labelled, NoTruth, Truth
+from unbraid.sources.world.world import World
 
 EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, depth=1, noise=0.0, interactions=2)
 CROWDED = World(factors=96, d_in=32, l0=5.0, roots=12)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unbraid.worlds.magnitudes import Magnitudes, folded_normal
+from unbraid.sources.world.magnitudes import Magnitudes, folded_normal
 
 
 def generator() -> torch.Generator:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from unbraid.sources.cached import Cached
-from unbraid.sources.world import World
-from unbraid.worlds.minimal import childless, without_one
+from unbraid.sources.world.minimal_pairs import childless, without_one
+from unbraid.sources.world.world import World
 
 WORLD = World(factors=64, d_in=68, l0=4.0, roots=8, noise=0.0, coherence=0.0, circles=2, spheres=1, interactions=4)
 

@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
-from unbraid.detection import FEWEST, owners
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.matching import cosines
-from unbraid.observe import ROWS
-from unbraid.observed import Observed, magnitudes
-from unbraid.run import Run
-from unbraid.truth import Truth, ancestors
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.metrics.detection import FEWEST, owners
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.matching import cosines
+from unbraid.runs.run import Run
+from unbraid.sources.truth import Truth, ancestors
 
 VERSION = 2
 DEFINITIONS = {

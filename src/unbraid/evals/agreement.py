@@ -19,15 +19,15 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.correlation import correlations, ranks
-from unbraid.encoding import codes
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.matching import best_atom_pairs, unit
-from unbraid.observe import ROWS
-from unbraid.run import Run
-from unbraid.siblings import alike
-from unbraid.sparse import active_rows
-from unbraid.stream import held_out
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.metrics.correlation import correlations, ranks
+from unbraid.metrics.matching import best_atom_pairs, unit
+from unbraid.metrics.sparse_counts import active_rows
+from unbraid.runs.run import Run
+from unbraid.runs.siblings import alike
+from unbraid.sources.stream import held_out
 
 VERSION = 2
 DEFINITIONS = {

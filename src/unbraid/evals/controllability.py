@@ -23,23 +23,24 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.causal.additivity import additivity
-from unbraid.causal.calibration import calibrate_radius, random_units
-from unbraid.causal.effect import pooled_effect
-from unbraid.causal.independence import Effects, effect_rank, interactions, largest_cosines
-from unbraid.causal.setting import Moves, modularity, moves, shares
-from unbraid.chance import untrained_like
-from unbraid.detection import FEWEST, f1
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import NotApplicable, Score, ScoreKind
-from unbraid.observe import ROWS, observe
-from unbraid.observed import Observed
-from unbraid.run import Run
-from unbraid.source import Contexts, Source
-from unbraid.sources.world import World
-from unbraid.stream import held_out
-from unbraid.truth import NoTruth
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.effects.additivity import additivity
+from unbraid.effects.effect import pooled_effect
+from unbraid.effects.independence import Effects, effect_rank, interactions, largest_cosines
+from unbraid.effects.radius import calibrate_radius, random_units
+from unbraid.effects.set_latent import Moves, modularity, moves, shares
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.observe import ROWS, observe
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.detection import FEWEST, f1
+from unbraid.metrics.latents_and_factors import Observed
+from unbraid.runs.results import ScoreKind
+from unbraid.runs.run import Run
+from unbraid.sources.base import Contexts, Source
+from unbraid.sources.stream import held_out
+from unbraid.sources.truth import NoTruth
+from unbraid.sources.world.world import World
 
 VERSION = 2
 DEFINITIONS = {

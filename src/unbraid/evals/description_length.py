@@ -19,16 +19,16 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
-from unbraid.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
-from unbraid.description_length import description_length as bits_of
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import Score
-from unbraid.run import Run
-from unbraid.source import Source
-from unbraid.sources.language_model import LanguageModel
-from unbraid.splicing import eval_windows, lacks_windows, predicted
-from unbraid.stream import held_out
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import Score
+from unbraid.metrics.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
+from unbraid.metrics.description_length import description_length as bits_of
+from unbraid.runs.run import Run
+from unbraid.sources.base import Source
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.splicing import eval_windows, lacks_windows, predicted
+from unbraid.sources.stream import held_out
 
 VERSION = 1
 DEFINITIONS = {

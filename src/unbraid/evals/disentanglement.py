@@ -18,20 +18,21 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from unbraid.chance import untrained_like
-from unbraid.correlation import correlations
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import Score, ScoreKind
-from unbraid.information import binary_entropy, mutual_information
-from unbraid.modularity import concentration, dci, gap, modularity, modularity_of_all
-from unbraid.observe import ROWS
-from unbraid.observed import Observed, magnitudes
-from unbraid.readout import FACTORS, FEWEST, read_out
-from unbraid.robustness import independent, robustness
-from unbraid.run import Run
-from unbraid.sparse import indicator
-from unbraid.truth import Truth
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.correlation import correlations
+from unbraid.metrics.dci_mig import concentration, dci, gap, modularity, modularity_of_all
+from unbraid.metrics.information import binary_entropy, mutual_information
+from unbraid.metrics.irs import independent, robustness
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.sparse_counts import indicator
+from unbraid.metrics.sparse_readout import FACTORS, FEWEST, read_out
+from unbraid.runs.results import ScoreKind
+from unbraid.runs.run import Run
+from unbraid.sources.truth import Truth
 
 VERSION = 2
 RARE = 1e-4

@@ -14,15 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
-from unbraid.dictionary import Dictionary
-from unbraid.evaluation import Score
-from unbraid.notices import log
-from unbraid.run import Run
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.evals.shared.evaluation import Score
+from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached
-from unbraid.sources.language_model import LanguageModel
-from unbraid.splicing import TOKENS, counted, in_passes, lacks_windows, predicted, scored_windows
-from unbraid.stream import held_out
-from unbraid.text_windows import Windows
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.splicing import TOKENS, counted, in_passes, lacks_windows, predicted, scored_windows
+from unbraid.sources.stream import held_out
+from unbraid.sources.text.windows import Windows
+from unbraid.system.notices import log
 
 VERSION = 3
 DEFINITIONS = {

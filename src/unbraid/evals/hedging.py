@@ -16,10 +16,10 @@ from jaxtyping import Float
 from scipy.special import gammaln
 from torch import Tensor
 
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.extension import Extension
-from unbraid.run import Run
-from unbraid.widths import other_widths, width
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.formats.widen import Extension
+from unbraid.runs.run import Run
+from unbraid.runs.widths import other_widths, width
 
 VERSION = 1
 DEFINITIONS = {

@@ -21,14 +21,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.dictionary import Dictionary
-from unbraid.evaluation import NotApplicable, Score, ScoreKind
-from unbraid.language.pairs import VARIABLES, Pair, pairs
-from unbraid.run import Run
-from unbraid.sources.language_model import LanguageModel
-from unbraid.stream import held_out
-from unbraid.text_documents import is_language
-from unbraid.text_windows import Windows
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.runs.results import ScoreKind
+from unbraid.runs.run import Run
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.stream import held_out
+from unbraid.sources.synthetic_language.pairs import VARIABLES, Pair, pairs
+from unbraid.sources.text.documents import is_language
+from unbraid.sources.text.windows import Windows
 
 VERSION = 1
 _WAYS = "directions: what is swapped, latents or as many random, principal or supervised directions"

@@ -16,15 +16,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
-from unbraid.chance import untrained_like
-from unbraid.detection import FEWEST
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import Score, ScoreKind
-from unbraid.observe import ROWS
-from unbraid.observed import Observed, magnitudes
-from unbraid.run import Run
-from unbraid.truth import Truth, ancestors
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.detection import FEWEST
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.runs.results import ScoreKind
+from unbraid.runs.run import Run
+from unbraid.sources.truth import Truth, ancestors
 
 VERSION = 1
 DEFINITIONS = {

@@ -29,21 +29,22 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
-from unbraid.chance import untrained_like
-from unbraid.detection import FEWEST
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import NotApplicable, Score, ScoreKind
-from unbraid.informed import ROWS as TRAIN_ROWS
-from unbraid.informed import Lesson, learned
-from unbraid.k_sparse import Labels, Rows, f1, k_sparse
-from unbraid.matching import unit
-from unbraid.observe import ROWS
-from unbraid.observed import magnitudes
-from unbraid.probes import difference_of_means
-from unbraid.run import Run
-from unbraid.source import Source
-from unbraid.truth import Labelled, Truth
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.from_truth import ROWS as TRAIN_ROWS
+from unbraid.dictionary.from_truth import Lesson, learned
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.detection import FEWEST
+from unbraid.metrics.k_sparse_probe import Labels, Rows, f1, k_sparse
+from unbraid.metrics.latents_and_factors import magnitudes
+from unbraid.metrics.linear_probes import difference_of_means
+from unbraid.metrics.matching import unit
+from unbraid.runs.results import ScoreKind
+from unbraid.runs.run import Run
+from unbraid.sources.base import Source
+from unbraid.sources.truth import Labelled, Truth
 
 VERSION = 1
 _KINDS = (

@@ -16,16 +16,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unbraid.chance import untrained_like
-from unbraid.detection import Detection, detection, f1, f1_pairs
-from unbraid.dictionary import Dictionary
-from unbraid.encoding import codes
-from unbraid.evaluation import Score, ScoreKind
-from unbraid.matching import Pairs, best_atom_pairs, cosines
-from unbraid.observe import ROWS
-from unbraid.observed import Observed, magnitudes
-from unbraid.run import Run
-from unbraid.truth import Truth, levels
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.matching import Pairs, best_atom_pairs, cosines
+from unbraid.runs.results import ScoreKind
+from unbraid.runs.run import Run
+from unbraid.sources.truth import Truth, levels
 
 VERSION = 2
 DEFINITIONS = {

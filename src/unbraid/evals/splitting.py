@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from unbraid.chance import untrained_like
-from unbraid.detection import owners
-from unbraid.encoding import codes
-from unbraid.evaluation import Score
-from unbraid.observe import ROWS
-from unbraid.observed import Observed, magnitudes
-from unbraid.run import Run
-from unbraid.truth import Labelled
-from unbraid.widths import other_widths, width
+from unbraid.dictionary.encoding import codes
+from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.untrained import untrained_like
+from unbraid.metrics.detection import owners
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.runs.run import Run
+from unbraid.runs.widths import other_widths, width
+from unbraid.sources.truth import Labelled
 
 VERSION = 1
 DEFINITIONS = {

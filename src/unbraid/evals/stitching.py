@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.dictionary import Dictionary
-from unbraid.evaluation import NotApplicable, Score
-from unbraid.matching import cosines
-from unbraid.run import Run
-from unbraid.stream import held_out
-from unbraid.widths import other_widths, width
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.metrics.matching import cosines
+from unbraid.runs.run import Run
+from unbraid.runs.widths import other_widths, width
+from unbraid.sources.stream import held_out
 
 VERSION = 1
 DEFINITIONS = {

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.activation import JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.files import write_atomically, write_json
+from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.gated import thresholded
 from unbraid.formats.published import THRESHOLDED, Parts, Published, as_thresholds, assemble, check_vectors, turned
 from unbraid.formats.said import Said
 from unbraid.formats.tensors import load_torch, quoted, refuse_others, shown, take
-from unbraid.gated import thresholded
+from unbraid.system.files import write_atomically, write_json
 
 WEIGHTS = "ae.pt"
 CONFIG = "config.json"

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from unbraid.dictionary import Dictionary
-from unbraid.files import read_json, stays_inside, temporary_folder, told_when_full, write_json
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats import dictionary_learning, hub, saelens, sparsify
+from unbraid.system.files import read_json, stays_inside, temporary_folder, told_when_full, write_json
 
 Target = Literal["saelens", "dictionary_learning", "sparsify", "hub"]
 

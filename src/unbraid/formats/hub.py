@@ -17,10 +17,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import unbraid
-from unbraid.dictionary import Dictionary
-from unbraid.files import inside, read_json, stays_inside, write_json, write_text
+from unbraid.config.old_names import upgraded, upgraded_score
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats import saelens
-from unbraid.old_names import upgraded, upgraded_score
+from unbraid.system.files import inside, read_json, stays_inside, write_json, write_text
 
 HEADLINES = ("l0", "fvu", "loss_recovered", "ce_loss_score", "alive_share", "mcc", "f1")
 """Scores a card shows; the report has all."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.activation import Activation, JumpReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activation import Activation, JumpReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
 
 NEAR_UNIT = 1e-2
 """Norms this near 1 are taken for 1 rounded to half precision (SAEBench's tolerance for it)."""

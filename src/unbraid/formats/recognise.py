@@ -4,9 +4,9 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from unbraid.files import sha256
 from unbraid.formats import dictionary_learning, gemma_scope, saelens_published, sparsify
 from unbraid.formats.published import Published
+from unbraid.system.files import sha256
 
 READERS = {
     dictionary_learning.WEIGHTS: dictionary_learning.read,

@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unbraid.activation import Activation, JumpReLU, ReLU, TopK
-from unbraid.dictionary import Dictionary
-from unbraid.files import JSON_BYTES, check_plain, read_json, write_json, write_tensors
-from unbraid.matching_pursuit import MatchingPursuit
-from unbraid.sealing import REMEDY, check_all, seals_of
+from unbraid.dictionary.activation import Activation, JumpReLU, ReLU, TopK
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.system.files import JSON_BYTES, check_plain, read_json, write_json, write_tensors
+from unbraid.system.sealing import REMEDY, check_all, seals_of
 
 UNIT_NORM_TOLERANCE = 1e-5  # SAEBench's, for float32
 # Without this stamp SAELens takes the folder for one older than 6.0 and drops its metadata without a word.

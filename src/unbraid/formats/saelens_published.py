@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.activation import ReLU, TopK
+from unbraid.dictionary.activation import ReLU, TopK
+from unbraid.dictionary.gated import thresholded
+from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.formats import saelens_before_6
 from unbraid.formats.published import THRESHOLDED, Parts, Published, assemble, check_shapes, check_vectors, turned
 from unbraid.formats.said import Said
 from unbraid.formats.tensors import load_safetensors, quoted, refuse_others, shown, take
-from unbraid.gated import thresholded
-from unbraid.matching_pursuit import MatchingPursuit
 
 WEIGHTS = "sae_weights.safetensors"
 SCALER = "activation_scaler.json"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unbraid.files import read_json
 from unbraid.formats.tensors import shown
+from unbraid.system.files import read_json
 
 REMEDY = "fetch it again"
 LARGEST = 2**31

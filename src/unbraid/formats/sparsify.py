@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.activation import TopK
-from unbraid.dictionary import Dictionary
-from unbraid.files import write_json, write_tensors
+from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats.published import Parts, Published, assemble, turned
 from unbraid.formats.said import Said
 from unbraid.formats.tensors import load_safetensors, quoted, refuse_others, take
+from unbraid.system.files import write_json, write_tensors
 
 WEIGHTS = "sae.safetensors"
 TENSORS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")

@@ -1,6 +1,6 @@
 """The report: stored scores in, one HTML file out. It computes nothing but means and intervals."""
 
+from unbraid.comparison.stored_scores import collect, scores_json
 from unbraid.report.page import write_report
-from unbraid.report.rows import collect, scores_json
 
 __all__ = ["collect", "scores_json", "write_report"]

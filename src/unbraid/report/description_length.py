@@ -4,11 +4,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unbraid.report.compare import Scores
+from unbraid.comparison.compare import Scores
+from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.mdl_selection import (
+    WAYS,
+    Distortion,
+    Pick,
+    Setting,
+    Way,
+    described,
+    distortions,
+    pick,
+    settings,
+)
+from unbraid.comparison.stored_scores import Study
 from unbraid.report.figures import Figure, Look, Plot, chance_line, escape, frame, log_axis, looks
-from unbraid.report.intervals import t_interval
-from unbraid.report.rows import Study
-from unbraid.report.selection import WAYS, Distortion, Pick, Setting, Way, described, distortions, pick, settings
 
 AXIS = {"fvu": "FVU after rounding", "nats": "cross-entropy added, nats a token"}
 

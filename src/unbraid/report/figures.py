@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.report.compare import Method, Quantity, Scores
-from unbraid.report.intervals import t_interval
-from unbraid.report.rows import StoredRun
-from unbraid.report.text import number
+from unbraid.comparison.compare import Method, Quantity, Scores
+from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.stored_scores import StoredRun
+from unbraid.comparison.wording import number
 
 # Okabe and Ito's colours without yellow and black, which vanish on white or on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbraid.report.compare import Comparison
+from unbraid.comparison.compare import Comparison
+from unbraid.comparison.wording import change
 from unbraid.report.figures import Look
-from unbraid.report.text import change
 
 LEFT, RIGHT, ROW = 128.0, 372.0, 20.0
 

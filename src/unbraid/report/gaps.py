@@ -3,13 +3,13 @@
 import math
 from dataclasses import dataclass
 
-from unbraid.l0_control import TOLERANCE
-from unbraid.report.answer import Answer
-from unbraid.report.compare import AXES, Scores
-from unbraid.report.guards import unmeasured
-from unbraid.report.intervals import FEWEST_SEEDS
-from unbraid.report.rows import EVERY_EVAL, LOG, StoredRun, Study
-from unbraid.report.text import listed, number, plural
+from unbraid.comparison.compare import AXES, Scores
+from unbraid.comparison.guards import unmeasured
+from unbraid.comparison.intervals import FEWEST_SEEDS
+from unbraid.comparison.stored_scores import EVERY_EVAL, LOG, StoredRun, Study
+from unbraid.comparison.verdict import Answer
+from unbraid.comparison.wording import listed, number, plural
+from unbraid.objective.l0_control import TOLERANCE
 
 MOST_TOLD = 200
 """Methods and points that could not be compared which are listed one by one."""

@@ -11,18 +11,18 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from unbraid.files import write_text
-from unbraid.report import answer as answering
-from unbraid.report import text
-from unbraid.report.compare import Quantity, Scores, arrange
+from unbraid.comparison import verdict as answering
+from unbraid.comparison import wording as text
+from unbraid.comparison.compare import Quantity, Scores, arrange
+from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
+from unbraid.comparison.stored_scores import Definition, Study, class_name, read_study
 from unbraid.report.description_length import Selection, selection
 from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots
 from unbraid.report.forest import forest
 from unbraid.report.gaps import Gap, gaps
-from unbraid.report.rows import Definition, Study, class_name, read_study
-from unbraid.report.selection import EVAL as DESCRIBED
 from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.table import Row, requested_text, table
+from unbraid.system.files import write_text
 
 TITLE = "Disentanglement or sparsity?"
 MOST_CURVES = 10_000

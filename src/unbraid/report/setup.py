@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.report.compare import Scores
-from unbraid.report.convergence import FALLING, falls
-from unbraid.report.rows import StoredRun, class_name, describe
-from unbraid.report.text import listed, number, plural
+from unbraid.comparison.compare import Scores
+from unbraid.comparison.convergence import FALLING, falls
+from unbraid.comparison.stored_scores import StoredRun, class_name, describe
+from unbraid.comparison.wording import listed, number, plural
 
 
 @dataclass(frozen=True)

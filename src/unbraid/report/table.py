@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unbraid.report.compare import Method, Quantity, Scores
-from unbraid.report.curves import clusters
-from unbraid.report.intervals import t_interval
-from unbraid.report.rows import Hole, StoredRun
-from unbraid.report.text import listed, mean_half, plural
+from unbraid.comparison.compare import Method, Quantity, Scores
+from unbraid.comparison.curves import clusters
+from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.stored_scores import Hole, StoredRun
+from unbraid.comparison.wording import listed, mean_half, plural
 
 Reasons = dict[tuple[str, str], str]
 """Why a run has no scores of an eval, by run and eval."""

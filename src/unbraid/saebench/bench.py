@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unbraid.each import Failure, attempt, failure_of
+from unbraid.config.settings import Device, PositiveFloat, PositiveInt, Seed, Settings, SomeText
 from unbraid.evals import fidelity
-from unbraid.evaluation import NotApplicable, Score, rows_of
-from unbraid.files import read_json, temporary_folder, write_json, write_text
-from unbraid.results import own_folder, read_result, result_path, write_result
-from unbraid.run import Run
+from unbraid.evals.shared.evaluation import NotApplicable, Score, rows_of
+from unbraid.runs.results import own_folder, read_result, result_path, write_result
+from unbraid.runs.run import Run
 from unbraid.saebench import materials, subjects
 from unbraid.saebench.environment import SAE_BENCH, Environment
 from unbraid.saebench.meanings import definitions
@@ -24,11 +23,12 @@ from unbraid.saebench.offers import ON_LANGUAGE, Offer
 from unbraid.saebench.process import Stopped, facts
 from unbraid.saebench.subjects import Subject
 from unbraid.saebench.translation import VERSION, translate
-from unbraid.settings import Device, PositiveFloat, PositiveInt, Seed, Settings, SomeText
-from unbraid.stream import held_out
-from unbraid.text_documents import is_language
+from unbraid.sources.stream import held_out
+from unbraid.sources.text.documents import is_language
+from unbraid.system.each import Failure, attempt, failure_of
+from unbraid.system.files import read_json, temporary_folder, write_json, write_text
 
-DRIVER = Path(__file__).parent / "inside" / "drive.py"
+DRIVER = Path(__file__).parent / "driver" / "drive.py"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 ALWAYS = {
     "WANDB_MODE": "disabled", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1",

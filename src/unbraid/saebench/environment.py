@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unbraid.files import read_json, write_json
+from unbraid.system.files import read_json, write_json
 
 SAE_BENCH = "0.6.0"
 PINS = Path(__file__).parent / "pins.txt"

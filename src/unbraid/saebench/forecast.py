@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unbraid.run import Run
+from unbraid.runs.run import Run
 from unbraid.saebench import environment, subjects
 from unbraid.saebench.bench import Bench, up_to_date, why_not
 from unbraid.saebench.materials import CLASSES, ROWS

@@ -15,12 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from unbraid.files import write_text
-from unbraid.language import documents as language
-from unbraid.language import lexicon
-from unbraid.text_corpus import split_of
-from unbraid.text_documents import documents, is_language, is_sample, is_stream, without_surrogates
-from unbraid.text_rows import rows as rows_of_file
+from unbraid.sources.synthetic_language import documents as language
+from unbraid.sources.synthetic_language import lexicon
+from unbraid.sources.text.corpus import split_of
+from unbraid.sources.text.documents import documents, is_language, is_sample, is_stream, without_surrogates
+from unbraid.sources.text.rows import rows as rows_of_file
+from unbraid.system.files import write_text
 
 DOCUMENTS = 5000
 """Plain documents handed on at most."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unbraid.evaluation import NotApplicable
-from unbraid.run import Run
-from unbraid.source import Source
-from unbraid.transformer.loading import located
+from unbraid.evals.shared.evaluation import NotApplicable
+from unbraid.runs.run import Run
+from unbraid.sources.base import Source
+from unbraid.sources.language_model.loading import located
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from unbraid.evaluation import NotApplicable, Score
+from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.saebench.environment import SAE_BENCH
 from unbraid.saebench.meanings import MEANINGS, TYPE_IDS
 

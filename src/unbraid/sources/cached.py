@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from unbraid import seeding
-from unbraid.config import to_json
-from unbraid.files import clear_leftovers, inside, read_json, write_atomically, write_json
-from unbraid.holding import held
-from unbraid.old_names import upgraded
-from unbraid.settings import PositiveInt, Seed, SomeText, checked
-from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream, passes
-from unbraid.stream import check_finite
+from unbraid.config.old_names import upgraded
+from unbraid.config.serialise import to_json
+from unbraid.config.settings import PositiveInt, Seed, SomeText, checked
+from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream, passes
+from unbraid.sources.stream import check_finite
+from unbraid.system.files import clear_leftovers, inside, read_json, write_atomically, write_json
+from unbraid.system.locks import held
 
 FORMAT = 1
 INDEX = "index.json"

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.config import fingerprint
-from unbraid.settings import (
+from unbraid.config.serialise import fingerprint
+from unbraid.config.settings import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -31,8 +31,8 @@ from unbraid.settings import (
     ShareAboveZero,
     TwoOrMore,
 )
-from unbraid.source import Batch, Block, Contexts, Source, Split, no_downstream
-from unbraid.truth import Labelled, Truth
+from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream
+from unbraid.sources.truth import Labelled, Truth
 
 if TYPE_CHECKING:
     from sae_lens.synthetic import SyntheticModel, SyntheticModelConfig

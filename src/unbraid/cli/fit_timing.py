@@ -1,0 +1,86 @@
+"""How long a fit to the layers after will take, from its first few steps: it is stopped after them."""
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.dictionary.initialisation import unwatched
+from unbraid.effects.effect import COPIES
+from unbraid.effects.radius import calibrate_radius, checked_radius
+from unbraid.sources.base import Contexts, Source
+from unbraid.steering.base import Fitting, SliceFit
+from unbraid.steering.model_slice import Slice
+
+MEASURED = 3
+"""Steps of a fit that are made, at most."""
+PATIENCE = 5.0
+"""Seconds after which the steps made so far must do."""
+PASSES = 4
+"""Of all directions, once the fit is done: which side, and what they do."""
+
+
+class Enough(Exception):
+    """Ends a fit that is only being measured."""
+
+
+class Told(NamedTuple):
+    """A fit has come so far."""
+
+    at: float
+    done: int
+    total: int
+
+
+def fit_seconds(init: SliceFit, count: int, source: Source) -> float:
+    """Of fitting `count` directions, calibration included. Raises ValueError where the fit would."""
+    begun = time.monotonic()
+    contexts = init.contexts_of(source)
+    check_count(init, count, contexts)
+    radius = checked_radius(contexts, init.radius) or calibrate_radius(contexts, rng=seeding.stream(0, "init"))
+    after = Slice.of(contexts, last=init.last, keep_skip=init.keep_skip)
+    calibrated = time.monotonic()
+    few = min(count, COPIES) if init.grows() else count
+    told: list[Told] = []
+
+    def watch(done: int, total: int) -> None:
+        told.append(Told(time.monotonic(), done, total))
+        if len(told) > MEASURED or told[-1].at - told[0].at > PATIENCE:
+            raise Enough
+
+    started = time.monotonic()
+    with suppress(Enough):
+        init.fit(few, Fitting(after, radius, seeding.stream(0, "init"), watch))
+    seconds = calibrated - begun + extrapolated(told, started, time.monotonic(), count / few)
+    return seconds + PASSES * pass_seconds(after, few, radius) * count / few
+
+
+def check_count(init: SliceFit, count: int, contexts: Contexts) -> None:
+    """Raise ValueError for more directions than the method has: it says so before it first asks the layers after."""
+
+    def enough(acts: Tensor) -> NoReturn:
+        raise Enough
+
+    with suppress(Enough):
+        unasked = Slice.of(replace(contexts, downstream=enough), last=init.last, keep_skip=init.keep_skip)
+        init.fit(count, Fitting(unasked, 1.0, seeding.stream(0, "init"), unwatched))
+
+
+def extrapolated(told: list[Told], started: float, ended: float, scale: float) -> float:
+    """Seconds of all steps, from the time of those that were told; a step takes `scale` times as long as measured."""
+    if len(told) < 2 or told[-1].done == told[-1].total:
+        return (ended - started) * scale
+    step = (told[-1].at - told[0].at) / (told[-1].done - told[0].done)
+    before = max(0.0, told[0].at - started - step * told[0].done)
+    return before + step * told[0].total * scale
+
+
+def pass_seconds(after: Slice, count: int, radius: float) -> float:
+    before = time.monotonic()
+    with torch.no_grad():
+        after.pooled(radius * torch.eye(after.d_in)[:count].to(after.contexts.acts))
+    return time.monotonic() - before

@@ -1,0 +1,90 @@
+"""Help that a newcomer can read: one line a flag, and how to see the rest.
+
+A study has a hundred flags a member; tyro prints them all, which `--help-all` still does.
+"""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any
+
+from unbraid.objective.objective import Objective
+
+COLUMNS = 110
+DEEP = ("source", "training", "dictionary", "activation")
+"""Parts whose flags are shown one by one; of others only that there are some."""
+LISTED = 24
+"""Members named, at most."""
+
+
+def short_help(named: Any, prog: str) -> str:
+    """The flags of an experiment or a study that are used most, with their defaults."""
+    lines = ["", f"flags of {prog.split()[-1]}", *flags(named, "")]
+    members = getattr(named, "members", None)
+    if isinstance(members, Mapping):
+        lines += ["", *about_members(members)]
+    every = f"every flag there is, those of {'members' if members else 'terms'} included: {prog} --help-all"
+    return "\n".join([*lines, "", every, ""])
+
+
+def flags(node: Any, prefix: str) -> Iterator[str]:
+    """A line for every setting of a dataclass, and of the parts it is made of."""
+    about = docstrings(type(node))
+    for field in fields(node):
+        value, flag = getattr(node, field.name), f"{prefix}{field.name.replace('_', '-')}"
+        if isinstance(value, Objective):
+            yield from terms(value, flag)
+        elif is_dataclass(value) and field.name in DEEP:
+            yield f"  {flag.rpartition('.')[2]}: {type(value).__name__}"
+            yield from flags(value, f"{flag}.")
+        elif is_dataclass(value) and fields(value):
+            yield line(f"--{flag}.…", f"{type(value).__name__}; its flags: --help-all", None)
+        elif not is_dataclass(value) and not isinstance(value, Mapping):
+            yield line(f"--{flag}", about.get(field.name, ""), value)
+
+
+def terms(objective: Objective, flag: str) -> Iterator[str]:
+    """A line a term: its weight, and that there is more."""
+    for name, term in objective.penalties.items():
+        first = f"--{flag}.penalties.{name.replace('_', '-')}.weight"
+        yield line(first, f"{type(term).__name__}; {len(fields(term)) - 1} more flags: --help-all", term.weight)
+
+
+def about_members(members: Mapping[str, Any]) -> list[str]:
+    names = [*members][:LISTED]
+    more = f", … ({len(members)} in all)" if len(members) > LISTED else ""
+    first = names[0].replace("_", "-")
+    text = f"members (choose with --only NAME …; flags of one: --members.{first}.…): {', '.join(names)}{more}"
+    return textwrap.wrap(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+
+
+def line(flag: str, about: str, value: Any) -> str:
+    """The flag, the first sentence of what it says of itself, its default."""
+    default = "" if value is None else f" ({shown(value)})"
+    first = " ".join(about.split()).partition(". ")[0].rstrip(".")
+    room = COLUMNS - 3 - max(33, len(flag)) - len(default)
+    return f"  {flag:<33} {textwrap.shorten(first, max(room, 8), placeholder=' …')}{default}"
+
+
+def shown(value: Any) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else str(value) if value != "" else "none"
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+@cache
+def docstrings(cls: type) -> dict[str, str]:
+    """What stands below each field of a dataclass, its bases included."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        except (OSError, TypeError, SyntaxError, ValueError):
+            continue  # a class without a file
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, text in zip(body, body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                found[field.target.id] = str(getattr(text.value, "value", ""))
+    return found

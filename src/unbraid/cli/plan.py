@@ -1,0 +1,258 @@
+"""What a cohort will cost, before any work: tokens, disk, memory, time, and what the model will read."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.cli.fit_timing import fit_seconds
+from unbraid.cli.preflight import check_device, held_back, lacking, trains
+from unbraid.config.serialise import to_json
+from unbraid.dictionary.dictionary import CHUNK_ENTRIES
+from unbraid.dictionary.initialisation import RandomAtoms, Watch, unwatched
+from unbraid.evals.shared.evaluation import Eval
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective import l0_control
+from unbraid.sources.base import Batch, Source
+from unbraid.sources.cached import cache_bytes
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.stream import Stream
+from unbraid.steering.base import SliceFit
+from unbraid.system.memory import free_memory
+from unbraid.train.checkpoint import KEPT
+from unbraid.train.loop import Learner, check_needs, check_shared, steps
+from unbraid.train.step_data import Supply
+
+MEASURED_STEPS = 3
+PATIENCE = 60.0
+"""Seconds of measuring after which no more kinds of member are measured."""
+FLOAT = 4  # bytes of a float32
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a cohort needs and what there is; known without training a step."""
+
+    members: int
+    tokens: int
+    """Activations the longest member needs."""
+    available: float
+    parameters: int
+    """Of all members together."""
+    disk: int
+    """Bytes at the peak: checkpoints (weights and two moments, kept twice and one being written), then final
+    weights."""
+    disk_free: int
+    memory: int
+    """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer. Not counted: the
+    model, what terms keep (`Estimate.kept`), and what a step makes and frees, above all passes through the layers
+    after."""
+    memory_free: int
+    unanswered: tuple[str, ...] = ()
+    """Evals that will be asked and could not be answered, with the reason."""
+    held_out: float = math.inf
+    """Activations of the eval split."""
+    notes: tuple[str, ...] = ()
+    """What to know, though it stands in nobody's way."""
+
+    def problems(self) -> list[str]:
+        """Why this cannot run, each with its remedy; empty when it can."""
+        found = []
+        if self.available < self.tokens:
+            found.append(
+                f"{self.tokens:,} tokens are needed and {self.available:,.0f} available: give more text, lower "
+                "--training.tokens, or allow more passes with --source.epochs"
+            )
+        if self.disk > self.disk_free:
+            found.append(
+                f"{self.disk:,} bytes of disk are needed and {self.disk_free:,} free: write elsewhere with --out"
+            )
+        if self.memory > self.memory_free:
+            found.append(
+                f"{self.memory:,} bytes of memory are needed and {self.memory_free:,} free: train fewer members, "
+                "fewer latents, or set a smaller --source.buffer-tokens"
+            )
+        return [*found, *self.unanswered]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What only measured steps can tell."""
+
+    seconds: float
+    kept: int
+    """Bytes that terms of all members keep from step to step: banks, averages, small networks. Checkpoints hold them
+    too."""
+    cache: int
+    """Bytes the activations would take on disk, should one write them there: `unbraid cache`."""
+    fitting: float
+    """Of the seconds, those of fits to the layers after."""
+    measured: int
+    """Kinds of member that were measured."""
+    kinds: int
+    """There are; those not measured are taken to be as slow as the others."""
+
+    @property
+    def in_checkpoints(self) -> int:
+        return (KEPT + 1) * self.kept
+
+
+def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), *, asked: bool = False) -> Budget:
+    """Raises ValueError, as training would, for experiments that cannot be trained. `evals`: what the runs will be
+    scored by; `asked`: in the same command, so that what could not be scored is a problem even where no eval split was
+    wanted."""
+    check_shared(cohort)
+    check_device(cohort)
+    source, training = cohort[0].source, cohort[0].training
+    source.metadata()  # a layer or site that does not exist stops here
+    source.check()
+    d_in = source.d_in
+    parameters = sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
+    tokens = max(steps(e.training) for e in cohort) * training.batch_size
+    buffer = 3 * getattr(source, "buffer_tokens", training.batch_size) * d_in  # a block, its shuffle, the carried rows
+    gaps = tuple(lacking(source, evals))
+    must = trains(cohort) and (asked or held_back(source))
+    existing = out
+    while not existing.exists():
+        existing = existing.parent
+    return Budget(
+        members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
+        disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
+        memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
+        unanswered=gaps if must else (), notes=(*(() if must else gaps), *short(cohort)),
+        held_out=held_out_rows(source),
+    )  # fmt: skip
+
+
+def short(cohort: Sequence[Experiment]) -> list[str]:
+    """What to know of members that have an L0 to reach and few steps to do it in, those of one reason together."""
+    found: dict[str, list[str]] = {}
+    for experiment in cohort:
+        why = l0_control.too_short(experiment.objective.target_l0, steps(experiment.training), experiment.training.lr)
+        if why and experiment.training.tokens:
+            found.setdefault(why, []).append(experiment.label)
+    return [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in found.items()]
+
+
+def held_out_rows(source: Source) -> float:
+    try:
+        return source.available("eval")
+    except ValueError:  # a cache without an eval split
+        return 0.0
+
+
+def estimate(cohort: Sequence[Experiment], watch: Watch = unwatched, *, patience: float = PATIENCE) -> Estimate:
+    """What training would take, from one harvested block and a few measured steps of every kind of member; no more
+    kinds once `patience` seconds are over. `watch`: told how many kinds are done."""
+    check_needs(cohort)
+    source, training = cohort[0].source, cohort[0].training
+    longest = max(steps(e.training) for e in cohort)
+    tokens = longest * training.batch_size
+    sample = fitting_sample(source, training.data_seed, tokens)
+    before = time.monotonic()
+    block = source.block(0, split="train", seed=training.data_seed)
+    assert block is not None, "fitting_sample has read it"
+    harvest = (time.monotonic() - before) / len(block.rows) * tokens
+    stream = Stream(source, training.batch_size, seed=training.data_seed)
+    # The same few for every member: a study has more members than its data has batches.
+    batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]
+    groups = kinds(cohort)
+    costs: list[Cost] = []
+    begun = time.monotonic()
+    for members in groups:
+        if costs and time.monotonic() - begun > patience:
+            break
+        costs.append(cost(members[0], sample, batches).of(len(members)))
+        watch(len(costs), len(groups))
+    share = len(cohort) / sum(len(members) for members in groups[: len(costs)])
+    total = lambda part: sum(getattr(one, part) for one in costs) * share
+    return Estimate(
+        seconds=harvest + total("training") + total("fitting"), kept=round(total("kept")), fitting=total("fitting"),
+        cache=cache_bytes(source, block, tokens), measured=len(costs), kinds=len(groups),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a member, or of several that cost the same."""
+
+    training: float
+    """Seconds."""
+    fitting: float
+    """Seconds."""
+    kept: int | float
+    """Bytes."""
+
+    def of(self, count: int) -> "Cost":
+        return Cost(self.training * count, self.fitting * count, self.kept * count)
+
+
+def kinds(cohort: Sequence[Experiment]) -> list[list[Experiment]]:
+    """Members that cost the same, together: other seeds, names and sizes of weights take no longer. In random order,
+    so that the first few speak for all."""
+    groups: dict[str, list[Experiment]] = {}
+    for experiment in cohort:
+        plain = to_json(replace(experiment, name="kind", seed=0, control=False, l0=None))
+        groups.setdefault(json.dumps(without_sizes(plain), sort_keys=True), []).append(experiment)
+    found = list(groups.values())
+    order = torch.randperm(len(found), generator=seeding.stream(0, "kinds"))
+    return [found[index] for index in order]
+
+
+def without_sizes(node: Any) -> Any:
+    """JSON with every number that has a fraction as whether it is 0: a term of weight 0 is skipped."""
+    if isinstance(node, dict):
+        return {key: without_sizes(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [without_sizes(value) for value in node]
+    return node != 0 if isinstance(node, float) else node
+
+
+def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
+    """Of one member, measured. A fit is stopped after a few steps, and random atoms take the place of what it finds."""
+    fitting, init = 0.0, member.dictionary.init
+    if isinstance(init, SliceFit):
+        fitting = fit_seconds(init, member.dictionary.d_sae, member.source)
+        member = replace(member, dictionary=replace(member.dictionary, init=RandomAtoms()))
+    if not member.training.tokens:
+        return Cost(0.0, fitting, 0)
+    learner = Learner(member, sample)
+    seconds = learner.steps * measured(learner, batches, member.source)
+    kept = sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
+    return Cost(seconds, fitting, kept)
+
+
+def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> float:
+    """Seconds of a step on raw activations, terms that are due on some steps only included at their true share."""
+    cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.wanted})
+
+    def seconds(due: int) -> float:
+        """Of the last step, so that every term has started, in which terms of cadence `due` run and others do not."""
+        others = [every for every in cadences if due % every]
+        last = learner.steps - 1
+        alone = (i for i in range(last - last % due, -1, -due) if all(i % every for every in others))
+        index = next(alone, last - last % due)
+        times = []
+        for batch in batches:
+            supply = Supply(source, learner.experiment.training.data_seed, index)
+            before = time.monotonic()
+            learner.step(batch, index, supply)
+            times.append(time.monotonic() - before)
+        return sorted(times)[len(times) // 2]
+
+    seconds(math.lcm(*cadences))  # warm-up: allocations, calibrations
+    plain = seconds(1)
+    added: dict[int, float] = {}
+    for every in cadences:
+        if every > 1:
+            shared = sum(cost for other, cost in added.items() if every % other == 0)
+            added[every] = max(0.0, seconds(every) - plain - shared)
+    return plain + sum(cost / every for every, cost in added.items())

@@ -1,0 +1,1 @@
+"""Comparison: stored scores become differences, intervals and a verdict."""

@@ -1,0 +1,63 @@
+"""Whether training had come to rest: by how much the loss still fell, at the end of its plateau.
+
+A log-linear fit of the reconstruction loss over the last fifth of training before the learning rate falls (a falling
+rate lowers any loss, and says nothing of what more training would do). Falls within two standard errors of 0 are none.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from unbraid.comparison.compare import Scores
+from unbraid.comparison.stored_scores import StoredRun
+from unbraid.comparison.wording import listed
+
+LOSS = "losses/reconstruction"
+SHARE = 0.2
+"""Of training, looked at."""
+FALLING = 0.05
+"""Share of itself by which a loss that has come to rest falls at most, over that time."""
+FEWEST = 4
+"""Logged rows below which nothing can be said."""
+
+
+def fall(run: StoredRun) -> float:
+    """Share of itself by which the loss fell; NaN when the log does not say."""
+    rows = [row for row in run.log() if row.get(LOSS, 0) > 0 and "step" in row]
+    if not rows:
+        return math.nan
+    last = rows[-1]["step"]
+    top = max(row.get("lr", 0.0) for row in rows)
+    plateau = [row for row in rows if row.get("lr", 0.0) >= 0.999 * top]
+    end = plateau[-1]["step"]
+    seen = [row for row in plateau if row["step"] >= end - SHARE * last]
+    if len(seen) < FEWEST or last <= 0:
+        return math.nan
+    x = np.array([row["step"] for row in seen], dtype=float)
+    y = np.log([row[LOSS] for row in seen])
+    (slope, _), covariance = np.polyfit(x, y, 1, cov=True)
+    span = SHARE * last
+    return float(-np.expm1(slope * span)) if abs(slope) > 2 * math.sqrt(covariance[0][0]) else 0.0
+
+
+def falls(scores: Scores) -> dict[str, float]:
+    """By method that was trained, the largest fall among its runs; those that the logs say nothing of are left out."""
+    found: dict[str, float] = {}
+    for method in scores.methods:
+        known = [f for run in method.runs if math.isfinite(f := fall(run))] if method.role != "control" else []
+        if known:
+            found[method.name] = max(known)
+    return found
+
+
+def caveat(found: dict[str, float], methods: Sequence[str]) -> str:
+    """Which of `methods` still improved, in one sentence; empty when none did."""
+    moving = {name: found[name] for name in methods if found.get(name, 0.0) > FALLING}
+    if not moving:
+        return ""
+    most = max(moving.values())
+    return (
+        f"Training had not come to rest: over its last fifth before the learning rate fell, the reconstruction loss of "
+        f"{listed(list(moving))} still fell, by up to {most:.0%}. Longer training may turn the answer."
+    )

@@ -1,0 +1,62 @@
+"""Numbers and lists as a reader wants them: three significant digits, a real minus sign, "a, b and c"."""
+
+import math
+from collections.abc import Sequence
+
+from unbraid.comparison.intervals import Difference, Interval
+
+
+def number(value: float, decimals: int | None = None) -> str:
+    """Three significant digits, or as many decimals as asked."""
+    if not math.isfinite(value):
+        return "NaN"
+    if value != 0 and abs(value) < 1e-4 and (decimals is None or decimals > 6):
+        return f"{value:.1e}".replace("-", "−")
+    return f"{value:,.{significant(value) if decimals is None else decimals}f}".replace("-", "−")
+
+
+def significant(value: float, digits: int = 3) -> int:
+    """Decimals that show so many significant digits."""
+    return 0 if value == 0 or not math.isfinite(value) else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def signed(value: float, decimals: int) -> str:
+    shown = number(value, decimals)
+    if not any(digit in shown for digit in "123456789"):
+        return shown.removeprefix("−")
+    return ("+" if value > 0 else "") + shown
+
+
+def mean_half(interval: Interval) -> str:
+    """0.812 ± 0.021"""
+    if not math.isfinite(interval.half):
+        return number(interval.mean)
+    decimals = max(2 if abs(interval.mean) < 10 else 0, significant(interval.mean))
+    tiny = 10.0**-decimals
+    half = f"± <{number(tiny, decimals)}" if 0 < interval.half < tiny / 2 else f"± {number(interval.half, decimals)}"
+    return f"{number(interval.mean, decimals)} {half}"
+
+
+def change(found: Difference) -> str:
+    """+0.19 [+0.15, +0.23]"""
+    size = found.half if math.isfinite(found.half) and found.half > 0 else found.mean
+    decimals = significant(size, 2)
+    if not math.isfinite(found.half):
+        return signed(found.mean, decimals)
+    low, high = signed(found.mean - found.half, decimals), signed(found.mean + found.half, decimals)
+    return f"{signed(found.mean, decimals)} [{low}, {high}]"
+
+
+def seeds(found: Difference) -> str:
+    """3 paired seeds"""
+    count = "1 seed" if found.n == 1 else f"{found.n} {'paired ' if found.paired else ''}seeds"
+    return count if found.paired or found.n < 2 else f"{count} a side, not paired"
+
+
+def listed(items: Sequence[str]) -> str:
+    """a, b and c"""
+    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1]))) if items else ""
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,178 @@
+"""Frozen dataclasses to JSON and back, and their fingerprint.
+
+Every dataclass is written with its class: one of this package by its name alone, `"type": "L1"`, which `names` finds
+wherever it is defined; one of another package as `"package.module:Class"`, one of a script or notebook as
+`"__main__:Class"`. Only the packages the caller names are ever imported, and nothing but dataclasses is ever built.
+What an earlier version wrote is upgraded first (`old_names`).
+
+A `permission` is no configuration: it is never written and never read, so a field that is one changes no fingerprint.
+Whoever runs gives it, each time, and no file can.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from unbraid.config import names
+from unbraid.config.old_names import upgraded
+
+MAIN = "__main__"
+OWN_PACKAGES = (names.PACKAGE,)
+PERMISSION = "permission"
+
+
+def permission() -> Any:
+    """The default, False, of a field that allows something to whoever runs this, and says nothing of the experiment."""
+    return dataclasses.field(default=False, compare=False, metadata={PERMISSION: True})
+
+
+def to_json(value: Any) -> Any:
+    """`value` as plain JSON data. Raises TypeError for anything that is not configuration, and ValueError for a class
+    that could not be found again, as one defined inside a function."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        fields = {
+            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if PERMISSION not in f.metadata
+        }
+        return {"type": type_name(cls), **fields}
+    if isinstance(value, Mapping):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"{wrong[0]!r} is the name of {value[wrong[0]]!r}, but is no text: JSON names all by text")
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_json(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{value!r} is not configuration: use dataclasses, mappings, tuples, numbers and text")
+
+
+def type_name(cls: type) -> str:
+    """What names a class in a file: L1, package.module:Class or __main__:Class. Raises ValueError for a class that is
+    not at the top level of its module: nothing could find it again."""
+    if not cls.__qualname__.isidentifier():
+        raise ValueError(
+            f"the class {cls.__qualname__} is defined inside a function or class, so a file that names it cannot be "
+            "read again: define it at the top level of a module, script or notebook"
+        )
+    if names.public().get(cls.__name__) == cls.__module__:
+        return cls.__name__
+    return f"{cls.__module__}:{cls.__name__}"
+
+
+def check_stored(value: Any, what: str) -> None:
+    """Raise ValueError, naming `what` it is, when `value` would not be the same again once written to JSON and read
+    from it: before any work is done that could then not be opened."""
+    try:
+        written = to_json(value)
+        read = from_json(json.loads(json.dumps(written)), packages=packages_of(written))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} cannot be stored: {error}") from error
+    if read != value and to_json(read) != written:
+        raise ValueError(
+            f"{what} is not the same once stored and read again: keep every setting in a field of its dataclass, and "
+            "let the class change none when it is made"
+        )
+
+
+def packages_of(data: Any) -> tuple[str, ...]:
+    """The packages, other than this one, of the classes that JSON names."""
+    nodes = list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else []
+    own = data.get("type") if isinstance(data, dict) else None
+    found = {own.partition(":")[0].partition(".")[0]} if isinstance(own, str) and ":" in own else set[str]()
+    return tuple(sorted(found.union(*map(packages_of, nodes))))
+
+
+def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> Any:
+    """The inverse of `to_json`, and of what earlier versions wrote, with `permissions` given. Raises ValueError for
+    what `to_json` does not write: a class outside `packages`, unknown or missing fields, a permission that the data
+    gives itself, values that a class refuses."""
+    return built(upgraded(data), packages, permissions)
+
+
+def built(data: Any, packages: tuple[str, ...], permissions: tuple[str, ...]) -> Any:
+    """The object that today's JSON describes."""
+    if isinstance(data, list):
+        return tuple(built(item, packages, permissions) for item in data)
+    if not isinstance(data, dict):
+        return data
+    inner = {k: built(v, packages, permissions) for k, v in data.items() if k != "type"}
+    if "type" not in data:
+        return inner
+    cls = resolve(data["type"], packages=packages)
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    allowed = {n for n, f in fields.items() if PERMISSION in f.metadata}
+    if taken := sorted(allowed & set(inner)):
+        raise ValueError(
+            f"{taken[0]} of {data['type']} is no setting that a file can give: remove it there, and allow it when you "
+            f"run, with --{taken[0].replace('_', '-')}"
+        )
+    given = {**inner, **dict.fromkeys(allowed & set(permissions), True)}
+    unknown = sorted(set(given) - set(fields))
+    required = {n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    missing = sorted(required - set(given))
+    if unknown or missing:
+        raise ValueError(
+            f"{data['type']} does not match this version of its class: unknown fields {unknown}, missing {missing}. "
+            "It was written by another version; use the one named in provenance.json, or train again."
+        )
+    try:
+        return cls(**given)
+    except ValueError:
+        raise
+    except Exception as error:  # a class that does not check its fields may raise anything for them
+        raise ValueError(f"{data['type']} cannot be made of what is written for {sorted(given)}: {error}") from error
+
+
+def resolve(path: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
+    """The dataclass that `type_name` names so. Raises ValueError when it cannot be had, or may not be imported."""
+    if not (isinstance(path, str) and re.fullmatch(r"(\w+(\.\w+)*:)?\w+", path)):
+        raise ValueError(f"a type is {path!r:.80}; expected a class, as L1 or package.module:Class")
+    module, _, name = path.rpartition(":")
+    if not module and name not in names.public():
+        raise ValueError(f"there is no class {name}; one of another package is named as package.module:{name}")
+    module = module or names.public()[name]
+    check_package(path, module, packages)
+    try:
+        found = getattr(sys.modules[MAIN] if module == MAIN else importlib.import_module(module), name)
+    except Exception as error:  # a package may raise anything when it is imported
+        raise ValueError(f"cannot import {path} ({error}); is {home(module)}?") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ValueError(f"{path} is not a dataclass, so it cannot be configuration")
+    check_package(path, found.__module__, packages)  # modules hold classes of others too
+    return found
+
+
+def home(module: str) -> str:
+    """Where a class should have been, as the end of a question."""
+    return "it defined in this script or notebook" if module == MAIN else "its package installed and on the path"
+
+
+def check_package(path: str, module: str, packages: tuple[str, ...]) -> None:
+    """Raise ValueError when `module` is not of these packages. What a script or notebook defines is there already:
+    nothing is imported for it."""
+    root = module.partition(".")[0]
+    if root not in (*packages, MAIN, names.PACKAGE):
+        raise ValueError(f"{path} lives outside {list(packages)}; if you trust it, name it: --package {root}")
+
+
+def not_finite(node: Any, at: str = "") -> str | None:
+    """Where the first number is that is nan or infinite, as objective.penalties.effect.cap; None when none is."""
+    if isinstance(node, float) and not math.isfinite(node):
+        return at
+    inside = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    return next((w for key, child in inside if (w := not_finite(child, f"{at}.{key}".lstrip("."))) is not None), None)
+
+
+def fingerprint(value: Any) -> str:
+    """The first 12 hex digits of the SHA-256 of the canonical JSON: same configuration in, same name out."""
+    written = to_json(value)
+    if (where := not_finite(written)) is not None:
+        raise ValueError(f"the setting {where} is not a finite number, so it cannot be stored; give it one")
+    text = json.dumps(written, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""The dictionary: encoder, activation and atoms, with its initialisations and constraints."""

@@ -1,0 +1,81 @@
+"""The settings of a dictionary, and how they build one."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Lt
+
+from unbraid import seeding
+from unbraid.config.settings import NonNegativeInt, PositiveInt, Settings
+from unbraid.dictionary.activation import Activation, JumpReLU, TopK, calibrate
+from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.gated import Gated
+from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
+from unbraid.dictionary.orthonormalise import orthonormalise_blocks
+
+Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
+Leash = Annotated[float, Ge(-1), Lt(1)]
+"""A cosine; -1 is none. Atoms that are to stay where they start are frozen."""
+
+
+@torch.no_grad()
+def start_orthonormal(dictionary: Dictionary, size: int) -> None:
+    """Retract the atoms, and an encoder that is their transpose with them."""
+    tied = torch.equal(dictionary.W_enc, dictionary.W_dec.T)
+    dictionary.W_dec.copy_(orthonormalise_blocks(dictionary.W_dec, size))
+    if tied:
+        dictionary.W_enc.copy_(dictionary.W_dec.T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionaryConfig(Settings):
+    d_sae: PositiveInt = 4096
+    """Number of latents."""
+    activation: Activation = TopK(32)
+    """Which latents stay active, and how many."""
+    init: Initialisation = RandomAtoms()
+    """How atoms start."""
+    frozen: tuple[Parameter, ...] = ()
+    """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
+    leash: Leash = -1.0
+    """Smallest cosine of a trained atom to where it started; -1 leaves atoms free. 0.8 is the soft-frozen decoder of
+    Korznikov et al. 2026 (arXiv 2602.14111)."""
+    orthonormal_blocks: NonNegativeInt = 0
+    """Keep every so many atoms in a row exactly orthonormal: retracted to the nearest such block at the start and after
+    each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
+
+    def check_together(self) -> None:
+        k, size = getattr(self.activation, "k", 1), self.orthonormal_blocks
+        if isinstance(k, int | float) and k > self.d_sae:
+            raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
+        if size and self.d_sae % size:
+            raise ValueError(
+                f"orthonormal_blocks {size} does not divide d_sae = {self.d_sae}: "
+                "set --dictionary.orthonormal-blocks to a divisor, or 0 for none"
+            )
+        if size and self.leash > -1:
+            raise ValueError("orthonormal_blocks and leash both say where atoms may be; leave one out")
+
+    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
+        """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError
+        for what these activations do not allow."""
+        dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
+        if self.orthonormal_blocks > dictionary.d_in:
+            raise ValueError(
+                f"{self.orthonormal_blocks} atoms cannot be orthonormal in {dictionary.d_in} dimensions: "
+                f"set --dictionary.orthonormal-blocks to {dictionary.d_in} or less"
+            )
+        self.init(dictionary, sample, seeding.stream(seed, "init"), origin)
+        if self.orthonormal_blocks:
+            start_orthonormal(dictionary, self.orthonormal_blocks)
+        dictionary.tie()
+        if isinstance(self.activation, Gated):
+            # Whatever an initialisation gave the gate, magnitudes begin as the gate's own values.
+            dictionary.get_parameter("b_mag").data.copy_(dictionary.b_enc)
+        if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
+            start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
+            dictionary.threshold.data.fill_(start)
+        for name in self.frozen:
+            getattr(dictionary, name).requires_grad_(False)
+        return dictionary

@@ -1,0 +1,25 @@
+"""Codes of many rows as one sparse matrix."""
+
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from unbraid.dictionary.dictionary import Dictionary
+
+CHUNK = 4096
+"""Rows encoded at once."""
+
+
+@torch.no_grad()
+def codes(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> csr_array:
+    """Codes [batch, d_sae] as a sparse matrix."""
+    device = dictionary.W_dec.device
+    values, rows, latents = [], [], []
+    for start in range(0, len(x), CHUNK):
+        value, row, latent = dictionary.encode(x[start : start + CHUNK].to(device)).entries()
+        values.append(value.double().cpu())
+        rows.append(row.cpu() + start)
+        latents.append(latent.cpu())
+    entries = (torch.cat(values).numpy(), (torch.cat(rows).numpy(), torch.cat(latents).numpy()))
+    return csr_array(entries, shape=(len(x), dictionary.d_sae))

@@ -1,0 +1,153 @@
+"""Dictionaries that are told the truth: what one atom a factor and a linear encoder can reach. Ceilings, not methods.
+
+    logit_i = x . w_i + b_i,   code_i = size_i (logit_i - off_i) / (on_i - off_i) where logit_i > 0, else 0
+
+w_i and b_i are a logistic probe of factor i, on_i and off_i its mean logits where the factor is active and where it is
+not: a latent fires where the probe finds its factor more likely than not, and its code is the size the factor has.
+Atoms are the true directions, or differences of means where factors need not be directions. In superposition the
+probe reads far better than the transpose, or the linear reader of least variance (docs/log.md).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.config.settings import PositiveFloat, PositiveInt
+from unbraid.dictionary.activation import JumpReLU
+from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.initialisation import Initialisation, Origin
+from unbraid.metrics.linear_probes import Probes, difference_of_means, logistic, sums_where_active
+from unbraid.sources.base import Source
+from unbraid.sources.truth import Labelled
+
+ROWS = 16_384
+"""Labelled rows of the train split."""
+CHUNK = 4096
+"""Rows encoded at once."""
+
+
+@dataclass(frozen=True)
+class TrueDirections(Initialisation):
+    """The true directions, read by logistic probes: the ceiling `truth`."""
+
+    rows: PositiveInt = ROWS
+    l2: PositiveFloat = 1.0
+    """Weight of a probe's squared norm beside its loss summed over rows."""
+    sets_thresholds: ClassVar[bool] = True
+    uses_truth: ClassVar[bool] = True
+
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
+        source = asked(dictionary, origin).source
+        directions = source.truth().directions
+        if directions is None:
+            raise ValueError("these factors are not directions, so none can be an atom; start from SupervisedProbes")
+        lesson = learned(source, self.rows, self.l2)
+        fill(dictionary, directions, mean_magnitudes(lesson.labelled), lesson, asked(dictionary, origin))
+
+
+@dataclass(frozen=True)
+class SupervisedProbes(Initialisation):
+    """Differences of means, a child's within its parent, read by logistic probes: the ceiling `probes`.
+
+    A factor never, or always, active in the labelled rows gets a random atom and never fires.
+    """
+
+    rows: PositiveInt = ROWS
+    l2: PositiveFloat = 1.0
+    """Weight of a probe's squared norm beside its loss summed over rows."""
+    sets_thresholds: ClassVar[bool] = True
+    uses_truth: ClassVar[bool] = True
+
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
+        source = asked(dictionary, origin).source
+        lesson = learned(source, self.rows, self.l2)
+        atoms = difference_of_means(lesson.labelled, source.truth().parents)
+        sizes = torch.linalg.vector_norm(atoms, dim=1)
+        guesses = torch.randn(atoms.shape, generator=rng)
+        atoms = torch.where(sizes.isnan().unsqueeze(1), guesses, atoms)
+        fill(dictionary, atoms, sizes, lesson, asked(dictionary, origin))
+
+
+class Lesson(NamedTuple):
+    """Labelled rows, and probes fitted on them."""
+
+    labelled: Labelled
+    probes: Probes
+
+
+@lru_cache(maxsize=2)
+def learned(source: Source, rows: int, l2: float) -> Lesson:
+    """The same for every seed and method, so fitted once. Probes see rows of unit mean square: `l2` has no units."""
+    labelled = source.truth().labelled(rows, split="train")
+    scale = labelled.x.double().sub(labelled.x.double().mean(0)).square().mean().sqrt().to(labelled.x.dtype)
+    unit = Labelled(labelled.x / scale, labelled.rows, labelled.factors, labelled.magnitudes, labelled.count)
+    probes = logistic(unit, l2=l2)
+    return Lesson(labelled, Probes(probes.weights / scale, probes.bias))
+
+
+def asked(dictionary: Dictionary, origin: Origin | None) -> Origin:
+    """The origin. Raises ValueError when there is none, or the dictionary has not one JumpReLU latent a factor, and
+    NoTruth where the source has no truth to tell."""
+    if origin is None:
+        raise ValueError("this initialisation asks the source for its factors: build it with an origin")
+    count = len(origin.source.truth().names)
+    if dictionary.d_sae != count:
+        raise ValueError(
+            f"there are {count} factors and {dictionary.d_sae} latents; this initialisation needs one each: "
+            f"set --dictionary.d-sae {count}"
+        )
+    if not isinstance(dictionary.activation, JumpReLU):
+        raise ValueError(f"a probe fires above its own threshold, which takes JumpReLU, not {dictionary.activation}")
+    return origin
+
+
+def mean_magnitudes(labelled: Labelled) -> Float[Tensor, " factors"]:
+    """Mean magnitude of each factor where it is active; NaN where it never is."""
+    sums = torch.bincount(labelled.factors, labelled.magnitudes.double(), minlength=labelled.count)
+    return (sums / torch.bincount(labelled.factors, minlength=labelled.count)).to(labelled.x.dtype)
+
+
+@torch.no_grad()
+def fill(
+    dictionary: Dictionary,
+    atoms: Float[Tensor, "d_sae d_in"],
+    sizes: Float[Tensor, " d_sae"],
+    lesson: Lesson,
+    origin: Origin,
+) -> None:
+    """Set all parameters, for normalised activations. b_dec makes the mean error over the labelled rows vanish."""
+    x, probes = lesson.labelled.x, lesson.probes
+    off, on = mean_logits(lesson)
+    gain = sizes / (on - off)
+    # A probe that leans to "active" where it is not would need a negative threshold: its codes are raised instead.
+    threshold = (-off * gain).clamp_min(0)
+    silent = ~torch.isfinite(gain)
+    dictionary.W_dec.copy_(atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+    dictionary.W_enc.copy_((probes.weights * gain.unsqueeze(1)).masked_fill(silent.unsqueeze(1), 0).T)
+    dictionary.b_enc.copy_((probes.bias * gain + threshold).masked_fill(silent, 0))
+    dictionary.threshold.copy_(threshold.masked_fill(silent, 0))
+    dictionary.b_dec.zero_()
+    errors = torch.stack([(part - dictionary(part)).double().sum(0) for part in x.split(CHUNK)]).sum(0)
+    rest = (errors / len(x)).to(x.dtype)
+    dictionary.b_enc.add_(rest @ dictionary.W_enc)
+    dictionary.b_enc.div_(origin.scale)
+    dictionary.threshold.div_(origin.scale)
+    dictionary.b_dec.copy_((rest - origin.mean) / origin.scale)
+
+
+def mean_logits(lesson: Lesson) -> tuple[Float[Tensor, " factors"], Float[Tensor, " factors"]]:
+    """Of each probe, where its factor is not active and where it is. The second is larger, as the loss is convex and a
+    probe beats a constant."""
+    labelled, probes = lesson
+    sums, counts = (part.to(labelled.x.dtype) for part in sums_where_active(labelled))
+    others, rest = labelled.x.sum(0) - sums, len(labelled.x) - counts
+    logits = lambda total, rows: (total * probes.weights).sum(1) / rows + probes.bias
+    return logits(others, rest), logits(sums, counts)

@@ -1,0 +1,110 @@
+"""How a dictionary starts: random atoms, or directions found in the data."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.config.settings import Settings
+from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.sources.base import Source
+
+Watch = Callable[[int, int], None]
+"""Told (done, in all) as work goes on: the command line shows a progress bar."""
+
+
+def unwatched(done: int, total: int) -> None:
+    pass
+
+
+def not_kept(state: Mapping[str, Tensor]) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where an initialisation that takes minutes keeps what it has reached, so that a kill does not lose it. The
+    default keeps nothing."""
+
+    read: Callable[[], dict[str, Tensor]] = dict
+    """What an earlier attempt reached; empty when there was none."""
+    write: Callable[[Mapping[str, Tensor]], None] = not_kept
+    """Told after each step what the rest depends on; `state` must not be changed in place afterwards."""
+    finish: Callable[[Mapping[str, Tensor]], None] = not_kept
+    """Told what was found."""
+
+
+NOT_KEPT = Kept()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
+
+    source: Source
+    mean: Float[Tensor, " d_in"]
+    scale: Float[Tensor, ""]
+    watch: Watch = unwatched
+    """Told how far an initialisation that takes a while has come."""
+    kept: Kept = NOT_KEPT
+
+
+Claim = Literal[1, 2]
+"""What a win speaks for. 1: objectives from the disentanglement literature. 2: MELBO and DCT, latents as knobs with
+large, distinct, non-interacting effects downstream."""
+
+
+class Initialisation(Settings, ABC):
+    claim: ClassVar[Claim] = 1
+    """Which claim a win from this start speaks for: 2 for directions that MELBO or a DCT fitted."""
+    uses_truth: ClassVar[bool] = False
+    """Whether it reads the true factors, which makes it a ceiling."""
+    sets_thresholds: ClassVar[bool] = False
+    """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
+
+    @abstractmethod
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
+        """Fill the parameters. `sample`: normalised activations; atoms must come out with unit norm."""
+
+
+@dataclass(frozen=True)
+class RandomAtoms(Initialisation):
+    """Random unit atoms, the encoder their transpose, b_dec the mean of the data."""
+
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
+        atoms = torch.randn(dictionary.d_sae, dictionary.d_in, generator=rng)
+        set_tied(dictionary, atoms, sample)
+
+
+@dataclass(frozen=True)
+class PrincipalComponents(Initialisation):
+    """Principal directions and their negatives, most variance first: the linear control. At most 2 * d_in atoms."""
+
+    def __call__(
+        self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
+    ) -> None:
+        if dictionary.d_sae > 2 * dictionary.d_in:
+            raise ValueError(
+                f"PCA has only {2 * dictionary.d_in} signed directions in {dictionary.d_in} dimensions; "
+                f"asked for {dictionary.d_sae} latents: set --dictionary.d-sae {2 * dictionary.d_in}"
+            )
+        centred = sample - sample.mean(0)
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        components = vectors.flip(1).T
+        set_tied(dictionary, torch.stack([components, -components], 1).flatten(0, 1)[: dictionary.d_sae], sample)
+
+
+@torch.no_grad()
+def set_tied(dictionary: Dictionary, atoms: Float[Tensor, "d_sae d_in"], sample: Acts) -> None:
+    """Unit atoms, the encoder their transpose, b_dec the mean of the sample."""
+    dictionary.W_dec.copy_(atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
+    dictionary.W_enc.copy_(dictionary.W_dec.T)
+    dictionary.b_dec.copy_(sample.mean(0))

@@ -1,0 +1,125 @@
+"""Matching pursuit: the encoder is the atoms themselves, used greedily (Costa et al. 2025, arXiv 2506.05239).
+
+    r = x - b_dec;   k times:   i = argmax_j r . d_j,   v = relu(r . d_i),   z_i += v,   r -= v d_i
+
+Which atoms are chosen passes no gradient; the values do, through all rounds. An atom may be chosen again, so at most k
+latents are active.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unbraid.config.settings import NonNegativeFloat, PositiveInt
+from unbraid.dictionary.activation import DENSE_ABOVE, Activation, Chunks, Latents, Selection, TopK
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, starts
+
+ROUND = TopK(1)
+"""What one round does, and the whole of what is left of it without atoms."""
+ENTRIES = 2**22
+"""Of one chunk of products."""
+
+
+@dataclass(frozen=True)
+class MatchingPursuit(Activation):
+    """Greedy rounds over the atoms, which are the encoder too (Costa et al. 2025)."""
+
+    k: PositiveInt = 32
+    """Rounds: the most latents a row can have."""
+    residual: NonNegativeFloat = 0.0
+    """Stop a row once no more than this norm is left; 0 goes on for all rounds. In the units of what is encoded."""
+    stop_on_repeat: bool = False
+    """Stop a row, too, after a round that chose no new atom (SAELens's stop_on_duplicate_support)."""
+    tied: ClassVar[bool] = True
+
+    def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
+        return ROUND.select(chunks, threshold, dense_above)
+
+    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+        return ROUND.gate(pre, threshold)
+
+    def dense(self, pre: Latents, threshold: Tensor) -> Latents:
+        return ROUND.dense(pre, threshold)
+
+    def scaled(self, by: float) -> "MatchingPursuit":
+        return replace(self, residual=self.residual * by)
+
+    def pursue(
+        self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], *, sparse: bool | None = None
+    ) -> Codes:
+        """Codes of centred x. `sparse`: which form; None takes the sparse one while few latents can be active."""
+        chosen, running = self._choose(x.detach(), atoms.detach())
+        values = replay(x, atoms, chosen, running)
+        if sparse is None:
+            sparse = self.k / len(atoms) <= DENSE_ABOVE
+        if not sparse:
+            dense = values.new_zeros(len(x), len(atoms)).scatter_add(1, chosen, values)
+            return DenseCodes(dense, dense)
+        merged, support = merge(values, chosen, len(atoms))
+        return SparseCodes(merged, merged, support)
+
+    @torch.no_grad()
+    def _choose(
+        self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"]
+    ) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"]]:
+        """The atom of every round, and 1 where the row was still running."""
+        rows = max(1, ENTRIES // len(atoms))
+        parts = [self._choose_rows(part, atoms) for part in x.split(rows)]
+        if not parts:
+            return x.new_zeros(0, self.k, dtype=torch.long), x.new_zeros(0, self.k)
+        chosen, running = zip(*parts, strict=True)
+        return torch.cat(chosen), torch.cat(running)
+
+    def _choose_rows(self, left: Tensor, atoms: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = left.new_zeros(len(left), self.k, dtype=torch.long)
+        running = left.new_zeros(len(left), self.k)
+        on = left.new_ones(len(left), dtype=torch.bool)
+        for turn in range(self.k):
+            # The first of equal products, as SAELens has it: where none is positive, atom 0, at no size.
+            best = (left @ atoms.T).relu_().max(1).indices
+            value = (left * atoms[best]).sum(1).relu() * on
+            repeated = ((chosen[:, :turn] == best[:, None]) & (running[:, :turn] > 0)).any(1)
+            chosen[:, turn], running[:, turn] = best, on.to(left.dtype)
+            left = left - value[:, None] * atoms[best]
+            if self.stop_on_repeat:
+                on = on & ~repeated & (value > 0)
+            if self.residual > 0:
+                on = on & (torch.linalg.vector_norm(left, dim=1) >= self.residual)
+            if not bool(on.any()):
+                break
+        return chosen, running
+
+
+def replay(
+    x: Float[Tensor, "batch d_in"],
+    atoms: Float[Tensor, "d_sae d_in"],
+    chosen: Int[Tensor, "batch k"],
+    running: Float[Tensor, "batch k"],
+) -> Float[Tensor, "batch k"]:
+    """The value of every round, differentiable, when it is known which atoms are chosen."""
+
+    def rounds() -> Iterator[Tensor]:
+        left = x
+        for index, on in zip(chosen.unbind(1), running.unbind(1), strict=True):
+            atom = atoms.index_select(0, index)
+            value = (left * atom).sum(1).relu() * on
+            left = left - value[:, None] * atom
+            yield value
+
+    return torch.stack(list(rounds()), 1)
+
+
+def merge(
+    values: Float[Tensor, "batch k"], chosen: Int[Tensor, "batch k"], d_sae: int
+) -> tuple[Float[Tensor, " nnz"], Support]:
+    """One entry a (row, latent) pair, however often it was chosen; rounds without a value leave none."""
+    row, turn = (values.detach() > 0).nonzero(as_tuple=True)
+    pairs, place = torch.unique(row * d_sae + chosen[row, turn], return_inverse=True)
+    merged = values.new_zeros(len(pairs)).index_add(0, place, values[row, turn])
+    counts = torch.bincount(pairs.div(d_sae, rounding_mode="floor"), minlength=len(values))
+    offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
+    return merged, Support(pairs % d_sae, offsets, d_sae)

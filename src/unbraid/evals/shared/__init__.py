@@ -1,0 +1,1 @@
+"""The parts that evals share."""

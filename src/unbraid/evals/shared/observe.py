@@ -1,0 +1,24 @@
+"""Codes of a dictionary and the true factors of the same held-out rows."""
+
+from typing import Literal
+
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import codes
+from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.sources.truth import Truth
+
+ROWS = 32_768
+"""Held-out rows an eval counts on, unless it says otherwise."""
+
+
+def observe(
+    dictionary: Dictionary,
+    truth: Truth,
+    *,
+    rows: int = ROWS,
+    split: Literal["train", "eval"] = "eval",
+    seed: int = 0,
+) -> Observed:
+    """Encode labelled rows. `dictionary`: for raw activations."""
+    labelled = truth.labelled(rows, split=split, seed=seed)
+    return Observed(codes(dictionary, labelled.x), magnitudes(labelled))

@@ -1,0 +1,1 @@
+"""Experiments and studies: what to train, as data."""

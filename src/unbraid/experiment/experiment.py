@@ -1,0 +1,109 @@
+"""What to train, on what, how long: one frozen dataclass. Its fingerprint names the run."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unbraid.config.serialise import fingerprint, packages_of, to_json
+from unbraid.config.settings import (
+    Device,
+    FolderName,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    Settings,
+    Share,
+    ShareBelowOne,
+)
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.experiment.summary import Summary, label, requested_l0, summarise
+from unbraid.objective.objective import Objective
+from unbraid.sources.base import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Settings):
+    tokens: NonNegativeInt = 2_000_000
+    """Activations to train on. 0 leaves the dictionary as initialised (the untrained controls)."""
+    batch_size: PositiveInt = 2048
+    """Activations a step."""
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate of Adam."""
+    threshold_lr: NonNegativeFloat = 10.0
+    """Learning rate of JumpReLU's thresholds, as a multiple of lr: at lr itself Adam moves them too slowly to reach
+    an L0."""
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)
+    """Adam's decay rates: of the averages of the gradient and of its square."""
+    warmup: Share = 0.02
+    """Share of training over which the learning rate rises linearly from 0."""
+    decay: Share = 0.2
+    """Share of training, at the end, over which it falls linearly to 0."""
+    clip: PositiveFloat = 1.0
+    """Largest gradient norm; larger gradients are scaled down to it."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled (AdamW)."""
+    dead_after: PositiveInt = 500_000
+    """Tokens without firing after which a latent counts as dead."""
+    resample_every: NonNegativeInt = 0
+    """Tokens after which dead latents start anew at badly explained rows (`resampling`), again and again; 0: never."""
+    normalise: Literal["centre-scale", "none"] = "centre-scale"
+    """Subtract the mean and scale to unit mean square, or leave activations alone."""
+    matmul: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the encoder product; parameters and optimiser stay float32."""
+    data_seed: Seed = 0
+    """Order of the data. Shared by a cohort, so that all its members see the same stream."""
+    device: Device = "cpu"
+    """Where to train: cpu, cuda, mps."""
+
+    def check_together(self) -> None:
+        if self.warmup + self.decay > 1 + 1e-9:
+            raise ValueError(
+                f"warmup {self.warmup} and decay {self.decay} are shares of training and take more than all of it "
+                "together; lower one"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Settings):
+    name: FolderName
+    """What the report calls its method: lower-case words joined by - _ or . The sparsity asked for joins it where runs
+    are told apart (`label`)."""
+    source: Source
+    objective: Objective
+    dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
+    training: Training = field(default_factory=Training)
+    seed: Seed = 0
+    """Initialisation and the terms' random streams."""
+    control: bool = False
+    """True for a baseline no method should lose to (untrained, frozen, PCA): shown apart in the report."""
+    l0: PositiveFloat | None = None
+    """The sparsity asked for, where neither the activation's k nor objective.target_l0 says it."""
+
+    @property
+    def requested_l0(self) -> float | None:
+        """The sparsity asked for: the activation's k, objective.target_l0's, or l0; None when none is."""
+        return requested_l0(to_json(self))
+
+    @property
+    def label(self) -> str:
+        """The name and the sparsity asked for: topk-l0_32."""
+        return label(self.name, self.requested_l0)
+
+    @property
+    def summary(self) -> Summary:
+        """What a report needs to know of it."""
+        data = to_json(self)
+        return summarise(data, packages_of(data))
+
+    @property
+    def folder(self) -> str:
+        """Name of the run's folder: the experiment's label, its seed and its fingerprint."""
+        return f"{self.label}-s{self.seed}-{fingerprint(self)}"
+
+    def check_together(self) -> None:
+        told = getattr(self.dictionary.activation, "k", None) or getattr(self.objective.target_l0, "l0", None)
+        if None not in (self.l0, told) and self.l0 != told:
+            raise ValueError(
+                f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {told:g}; leave l0 out"
+            )

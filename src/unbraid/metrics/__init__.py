@@ -1,0 +1,1 @@
+"""Metrics: pure functions of arrays, as sklearn.metrics is for classifiers."""

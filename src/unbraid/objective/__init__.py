@@ -1,0 +1,1 @@
+"""The objective: terms, their weights, and the step that they read."""

@@ -1,0 +1,119 @@
+"""An L0 asked for: where a dictionary starts, how a penalty's weight is moved to stay there, and whether it arrived.
+
+    e = log(L0 / target), averaged over steps;   b += rate' clip(e, -1, 1);   u = b + rate lookahead clip(e, -2, 2)
+    factor of the weight = exp(u), and for a penalty that may be signed, exp(u) - 4 sinh(rate lookahead (-e - 0.1)+)
+
+L0 is the integral of what the weight pushes, so an integral controller alone swings for ever: the part proportional to
+e damps it. From far away every controller either creeps or overshoots, and a short run ends before it is there; so
+dictionaries start with about the latents asked for, and rate' is the rate, more in a short run. An equality's
+multiplier has no sign: where reconstruction alone leaves too few latents, as it does with JumpReLU's thresholds at
+first, the weight goes below 0.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid.dictionary.activation import JumpReLU, ReLU, calibrate
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.gated import Gated
+from unbraid.objective.objective import TargetL0
+
+TOLERANCE = 0.15
+"""Share of its target that an L0 may be off: beyond, it was missed."""
+ROWS = 8192
+"""Rows of the sample that starting and measuring look at."""
+SMOOTHING = 0.5
+"""Share of a step's log L0 in the average: batches are noisy, and every step of delay lets L0 swing more."""
+ENOUGH = 0.2
+"""Steps times learning rate below which targets are often missed: Adam moves a bias by at most the rate a step."""
+SHORT = 500
+"""Steps below which the integral is made quicker."""
+QUICKEST = 5.0
+"""How many times, at most."""
+WIDEST = 12.0
+"""Of log weights, either way."""
+MOST_BELOW = 100.0
+"""Largest factor below 0."""
+
+
+class Control(NamedTuple):
+    """What is remembered from step to step."""
+
+    level: float
+    """Moving average of log L0; NaN before the first step."""
+    integral: float
+
+    @staticmethod
+    def of(state: Float[Tensor, " 2"]) -> "Control":
+        return Control(*state.tolist())
+
+    def error(self, target: TargetL0) -> float:
+        return 0.0 if math.isnan(self.level) else self.level - math.log(target.l0)
+
+    def factor(self, target: TargetL0, signed: bool) -> float:
+        """What the penalty's weight is multiplied by."""
+        gain, error = target.rate * target.lookahead, self.error(target)
+        wanted = math.exp(clipped(self.integral + gain * clipped(error, 2.0), WIDEST))
+        short = gain * max(0.0, -error - 0.1)
+        return wanted - min(MOST_BELOW, 4 * math.sinh(min(short, WIDEST))) if signed else wanted
+
+    def moved(self, target: TargetL0, l0: int | float, steps: int) -> "Control":
+        """After a step with this L0, of so many. The integral is the quicker, the fewer there are: the weight that
+        holds an L0 falls while reconstruction improves."""
+        now = math.log(max(l0, 1e-2))
+        level = now if math.isnan(self.level) else self.level + SMOOTHING * (now - self.level)
+        error = level - math.log(target.l0)
+        rate = target.rate * max(1.0, min(QUICKEST, SHORT / steps))
+        return Control(level, clipped(self.integral + rate * clipped(error, 1.0), WIDEST))
+
+
+def clipped(value: int | float, most: int | float) -> float:
+    return max(-most, min(most, value))
+
+
+@torch.no_grad()
+def start_at(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"], l0: int | float) -> None:
+    """Raise the thresholds, or lower the encoder's biases, all by as much, until at most `l0` latents a row are active
+    on the sample. What is not trained stays as it is, and so do activations that count their latents themselves."""
+    chunks = dictionary.chunks(sample[:ROWS])
+    wanted = min(max(1, round(l0)), dictionary.d_sae)
+    if isinstance(dictionary.activation, JumpReLU) and dictionary.threshold.requires_grad:
+        dictionary.threshold.fill_(calibrate(wanted, chunks))
+    elif isinstance(dictionary.activation, ReLU | Gated) and dictionary.b_enc.requires_grad:
+        dictionary.b_enc.sub_(calibrate(wanted, chunks))
+
+
+@torch.no_grad()
+def measured(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"]) -> float:
+    """Mean number of active latents a row."""
+    parts = sample[:ROWS].split(2048)
+    return math.fsum(float(dictionary.encode(part).l0()) * len(part) for part in parts) / len(sample[:ROWS])
+
+
+def missed(asked: int | float, reached: int | float) -> bool:
+    """Whether an L0 is further from its target than TOLERANCE."""
+    return not abs(reached / asked - 1) <= TOLERANCE
+
+
+def shortfall(provenance: Mapping[str, Any]) -> str:
+    """How a finished run missed its L0, from what training stored; empty when it did not, or had none to reach."""
+    asked, reached = provenance.get("l0_target"), provenance.get("l0_reached")
+    if asked is None or reached is None or not missed(asked, reached):
+        return ""
+    return f"missed its L0: {asked:g} asked for, {reached:.3g} reached; it is compared with nothing"
+
+
+def too_short(target: TargetL0 | None, steps: int, rate: int | float) -> str:
+    """Why training is unlikely to reach its L0; empty when it may, or has none to reach."""
+    if target is None or steps * rate >= ENOUGH:
+        return ""
+    return (
+        f"{steps:,} steps at a learning rate of {rate:g} may be too few to reach L0 {target.l0:g}, and a run that "
+        f"misses it by more than {TOLERANCE:.0%} is compared with nothing; about {math.ceil(ENOUGH / rate):,} steps "
+        "are enough: raise --training.tokens, or --training.lr"
+    )

@@ -1,0 +1,303 @@
+"""What is minimised: a reconstruction term plus named penalties.
+
+    loss = reconstruction + sum_i ramp * weight_i * penalty_i
+
+A term reads one record, the `Step`, so a new objective needs no new argument anywhere. It declares which parts it
+reads in `reads`, so that a source that cannot supply them is refused before training starts.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unbraid.config.settings import (
+    Matches,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Settings,
+    Share,
+    ShareBelowOne,
+    SomeText,
+)
+from unbraid.dictionary.activation import Activation
+from unbraid.dictionary.codes import Codes
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.initialisation import Claim
+from unbraid.objective import gradient_ratio as weighting
+from unbraid.sources.base import Batch, Contexts, Counterfactuals
+
+Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
+"""codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
+step.batch.documents and positions. contexts: whole sequences and the layers after them. counterfactuals: minimal
+pairs. corrupted: rows with some of their causes replaced."""
+
+Family = Literal[
+    "reconstruction", "sparsity", "dead latents", "geometry", "independence", "weak supervision", "causal", "control"
+]
+"""What kind of objective a term is: what it asks of atoms, codes or effects; a control asks nothing that helps."""
+
+
+def no_counterfactuals() -> Counterfactuals:
+    raise ValueError("this step was given no minimal pairs")
+
+
+def no_corrupted(share: float) -> Float[Tensor, "row d_in"]:
+    raise ValueError(f"this step was given no rows with a share of {share} of their causes replaced")
+
+
+Rows = Float[Tensor, "row d_in"]
+PenaltyName = Annotated[str, Matches(r"\w[\w.-]*", "letters, digits and _ - . (it names what is logged)")]
+
+
+def no_normaliser(rows: Rows) -> Rows:
+    raise ValueError("this step was not told how raw activations are normalised, so those of contexts have no codes")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything one training step knows. Terms read it; they may write to `memory` and `shared` alone."""
+
+    x: Float[Tensor, "batch d_in"]
+    """Normalised activations."""
+    z: Codes
+    dictionary: Dictionary
+    batch: Batch
+    """The raw rows behind x: documents, positions, token ids."""
+    dead: Bool[Tensor, " d_sae"]
+    """Latents silent for `training.dead_after` tokens."""
+    progress: float
+    """Share of training done, in [0, 1)."""
+    contexts: Callable[[], Contexts]
+    """A fresh handful of whole sequences; the same ones for every term of a step."""
+    rng: torch.Generator
+    """This term's own random stream, fresh every step."""
+    counterfactuals: Callable[[], Counterfactuals] = no_counterfactuals
+    """Minimal pairs, normalised as x is; the same ones for every term of a step."""
+    corrupted: Callable[[float], Float[Tensor, "row d_in"]] = no_corrupted
+    """Normalised activations with this share of their causes (tokens, a world's factors) replaced at random."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """This term's own state from step to step; the loop saves and restores it."""
+    normalise: Callable[[Rows], Rows] = no_normaliser
+    """From raw activations, as contexts hold them, to what the dictionary reads."""
+    restore: Callable[[Rows], Rows] = no_normaliser
+    """Back, from what the dictionary writes to raw activations."""
+    shared: dict[str, Any] = field(default_factory=dict)
+    """What one term of this step has worked out and a later one may use: gone after the step."""
+
+    def sampled_latents(self, count: int) -> Int[Tensor, " k"]:
+        """`count` living latents, or all there are, from the term's own stream."""
+        living = (~self.dead).nonzero().squeeze(1)
+        return living[torch.randperm(len(living), generator=self.rng)[:count].to(living.device)]
+
+    def sampled_atoms(self, count: int) -> Float[Tensor, "k d_in"]:
+        """The atoms of as many living latents, differentiable."""
+        return self.dictionary.W_dec.index_select(0, self.sampled_latents(count))
+
+    def no_loss(self, metrics: Mapping[str, Tensor] = {}) -> "TermOutput":
+        """The output of a term that finds nothing to act on in this step: a loss of 0."""
+        return TermOutput(self.x.new_zeros(()), metrics)
+
+    @cached_property
+    def x_hat(self) -> Float[Tensor, "batch d_in"]:
+        """The reconstruction, computed on first use (nested reconstruction never needs it)."""
+        return self.dictionary.decode(self.z)
+
+
+class TermOutput(NamedTuple):
+    loss: Float[Tensor, ""]
+    metrics: Mapping[str, Tensor] = {}
+    """Logged as metrics/<term>/<name>."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term(Settings, ABC):
+    """One addend of the loss. Subclasses are frozen dataclasses: the fields are the settings, the call is the maths.
+
+    Bounds of settings stand beside them: `columns: PositiveInt = 8` (`settings`)."""
+
+    weight: NonNegativeFloat = 1.0
+    """Multiplies the loss; 0 skips the term altogether."""
+    rho: NonNegativeFloat = 0.0
+    """Above 0, `weight` is not used: the weight makes this term's gradient so large a share of the reconstruction's
+    (`weighting`). Ratios compare between terms and widths, as weights do not."""
+    start: ShareBelowOne = 0.0
+    """Share of training before which the term is left out."""
+    every: PositiveInt = 1
+    """Apply on every n-th step only, n times as strongly."""
+    family: ClassVar[Family]
+    """What kind of objective it is."""
+    claim: ClassVar[Claim] = 1
+    """Which claim a win with it speaks for."""
+    standard: ClassVar[bool] = False
+    """Whether an SAE trained with such terms alone is one of the field's standard SAEs, the baselines of a report."""
+    reads: ClassVar[tuple[Reads, ...]] = ("codes",)
+    signed: ClassVar[bool] = False
+    """Whether a weight below 0 just asks for more latents, so that an L0 target may move it there."""
+    per_latent: ClassVar[tuple[str, ...]] = ()
+    """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it does anything at all."""
+        return self.weight != 0 or self.rho > 0
+
+    def suits(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
+        """Raise ValueError for an activation that the term says nothing about. Called before training."""
+
+    @abstractmethod
+    def __call__(self, step: Step) -> TermOutput: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetL0(Settings):
+    """Control of one penalty's weight that holds the mean L0 on target (`l0_control`).
+
+    A penalty's weight is not comparable between objectives or widths; L0 is. Training starts at about the L0 asked for.
+    """
+
+    l0: PositiveFloat = 32.0
+    """Wanted mean number of active latents a token."""
+    penalty: SomeText = "sparsity"
+    """Name of the penalty whose weight is moved."""
+    rate: PositiveFloat = 0.05
+    """Integral gain: by how much a log L0 off by 1 moves the log of the weight each step."""
+    lookahead: NonNegativeFloat = 100.0
+    """Proportional gain, in steps: an error counts at once as if it had lasted so long. Without it L0 swings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Settings):
+    reconstruction: Term
+    """What must be explained."""
+    penalties: Mapping[PenaltyName, Term] = field(default_factory=dict)
+    """What is asked besides, by name."""
+    ramp: Share = 0.05
+    """Share of training over which penalty weights rise linearly from 0, from a penalty's start. Terms that must act
+    from the first step: set 0."""
+    target_l0: TargetL0 | None = None
+    """Move one penalty's weight to reach an L0; None keeps all weights as given."""
+
+    def terms(self) -> dict[str, Term]:
+        """All terms by name, reconstruction first."""
+        return {"reconstruction": self.reconstruction, **self.penalties}
+
+    def ramped(self, progress: float, term: Term) -> float:
+        """Share of its weight that a penalty has by now."""
+        return min(1.0, (progress - term.start) / self.ramp) if self.ramp > 0 else 1.0
+
+    def check_together(self) -> None:
+        if "reconstruction" in self.penalties:
+            raise ValueError("a penalty cannot be called 'reconstruction', as the reconstruction is; name it otherwise")
+        if self.reconstruction.rho > 0:
+            raise ValueError("rho is a share of the reconstruction's gradient, so the reconstruction has none; set 0")
+        plain = self.reconstruction.every == 1 and self.reconstruction.start == 0 and self.reconstruction.wanted
+        if not plain and any(term.rho > 0 for term in self.penalties.values()):
+            raise ValueError(
+                "rho is a share of the reconstruction's gradient, so the reconstruction must run on every step: set "
+                "its every to 1, its start to 0 and its weight above 0, or give penalties weights instead of rho"
+            )
+        if self.target_l0 is not None:
+            self._check_controlled(self.target_l0.penalty)
+
+    def _check_controlled(self, name: str) -> None:
+        if name not in self.penalties:
+            raise ValueError(
+                f"target_l0 moves the penalty {name!r}, but there are {sorted(self.penalties)}; "
+                "add it, or name another with --objective.target-l0.penalty"
+            )
+        if self.penalties[name].rho > 0:
+            raise ValueError(f"the weight of {name!r} is moved by target_l0 and set by its rho; leave one out")
+        if self.penalties[name].start > 0:
+            raise ValueError(
+                f"target_l0 would wind up while {name!r}, whose weight it moves, has not started; set its start to 0"
+            )
+
+
+class Weighted(NamedTuple):
+    """The loss of one step and what to log."""
+
+    loss: Float[Tensor, ""]
+    metrics: dict[str, Tensor]
+
+
+def evaluate(
+    objective: Objective,
+    step: Step,
+    index: int,
+    *,
+    scale: Mapping[str, float],
+    streams: Callable[[str], torch.Generator],
+    memory: Mapping[str, dict[str, Tensor]],
+) -> Weighted:
+    """The weighted sum of all terms on `step`. `scale` multiplies weights by name (the controller's part).
+
+    Raises ValueError, naming term and step, when a loss is not finite.
+    """
+    total, metrics = step.x.new_zeros(()), {}
+    reconstruction = total
+    for name, term in objective.terms().items():
+        own = name == "reconstruction"
+        share = scale.get(name, 1.0) * term.every * (1.0 if own else objective.ramped(step.progress, term))
+        if index % term.every or not term.wanted or (share == 0 and term.rho == 0) or step.progress < term.start:
+            continue
+        seen = replace_keeping(step, streams(name), memory[name])
+        loss, extra = term(seen)
+        if "x_hat" in seen.__dict__:
+            step.__dict__["x_hat"] = seen.x_hat  # decoded once for all terms
+        if not bool(torch.isfinite(loss.detach())):
+            raise ValueError(
+                f"term {name!r} gave {float(loss.detach())} at step {index} ({what_is_bad(step, extra)}); lower its "
+                f"weight{', its radius' if hasattr(term, 'radius') else ''} or the learning rate"
+            )
+        weight = term.weight
+        if term.rho > 0:
+            elapsed = step.progress - term.start
+            weight = weighting.weight(term.rho, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed)
+            metrics[f"weights/{name}"] = torch.tensor(weight)
+        total = total + weight * share * loss
+        reconstruction = total if own else reconstruction
+        metrics[f"losses/{name}"] = loss.detach()
+        metrics |= {f"metrics/{name}/{key}": value.detach() for key, value in extra.items()}
+    return Weighted(total, metrics)
+
+
+def culprits(
+    objective: Objective,
+    step: Step,
+    index: int,
+    *,
+    streams: Callable[[str], torch.Generator],
+    memory: Mapping[str, dict[str, Tensor]],
+) -> list[str]:
+    """Terms whose own gradient on `step` is not finite."""
+    found = []
+    for name, term in objective.terms().items():
+        if term.wanted and not index % term.every and step.progress >= term.start:
+            loss = term(
+                replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
+            ).loss
+            grads = weighting.gradients(loss, step.dictionary).values()
+            found += [] if all(bool(torch.isfinite(grad).all()) for grad in grads) else [name]
+    return found
+
+
+def what_is_bad(step: Step, metrics: Mapping[str, Tensor]) -> str:
+    """Which tensors of the step, or of what the term measured, are not finite."""
+    seen = {"x": step.x, "z": step.z.values, **dict(step.dictionary.named_parameters()), **metrics}
+    bad = [name for name, tensor in seen.items() if not bool(torch.isfinite(tensor.detach()).all())]
+    return f"not finite: {', '.join(bad)}" if bad else "what it read is finite, so it is the term's own arithmetic"
+
+
+def replace_keeping(step: Step, rng: torch.Generator, memory: dict[str, Tensor]) -> Step:
+    """The step as one term sees it: its own random stream and memory, and x_hat if it was computed already."""
+    own = replace(step, rng=rng, memory=memory)
+    if "x_hat" in step.__dict__:
+        own.__dict__["x_hat"] = step.__dict__["x_hat"]
+    return own

@@ -1,0 +1,106 @@
+"""What a run folder says of itself: experiment.json, cfg.json and provenance.json, read together and compared.
+
+A folder may come from anywhere. It is refused, in one sentence that names the file, when one of these is missing, no
+file, changed since it was sealed, or says something else than the others.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unbraid.config.old_names import upgraded
+from unbraid.system.files import JSON_BYTES, check_plain, read_json
+from unbraid.system.sealing import PROVENANCE, REMEDY, Seals, check_sealed, read_signed, seals_in
+
+EXPERIMENT, CFG = "experiment.json", "cfg.json"
+AT_INFERENCE = {
+    "ReLU": "standard", "TopK": "topk", "MatchingPursuit": "matching_pursuit", "BatchTopK": "jumprelu",
+    "JumpReLU": "jumprelu", "Gated": "jumprelu",
+}  # fmt: skip
+"""SAELens's architecture for what is left of an activation after training."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The three files of a finished run, as plain data."""
+
+    experiment: Mapping[str, Any]
+    """In today's words, whichever version wrote it."""
+    cfg: Mapping[str, Any]
+    """Empty where there is none."""
+    provenance: Mapping[str, Any]
+    seals: Seals
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights; empty where they are not sealed."""
+        return str(self.seals.get("sae_weights.safetensors", {}).get("sha256", ""))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run, whole or not: even one whose experiment.json is a pipe is to be named."""
+    return os.path.lexists(folder / EXPERIMENT) or os.path.lexists(folder / PROVENANCE)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run was trained to its end; what stands in provenance.json's place is told when it is read."""
+    return os.path.lexists(folder / PROVENANCE)
+
+
+def read_facts(folder: Path) -> Facts:
+    """Raises ValueError for what cannot be trusted."""
+    provenance = read_signed(folder / PROVENANCE)
+    seals = seals_in(provenance, folder / PROVENANCE)
+    experiment = read_own(folder, EXPERIMENT, seals)
+    there = CFG in seals or os.path.lexists(folder / CFG)
+    cfg = read_own(folder, CFG, seals) if there else {}
+    if fault := disagreement(experiment, cfg):
+        raise ValueError(f"{folder}: {fault}, so they are not of one run; {REMEDY}")
+    return Facts(upgraded(experiment), cfg, provenance, seals)
+
+
+def read_own(folder: Path, name: str, seals: Seals) -> dict[str, Any]:
+    """A JSON object that is a file of the folder's own, and the one that was sealed."""
+    check_plain(folder / name, REMEDY, links=False, most=JSON_BYTES)
+    check_sealed(folder, name, seals)
+    return read_json(folder / name, remedy=REMEDY)
+
+
+def disagreement(experiment: Mapping[str, Any], cfg: Mapping[str, Any]) -> str:
+    """Where experiment.json and cfg.json contradict one another; empty where both say the same, or one says nothing."""
+    told = experiment.get("dictionary"), experiment.get("source")
+    dictionary, source = ({} if not isinstance(node, dict) else node for node in told)
+    activation = dictionary.get("activation")
+    activation = activation if isinstance(activation, dict) else {}
+    architecture = AT_INFERENCE.get(str(activation.get("type", "")).rpartition(":")[2])
+    pairs = [
+        ("d_sae", dictionary.get("d_sae"), cfg.get("d_sae")),
+        ("d_in", source.get("d_in"), cfg.get("d_in")),
+        ("architecture", architecture, cfg.get("architecture")),
+        ("k", activation.get("k"), cfg.get("k") if architecture == "topk" else None),
+    ]
+    for name, asked, saved in pairs:
+        if asked is not None and saved is not None and asked != saved:
+            return f"experiment.json has {name} {asked!r}, cfg.json {saved!r}"
+    named = named_in(cfg)
+    if named and named != fingerprint_of(experiment):
+        return f"experiment.json is another experiment than the {named} that cfg.json was saved for"
+    return ""
+
+
+def named_in(cfg: Mapping[str, Any]) -> str:
+    """The fingerprint of the experiment that cfg.json was saved for; empty where it names none."""
+    details = cfg.get("metadata") if isinstance(cfg.get("metadata"), dict) else {}
+    details = details.get("training_architecture_details") if details else {}
+    named = details.get("experiment") if isinstance(details, dict) else None
+    return named.rpartition("-")[2] if isinstance(named, str) else ""
+
+
+def fingerprint_of(experiment: Mapping[str, Any]) -> str:
+    """`config.fingerprint` of what is stored, as it was stored: fields that the class has got since change nothing."""
+    text = json.dumps(experiment, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,185 @@
+"""What activations are: rows of a batch, blocks of rows, and whole sequences with the layers after them.
+
+A source is a random-access sequence of *blocks*. Block i depends on (source, split, seed, i) alone, so a stream can
+be resumed, cached or shared by many dictionaries without keeping any state but a position.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unbraid.config.settings import Settings
+from unbraid.sources.truth import NoTruth, Truth
+
+Split = Literal["train", "eval"]
+Downstream = Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos d_out"]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Activations, one row a token, and where each came from."""
+
+    x: Float[Tensor, "batch d_in"]
+    tokens: Int[Tensor, " batch"]
+    """Vocabulary ids; -1 where there is no text (worlds)."""
+    documents: Int[Tensor, " batch"]
+    """Index of the document in its corpus: the unit of the train/eval split."""
+    positions: Int[Tensor, " batch"]
+    """Position in the context window, counting BOS."""
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> "Batch":
+        return Batch(self.x[rows], self.tokens[rows], self.documents[rows], self.positions[rows])
+
+    def to(self, device: str | torch.device) -> "Batch":
+        return Batch(*(t.to(device) for t in (self.x, self.tokens, self.documents, self.positions)))
+
+    @staticmethod
+    def join(parts: list["Batch"]) -> "Batch":
+        columns = zip(*((p.x, p.tokens, p.documents, p.positions) for p in parts), strict=True)
+        return Batch(*(torch.cat(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of rows in corpus order, and how many the token policy left out."""
+
+    rows: Batch
+    filtered: int = 0
+    """Rows dropped for their norm (attention sinks and the like)."""
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """A few whole sequences, for terms that must run the rest of the network.
+
+    `downstream(acts)` equals `base`; it accepts leading dimensions, so k perturbed copies cost one batched forward.
+    """
+
+    acts: Float[Tensor, "seq pos d_in"]
+    """Raw (un-normalised) activations at the source's site."""
+    mask: Bool[Tensor, "seq pos"]
+    """True where the token policy keeps the token: no padding, no special tokens."""
+    base: Float[Tensor, "seq pos d_out"]
+    downstream: Downstream
+    rounding: float = torch.finfo(torch.float32).eps
+    """The relative size of one rounding in what `downstream` computes with."""
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Activations in pairs: what the model carries, and what it would carry had one cause been another."""
+
+    x: Float[Tensor, "pair d_in"]
+    changed: Float[Tensor, "pair d_in"]
+
+    def __post_init__(self) -> None:
+        if self.x.shape != self.changed.shape:
+            raise ValueError(f"pairs of unlike shapes: {list(self.x.shape)} and {list(self.changed.shape)}")
+
+
+class NoHeldOut(ValueError):
+    """There are no activations besides those trained on."""
+
+
+def passes(epochs: int, split: Split) -> int:
+    """How often a split is read. The eval split is read once, however often training reads its own: a row scored twice
+    says no more."""
+    return epochs if split == "train" else 1
+
+
+class Source(Settings, ABC):
+    """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
+
+    more_held_out: ClassVar[str] = "give more data"
+    """How to get more of the eval split."""
+
+    @property
+    @abstractmethod
+    def d_in(self) -> int:
+        """Width of the activations."""
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether rows come from documents that hold many of them."""
+        return True
+
+    @abstractmethod
+    def block(self, index: int, *, split: Split, seed: int) -> Block | None:
+        """Block `index` of `split` in the order of `seed`; None past the end of the data."""
+
+    @abstractmethod
+    def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        """`count` whole sequences chosen by `seed`. Raises ValueError when nothing comes after these activations."""
+
+    def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
+        """`count` minimal pairs chosen by `seed`; fewer where there are no more. Raises ValueError without any."""
+        raise ValueError(
+            f"{type(self).__name__} has no minimal pairs; use a source that has: World, LanguageModel on "
+            "--source.text language://…, or LanguageModel with --source.pairs and a file of your own"
+        )
+
+    def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        """About `count` activations with this share of their causes replaced at random: tokens by other tokens, a
+        world's factors by others. Raises ValueError where causes cannot be replaced."""
+        raise ValueError(
+            f"the causes of a {type(self).__name__}'s activations cannot be replaced; use a source where they can: "
+            "World or LanguageModel"
+        )
+
+    @abstractmethod
+    def available(self, split: Split) -> float:
+        """Tokens in `split`, of training's counting epochs; `inf` when there is no end, or none known beforehand."""
+
+    def sequences(self, split: Split) -> float:
+        """Whole sequences that `contexts` can draw from; `inf` when there is no end."""
+        return math.inf
+
+    def predicting(self, split: Split) -> float:
+        """Whole sequences in which a token that is kept has a next one, for evals that predict it; `inf` when there is
+        no end, or no text."""
+        return math.inf
+
+    def check(self) -> None:  # noqa: B027 (most have nothing more to check)
+        """Raise ValueError for what would be found out midway. Called before any work; reads no activations."""
+
+    def token_policy(self) -> str:
+        """Which tokens are rows, and what stands before them; for `unbraid plan`. Empty when there is no text."""
+        return ""
+
+    @abstractmethod
+    def metadata(self) -> Mapping[str, str | int | bool]:
+        """What SAELens stores about the site: model_name, hook_name, context_size, …"""
+
+    @abstractmethod
+    def sample_text(self, count: int) -> list[str]:
+        """What the model will read, decoded; for `unbraid plan`. Empty when there is no text."""
+
+    def truth(self) -> Truth:
+        """The factors behind the activations. Raises NoTruth where they are not known."""
+        raise NoTruth(
+            f"the factors behind a {type(self).__name__} are not known; a World's are, and a language world's"
+        )
+
+
+def no_downstream(what: str) -> ValueError:
+    """The error for a slice term on a source with no model after it."""
+    return ValueError(f"{what} has no downstream map; use a source that has one: LanguageModel or World")
+
+
+LEAST_ROWS = 2
+"""Held-out activations without which nothing can be scored: one has no variance."""
+
+
+def few_rows(source: Source, least: int = LEAST_ROWS) -> str:
+    """Why evals on held-out rows could not be answered, and the remedy; empty when they can. Reads no activations."""
+    rows = source.available("eval")
+    return "" if rows >= least else f"the eval split holds {rows:,.0f} tokens; {source.more_held_out}"

@@ -1,0 +1,30 @@
+"""The rows that everything data-dependent starts from: initialisation, normalisation, thresholds."""
+
+import torch
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.sources.base import Source
+
+SAMPLE_ROWS = 32_768
+"""Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
+
+
+def fitting_sample(source: Source, seed: int, tokens: int = 0) -> Tensor:
+    """Raw activations from the first training block, in random order, on the CPU: what everything data-dependent
+    starts from. Raises ValueError where, by what the norm filter leaves out of it, `tokens` will not be reached."""
+    block = source.block(0, split="train", seed=seed)
+    if block is None or len(block.rows) < 2:
+        raise ValueError("the source has no training data: give it more text")
+    left = source.available("train") * len(block.rows) / (len(block.rows) + block.filtered)
+    if block.filtered and left < tokens:
+        raise ValueError(
+            f"{tokens:,} tokens are needed and about {left:,.0f} are left: {block.filtered:,} of the first "
+            f"{len(block.rows) + block.filtered:,} exceed the norm that --source.max-norm-ratio allows; give more "
+            "text, lower --training.tokens, or allow more passes with --source.epochs"
+        )
+    order = torch.randperm(len(block.rows), generator=seeding.stream(seed, "sample"))
+    sample = block.rows.x.cpu()[order[:SAMPLE_ROWS]]
+    if not bool(torch.isfinite(sample).all()):
+        raise ValueError("the first activations hold NaN or infinity; load the model in float32, or another layer")
+    return sample

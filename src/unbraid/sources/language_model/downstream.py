@@ -1,0 +1,203 @@
+"""The layers after a site, as a function: a model's own blocks, replayed with the very arguments (masks, rotary angles)
+they got in the base forward pass.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from unbraid import seeding
+from unbraid.sources.language_model.blocks import block_at
+from unbraid.sources.language_model.hooks import Stop, Tap, forward, hidden_of, read, split
+from unbraid.sources.language_model.probe import FAILURES, random_tokens, told
+
+Path = tuple[int | str, ...]
+"""Where an argument is: the number of the call, then its place among the arguments, then its keys inside."""
+Call = tuple[nn.Module, tuple[Any, ...], dict[str, Any]]
+LAYOUTS: WeakKeyDictionary[nn.Module, dict[tuple[int, int], Mapping[Path, int]]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """Consecutive blocks with the arguments they got in one forward pass: a function of the activations alone."""
+
+    calls: tuple[Call, ...]
+    sequences: int
+    dtype: torch.dtype
+    layout: Mapping[Path, int]
+    """The dimension of each argument that counts sequences; -1 where none does."""
+
+    def __call__(self, acts: Float[Tensor, "*fold seq pos d_in"]) -> Float[Tensor, "*fold seq pos d_out"]:
+        copies = acts.shape[:-3].numel()
+        hidden = acts.reshape(-1, *acts.shape[-2:]).to(self.dtype)
+        shared: dict[int, Any] = {}  # what blocks write for later ones (keys and values, in Gemma 4) is new every time
+        for number, (block, args, kwargs) in enumerate(self.calls):
+            args = self._repeat(args, copies, (number,), shared)
+            hidden = hidden_of(block(hidden, *args, **self._repeat(kwargs, copies, (number,), shared)))
+        return hidden.reshape(*acts.shape[:-1], hidden.shape[-1]).to(acts.dtype)
+
+    def _repeat(self, value: Any, copies: int, path: Path, shared: dict[int, Any]) -> Any:
+        """An argument, with what it holds of each sequence (masks, positions, ALiBi) repeated for each folded copy."""
+        if isinstance(value, Tensor):
+            batched = value.ndim >= 2 and value.shape[0] == self.sequences
+            along = self.layout.get(path, 0 if batched else -1)
+            return value if along < 0 else value.repeat(*(copies if d == along else 1 for d in range(value.ndim)))
+        if isinstance(value, tuple):
+            items = [self._repeat(item, copies, (*path, i), shared) for i, item in enumerate(value)]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if isinstance(value, list):
+            return [self._repeat(item, copies, (*path, i), shared) for i, item in enumerate(value)]
+        if isinstance(value, MutableMapping):
+            if id(value) not in shared:
+                shared[id(value)] = copied = copy.copy(value)
+                for key, item in value.items():
+                    copied[key] = self._repeat(item, copies, (*path, key), shared)
+            return shared[id(value)]
+        return value
+
+
+@torch.no_grad()
+def capture(
+    model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], Tail]:
+    """What enters block `first`, what leaves block `last`, and the map between them, from one forward pass."""
+    known = LAYOUTS.setdefault(model, {})
+    if (first, last) not in known:
+        known[first, last] = layout(model, first, last)
+    entered, left, calls = called(model, first, last, ids, attention)
+    return entered, left, Tail(calls, ids.shape[0], entered.dtype, known[first, last])
+
+
+@torch.no_grad()
+def called(
+    model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> tuple[Tensor, Tensor, tuple[Call, ...]]:
+    """What enters block `first`, what leaves block `last`, and how the blocks between were called."""
+    calls: list[Call] = []
+    passed: list[Tensor] = []
+    seen: dict[int, Any] = {}
+
+    def before(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden, rest, named = split(block, args, kwargs)
+        passed.append(hidden)
+        calls.append(
+            (block, tuple(as_it_was(a, seen) for a in rest), {k: as_it_was(v, seen) for k, v in named.items()})
+        )
+
+    def after(_: nn.Module, __: Any, output: Any) -> None:
+        passed.append(hidden_of(output))
+        raise Stop
+
+    modules = [block_at(model, layer)[1] for layer in range(first, last + 1)]
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in modules]
+    handles.append(modules[-1].register_forward_hook(after))
+    try:
+        with suppress(Stop):
+            forward(model, ids, attention)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passed[0], passed[-1], tuple(calls)
+
+
+def as_it_was(value: Any, seen: dict[int, Any]) -> Any:
+    """An argument as the first block of the map got it: what blocks write into it later is not in it."""
+    if not isinstance(value, MutableMapping):
+        return value
+    if id(value) not in seen:
+        seen[id(value)] = copy.copy(value)
+    return seen[id(value)]
+
+
+@torch.no_grad()
+def layout(model: nn.Module, first: int, last: int) -> Mapping[Path, int]:
+    """Which dimension of each argument counts sequences, seen by running two of them and three."""
+    shapes = []
+    for sequences in (2, 3):
+        ids, attention = random_tokens(model, sequences)
+        attention[0, -2:] = False  # so that there are masks
+        calls = called(model, first, last, ids, attention)[2]
+        shapes.append(
+            {p: t.shape for n, (_, args, kw) in enumerate(calls) for p, t in (*leaves(args, (n,)), *leaves(kw, (n,)))}
+        )
+    two, three = shapes
+    # An argument with one entry for all sequences may have one for each when there is more padding: that is seen then.
+    known = [path for path in two.keys() & three.keys() if two[path][:1] != (1,) or three[path][:1] != (1,)]
+    return {path: differing(two[path], three[path]) for path in known}
+
+
+def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
+    """The tensors in an argument, each with its path."""
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, tuple | list):
+        for i, item in enumerate(value):
+            yield from leaves(item, (*path, i))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(item, (*path, key))
+
+
+def differing(a: torch.Size, b: torch.Size) -> int:
+    """The first dimension two shapes differ in; -1 when they are equal."""
+    return next((d for d, (m, n) in enumerate(zip(a, b, strict=False)) if m != n), -1)
+
+
+# ---- is it the model's own? --------------------------------------------------------------------------------
+
+NO_MAP = "so its downstream map cannot be had; use terms that need none"
+TOLERANCE = 1e-3
+"""Of the largest activation; types that round coarser than a quarter of this may be four roundings off."""
+
+
+@torch.no_grad()
+def check_downstream(
+    model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> None:
+    """Raise ValueError when blocks `first` to `last` on their own do not give what the model gives: for its own
+    activations, and for two copies at once of which one has others put there."""
+    try:
+        acts, base, tail = capture(model, first, last, ids, attention)
+        again = tail(acts)
+        noise = torch.randn(acts.shape, generator=seeding.stream(0, "put")).to(acts)
+        put = torch.stack([acts, acts + 0.5 * noise * acts.float().square().mean().sqrt().to(acts)])
+        ours = tail(put)
+        theirs = put_through(model, first, last, put, ids, attention)
+    except FAILURES as error:
+        raise ValueError(f"the blocks of this model cannot be run on their own ({told(error)}), {NO_MAP}") from error
+    check_replay(again, base)
+    check_replay(ours, theirs)
+
+
+def put_through(
+    model: nn.Module,
+    first: int,
+    last: int,
+    put: Tensor,
+    ids: Int[Tensor, "seq pos"],
+    attention: Bool[Tensor, "seq pos"],
+) -> Float[Tensor, "fold seq pos d_out"]:
+    """What leaves block `last` when the model itself runs with these activations entering block `first`."""
+    copies = len(put)
+    start = Tap(block_at(model, first)[1], "", of_input=True)
+    with start.hooked(lambda _: put.flatten(0, 1)):
+        left = read(model, Tap(block_at(model, last)[1], ""), ids.repeat(copies, 1), attention.repeat(copies, 1))
+    return left.view(*put.shape[:-1], left.shape[-1])
+
+
+def check_replay(ours: Tensor, theirs: Tensor) -> None:
+    """Raise ValueError when the blocks, run on their own, do not give what the model gave."""
+    error = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else float("nan")
+    allowed = max(TOLERANCE, 4 * torch.finfo(theirs.dtype).eps) * float(theirs.abs().max())
+    if not error <= allowed:
+        raise ValueError(
+            f"the blocks of this model give another output on their own (off by {error:.3g}): something happens "
+            f"between them, {NO_MAP}"
+        )

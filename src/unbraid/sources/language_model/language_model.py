@@ -1,0 +1,380 @@
+"""Activations of any Hugging Face causal language model, and the layers after them.
+
+The model is read through forward hooks and never changed (`unbraid.sources.language_model`).
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Ge
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unbraid import seeding
+from unbraid.config.serialise import permission
+from unbraid.config.settings import (
+    Device,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ShareBelowOne,
+    SomeText,
+    TwoOrMore,
+)
+from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split
+from unbraid.sources.language_model.blocks import block_at, blocks
+from unbraid.sources.language_model.bos import AUTO, bos_of
+from unbraid.sources.language_model.downstream import capture, check_downstream
+from unbraid.sources.language_model.hooks import Tap, forward, read
+from unbraid.sources.language_model.loading import EMBEDDED, from_hub, load_model, tokenizer_sha256
+from unbraid.sources.language_model.pairs_file import pair_documents
+from unbraid.sources.language_model.sites import Site, tap
+from unbraid.sources.stream import check_finite
+from unbraid.sources.synthetic_language.truth import LanguageTruth, Reading
+from unbraid.sources.text.corpus import Corpus, Local, Streamed
+from unbraid.sources.text.documents import is_language, is_sample, is_stream, stream
+from unbraid.sources.text.documents import read as read_documents
+from unbraid.sources.text.sampled import sampled
+from unbraid.sources.text.windows import Packed, Reader, Windows
+from unbraid.sources.truth import NoTruth, Truth
+from unbraid.system.devices import check_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel(Source):
+    """Activations of one site of a causal language model on a corpus."""
+
+    more_held_out: ClassVar[str] = (
+        "give more text (a document goes to a split by a hash of what it says, so copies all go to one), or a "
+        "larger --source.eval-share"
+    )
+
+    model: SomeText = EMBEDDED
+    """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://."""
+    revision: SomeText = "main"
+    """Branch, tag or commit on the hub."""
+    layer: NonNegativeInt = 2
+    """Block the activations come from, counting from 0."""
+    site: Site = "resid_post"
+    """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
+    text: SomeText = "language://20000"
+    """A .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files or
+    one saved by datasets, `hf://owner/name[/config][:split]`, sample://5000 for that many documents that the model
+    writes, or language://20000 for documents of the synthetic language (factors known, see docs/worlds.md)."""
+    text_column: SomeText = "text"
+    """Column (or JSON key) that holds the documents: texts, chats (lists of role and content, written out by the
+    tokenizer's template), or lists of token ids."""
+    context: TwoOrMore = 128
+    """Tokens in a window, BOS included."""
+    bos: SomeText = AUTO
+    """auto: every window begins with what the tokenizer itself puts in front of a text. never: with text. Or a token of
+    the vocabulary, such as '<|endoftext|>'."""
+    mask_special: bool = True
+    """Leave special tokens (by id: BOS, EOS, unknown, chat markers) out of the rows."""
+    max_norm_ratio: NonNegativeFloat = 10.0
+    """Rows with more than this many times the median norm of the first train block (of seed 0) are left out: attention
+    sinks. 0 keeps all."""
+    buffer_tokens: PositiveInt = 65_536
+    """Rows in a block, about: the shuffle buffer."""
+    eval_share: ShareBelowOne = 0.05
+    """Share of the documents, chosen by a hash of their text, that makes up the eval split."""
+    epochs: PositiveInt = 1
+    """Passes over the text; the eval split is read once."""
+    downstream_layer: Annotated[int, Ge(-1)] = -1
+    """Block whose output `contexts` maps to; -1 is the last. Always before the final norm."""
+    batch: PositiveInt = 32
+    """Windows per forward pass."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model; activations are handed on in float32."""
+    device: Device = "cpu"
+    """Where the model runs and the activations stay: cpu, cuda, mps."""
+    cache: SomeText = ".unbraid-cache"
+    """Folder for sampled text."""
+    pairs: str = ""
+    """A .jsonl file of minimal pairs of your own, {"base": "…", "changed": "…"} a line, or a .csv or .parquet with
+    those columns, read at their last tokens; for terms that read counterfactuals. The language has its own."""
+    trust_remote_code: bool = permission()
+    """Run Python code that comes with the model, for architectures that transformers does not have. Never stored: eval
+    and steer ask for --trust-remote-code again."""
+
+    def check_together(self) -> None:
+        if self.buffer_tokens < self.context:
+            raise ValueError(f"buffer_tokens ({self.buffer_tokens}) must hold one context ({self.context}); raise it")
+
+    # -- the contract of a source
+
+    @property
+    def d_in(self) -> int:
+        return int(self._config.hidden_size)
+
+    def block(self, index: int, *, split: Split, seed: int) -> Block | None:
+        rows = self._rows(index, split, seed)
+        if rows is None:
+            return None
+        quiet = rows.x.norm(dim=1) <= self.max_norm
+        return Block(rows if bool(quiet.all()) else rows[quiet], int((~quiet).sum()))
+
+    def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        windows = self.windows(count, split=split, seed=seed)
+        acts, base, tail = capture(self._model, *self._span, windows.ids, windows.attention)
+        mask = windows.keep & (acts.float().norm(dim=-1) <= self.max_norm)
+        rounding = torch.finfo(acts.dtype).eps
+        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail, rounding=rounding)
+
+    def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
+        pool = minimal_pairs(self, split)
+        order = torch.randperm(len(pool.x), generator=seeding.stream(seed, f"counterfactuals/{split}"))[:count]
+        return Counterfactuals(pool.x[order], pool.changed[order])
+
+    def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        """Whole windows in which kept tokens of this share are others of the same windows."""
+        windows = self.windows(max(1, count // self.context), split=split, seed=seed)
+        replaced = windows.corrupted(share, seeding.stream(seed, f"corrupted/{split}"))
+        acts = self.activations(replaced)
+        return acts[windows.keep & (acts.norm(dim=-1) <= self.max_norm)]
+
+    def available(self, split: Split) -> float:
+        return self._corpus.available(split)
+
+    def sequences(self, split: Split) -> float:
+        return float(len(self._corpus.pool(split)))
+
+    def predicting(self, split: Split) -> float:
+        return self._corpus.window_count(split)
+
+    def check(self) -> None:
+        block_at(self._model, max(0, self.downstream_layer))
+        if is_stream(self.text) and next(stream(self.text, self.text_column, self._render), None) is None:
+            raise ValueError(f"{self.text!r} holds no text; check its name and --source.text-column")
+
+    def token_policy(self) -> str:
+        reader, tokenizer = self._reader, self.tokenizer
+        bos = (
+            f"{tokenizer.convert_ids_to_tokens(reader.bos)} in front of every window"
+            if reader.prepend_bos
+            else "no BOS"
+        )
+        if not reader.prepend_bos and self.bos == AUTO and tokenizer.bos_token is not None:
+            bos += f" (the tokenizer adds none; --source.bos '{tokenizer.bos_token}' puts it there)"
+        kept = "special tokens are rows too" if not self.mask_special else "special tokens are no rows"
+        quiet = f", nor what exceeds {self.max_norm_ratio:g} times the median norm" if self.max_norm_ratio else ""
+        return f"{bos}; {kept}{quiet}"
+
+    def metadata(self) -> Mapping[str, str | int | bool]:
+        return {
+            "model_name": self.model,
+            "hook_name": f"blocks.{self.layer}.hook_{self.site}",
+            "hook_layer": self.layer,
+            "hf_hook_name": self._tap.name,
+            "context_size": self.context,
+            # SAELens takes it for the tokenizer's bos_token, which a token that was named need not be.
+            "prepend_bos": self._reader.prepend_bos and self._reader.bos == self.tokenizer.bos_token_id,
+            "prepended_token": self.tokenizer.convert_ids_to_tokens(self._reader.bos)
+            if self._reader.prepend_bos
+            else "",
+            "dataset_path": self.text,
+            "tokenizer_sha256": tokenizer_sha256(self.model, self.revision, self.tokenizer),
+        }
+
+    def sample_text(self, count: int) -> list[str]:
+        windows = self.windows(min(count, len(self._corpus.pool("train"))), split="train", seed=0)
+        return [self._reader.decode(i[a].tolist()) for i, a in zip(windows.ids, windows.attention, strict=True)]
+
+    def truth(self) -> Truth:
+        if not is_language(self.text):
+            raise NoTruth("the factors behind this text are not known; those of --source.text language://20000 are")
+        return LanguageTruth(partial(reading, self))
+
+    # -- whole windows, for evals and for looking at text
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        load = partial(AutoTokenizer.from_pretrained, revision=self.revision)
+        return from_hub(load, self.model, "tokenizer", self.trust_remote_code)
+
+    def windows(self, count: int, *, split: Split, seed: int) -> Windows:
+        """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
+        pool = self._corpus.pool(split)
+        if split == "eval" and not len(pool):
+            raise NoHeldOut(f"the source has no eval data: {self.more_held_out}")
+        if count > len(pool):
+            raise ValueError(f"asked for {count} windows but the {split} split holds {len(pool)}; give more text")
+        order = torch.randperm(len(pool), generator=seeding.stream(seed, f"windows/{split}"))
+        return pool.windows(order[:count]).to(self._device)
+
+    def activations(self, windows: Windows) -> Float[Tensor, "seq pos d_in"]:
+        """Activations of whole windows; padding and special tokens included."""
+        return read(self._model, self._tap, windows.ids, windows.attention).float()
+
+    def logits(self, windows: Windows) -> Float[Tensor, "seq pos vocabulary"]:
+        """What the model predicts. `windows[:8]` keeps memory down."""
+        return forward(self._model, windows.ids, windows.attention).logits.float()
+
+    def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
+        """Windows of whole documents given as tokens."""
+        ids = [torch.tensor(self.tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
+        self._reader.check(torch.cat(ids).int())
+        packed = Packed.of(list(enumerate(ids)), self._reader)
+        if len(packed) != len(documents):
+            raise ValueError(f"a document is longer than context {self.context}; raise --source.context")
+        return packed.windows(torch.arange(len(packed))).to(self._device)
+
+    def logits_from(self, windows: Windows, acts: Float[Tensor, "seq pos d_in"]) -> Float[Tensor, "seq pos vocabulary"]:
+        """What the model predicts when its activations at the site are these."""
+        with self._tap.hooked(lambda hidden: acts.to(hidden.dtype)):
+            return self.logits(windows)
+
+    def spliced_logits(
+        self, windows: Windows, rewrite: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
+    ) -> Float[Tensor, "seq pos vocabulary"]:
+        """What the model predicts when `rewrite` rewrites the activations of the tokens a dictionary is trained on."""
+
+        limit = self.max_norm  # Needs forward passes of its own, so not inside the hook.
+
+        def see(hidden: Tensor) -> Tensor:
+            chosen = windows.keep & (hidden.float().norm(dim=-1) <= limit)
+            return hidden.index_put((chosen,), rewrite(hidden[chosen].float()).to(hidden.dtype))
+
+        with self._tap.hooked(see):
+            return self.logits(windows)
+
+    @cached_property
+    def max_norm(self) -> float:
+        """Norm above which a row is left out."""
+        if not self.max_norm_ratio:
+            return float("inf")
+        rows = self._rows(0, "train", 0)
+        assert rows is not None
+        return self.max_norm_ratio * float(rows.x.norm(dim=1).median())
+
+    # -- how
+
+    def reading(self, count: int, split: Split, seed: int) -> Reading:
+        """Whole documents of the language, at least `count` words of them or all there are."""
+        pool = self._corpus.pool(split)
+        mean = max(1.0, pool.total / max(1, len(pool)))
+        windows = self.windows(max(1, min(len(pool), math.ceil(1.1 * count / mean) + 8)), split=split, seed=seed)
+        acts = torch.cat([self.activations(part) for part in windows.parts(self.batch)])
+        words = [
+            self.tokenizer.convert_ids_to_tokens(i[k].tolist()) for i, k in zip(windows.ids, windows.keep, strict=True)
+        ]
+        return Reading(words, acts, windows.keep)
+
+    def _rows(self, index: int, split: Split, seed: int) -> Batch | None:
+        """All rows of a block that the token policy keeps, before the norm filter."""
+        found = self._corpus.block(index, split=split, seed=seed)
+        if found is None:
+            return None
+        packed, which = found
+        rows = Batch.join([self._kept(packed, part) for part in which.split(self.batch)])
+        check_finite(rows.x, f"layer {self.layer} of {self.model}, block {index} of the {split} split")
+        return rows
+
+    def _kept(self, packed: Packed, which: Int[Tensor, " seq"]) -> Batch:
+        windows = packed.windows(which).to(self._device)
+        keep = windows.keep
+        positions = torch.arange(keep.shape[1], device=keep.device).expand_as(keep)
+        documents = windows.documents[:, None].expand_as(keep)
+        return Batch(self.activations(windows)[keep], windows.ids[keep], documents[keep], positions[keep])
+
+    @cached_property
+    def _span(self) -> tuple[int, int]:
+        """First and last block of the downstream map, once the map has been checked."""
+        if self.site not in ("resid_pre", "resid_post"):
+            raise ValueError(
+                f"{self.site} has no downstream map: the residual stream carries more past it; "
+                "use --source.site resid_post or resid_pre"
+            )
+        total = len(blocks(self._model)[1])
+        last = self.downstream_layer if self.downstream_layer >= 0 else total + self.downstream_layer
+        block_at(self._model, last)
+        first = self.layer + (self.site == "resid_post")
+        if first > last:
+            raise ValueError(
+                f"nothing lies between {self.site} of block {self.layer} and the end of block {last}; "
+                "choose an earlier --source.layer or a later --source.downstream-layer"
+            )
+        pool = self._corpus.pool("train")
+        windows = pool.windows(torch.arange(min(2, len(pool)))).to(self._device)
+        check_downstream(self._model, first, last, windows.ids, windows.attention)
+        return first, last
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        load = partial(AutoConfig.from_pretrained, revision=self.revision)
+        return from_hub(load, self.model, "configuration", self.trust_remote_code).get_text_config()
+
+    @property
+    def _device(self) -> torch.device:
+        check_device(self.device, "--source.device")
+        return torch.device(self.device)
+
+    @property
+    def _model(self) -> nn.Module:
+        return load_model(self.model, self.revision, self.dtype, str(self._device), self.trust_remote_code)
+
+    @property
+    def _tap(self) -> Tap:
+        # Kept by model, not here: a model that is loaded again has other modules.
+        return tap(self._model, self.layer, self.site)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(
+            tokenizer=self.tokenizer,
+            context=self.context,
+            bos=bos_of(self.tokenizer, self.bos),
+            mask_special=self.mask_special,
+            vocabulary=self._config.vocab_size,
+            # Models without learned or rotary positions (ALiBi) state no limit.
+            positions=getattr(self._config, "max_position_embeddings", sys.maxsize),
+        )
+
+    @cached_property
+    def _corpus(self) -> Corpus:
+        shape = {"eval_share": self.eval_share, "size": self.buffer_tokens, "epochs": self.epochs}
+        if is_stream(self.text):
+            return Streamed(partial(stream, self.text, self.text_column, self._render), self._reader, **shape)
+        if is_sample(self.text):
+            found = sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
+            return Local(lambda: found, self._reader, **shape)
+        return Local(partial(read_documents, self.text, self.text_column, self._render), self._reader, **shape)
+
+    def _render(self, chat: list[dict[str, Any]]) -> str:
+        """A chat as the tokenizer's template writes it."""
+        if not self.tokenizer.chat_template:
+            raise ValueError(
+                "the tokenizer has no chat template; choose a column of text with --source.text-column, or the model "
+                "that was tuned to chat"
+            )
+        return self.tokenizer.apply_chat_template(chat, tokenize=False)
+
+
+@lru_cache(maxsize=4)
+def minimal_pairs(source: LanguageModel, split: Split) -> Counterfactuals:
+    """All minimal pairs there are, at their last tokens: the user's, or the language's. A user's serve both splits."""
+    documents = pair_documents(source.pairs, source.text, source.tokenizer.tokenize, split)
+    return Counterfactuals(*(at_ends(source, side) for side in zip(*documents, strict=True)))
+
+
+def at_ends(source: LanguageModel, documents: Sequence[Sequence[str]]) -> Float[Tensor, "document d_in"]:
+    """Activations at the last tokens of whole documents."""
+    windows = source.whole(documents)
+    acts = torch.cat([source.activations(part) for part in windows.parts(source.batch)])
+    return acts[torch.arange(len(documents)), windows.attention.sum(1) - 1]
+
+
+@lru_cache(maxsize=2)
+def reading(source: LanguageModel, count: int, split: Split, seed: int) -> Reading:
+    """What `source` reads; kept, because every eval of every run of a source asks for the same."""
+    return source.reading(count, split, seed)

@@ -1,0 +1,82 @@
+"""Models, tokenizers and configurations from a folder or the hub, with the remedy where there are none."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unbraid.system.each import PASSED_ON
+
+EMBEDDED = "embedded"
+
+
+@lru_cache(maxsize=2)
+def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_code: bool = False) -> nn.Module:
+    """The model, for inference. Shared by all sources that name it the same way."""
+    from transformers import AutoModelForCausalLM
+
+    kind = getattr(torch, dtype)
+    # No pickle is read, not even by torch's cautious unpickler.
+    load = partial(AutoModelForCausalLM.from_pretrained, revision=revision, dtype=kind, use_safetensors=True)
+    return from_hub(load, model, "weights", trust_remote_code).to(device).eval().requires_grad_(False)
+
+
+def located(model: str) -> str:
+    """The folder of the embedded model, or the name as it is."""
+    return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model
+
+
+def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
+    """The hash of the tokenizer's file; of its vocabulary, where there is no such file."""
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(located(model), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code: bool) -> Any:
+    """`load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model, when it needs code
+    of its own that is not trusted, and when trusted code fails."""
+    model = located(model)
+    if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
+        raise ValueError(f"there is no model folder at {model!r}; check --source.model")
+    try:
+        # Said in every call: unsaid, transformers asks on the standard input.
+        return load(model, trust_remote_code=trust_remote_code)
+    except (*PASSED_ON, MemoryError):
+        raise
+    except BaseException as error:  # panics of tokenizers, written in Rust, are no Exception
+        raise ValueError(f"cannot load the {what} of model {model!r}: {_fault(error, trust_remote_code)}") from error
+
+
+def _fault(error: BaseException, trust_remote_code: bool) -> str:
+    """Why loading failed, and the remedy."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, OSError) and "safetensors" in reason:
+        return f"{reason}; pickled weights are not read: load it once with transformers and save_pretrained() it"
+    if isinstance(error, OSError):
+        return f"{reason}; check --source.model, or download it where there is a network"
+    if isinstance(error, ValueError) and "trust_remote_code" in str(error) and not trust_remote_code:
+        return (
+            "it brings code of its own, which is not run unasked; read it and, if you trust it, allow it with "
+            "--trust-remote-code (in Python: trust_remote_code=True)"
+        )
+    if trust_remote_code:
+        return f"the code that it brings fails with {type(error).__name__}: {reason}"
+    return (
+        f"{type(error).__name__}: {reason}; its files are damaged, or of a kind that transformers "
+        f"{transformers_version()} does not know: fetch them again, or install the transformers that wrote them"
+    )
+
+
+def transformers_version() -> str:
+    from transformers import __version__
+
+    return __version__

@@ -1,0 +1,56 @@
+"""Minimal pairs of texts: the language's, or a user's.
+
+A user gives one JSON object a line, {"base": "...", "changed": "..."}, or a table with those columns.
+
+What is read is the last token of each text, so both should end alike, where what was changed matters.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unbraid import seeding
+from unbraid.sources.synthetic_language.pairs import VARIABLES, pairs
+from unbraid.sources.text.documents import is_language, without_surrogates
+from unbraid.sources.text.rows import rows
+
+KEYS = ("base", "changed")
+PAIRS_EACH = 64
+"""Minimal pairs of every variable of the language, read once."""
+
+
+def pair_documents(path: str, text: str, tokenize: Callable[[str], list[str]], split: str) -> list[list[Sequence[str]]]:
+    """Both sides of every pair, as tokens: of the file at `path` (the same for both splits), else of the language.
+    Raises ValueError where there is neither."""
+    if path:
+        return [[tokenize(side) for side in texts] for texts in read_pairs(path)]
+    if not is_language(text):
+        raise ValueError(
+            "this text has no minimal pairs: name a file of them with --source.pairs, or read the synthetic language "
+            "with --source.text language://20000"
+        )
+    seed = seeding.integer(1, f"counterfactuals/{split}")
+    found = [made for variable in VARIABLES for made in pairs(variable, PAIRS_EACH, seed=seed)]
+    return [[made.base, made.changed] for made in found]
+
+
+def read_pairs(path: str) -> list[tuple[str, str]]:
+    """(base, changed) of every row. Raises ValueError for a missing file, a row that is no pair, and no pairs."""
+    try:
+        found = [pair(row, where) for where, row in rows(Path(path).expanduser(), KEYS)]
+    except ValueError as error:
+        reason = str(error).replace(f" of {path}", "")
+        raise ValueError(f"cannot read pairs from {path}: {reason}; check --source.pairs") from error
+    if not found:
+        raise ValueError(f'{path} holds no pairs: write one a line, {{"base": "…", "changed": "…"}}')
+    return found
+
+
+def pair(row: Any, where: str) -> tuple[str, str]:
+    texts = [row.get(key) if isinstance(row, Mapping) else None for key in KEYS]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f'{where}: expected texts under "base" and "changed", found {str(row)[:80]}')
+    base, changed = (without_surrogates(str(text)) for text in texts)
+    if base == changed:
+        raise ValueError(f"{where}: both texts are the same, so nothing was changed")
+    return base, changed

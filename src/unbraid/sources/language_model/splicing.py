@@ -1,0 +1,67 @@
+"""Held-out windows that activations are replaced in, and what a language model predicts there."""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unbraid.sources.base import Source, few_rows
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.text.windows import Windows
+
+WINDOWS = 64
+"""Held-out windows spliced where it is done many times for one score."""
+TOKENS = 16_384
+"""Predicted tokens that losses are taken over; fewer when the eval split holds no more."""
+POSITIONS = 1024
+"""Positions in one forward pass: logits are wide."""
+
+
+def lacks_windows(source: Source) -> str:
+    """What evals that read held-out rows, and splice where there is text, lack of a source; empty when nothing."""
+    if source.predicting("eval") < 1:
+        rows, windows = source.available("eval"), source.sequences("eval")
+        return (
+            f"the eval split holds {rows:,.0f} tokens in {windows:,.0f} windows, none with a next token to predict; "
+            f"{source.more_held_out}"
+        )
+    return few_rows(source)
+
+
+def eval_windows(model: LanguageModel) -> Iterator[Windows]:
+    """A few held-out windows at a time."""
+    count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
+    windows = model.windows(count, split="eval", seed=0)
+    for start in range(0, len(windows), 8):
+        yield windows[start : start + 8]
+
+
+@lru_cache(maxsize=2)
+def scored_windows(model: LanguageModel, tokens: int = TOKENS) -> Windows:
+    """Held-out windows with `tokens` predicted tokens, or all there are: the same for every run of a source."""
+    there = int(model.sequences("eval"))
+    count = min(there, math.ceil(tokens / model.context))
+    while True:
+        windows = model.windows(max(1, count), split="eval", seed=0)
+        running = counted(windows).sum(1).cumsum(0)
+        if count >= there or int(running[-1]) >= tokens:
+            return windows[: int((running < tokens).sum()) + 1]
+        count = min(there, 2 * count)
+
+
+def in_passes(windows: Windows) -> Iterator[Windows]:
+    """Windows, as many at a time as one forward pass should hold."""
+    return windows.parts(max(1, POSITIONS // windows.ids.shape[1]))
+
+
+def counted(windows: Windows) -> Bool[Tensor, "seq pos"]:
+    """Where a dictionary sees the token that the next is predicted from; the last position predicts nothing."""
+    return windows.keep[:, :-1] & windows.attention[:, 1:]
+
+
+def predicted(windows: Windows, logits: Tensor) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
+    """Log-probabilities and true next tokens, where a dictionary sees the token predicted from."""
+    chosen = counted(windows)
+    return logits[:, :-1][chosen].double().log_softmax(-1), windows.ids[:, 1:][chosen]

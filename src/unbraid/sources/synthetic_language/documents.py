@@ -1,0 +1,93 @@
+"""Documents of the language: sampled, read back, and what the best possible reader would predict."""
+
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.sources.synthetic_language.grammar import moves, relevant
+from unbraid.sources.synthetic_language.lexicon import EOS_WORD, IDS
+from unbraid.sources.synthetic_language.states import Move, State
+
+LONGEST = 126
+"""Words of a document at most; a longer one is cut off, which changes no prediction within it."""
+DRAWS = 2**16
+
+
+class Told(NamedTuple):
+    """A word of a document."""
+
+    before: State
+    move: Move
+    state: State
+    """After the word."""
+
+
+def documents(count: int, *, seed: int) -> Iterator[list[Told]]:
+    """`count` documents, after the start token."""
+    uniform = draws(seed)
+    for _ in range(count):
+        state, told = State(), []
+        while len(told) < LONGEST and state.node != "end":
+            ahead, chances = cumulative(relevant(state))
+            move = ahead[bisect(chances, next(uniform) * chances[-1])]
+            after = move.turn.after(state)
+            told.append(Told(state, move, after))
+            state = after
+        yield told
+
+
+def draws(seed: int) -> Iterator[float]:
+    rng = seeding.stream(seed, "language/documents")
+    while True:
+        yield from torch.rand(DRAWS, generator=rng, dtype=torch.float64).tolist()
+
+
+@cache
+def cumulative(state: State) -> tuple[tuple[Move, ...], tuple[float, ...]]:
+    ahead = moves(state)
+    return ahead, tuple(accumulate(move.probability for move in ahead))
+
+
+def words(told: Sequence[Told]) -> list[str]:
+    return [word.move.word for word in told]
+
+
+def text(told: Sequence[Told]) -> str:
+    """The words, without the end token."""
+    return " ".join(word for word in words(told) if word != EOS_WORD)
+
+
+def read(found: Sequence[str]) -> list[Told]:
+    """Words read back. Raises ValueError at the first word the grammar does not allow."""
+    state, told = State(), []
+    for i, word in enumerate(found):
+        move = by_word(relevant(state)).get(word)
+        if move is None:
+            allowed = sorted(by_word(relevant(state)))
+            raise ValueError(
+                f"{word!r} cannot follow {' '.join(found[max(0, i - 5) : i])!r}; the language allows "
+                f"{', '.join(allowed[:8])}{', …' * (len(allowed) > 8)}"
+            )
+        told.append(Told(state, move, move.turn.after(state)))
+        state = told[-1].state
+    return told
+
+
+@cache
+def by_word(state: State) -> dict[str, Move]:
+    return {move.word: move for move in moves(state)}
+
+
+def next_word(state: State) -> Float[Tensor, " vocabulary"]:
+    """The exact distribution of the next word, float64: what no model can beat."""
+    probabilities = torch.zeros(len(IDS), dtype=torch.float64)
+    for move in moves(state):
+        probabilities[IDS[move.word]] = move.probability
+    return probabilities

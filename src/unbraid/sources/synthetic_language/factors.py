@@ -1,0 +1,257 @@
+"""Factors of the language: what every word says, and what the next word depends on.
+
+A factor is active at a word when its variable is in force there and either the word *expresses* it (with another value
+the same choice would have been another word) or the next word *reads* it (with another value the exact distribution of
+the next word would be another). Both are worked out from the grammar by trying the other values, so the labels hold
+exactly what a perfect model must know at this place, and no more.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from unbraid.sources.synthetic_language import lexicon as lex
+from unbraid.sources.synthetic_language.documents import Told
+from unbraid.sources.synthetic_language.grammar import moves, relevant
+from unbraid.sources.synthetic_language.states import PEOPLE, PLACE_OF, Move, State
+
+
+class Factor(NamedTuple):
+    name: str
+    parent: int
+    """Index of the parent; -1 for roots."""
+
+
+def build() -> tuple[Factor, ...]:
+    found: list[Factor] = []
+
+    def add(name: str, parent: int = -1) -> int:
+        found.append(Factor(name, parent))
+        return len(found) - 1
+
+    for variable, values in SIMPLE.items():
+        for value in values:
+            add(f"{variable}={value}")
+    for setting, places in lex.SETTINGS.items():
+        above = add(f"setting={setting}")
+        for place in places:
+            add(f"place={place}", above)
+    for kind, classes in lex.TAXONOMY.items():
+        top = add(f"kind={kind}")
+        for name, members in classes.items():
+            middle = add(f"class={name}", top)
+            for noun in members:
+                add(f"noun={noun}", middle)
+        if kind == "person":
+            named = add("named", top)
+            for attribute, values in ATTRIBUTES.items():
+                for value in values:
+                    add(f"{attribute}={value}", named)
+    return tuple(found)
+
+
+SIMPLE: dict[str, tuple[str, ...]] = {
+    "register": tuple(lex.REGISTERS),
+    "tense": tuple(lex.TENSES),
+    "number": ("singular", "plural"),
+    "adjective": lex.ADJECTIVES,
+    "relation": lex.RELATIONS,
+}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {"home": lex.HOMES, "job": lex.JOBS, "gender": tuple(lex.GENDERS.values())}
+"""Attributes of named people, in the order of `lexicon.PEOPLE`."""
+FACTORS = build()
+INDEX = {factor.name: i for i, factor in enumerate(FACTORS)}
+NUMBERS = ("plural", "other_plural")
+THINGS = ("subject", "other")
+FORMS = {form: i for i, noun in enumerate(lex.NOUNS) for form in (noun, lex.plural(noun))}
+"""Noun of each noun form."""
+WITH_VERB = ("head", "predicate", "will", "again", "again will")
+"""Nodes before a verb that both things and people can be the subject of."""
+
+
+def active(told: Told) -> frozenset[int]:
+    """Factors active at a word; parents of active factors included."""
+    return expressed(told) | read_by_next(told.state)
+
+
+def expressed(told: Told) -> frozenset[int]:
+    found = set(shown_by_word(told.move.word))
+    for variable in State._fields[1:]:
+        value, new = getattr(told.before, variable), getattr(told.state, variable)
+        if new not in (-1, value):
+            found |= with_value(variable, new)
+    if told.before.node == "converse":
+        return frozenset()  # `below` answers `above`: the word names the one relation and follows from the other
+    return with_parents(frozenset(found)) | shown_by_choice(relevant(told.before), told.move)
+
+
+@cache
+def shown_by_choice(before: State, move: Move) -> frozenset[int]:
+    """Factors with another value of which the same choice would have been another word."""
+    stakes = [
+        factors for factors, other in alternatives(before) if choices(relevant(other)).get(move.choice) != move.word
+    ]
+    return with_parents(frozenset().union(*stakes))
+
+
+def read_by_next(state: State) -> frozenset[int]:
+    return depended_on(relevant(state))
+
+
+@cache
+def depended_on(state: State) -> frozenset[int]:
+    """Factors with another value of which the next word would have another distribution."""
+    here = distribution(state)
+    stakes = [factors for factors, other in alternatives(state) if distribution(relevant(other)) != here]
+    return with_parents(frozenset().union(*stakes))
+
+
+@cache
+def distribution(state: State) -> frozenset[tuple[str, float]]:
+    return frozenset((move.word, round(move.probability, 12)) for move in moves(state))
+
+
+@cache
+def choices(state: State) -> dict[str, str]:
+    """The word of each choice."""
+    return {move.choice: move.word for move in moves(state)}
+
+
+def shown_by_word(word: str) -> frozenset[int]:
+    """A noun says what it is wherever it stands."""
+    if word not in FORMS:
+        return frozenset()
+    noun = FORMS[word]
+    return frozenset({INDEX[f"noun={lex.NOUNS[noun]}"], INDEX[f"number={SIMPLE['number'][word != lex.NOUNS[noun]]}"]})
+
+
+def with_value(variable: str, value: int) -> frozenset[int]:
+    """The most special factors that hold when a variable has a value."""
+    if variable in NUMBERS:
+        return frozenset({INDEX[f"number={SIMPLE['number'][value]}"]})
+    if variable in SIMPLE:
+        return frozenset({INDEX[f"{variable}={SIMPLE[variable][value]}"]})
+    if variable == "place":
+        return frozenset({INDEX[f"place={list(lex.PLACES)[value]}"]})
+    if variable in THINGS and value >= PEOPLE:
+        attributes = zip(ATTRIBUTES, ATTRIBUTES.values(), lex.PEOPLE[value - PEOPLE], strict=True)
+        return frozenset(INDEX[f"{name}={values[i]}"] for name, values, i in attributes)
+    if variable in THINGS:
+        return frozenset({INDEX[f"noun={lex.NOUNS[value]}"]})
+    return frozenset()  # the verb whose object comes is no factor
+
+
+def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
+    """(factors at stake, the state with another value of their variable), for every variable in force."""
+    for variable in ("register", "tense", "adjective", "relation"):
+        value = getattr(state, variable)
+        for other in range(len(SIMPLE[variable])) if value >= 0 else ():
+            if other != value:
+                yield with_value(variable, value), state._replace(**{variable: other})
+    for variable in NUMBERS:
+        value = getattr(state, variable)
+        if value >= 0:
+            yield with_value(variable, value), state._replace(**{variable: 1 - value})
+    yield from other_places(state)
+    for variable in THINGS:
+        value = getattr(state, variable)
+        if value >= PEOPLE:
+            yield from other_people(state, value - PEOPLE)
+        elif value >= 0:
+            yield from other_nouns(state, variable, value)
+
+
+def other_places(state: State) -> Iterator[tuple[frozenset[int], State]]:
+    if state.place < 0:
+        return
+    names = list(lex.PLACES)
+    for setting, places in lex.SETTINGS.items():
+        inside = names[state.place] in places
+        stake = with_value("place", state.place) if inside else frozenset({INDEX[f"setting={opposite(setting)}"]})
+        for place in places:
+            if names.index(place) != state.place:
+                yield stake, state._replace(place=names.index(place))
+
+
+def opposite(setting: str) -> str:
+    return next(name for name in lex.SETTINGS if name != setting)
+
+
+def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozenset[int], State]]:
+    """Other nouns of the class; the like noun of other classes of the kind; one of every other kind."""
+    of_class = lex.CLASS_OF[noun]
+    size = len(lex.WITHIN_CLASS)
+    for other in range(len(lex.NOUNS)):
+        there = lex.CLASS_OF[other]
+        if there == of_class:
+            stake = INDEX[f"noun={lex.NOUNS[noun]}"]
+        elif lex.KIND_OF[there] == lex.KIND_OF[of_class]:
+            stake = INDEX[f"class={lex.CLASSES[of_class]}"]
+        else:
+            stake = INDEX[f"kind={lex.KINDS[lex.KIND_OF[of_class]]}"]
+        if other != noun and (there == of_class or other % size == noun % size):
+            yield frozenset({stake}), state._replace(**{variable: other})
+
+
+def other_people(state: State, person: int) -> Iterator[tuple[frozenset[int], State]]:
+    """People who differ in one attribute; where a thing could stand as well, things of other kinds."""
+    own = lex.PEOPLE[person]
+    for attribute, (name, values) in enumerate(ATTRIBUTES.items()):
+        for value in range(len(values)):
+            if value != own[attribute]:
+                other = lex.PEOPLE.index((*own[:attribute], value, *own[attribute + 1 :]))
+                stake = frozenset({INDEX[f"{name}={values[own[attribute]]}"]})
+                yield stake, state._replace(subject=PEOPLE + other)
+    if state.node in WITH_VERB:
+        yield frozenset({INDEX["named"]}), state._replace(subject=lex.NOUNS.index(lex.JOBS[0]))
+        yield frozenset({INDEX["kind=person"]}), state._replace(subject=0)
+
+
+@cache
+def with_parents(found: frozenset[int]) -> frozenset[int]:
+    closed = set(found)
+    for factor in found:
+        while (factor := FACTORS[factor].parent) >= 0:
+            closed.add(factor)
+    return frozenset(closed)
+
+
+# ---- minimal pairs
+
+
+def retold(told: Sequence[Told], variable: str, value: int) -> list[Told] | None:
+    """The same choices with one variable changed since it last took its value, as far as `told` goes.
+
+    Words correspond one to one. None where the choices cannot be had with the other value (a fish does not fly), or
+    take another number of words (the future's `will`).
+    """
+    now = getattr(told[-1].state, variable)
+    if now in (-1, value):
+        return None
+    start = next(i for i in reversed(range(len(told))) if chooses(told[i], variable, now))
+    before, _, after = told[start]
+    wanted = after._replace(**{variable: value})
+    first = next((move for move in moves(before) if gives(move, variable) and move.turn.after(before) == wanted), None)
+    if first is None:
+        return None
+    new = [*told[:start], Told(before, first, wanted)]
+    for word in told[start + 1 :]:
+        state = new[-1].state
+        same = next((move for move in moves(state) if move.choice == word.move.choice), None)
+        if same is None:
+            return None
+        new.append(Told(state, same, same.turn.after(state)))
+    return new
+
+
+def chooses(told: Told, variable: str, value: int) -> bool:
+    """Whether a word gives the variable this value where another was possible."""
+    return gives(told.move, variable) and any(
+        gives(move, variable) and getattr(move.turn.after(told.before), variable) != value
+        for move in moves(told.before)
+    )
+
+
+def gives(move: Move, variable: str) -> bool:
+    """Whether a move gives the variable a value, rather than leaving the one it has."""
+    return any(place == PLACE_OF[variable] for place, _ in move.turn.changes)

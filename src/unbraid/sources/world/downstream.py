@@ -1,0 +1,70 @@
+"""The layers after a world's activations: they read factors and write effects, beside the residual skip path.
+
+y = x + sum_i gate_i effect_i + sum_(i,j) gate_i gate_j pair_effect_ij
+read_i = d_i . (x - offset), or the length of the projection where factor i is a manifold
+gate_i = read_i (additive) | softplus(sharpness (read_i - threshold)) / sharpness (smooth) | max(0, read_i -
+         threshold) (hard)
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from unbraid.sources.world.geometry import orthonormal, random_units
+from unbraid.sources.world.manifolds import Manifolds
+
+Gate = Literal["additive", "smooth", "hard"]
+
+
+@dataclass(frozen=True, eq=False)
+class Downstream:
+    offset: Float[Tensor, " d_in"]
+    directions: Float[Tensor, "factors d_in"]
+    manifolds: Manifolds
+    effects: Float[Tensor, "factors d_in"]
+    """Zero for factors without effect."""
+    pairs: Int[Tensor, "pairs 2"]
+    pair_effects: Float[Tensor, "pairs d_in"]
+    gate: Gate
+    threshold: float
+    sharpness: float
+
+    def __call__(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold d_in"]:
+        gates = self.gates(acts)
+        joint = gates[..., self.pairs[:, 0]] * gates[..., self.pairs[:, 1]]
+        return acts + gates @ self.effects.to(acts) + joint @ self.pair_effects.to(acts)
+
+    def gates(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
+        """How far the gate of each factor is open."""
+        read = self._read(acts - self.offset.to(acts))
+        match self.gate:
+            case "additive":
+                return read
+            case "smooth":
+                return softplus(read - self.threshold, beta=self.sharpness)
+            case "hard":
+                return relu(read - self.threshold)
+
+    def readouts(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
+        """What each factor contributes, alone: gate_i |effect_i|."""
+        return self.gates(acts) * torch.linalg.vector_norm(self.effects, dim=1).to(acts)
+
+    def _read(self, centred: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
+        read = centred @ self.directions.to(centred).T
+        if not len(self.manifolds):
+            return read
+        first, after = self.manifolds.first, self.manifolds.first + len(self.manifolds)
+        return torch.cat([read[..., :first], self.manifolds.readouts(centred), read[..., after:]], dim=-1)
+
+
+def in_subspace(
+    count: int, d_in: int, dimensions: int, subspace: torch.Generator, rng: torch.Generator
+) -> Float[Tensor, "count d_in"]:
+    """Random unit vectors in one random subspace; 0 dimensions: in the whole space."""
+    if dimensions in (0, d_in):
+        return random_units(count, d_in, rng)
+    return random_units(count, dimensions, rng) @ orthonormal(random_units(dimensions, d_in, subspace))

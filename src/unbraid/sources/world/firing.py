@@ -1,0 +1,99 @@
+"""Samples of a world's factors: roots, then their descendants level by level, then dense factors; and the activations.
+
+x = offset + sum_i z_i d_i + noise
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from unbraid.sources.world.copula import Copula, independent
+from unbraid.sources.world.forest import Forest
+from unbraid.sources.world.magnitudes import Magnitudes, folded_normal
+from unbraid.sources.world.manifolds import Manifolds
+
+ROWS = 16_384
+"""Rows drawn at once, at most."""
+ACTIVE = 2**21
+"""Active factors drawn at once, about: 16 MB a column of them."""
+
+
+class Firings(NamedTuple):
+    """Active factors of some rows, row by row."""
+
+    rows: Int[Tensor, " active"]
+    factors: Int[Tensor, " active"]
+    magnitudes: Float[Tensor, " active"]
+    points: Float[Tensor, "on_manifolds 3"]
+    """Where on its manifold each active factor that is one shows, in the same order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Firing:
+    """Who fires, and how strongly."""
+
+    forest: Forest
+    copula: Copula
+    """Of the forest's roots."""
+    sparse: Float[Tensor, " sparse"]
+    """Probabilities of the forest's factors."""
+    dense: Float[Tensor, " dense"]
+    """Probabilities of the dense factors, which come after."""
+    twin: bool
+    """Whether the forest's factors ignore one another."""
+    magnitudes: Magnitudes
+    dense_spread: float
+    manifolds: Manifolds
+
+    @cached_property
+    def at_once(self) -> int:
+        """Rows to draw at once so that memory stays bounded."""
+        active = float(self.sparse.sum() + self.dense.sum())
+        return max(1, min(ROWS, int(ACTIVE / active)))
+
+    def draw(self, count: int, rng: torch.Generator) -> Firings:
+        """Firings of `count` rows."""
+        factors = len(self.sparse) + len(self.dense)
+        if self.twin:
+            found = [independent(self.sparse, count, rng)]
+        else:
+            rows, roots = self.copula.fire(count, rng)
+            found = self.forest.descend(rows, self.forest.tops[roots], rng)
+        found.append(self._draw_dense(count, rng))
+        cells = torch.cat([rows * factors + which for rows, which in found]).sort().values
+        rows, which = cells // factors, cells % factors
+        points = self.manifolds.draw(which[self.manifolds.among(which)], rng)
+        return Firings(rows, which, self._draw_magnitudes(which, rng), points)
+
+    def _draw_dense(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows, which = (torch.rand(count, len(self.dense), generator=rng) < self.dense).nonzero(as_tuple=True)
+        return rows, which + len(self.sparse)
+
+    def _draw_magnitudes(self, factors: Tensor, rng: torch.Generator) -> Tensor:
+        z = self.magnitudes.draw(len(factors), rng)
+        dense = (factors >= len(self.sparse)).nonzero().squeeze(1)
+        return z.index_copy(0, dense, folded_normal(len(dense), self.dense_spread, rng))
+
+
+def add_factors(
+    x: Float[Tensor, "count d_in"], firings: Firings, directions: Float[Tensor, "factors d_in"], manifolds: Manifolds
+) -> None:
+    """Add sum_i z_i d_i to each row in place, without the rows x factors matrix."""
+    curved = manifolds.among(firings.factors)
+    ends = torch.bincount(firings.rows, minlength=len(x)).cumsum(0)
+    # 32-bit indices: the kernel for 64-bit ones takes three times as long.
+    x += embedding_bag(
+        firings.factors.int(),
+        directions,
+        torch.cat([ends.new_zeros(1), ends[:-1]]).int(),
+        per_sample_weights=firings.magnitudes * ~curved,
+        mode="sum",
+    )
+    if len(firings.points):
+        vectors = manifolds.vectors(firings.factors[curved], firings.points)
+        x.index_add_(0, firings.rows[curved], vectors * firings.magnitudes[curved].unsqueeze(1))

@@ -1,0 +1,1 @@
+"""Steering: MELBO and the DCTs as methods, and steering with latents."""

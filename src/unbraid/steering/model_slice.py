@@ -1,0 +1,128 @@
+"""A model slice as a function of directions: what fits of MELBO and DCT push, and where they look.
+
+    moved_bt(theta) = G(X + theta)_bt - Y_bt - theta        theta added at every kept token of every context b
+    pooled(theta)   = mean over contexts and target tokens of moved(theta)
+
+G is the layers from the source's site to its downstream layer. `- theta` removes the skip path where G keeps the width;
+the published objectives leave it in (`keep_skip`). Padding and special tokens are neither pushed nor looked at, unlike
+in the released code, whose slice passes no attention mask.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.func import grad, jvp
+
+from unbraid.effects.effect import COPIES, pooled_effect
+from unbraid.effects.forward_mode import forward_mode
+from unbraid.sources.base import Contexts
+
+Directions = Float[Tensor, "k d_in"]
+Effects = Float[Tensor, "k d_out"]
+Moved = Float[Tensor, "k seq pos d_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    contexts: Contexts
+    targets: Bool[Tensor, "seq pos"]
+    """Where effects are looked at."""
+    keep_skip: bool = False
+
+    @classmethod
+    def of(cls, contexts: Contexts, *, last: int = 0, keep_skip: bool = False) -> "Slice":
+        """Looking at the last so many kept tokens of each context, or at all (0). Raises ValueError where none is
+        kept."""
+        mask = contexts.mask
+        if not bool(mask.any()):
+            raise ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
+        after = mask.flip(1).cumsum(1).flip(1)
+        return cls(contexts, mask & (after <= last) if last else mask, keep_skip)
+
+    @cached_property
+    def d_in(self) -> int:
+        return self.contexts.acts.shape[-1]
+
+    @cached_property
+    def skips(self) -> bool:
+        """Whether what is pushed also travels straight through."""
+        return not self.keep_skip and self.contexts.base.shape[-1] == self.d_in
+
+    def moved(self, directions: Directions) -> Moved:
+        """What each direction does at every token, 0 where none is looked at; differentiable, in one pass."""
+        given = self.contexts
+        push = directions.to(given.acts)[:, None, None, :] * given.mask.unsqueeze(-1)
+        moved = given.downstream(given.acts + push) - given.base
+        if self.skips:
+            moved = moved - push
+        return (moved * self.targets.unsqueeze(-1)).to(directions)
+
+    def pooled(self, directions: Directions) -> Effects:
+        return finite(self._pooled(directions), directions)
+
+    def _pooled(self, directions: Directions) -> Effects:
+        return pooled_effect(self.contexts, directions, targets=self.targets, keep_skip=self.keep_skip)
+
+    def value_and_gradient(
+        self, directions: Directions, score: Callable[[Moved, slice], Float[Tensor, " k"]]
+    ) -> tuple[Float[Tensor, " k"], Directions]:
+        """A score of what each direction moves, and its gradient by the direction. `score` is told which directions it
+        is given. `COPIES` at a time, so memory does not grow with their number."""
+        values, gradients = [], []
+        for start in range(0, len(directions), COPIES):
+            part = slice(start, min(start + COPIES, len(directions)))
+            own = directions[part].detach().requires_grad_()
+            with torch.enable_grad():
+                value = score(self.moved(own), part)
+                gradients.append(torch.autograd.grad(value.sum(), own)[0])
+            values.append(value.detach())
+        return finite(torch.cat(values), directions), finite(torch.cat(gradients), directions)
+
+    def pull_back(self, directions: Directions, cotangents: Effects) -> Directions:
+        """The gradient of sum(cotangents * pooled(directions)) by the directions."""
+        count = self.targets.sum()
+        score = lambda moved, part: (moved.sum((1, 2)) * cotangents[part]).sum(1) / count
+        return self.value_and_gradient(directions, score)[1]
+
+    def first(self, directions: Directions) -> Effects:
+        """J v: the derivative of `pooled` at 0 along each direction."""
+        with forward_mode(), torch.no_grad():
+            return finite(torch.cat([self._along(part) for part in directions.split(COPIES)]))
+
+    def second(self, directions: Directions) -> Effects:
+        """T(v, v): the second derivative of `pooled` at 0 along each direction, twice."""
+        with forward_mode(), torch.no_grad():
+            parts = directions.split(COPIES)
+            curved = [jvp(lambda at, v=v: self._along(v, at), (at_zero(v),), (v,))[1] for v in parts]
+            return finite(torch.cat(curved))
+
+    def second_back(self, cotangents: Effects, directions: Directions) -> Directions:
+        """T(u, v, .): the gradient at 0 of u . J(theta) v."""
+        with forward_mode():
+            parts = zip(cotangents.split(COPIES), directions.split(COPIES), strict=True)
+            pulled = [grad(lambda at, u=u, v=v: (u * self._along(v, at)).sum())(at_zero(v)) for u, v in parts]
+            return finite(torch.cat(pulled))
+
+    def _along(self, directions: Directions, at: Directions | None = None) -> Effects:
+        at = at_zero(directions) if at is None else at
+        return jvp(self._pooled, (at,), (directions,))[1]
+
+
+def finite(found: Tensor, pushes: Directions | None = None) -> Tensor:
+    """`found`, a row a direction. Raises ValueError where it is not finite: what follows would fail less plainly."""
+    bad = ~torch.isfinite(found.reshape(len(found), -1)).all(1)
+    if bool(bad.any()):
+        what = "derivatives" if pushes is None else f"effects of pushes of size {float(pushes.norm(dim=1).max()):.3g}"
+        raise ValueError(
+            f"the layers after give {int(bad.sum())} of {len(bad)} directions {what} that are not finite; set a "
+            "smaller radius, or load the model in float32"
+        )
+    return found
+
+
+def at_zero(directions: Directions) -> Directions:
+    return torch.zeros_like(directions)

@@ -1,0 +1,1 @@
+"""Terms about downstream effects of latents."""

@@ -1,0 +1,1 @@
+"""Terms that are controls of other terms."""

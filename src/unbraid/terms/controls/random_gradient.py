@@ -1,0 +1,29 @@
+"""Control: a push on all atoms in a random direction, as strong as any other term and after nothing.
+
+    <R, W_dec>,   R random, tangent to the unit spheres, |R|_F = 1, new each time
+
+With `rho`, the push has the share of the reconstruction's gradient that the term it stands in for has; give it that
+term's `every` and `start` too. Whatever a penalty gains and this gains as well, perturbing atoms gains. The loss itself
+is zero; only its gradient, R, means anything.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomGradient(Term):
+    every: int = 5
+    reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
+    family: ClassVar[Family] = "control"
+
+    def __call__(self, step: Step) -> TermOutput:
+        atoms = step.dictionary.W_dec
+        push = torch.randn(atoms.shape, generator=step.rng, dtype=atoms.dtype).to(atoms.device)
+        push.addcmul_(atoms.detach(), (push * atoms.detach()).sum(1, keepdim=True), value=-1)
+        push.div_(torch.linalg.vector_norm(push).clamp_min(1e-12))
+        return TermOutput((push * atoms).sum())

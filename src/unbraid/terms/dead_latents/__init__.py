@@ -1,0 +1,1 @@
+"""Terms that keep latents alive."""

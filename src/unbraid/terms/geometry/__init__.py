@@ -1,0 +1,1 @@
+"""Terms about the angles between atoms."""

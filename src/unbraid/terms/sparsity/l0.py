@@ -1,0 +1,49 @@
+"""L0 sparsity: the number of pre-activations above their thresholds, averaged over tokens, for JumpReLU.
+
+The count's gradient reaches thresholds alone, by the rectangle kernel (Rajamanoharan et al. 2024, eq. 12):
+d/d theta of H(pre - theta) = -K((pre - theta) / bandwidth) / bandwidth.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unbraid.dictionary.activation import Activation, JumpReLU, window
+from unbraid.objective.objective import Family, Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class L0(Term):
+    signed: ClassVar[bool] = True
+    family: ClassVar[Family] = "sparsity"
+    standard: ClassVar[bool] = True
+
+    def suits(self, activation: Activation) -> None:
+        if not isinstance(activation, JumpReLU):
+            raise ValueError(
+                f"the L0 penalty moves JumpReLU's thresholds; {type(activation).__name__} has none: "
+                "use L1, or --dictionary.activation JumpReLU"
+            )
+
+    def __call__(self, step: Step) -> TermOutput:
+        activation = step.dictionary.activation
+        self.suits(activation)
+        assert isinstance(activation, JumpReLU)
+        threshold = step.z.along(step.dictionary.threshold)
+        count = _Above.apply(step.z.pre, threshold, activation.bandwidth).sum()
+        return TermOutput(count / step.z.batch)
+
+
+class _Above(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+        ctx.save_for_backward(pre, threshold)
+        ctx.bandwidth = bandwidth
+        return (pre > threshold).to(pre.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        pre, threshold = ctx.saved_tensors
+        return None, -window(pre, threshold, ctx.bandwidth) * grads[0], None

@@ -1,0 +1,26 @@
+"""Effects of single atoms that one term of a step has measured, for another to use: the passes are what costs."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unbraid.objective.objective import Step
+
+
+class Singles(NamedTuple):
+    latents: Int[Tensor, " k"]
+    effects: Float[Tensor, "k d_out"]
+    """Pooled Delta° of each atom, differentiable."""
+    radius: float
+
+
+def share_singles(step: Step, measured: Singles) -> None:
+    """The last ones measured in a step are kept."""
+    step.shared["singles"] = measured
+
+
+def singles(step: Step, radius: float) -> Singles | None:
+    """What was measured at this radius in this step, if anything was."""
+    found: Singles | None = step.shared.get("singles")
+    return found if found is not None and found.radius == radius else None

@@ -1,0 +1,24 @@
+"""The radius of one training step: given, calibrated once, or taken over from another term of the same step."""
+
+from unbraid.effects.curvature import Pushed, random_pushes
+from unbraid.effects.radius import remembered_radius
+from unbraid.objective.objective import Step
+
+
+def step_radius(step: Step, given: float) -> float:
+    """As `remembered_radius`, but a radius that another term of this step has calibrated is taken over: it is the same
+    slice, and what terms measure at one radius they can share."""
+    if given <= 0 and "radius" not in step.memory and "radius" in step.shared:
+        step.memory["radius"] = step.shared["radius"].clone()  # a checkpoint refuses tensors that share memory
+    radius = remembered_radius(step.contexts(), given=given, memory=step.memory, rng=step.rng)
+    if "radius" in step.memory:
+        step.shared["radius"] = step.memory["radius"]
+    return radius
+
+
+def step_pushes(step: Step, columns: int, samples: int, radius: float) -> Pushed | None:
+    """Random pushes along `columns` living atoms, `samples` of them; None where fewer than two atoms live."""
+    atoms = step.sampled_atoms(columns)
+    if len(atoms) < 2:
+        return None
+    return random_pushes(step.contexts(), atoms, samples, radius=radius, memory=step.memory, rng=step.rng)

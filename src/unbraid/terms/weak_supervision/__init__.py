@@ -1,0 +1,1 @@
+"""Terms that use pairs, time or perturbations."""
