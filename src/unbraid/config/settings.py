@@ -93,14 +93,15 @@ class Settings:
         """Raise ValueError for values that are possible one by one, but not together."""
 
 
-def after_checks(own: Callable[[Any], None]) -> Callable[[Any], None]:
-    """A class's own `__post_init__`, which would have skipped the checks, after them."""
+def after_checks(own: Callable[..., None]) -> Callable[..., None]:
+    """Return a class's own `__post_init__`, which would have skipped the checks, to be called after them. `initial`:
+    values of its `InitVar` fields, which are given and not stored."""
 
     @wraps(own)
-    def both(settings: Settings) -> None:
+    def both(settings: Settings, *initial: Any) -> None:
         if not _unchecked.get():
             Settings.__post_init__(settings)
-            own(settings)
+            own(settings, *initial)
 
     return both
 
