@@ -1,0 +1,1 @@
+"""Effects: what a push along a direction changes downstream."""

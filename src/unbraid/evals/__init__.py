@@ -1,0 +1,1 @@
+"""Evals: functions from a run to scores, one file each."""

@@ -1,0 +1,1 @@
+"""Formats: folders that other libraries read and write."""

@@ -1,0 +1,1 @@
+"""Sources: where activations come from."""
