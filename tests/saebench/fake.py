@@ -12,8 +12,8 @@ from pathlib import Path
 TYPE_IDS = {"core": "core", "tpp": "tpp"}
 
 
-def say(**fact):
-    print("unbraid> " + json.dumps(fact), flush=True)
+def say(**event):
+    print("unbraid> " + json.dumps(event), flush=True)
 
 
 def result(request, name, cfg, **changes):

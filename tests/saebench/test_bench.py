@@ -14,9 +14,9 @@ from unbraid.evals.shared.evaluation import evaluate as score_by
 from unbraid.runs.run import Run
 from unbraid.saebench.bench import evaluate
 from unbraid.saebench.environment import Environment
-from unbraid.saebench.offers import OFFERS, chosen
+from unbraid.saebench.eval_specs import EVAL_SPECS, chosen
 
-CORE, TPP = [OFFERS["core"]], [OFFERS["tpp"]]
+CORE, TPP = [EVAL_SPECS["core"]], [EVAL_SPECS["tpp"]]
 
 
 def stored(run: Run, name: str = "core") -> dict:
@@ -63,28 +63,28 @@ def test_minus_one_is_missing_where_it_stands_for_it_and_a_number_where_it_is_on
 
 
 def test_a_failure_is_that_runs_error_with_its_log_and_the_others_go_on(runs, bench):
-    assert evaluate(runs, CORE, bench({"tiny-s1": "fail"})) == 1
+    assert evaluate(runs, CORE, bench({"tiny-l0_3-s1": "fail"})) == 1
     assert "KeyError: 'acts'" in stored(runs[1])["error"]
-    assert "scoring tiny-s1" in (runs[1].path / "saebench" / "core.log").read_text()
+    assert "scoring tiny-l0_3-s1" in (runs[1].path / "saebench" / "core.log").read_text()
     assert "scores" in stored(runs[0]) and "scores" in stored(runs[2])
     assert not (runs[0].path / "saebench" / "core.log").exists()
 
 
 def test_a_process_that_dies_costs_one_run_and_a_new_one_goes_on(runs, bench):
-    assert evaluate(runs, CORE, bench({"tiny-s1": "die"})) == 1
+    assert evaluate(runs, CORE, bench({"tiny-l0_3-s1": "die"})) == 1
     error = stored(runs[1])["error"]
     assert "exit code 7" in error and "Segmentation fault, or so" in error
     assert "scores" in stored(runs[0]) and "scores" in stored(runs[2])
 
 
-def test_a_process_that_hangs_is_ended_and_its_last_lines_are_told(runs, bench):
-    assert evaluate(runs, CORE, bench({"tiny-s0": "hang"}, limit=5.0)) == 1
+def test_a_process_that_hangs_is_ended_and_its_last_lines_are_shown(runs, bench):
+    assert evaluate(runs, CORE, bench({"tiny-l0_3-s0": "hang"}, limit=5.0)) == 1
     assert "said nothing" in stored(runs[0])["error"] and "waiting for a lock" in stored(runs[0])["error"]
     assert "scores" in stored(runs[1])
 
 
 def test_a_process_that_ends_without_a_word_is_an_error(runs, bench):
-    assert evaluate(runs, CORE, bench({"tiny-s1": "leave"})) == 1
+    assert evaluate(runs, CORE, bench({"tiny-l0_3-s1": "leave"})) == 1
     assert "without a word" in stored(runs[1])["error"]
     assert "scores" in stored(runs[2])
 
@@ -102,7 +102,7 @@ def test_an_interpreter_that_is_gone_is_an_error_and_no_crash(runs, bench):
 
 
 def test_a_refusal_is_a_hole_with_a_reason_and_no_failure(runs, bench):
-    assert evaluate(runs, CORE, bench({"tiny-s2": "refuse"})) == 0
+    assert evaluate(runs, CORE, bench({"tiny-l0_3-s2": "refuse"})) == 0
     assert stored(runs[2])["not_applicable"] == "the model does not spell"
 
 
@@ -113,10 +113,13 @@ def test_results_of_another_run_or_version_are_errors(runs, bench, fate, said):
 
 
 def test_finished_results_are_kept_and_failures_tried_again(runs, bench):
-    evaluate(runs, CORE, bench({"tiny-s1": "fail"}))
-    told = []
-    assert evaluate(runs, CORE, bench({"tiny-s0": "fail"}), watch=lambda run, name, status: told.append(status)) == 0
-    assert told == ["kept", "kept", "2 s"]
+    evaluate(runs, CORE, bench({"tiny-l0_3-s1": "fail"}))
+    seen = []
+    assert (
+        evaluate(runs, CORE, bench({"tiny-l0_3-s0": "fail"}), on_result=lambda run, name, status: seen.append(status))
+        == 0
+    )
+    assert seen == ["kept", "kept", "2 s"]
     assert not (runs[1].path / "saebench" / "core.log").exists()
 
 
@@ -129,18 +132,18 @@ def test_another_question_is_asked_anew(runs, bench, tmp_path):
 
 
 def test_what_is_missing_is_a_reason_until_it_is_there(runs, bench):
-    told = []
-    watch = lambda run, name, status: told.append(status)
-    assert evaluate(runs[:1], TPP, bench(), watch=watch) == 0
+    seen = []
+    keep = lambda run, name, status: seen.append(status)
+    assert evaluate(runs[:1], TPP, bench(), on_result=keep) == 0
     assert "--labelled" in stored(runs[0], "tpp")["not_applicable"]
-    assert evaluate(runs[:1], TPP, bench(labelled=("language://10",)), watch=watch) == 0
+    assert evaluate(runs[:1], TPP, bench(labelled=("language://10",)), on_result=keep) == 0
     assert "scores" in stored(runs[0], "tpp")
-    evaluate(runs[:1], TPP, bench(), watch=watch)
+    evaluate(runs[:1], TPP, bench(), on_result=keep)
     assert "not_applicable" in stored(runs[0], "tpp")
 
 
 def test_a_judge_needs_a_key(runs, bench):
-    evaluate(runs[:1], [OFFERS["autointerp"]], bench())
+    evaluate(runs[:1], [EVAL_SPECS["autointerp"]], bench())
     assert "OPENAI_API_KEY" in stored(runs[0], "autointerp")["not_applicable"]
 
 
@@ -183,7 +186,7 @@ def test_the_benchmark_sees_no_packages_of_ours(monkeypatch):
 
 
 def test_what_cannot_be_asked_says_why():
-    assert "autointerp" not in [offer.name for offer in chosen([])]
+    assert "autointerp" not in [eval_spec.name for eval_spec in chosen([])]
     with pytest.raises(ValueError, match="gemma-2-2b-it"):
         chosen(["unlearning"])
     with pytest.raises(ValueError, match="there are: core"):

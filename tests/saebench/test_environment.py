@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from unbraid.saebench import environment
-from unbraid.saebench.environment import PINS, check_space, folder_of, given, made, make, run, suitable_python
+from unbraid.saebench.environment import (
+    PINS,
+    check_space,
+    find,
+    folder_of,
+    from_interpreter,
+    make,
+    run,
+    suitable_python,
+)
 
 
 def interpreter(path: Path, prints: str, code: int = 0) -> Path:
@@ -19,13 +28,13 @@ def interpreter(path: Path, prints: str, code: int = 0) -> Path:
 
 
 def test_an_environment_of_ones_own_must_have_the_version_that_is_read(tmp_path):
-    assert given(interpreter(tmp_path / "right", "0.6.0")).sae_bench == "0.6.0"
+    assert from_interpreter(interpreter(tmp_path / "right", "0.6.0")).sae_bench == "0.6.0"
     with pytest.raises(ValueError, match="has sae-bench 0.5.1; Unbraid reads the results of 0.6.0"):
-        given(interpreter(tmp_path / "old", "0.5.1"))
+        from_interpreter(interpreter(tmp_path / "old", "0.5.1"))
     with pytest.raises(ValueError, match="has no sae-bench"):
-        given(interpreter(tmp_path / "without", "", code=1))
+        from_interpreter(interpreter(tmp_path / "without", "", code=1))
     with pytest.raises(ValueError, match="cannot run"):
-        given(tmp_path / "nowhere")
+        from_interpreter(tmp_path / "nowhere")
 
 
 def test_without_space_nothing_is_begun(tmp_path, monkeypatch):
@@ -41,7 +50,7 @@ def test_a_failed_installation_ends_with_pips_last_words_and_is_not_taken_for_ma
     with pytest.raises(ValueError, match="no environment for sae-bench.*\n.*Could not find.*\n.*--python"):
         make(tmp_path, told.append)
     assert "about 4 minutes" in told[0]
-    assert made(tmp_path) is None
+    assert find(tmp_path) is None
 
 
 def refusing(command):
@@ -64,7 +73,7 @@ def test_an_environment_is_made_once_and_found_again(tmp_path, monkeypatch):
     first = make(tmp_path, lambda text: None)
     installed = len(commands)
     assert any("uninstall" in command for command in commands)
-    assert make(tmp_path, lambda text: None) == first == made(tmp_path)
+    assert make(tmp_path, lambda text: None) == first == find(tmp_path)
     assert len(commands) == installed
 
 
@@ -73,7 +82,7 @@ def test_its_python_is_found_from_any_folder(tmp_path, monkeypatch):
     assert folder_of(Path("cache")) == folder_of(tmp_path / "cache")
     (tmp_path / "bin").mkdir()
     python = interpreter(tmp_path / "bin" / "python", "0.6.0")
-    assert given(Path("bin/python")).python == python
+    assert from_interpreter(Path("bin/python")).python == python
 
 
 def test_too_new_a_python_says_which_will_do(monkeypatch):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from unbraid.saebench.process import Stopped, facts
+from unbraid.saebench.process import Stopped, events
 
 
 def said(code: str, folder: Path, limit: float = 30.0):
     command = [sys.executable, "-c", code]
-    return list(facts(command, folder=folder, environment=dict(os.environ), log=folder / "log.txt", limit=limit))
+    return list(events(command, folder=folder, environment=dict(os.environ), log=folder / "log.txt", limit=limit))
 
 
 def test_only_marked_lines_are_facts_and_all_lines_are_kept(tmp_path):
@@ -45,11 +45,11 @@ def test_what_it_started_ends_with_it(tmp_path):
     code = f"{child}; print('unbraid> {{\"is\": ' + str(p.pid) + '}}', flush=True); time.sleep(600)"
     found = []
     with pytest.raises(Stopped):
-        for fact in facts(
+        for event in events(
             [sys.executable, "-c", code], folder=tmp_path, environment=dict(os.environ), log=tmp_path / "log.txt",
             limit=2.0,
         ):  # fmt: skip
-            found.append(fact["is"])
+            found.append(event["is"])
     until = time.monotonic() + 10  # a signal arrives when the machine finds time
     while running(found[0]) and time.monotonic() < until:
         time.sleep(0.05)

@@ -13,8 +13,8 @@ from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective
 from unbraid.runs.run import Run
 from unbraid.saebench.bench import Bench, evaluate, own_environ
-from unbraid.saebench.environment import given
-from unbraid.saebench.offers import OFFERS
+from unbraid.saebench.environment import from_interpreter
+from unbraid.saebench.eval_specs import EVAL_SPECS
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.train.loop import train
@@ -36,7 +36,7 @@ def trained(source: LanguageModel, folder: Path, tokens: int = 30_000) -> Run:
 @pytest.fixture
 def bench(tmp_path) -> Bench:
     return Bench(
-        environment=given(Path(os.environ["UNBRAID_SAEBENCH"])), work=tmp_path / "work", limit=1200.0,
+        environment=from_interpreter(Path(os.environ["UNBRAID_SAEBENCH"])), work=tmp_path / "work", limit=1200.0,
         environ=own_environ(os.environ),
     )  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_core_and_meta_structure_of_the_embedded_model(tmp_path, bench):
     source = LanguageModel(text="language://600", buffer_tokens=8192)
     run, untrained = trained(source, tmp_path), trained(source, tmp_path, tokens=0)
     names = ("core", "meta_structure", "absorption")
-    assert evaluate([run, untrained], [OFFERS[name] for name in names], bench) == 0
+    assert evaluate([run, untrained], [EVAL_SPECS[name] for name in names], bench) == 0
     core, meta, absorption = results(run, *names)
     found = {score["metric"]: score["value"] for score in core["scores"]}
     null = {score["metric"]: score["value"] for score in results(untrained, "core")[0]["scores"]}
@@ -58,7 +58,7 @@ def test_core_and_meta_structure_of_the_embedded_model(tmp_path, bench):
     assert 0.3 < found["ce_loss_score"] < 1.05
     assert found["explained_variance_reported"] != pytest.approx(found["explained_variance"], abs=1e-3)
     assert 0 < meta["scores"][0]["value"] < 1
-    assert "absorption cannot be asked of this model" in absorption["not_applicable"]
+    assert "absorption cannot be scored of this model" in absorption["not_applicable"]
 
 
 def test_absorption_of_a_model_that_spells_and_of_one_that_does_not(tmp_path, bench):
@@ -68,10 +68,10 @@ def test_absorption_of_a_model_that_spells_and_of_one_that_does_not(tmp_path, be
         trained(LanguageModel(model=str(data / "models" / name), text=text, buffer_tokens=8192), tmp_path / name)
         for name in ("tinylm-spell", "stories260K")
     )
-    assert evaluate([spells, does_not], [OFFERS["absorption"]], bench) == 0
+    assert evaluate([spells, does_not], [EVAL_SPECS["absorption"]], bench) == 0
     (found,), (refused,) = results(spells, "absorption"), results(does_not, "absorption")
     scores = {(s["metric"], s["params"].get("definition")): s["value"] for s in found["scores"]}
     assert scores["first_letter_letters", None] >= 20
     assert scores["first_letter_absorption_fraction", "0.3.2"] != scores["first_letter_absorption_fraction", "0.6.0"]
     assert 0 <= scores["first_letter_absorption_full", None] < 1
-    assert "F1" in refused["not_applicable"] or "cannot be asked" in refused["not_applicable"]
+    assert "F1" in refused["not_applicable"] or "cannot be scored" in refused["not_applicable"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from unbraid.evals.shared.evaluation import NotApplicable
-from unbraid.saebench.meanings import MEANINGS, TYPE_IDS, definitions
+from unbraid.saebench.metric_names import METRIC_NAMES, TYPE_IDS, definitions
 from unbraid.saebench.translation import translate
 
 RUN, SHAPE = "topk-l0_8-s0-abc", (16, 64)
@@ -90,10 +90,10 @@ def test_another_version_of_saebench_is_refused():
         scores("core", result("core", sparsity={"l0": 8.0}), versions={"sae-bench": "0.3.2"})
 
 
-@pytest.mark.parametrize("name", list(MEANINGS))
+@pytest.mark.parametrize("name", list(METRIC_NAMES))
 def test_every_metric_is_defined(name):
     assert all(text for text in definitions(name).values())
-    assert set(MEANINGS) == set(TYPE_IDS)
+    assert set(METRIC_NAMES) == set(TYPE_IDS)
 
 
 def test_the_audits_caveat_stands_by_what_it_is_about():

@@ -683,9 +683,9 @@ def saebench_environment(options: argparse.Namespace, *, make: bool = True) -> A
     from unbraid.saebench import environment
 
     if options.python:
-        return environment.given(options.python)
+        return environment.from_interpreter(options.python)
     if not make:
-        return environment.made(options.cache)
+        return environment.find(options.cache)
     return environment.make(options.cache, lambda text: print(text, flush=True))
 
 
@@ -695,7 +695,7 @@ def bench_of(options: argparse.Namespace) -> Any:
 
     check_device(options.device, "--device")
     how = bench.Bench(
-        environment=saebench_environment(options, make=False) or environment.UNMADE, work=options.cache / "work",
+        environment=saebench_environment(options, make=False) or environment.NOT_MADE, work=options.cache / "work",
         device=options.device, threads=max(1, options.threads), limit=60 * options.limit_minutes, size=options.size,
         text=options.text, labelled=tuple(options.labelled), ravel=options.ravel, environ=bench.own_environ(os.environ),
     )  # fmt: skip
@@ -712,32 +712,32 @@ def unmade(options: argparse.Namespace) -> Path | None:
 
 def plan_saebench(experiments: "list[Experiment]", options: argparse.Namespace) -> int:
     """What SAEBench will take for runs that are still to be trained."""
-    from unbraid.saebench import forecast, offers, subjects
+    from unbraid.saebench import cost, eval_specs, targets
 
     source, how = experiments[0].source, bench_of(options)
-    subject = subjects.subject_in(source.metadata(), source)
-    asked = offers.chosen(options.saebench or [])
-    lines = [forecast.line(o, subject, how, runs=len(experiments), kept=0, d_in=source.d_in) for o in asked]
-    print("\n".join(["SAEBench", *forecast.described(lines, [], unmade(options))]))
+    target = targets.target_in(source.metadata(), source)
+    asked = eval_specs.chosen(options.saebench or [])
+    lines = [cost.estimate_one(o, target, how, runs=len(experiments), kept=0, d_in=source.d_in) for o in asked]
+    print("\n".join(["SAEBench", *cost.describe(lines, [], unmade(options))]))
     return 0
 
 
 def run_saebench(folders: Sequence[Path], options: argparse.Namespace, names: Sequence[str]) -> int:
     from dataclasses import replace
 
-    from unbraid.saebench import bench, forecast, offers
+    from unbraid.saebench import bench, cost, eval_specs
 
-    asked, how = offers.chosen(list(names)), bench_of(options)
+    asked, how = eval_specs.chosen(list(names)), bench_of(options)
     runs, unread = open_runs(folders, options)
     if not runs:
         return 2
-    lines, without = forecast.forecast(runs, asked, how)
-    print("\n".join(forecast.described(lines, without, unmade(options))))
+    lines, without = cost.estimate(runs, asked, how)
+    print("\n".join(cost.describe(lines, without, unmade(options))))
     if options.plan:
         return 0
     if options.force or any(line.minutes for line in lines):
         how = replace(how, environment=saebench_environment(options))
-    failures = bench.evaluate(runs, asked, how, force=options.force, watch=tally(len(runs) * len(asked)))
+    failures = bench.evaluate(runs, asked, how, force=options.force, on_result=tally(len(runs) * len(asked)))
     return tell_failures(failures + unread * len(asked), len(folders) * len(asked))
 
 
@@ -959,13 +959,13 @@ def run_steer(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_study(options: argparse.Namespace, rest: list[str]) -> int:
-    from unbraid.saebench import offers
+    from unbraid.saebench import eval_specs
     from unbraid.system.locks import held
 
     experiments = experiments_of(resolved(options, rest), options.only)
     benched = options.saebench is None or options.saebench != []
     asked = own_evals(options, options.evals)  # a name that is none is told before the night, not after it
-    offers.chosen(options.saebench or [])
+    eval_specs.chosen(options.saebench or [])
     benched = benched and can_be_benched(experiments, options)
     if options.plan:
         return run_plan(options, rest) or (plan_saebench(experiments, options) if benched else 0)
@@ -981,12 +981,12 @@ def can_be_benched(experiments: "list[Experiment]", options: argparse.Namespace)
     """Whether SAEBench reads such models; False, and said, where nobody asked for it by name. Raises ValueError for
     files that are named and cannot be used."""
     from unbraid.evals.shared.evaluation import NotApplicable
-    from unbraid.saebench import subjects
+    from unbraid.saebench import targets
 
     bench_of(options)
     source = experiments[0].source
     try:
-        subjects.subject_in(source.metadata(), source)
+        targets.target_in(source.metadata(), source)
     except NotApplicable as reason:
         if options.saebench:
             raise

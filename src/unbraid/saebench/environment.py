@@ -1,4 +1,4 @@
-"""SAEBench in a virtual environment of its own, made once: it pins numpy below 2 and datasets below 4.
+"""The separate virtual environment of SAEBench, made once: it pins numpy below 2 and datasets below 4.
 
 What it pulls in is pinned in pins.txt. On a CPU build of torch the torchvision that comes along cannot load, and
 transformers would import it because it is there; so it is removed where it does not import, and with it 470 MB of NCCL.
@@ -19,17 +19,17 @@ from unbraid.system.files import read_json, write_json
 SAE_BENCH = "0.6.0"
 PINS = Path(__file__).parent / "pins.txt"
 GIGABYTES = 2.4
-"""Of the environment with a CPU build of torch; with CUDA about 7."""
+"""Size of the environment with a CPU build of torch; with CUDA about 7."""
 WORKING_GIGABYTES = 4.0
-"""Free space asked for before it is made."""
+"""Free space required before it is made."""
 MINUTES = 4
 PYTHONS = ((3, 11), (3, 12))
-"""numpy below 2 has no wheels for later ones."""
+"""Python versions for which numpy below 2 has wheels."""
 TAIL = 15
 """Lines of a failed command that are shown."""
 
 SAFELY = "import sys; sys.path[:] = filter(None, sys.path); "
-"""Leaves the working folder out of the path, as -P does since Python 3.11: no file that lies there is to run."""
+"""Leaves the working folder out of the path, as -P does since Python 3.11, so that no file in it is imported."""
 
 Say = Callable[[str], None]
 
@@ -40,25 +40,26 @@ class Environment:
 
     python: Path
     sae_bench: str
-    """Its version."""
+    """The version of SAEBench that it has."""
 
 
-UNMADE = Environment(Path(), "")
-"""Stands where none is there yet, for a plan."""
+NOT_MADE = Environment(Path(), "")
+"""A placeholder for a plan, before an environment exists."""
 
 
 def folder_of(cache: Path) -> Path:
-    """Where the environment of these pins is, or will be."""
+    """The folder of the environment for the current pins, whether it exists or not."""
     digest = hashlib.sha256(PINS.read_bytes()).hexdigest()[:8]
     return cache.absolute() / f"sae-bench-{SAE_BENCH}-{digest}"  # the benchmark runs in another folder
 
 
 def python_in(folder: Path) -> Path:
+    """The interpreter of the virtual environment in `folder`."""
     return folder / ("Scripts/python.exe" if platform.system() == "Windows" else "bin/python")
 
 
-def made(cache: Path) -> Environment | None:
-    """The finished environment, or None."""
+def find(cache: Path) -> Environment | None:
+    """Find the finished environment in `cache`; None when there is none."""
     folder = folder_of(cache)
     marker = folder / "made.json"
     if not marker.is_file() or not python_in(folder).is_file():
@@ -66,8 +67,8 @@ def made(cache: Path) -> Environment | None:
     return Environment(python_in(folder), str(read_json(marker)["sae_bench"]))
 
 
-def given(python: Path) -> Environment:
-    """An environment of the user's own. Raises ValueError unless it has the version whose results are understood."""
+def from_interpreter(python: Path) -> Environment:
+    """Use the user's environment, by its interpreter. Raises ValueError unless it has the supported SAEBench."""
     ask = f"{SAFELY}from importlib.metadata import version; print(version('sae-bench'))"
     try:
         found = subprocess.run([str(python), "-c", ask], capture_output=True, text=True)
@@ -84,8 +85,8 @@ def given(python: Path) -> Environment:
 
 
 def make(cache: Path, say: Say) -> Environment:
-    """The environment, made on first use. Raises ValueError with pip's last lines when it cannot be."""
-    if (found := made(cache)) is not None:
+    """Return the environment, made on first use. Raises ValueError with pip's last lines when that fails."""
+    if (found := find(cache)) is not None:
         return found
     folder, started = folder_of(cache), time.monotonic()
     interpreter = suitable_python()
@@ -112,7 +113,7 @@ def make(cache: Path, say: Say) -> Environment:
 
 
 def suitable_python() -> str:
-    """An interpreter that SAEBench's pins have wheels for. Raises ValueError when there is none."""
+    """Find an interpreter that SAEBench's pins have wheels for. Raises ValueError when there is none."""
     if sys.version_info[:2] in PYTHONS:
         return sys.executable
     names = [f"python{major}.{minor}" for major, minor in PYTHONS]
@@ -126,6 +127,7 @@ def suitable_python() -> str:
 
 
 def check_space(cache: Path) -> None:
+    """Raise ValueError when the disk of `cache` has too little free space for the environment."""
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free / 1e9
     if free < WORKING_GIGABYTES:
@@ -136,6 +138,7 @@ def check_space(cache: Path) -> None:
 
 
 def run(command: Sequence[str], what: str) -> None:
+    """Run one installation step. Raises ValueError with the last lines of its output when it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-TAIL:])
@@ -146,4 +149,5 @@ def run(command: Sequence[str], what: str) -> None:
 
 
 def imports(python: Path, module: str) -> bool:
+    """True if `python` can import `module`."""
     return subprocess.run([str(python), "-P", "-c", f"import {module}"], capture_output=True).returncode == 0

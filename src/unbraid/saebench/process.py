@@ -1,4 +1,4 @@
-"""A benchmark in a process of its own: what it says, and how it ended, within a limit of time."""
+"""The benchmark in a separate process: the events it reports and how it ended, within a time limit."""
 
 import json
 import os
@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any
 
 MARK = "unbraid> "
-"""What lines meant for us begin with; inside/drive.py writes them."""
+"""Prefix of the lines that hold events; driver/drive.py writes them."""
 TAIL = 12
-"""Last lines told of a process that died or hung."""
+"""Number of last lines shown of a process that died or hung."""
 GRACE = 10.0
-"""Seconds between asking a process to end and ending it."""
+"""Seconds between asking a process to end and killing it."""
 
 
 class Stopped(RuntimeError):
     """The process died or hung; the message ends with its last lines."""
 
 
-def facts(
+def events(
     command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path, limit: float
 ) -> Iterator[dict[str, Any]]:
-    """What the process says about itself, as it says it. Raises Stopped when it ends badly or is silent too long.
+    """Yield the events that the process reports, as they come. Raises Stopped when it fails or is silent too long.
 
-    `limit`: seconds between two facts; other output does not count, a progress bar may turn for ever.
+    `limit`: seconds between two events; other output does not count, as a progress bar may go on for ever.
     """
     tail: deque[str] = deque(maxlen=TAIL)
     lines: queue.Queue[str | None] = queue.Queue()
     with subprocess.Popen(
-        # Its input stays open as long as we live: inside/drive.py leaves when it closes, however we ended.
+        # Its input stays open as long as this process lives: driver/drive.py exits when it closes.
         command, cwd=folder, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
     ) as process:  # fmt: skip
@@ -58,7 +58,7 @@ def facts(
 
 
 def read(process: "subprocess.Popen[str]", log: Path, lines: "queue.Queue[str | None]") -> None:
-    """Hand on every line and keep them all. A progress bar's carriage returns are line ends too."""
+    """Put every line into the queue and into the log. A progress bar's carriage returns end lines too."""
     assert process.stdout is not None
     with log.open("a", encoding="utf-8") as kept:
         for line in process.stdout:
@@ -69,29 +69,32 @@ def read(process: "subprocess.Popen[str]", log: Path, lines: "queue.Queue[str | 
 
 
 def within(lines: "queue.Queue[str | None]", deadline: float) -> str | None:
+    """Wait for the next line until the deadline; None at the end of output. Raises queue.Empty when none comes."""
     return lines.get(timeout=max(0.0, deadline - time.monotonic()))
 
 
 def last(tail: Sequence[str]) -> str:
+    """Format the last lines of output, as the end of an error message."""
     return "its last lines:\n" + "\n".join(tail) if tail else "it printed nothing"
 
 
 def end(process: "subprocess.Popen[str]") -> None:
-    """End the process and what it started, unless it has ended."""
+    """End the process and those that it started, unless it has ended."""
     if process.poll() is not None:
         return
     try:
         process.wait(timeout=0.5)  # it closed its output and is about to go
     except subprocess.TimeoutExpired:
-        signalled(process, signal.SIGTERM)
+        send_signal(process, signal.SIGTERM)
         try:
             process.wait(timeout=GRACE)
         except subprocess.TimeoutExpired:
-            signalled(process, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+            send_signal(process, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
             process.wait()
 
 
-def signalled(process: "subprocess.Popen[str]", number: int) -> None:
+def send_signal(process: "subprocess.Popen[str]", number: int) -> None:
+    """Send a signal to the process and those that it started."""
     if os.name == "nt":
         process.kill()
     else:

@@ -1,6 +1,6 @@
-"""SAEBench's JSON to scores, checked against the run it is said to be of.
+"""Translation of SAEBench's JSON to scores, checked against the run that it should be of.
 
--1 stands for a missing number where SAEBench writes it and becomes NaN; None was not asked for and makes no row.
+SAEBench writes -1 for a missing number, which becomes NaN; None was not requested and gives no row.
 """
 
 import math
@@ -10,31 +10,32 @@ from typing import Any
 
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.saebench.environment import SAE_BENCH
-from unbraid.saebench.meanings import MEANINGS, TYPE_IDS
+from unbraid.saebench.metric_names import METRIC_NAMES, TYPE_IDS
 
 VERSION = 1
-"""Of this translation; raised whenever its numbers change."""
+"""Version of this translation; raised whenever its numbers change."""
 MISSING = -1.0
 ROOM = 0.1
-"""Accuracy that a spurious attribute must cost for its removal to be scored: below it, scores beyond +-1 were seen."""
+"""Least accuracy that a spurious attribute must cost for SCR to be scored: below it, scores beyond +-1 were seen."""
 
 
 def translate(name: str, result: Any, about: Mapping[str, Any], *, run: str, shape: tuple[int, int]) -> list[Score]:
-    """Scores of one run. `about`: what the scripts noted beside the JSON. `shape`: (d_in, d_sae) of the run.
+    """Return the scores of one run. `about`: facts that the driver stored next to the JSON. `shape`: (d_in, d_sae).
 
-    Raises ValueError when this is not a result of this eval, of the version understood, or of this run, NotApplicable
-    when its numbers mean nothing for a reason that can be told from what was noted.
+    Raises ValueError when this is not a result of this eval, of the supported version, or of this run; NotApplicable
+    when `about` shows that its numbers mean nothing.
     """
     check(name, result, about, run=run, shape=shape)
     scores = [score for place, value in numbers(result) for score in translated(name, place, value)]
     if not scores:
-        raise ValueError(f"SAEBench's {name} holds none of the numbers known of it; it may be of another version")
+        raise ValueError(f"SAEBench's {name} holds none of the expected numbers; it may be of another version")
     if all(math.isnan(score.value) for score in scores):
         raise ValueError(f"every number of SAEBench's {name} is missing; its log says why")
-    return [*scores, *beside(name, about)]
+    return [*scores, *extra_scores(name, about)]
 
 
 def check(name: str, result: Any, about: Mapping[str, Any], *, run: str, shape: tuple[int, int]) -> None:
+    """Raise ValueError unless `result` is of this eval, version, run and shape."""
     if not isinstance(result, dict) or not isinstance(result.get("eval_result_metrics"), dict):
         raise ValueError(f"this is no result of SAEBench: {name} should hold eval_result_metrics")
     found = (about.get("versions") or {}).get("sae-bench")
@@ -55,7 +56,7 @@ def check(name: str, result: Any, about: Mapping[str, Any], *, run: str, shape: 
 
 
 def numbers(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Every number as (category.name, value); what was not asked for is left out."""
+    """Yield every number as (category.name, value); those not requested are left out."""
     for category, values in result["eval_result_metrics"].items():
         for key, value in values.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -63,18 +64,19 @@ def numbers(result: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def translated(name: str, place: str, value: float) -> Iterator[Score]:
-    for meaning in MEANINGS[name]:
-        if (found := re.fullmatch(meaning.place, place)) is not None:
+    """Yield the scores that one number becomes."""
+    for known in METRIC_NAMES[name]:
+        if (found := re.fullmatch(known.place, place)) is not None:
             groups = {key: float(text) for key, text in found.groupdict().items()}
             missing = value == MISSING and name not in ("scr", "tpp")  # a share regained may be -1
             yield Score(
-                metric=meaning.metric, value=math.nan if missing else value, better=meaning.better,
-                params={**groups, **(meaning.params or {})},
+                metric=known.metric, value=math.nan if missing else value, better=known.better,
+                params={**groups, **(known.params or {})},
             )  # fmt: skip
 
 
-def beside(name: str, about: Mapping[str, Any]) -> list[Score]:
-    """What the scripts noted beside SAEBench's own numbers."""
+def extra_scores(name: str, about: Mapping[str, Any]) -> list[Score]:
+    """The scores from facts that the driver stored next to SAEBench's numbers."""
     if name == "absorption":
         f1 = list(about["probe_f1"].values())
         return [
@@ -93,7 +95,10 @@ def beside(name: str, about: Mapping[str, Any]) -> list[Score]:
 
 
 def room(pairs: Sequence[Mapping[str, float]]) -> float:
-    """Mean over pairs and directions. Raises NotApplicable where there is next to nothing to remove."""
+    """The accuracy that the spurious attribute costs, mean over pairs and directions.
+
+    Raises NotApplicable when it is below ROOM: there is nothing to remove.
+    """
     rooms = [found for accuracies in pairs for found in rooms_of(accuracies)]
     mean = sum(rooms) / len(rooms)
     if mean < ROOM:
@@ -105,7 +110,6 @@ def room(pairs: Sequence[Mapping[str, float]]) -> float:
 
 
 def rooms_of(accuracies: Mapping[str, float]) -> list[float]:
-    """Clean less biased accuracy in both directions, of one pair of classes. The keys are SAEBench's, whatever the
-    classes are."""
+    """Clean minus biased accuracy in both directions, for one pair of classes (the keys are SAEBench's for any)."""
     biased = "male_professor / female_nurse probe on {} data"
     return [accuracies[kind] - accuracies[biased.format(kind)] for kind in ("professor / nurse", "male / female")]

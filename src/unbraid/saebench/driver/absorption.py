@@ -1,8 +1,8 @@
 """First-letter absorption by SAEBench's code, with the fraction of version 0.3.2 recomputed on the same words.
 
-SAEBench sends probes and raw results to its own package's folder, does not create its output folder, ignores its seed
-and stops without a result where fewer than 20 letters have a good probe. The first three are settled by arguments that
-its functions have; the last is a refusal here.
+SAEBench writes probes and raw results into its package's folder, does not create its output folder, ignores its seed
+and stops without a result where fewer than 20 letters have a good probe. Arguments of its functions solve the first
+three; in the last case the eval is refused.
 """
 
 # pyright: reportMissingImports=false
@@ -10,18 +10,19 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import loading
 import published
-import subject
 import torch
 
 
 def absorption(request: dict, model: str, name: str, sae):
+    """Run first-letter absorption; return the folder of its JSON, and facts to store next to it."""
     import sae_bench.evals.absorption.main as main
     from sae_bench.evals.absorption import feature_absorption, k_sparse_probing
     from transformer_lens import HookedTransformer
 
     if not sae.cfg.metadata.hook_name.endswith("hook_resid_post"):
-        raise subject.Refused(f"absorption reads hook_resid_post only; this SAE is on {sae.cfg.metadata.hook_name}")
+        raise loading.Refused(f"absorption reads hook_resid_post only; this SAE is on {sae.cfg.metadata.hook_name}")
     config = main.AbsorptionEvalConfig(
         model_name=model, llm_batch_size=request["batch"], llm_dtype=request["dtype"],
         precalc_k_sparse_probe_sae_acts=True, random_seed=request["seed"], **request["settings"],
@@ -50,13 +51,13 @@ def absorption(request: dict, model: str, name: str, sae):
 
     main.run_k_sparse_probing_experiment = noted("probes", probing)
     main.run_feature_absortion_experiment = noted("words", scoring)
-    out = subject.empty(Path("absorption"))
-    subject.seed(request["seed"])
+    out = loading.empty(Path("absorption"))
+    loading.seed(request["seed"])
     main.run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True)
     f1 = {row["letter"]: float(row["f1_probe"]) for row in seen["probes"].to_dict("records")}
     good = [letter for letter, value in f1.items() if value > config.min_GT_probe_f1]
     if len(good) < config.min_feats_for_eval:
-        raise subject.Refused(
+        raise loading.Refused(
             f"the model does not represent spelling here: probes of {len(good)} of {len(f1)} letters reach F1 "
             f"{config.min_GT_probe_f1} (mean F1 {sum(f1.values()) / len(f1):.2f}), SAEBench asks for "
             f"{config.min_feats_for_eval}; use a model that spells, at a layer where it does"
@@ -69,8 +70,11 @@ def absorption(request: dict, model: str, name: str, sae):
 
 
 def in_order() -> None:
-    """Words in alphabetical order. A tokenizer lists its vocabulary in another order every time, and SAEBench splits
-    words into training and test and draws examples by their places, whatever the seed."""
+    """Make SAEBench list words in alphabetical order.
+
+    A tokenizer lists its vocabulary in another order every time, and SAEBench splits words into training and test and
+    draws examples by their positions, whatever the seed.
+    """
     from sae_bench.evals.absorption import common, feature_absorption, vocab
 
     def words(*args, **kwargs):
@@ -80,23 +84,24 @@ def in_order() -> None:
 
 
 def refuse_unspellable(tokenizer) -> None:
+    """Raise Refused when the tokenizer does not know enough words, or the words of SAEBench's prompt."""
     from sae_bench.evals.absorption.vocab import get_alpha_tokens
 
-    share = subject.unknown_share(tokenizer, ["house has the first letter: H"])
+    share = loading.unknown_share(tokenizer, ["house has the first letter: H"])
     words = get_alpha_tokens(tokenizer)
     letters = {word.strip()[0].lower() for word in words if word.strip()}
-    if share > subject.WORDS_UNKNOWN or len(letters) < 20:
-        raise subject.Refused(
+    if share > loading.WORDS_UNKNOWN or len(letters) < 20:
+        raise loading.Refused(
             f"the tokenizer knows words of {len(letters)} first letters, and {share:.0%} of SAEBench's prompt "
-            '"house has the first letter: H" is unknown to it: absorption cannot be asked of this model'
+            '"house has the first letter: H" is unknown to it: absorption cannot be scored on this model'
         )
 
 
 def train_probe(lm, config, probes: Path, request: dict) -> None:
-    """Train the probes by a seed of their own, so that results do not depend on which run came first."""
+    """Train the probes with a fixed seed, so that results do not depend on which run came first."""
     from sae_bench.evals.absorption.common import load_or_train_probe
 
-    subject.seed(request["seed"])
+    loading.seed(request["seed"])
     layer = request["layer"]
     load_or_train_probe(
         lm, base_template=config.prompt_template, pos_idx=config.prompt_token_pos, layer=layer, probes_dir=probes,
@@ -105,6 +110,7 @@ def train_probe(lm, config, probes: Path, request: dict) -> None:
 
 
 def main_probe(lm, probes: Path, layer: int, device: str):
+    """Load the trained probe of all letters."""
     from sae_bench.evals.absorption.common import load_probe
 
     return load_probe(lm.cfg.model_name, layer=layer, probes_dir=probes, device=device)
@@ -112,8 +118,10 @@ def main_probe(lm, probes: Path, layer: int, device: str):
 
 @torch.inference_mode()
 def published_fraction(lm, sae, probe, words, letters: list[str], position: int) -> float:
-    """By the definition of 0.3.2 on the words that SAEBench just scored: summed, over the probe's true positives, mean
-    over letters; all as 0.3.2 did."""
+    """The absorption fraction of version 0.3.2, on the words that SAEBench just scored.
+
+    Summed over words, divided by the probe's true positives, then the mean over letters, as 0.3.2 did.
+    """
     from sae_bench.evals.absorption.vocab import LETTERS
 
     hook, means = f"blocks.{sae.cfg.hook_layer}.hook_resid_post", []

@@ -1,6 +1,6 @@
-"""Runs one SAEBench eval over run folders, inside SAEBench's own environment: python drive.py request.json
+"""Run one SAEBench eval over run folders, inside SAEBench's environment: python drive.py request.json.
 
-Nothing of Unbraid is imported here. What happens is told on stdout, a line each, after MARK:
+Nothing of Unbraid is imported here. Events are printed on stdout, one per line, after MARK:
     {"is": "versions", …}   {"is": "begin", "run": name}   {"is": "done" | "refused" | "failed", "run": name, "why": …}
 A run that is done has left <out>/<name>.json, SAEBench's own file untouched, and <name>.about.json beside it.
 """
@@ -20,12 +20,13 @@ MARK = "unbraid> "
 PACKAGES = ("sae-bench", "sae-lens", "transformer-lens", "transformers", "torch", "sae-probes")
 
 
-def say(**fact) -> None:
-    print(MARK + json.dumps(fact), flush=True)
+def say(**event) -> None:
+    """Report an event."""
+    print(MARK + json.dumps(event), flush=True)
 
 
 def leave_with_parent() -> None:
-    """Whoever asked holds our input open; a killed parent would else leave us computing for nobody."""
+    """Exit when stdin closes: the parent holds it open, and a killed parent must not leave this process running."""
 
     def watch() -> None:
         while os.read(0, 1024):  # not through sys.stdin, whose lock a thread must not hold when Python ends
@@ -36,24 +37,26 @@ def leave_with_parent() -> None:
 
 
 def main(path: Path) -> None:
+    """Score every run of a request, and report each."""
     leave_with_parent()
     request = json.loads(path.read_text(encoding="utf-8"))
     versions = {name: metadata.version(name) for name in PACKAGES}
     say(**{"is": "versions"}, **versions)
 
-    import asked
-    import subject
+    import loading
 
-    ask = getattr(asked, request["eval"])
-    model = subject.register(request)
+    import evals
+
+    score = getattr(evals, request["eval"])
+    model = loading.register(request)
     for run in request["runs"]:
         say(**{"is": "begin", "run": run["name"]})
         started, worked = time.monotonic(), time.process_time()
         try:
-            sae = subject.load_sae(run["folder"], model, request["device"])
-            found, about = ask(request, model, run["name"], sae)
+            sae = loading.load_sae(run["folder"], model, request["device"])
+            found, about = score(request, model, run["name"], sae)
             keep(Path(request["out"]), run["name"], found, {"versions": versions, **about})
-        except subject.Refused as reason:
+        except loading.Refused as reason:
             say(**{"is": "refused", "run": run["name"], "why": str(reason)})
         except Exception as error:
             traceback.print_exc()
@@ -64,10 +67,10 @@ def main(path: Path) -> None:
 
 
 def keep(out: Path, name: str, folder: Path, about: dict) -> None:
-    """Copy the one JSON that SAEBench wrote. It swallows failures of some evals, so that there may be none."""
+    """Copy the one JSON that SAEBench wrote. SAEBench swallows failures of some evals, so that there may be none."""
     written = [path for path in folder.rglob("*_eval_results.json") if path.name.startswith(name)]
     if len(written) != 1:
-        raise RuntimeError(f"SAEBench ended without a word and wrote {len(written)} results; its own lines say more")
+        raise RuntimeError(f"SAEBench ended without an error and wrote {len(written)} results, not one; see its log")
     (out / f"{name}.about.json").write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
     shutil.copyfile(written[0], out / f"{name}.json")
 

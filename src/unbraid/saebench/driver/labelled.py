@@ -1,7 +1,7 @@
-"""Labelled texts of two crossed attributes in place of the hub's, for sparse probing, SCR and TPP.
+"""Labelled texts with two crossed attributes in place of the hub's, for sparse probing, SCR and TPP.
 
-SAEBench reads a data set from ./<name>/ where there is such a folder, and takes a name for one of two attributes when
-it holds bias_in_bios. So a set is entered into SAEBench's tables under a name of its own: no function is replaced.
+SAEBench reads a data set from ./<name>/ where there is such a folder, and expects two attributes when the name holds
+bias_in_bios. So a data set is entered into SAEBench's tables under a new name: no function is replaced.
 """
 
 # pyright: reportMissingImports=false
@@ -9,6 +9,7 @@ from pathlib import Path
 
 
 def register(request: dict) -> list[dict]:
+    """Enter the request's data sets into SAEBench's tables, and return them."""
     from sae_bench.evals.scr_and_tpp import main as scr_and_tpp
     from sae_bench.sae_bench_utils import dataset_info
 
@@ -25,8 +26,7 @@ def register(request: dict) -> list[dict]:
 
 
 def probe_sizes(sets: list[dict]) -> dict:
-    """Rows of a probe: SAEBench draws a quarter from each of two classes x two values. Its defaults where there are
-    enough."""
+    """The number of rows of a probe: a quarter from each of two classes x two values; at most SAEBench's defaults."""
     fits = lambda split, default: min(default, *(4 * found[split] for found in sets))
     return {
         "dataset_names": [found["name"] for found in sets],
@@ -35,7 +35,7 @@ def probe_sizes(sets: list[dict]) -> dict:
 
 
 def pair_sizes(sets: list[dict]) -> dict:
-    """The same for SCR, whose biased data are more than half as many rows of one class and value."""
+    """The number of rows for SCR and TPP; SCR's biased data are more than half of the rows of one class and value."""
     fits = lambda split, default: min(default, *(2 * (found[split] - 1) // 4 * 4 for found in sets))
     return {
         "dataset_names": [found["name"] for found in sets],
@@ -45,7 +45,7 @@ def pair_sizes(sets: list[dict]) -> dict:
 
 
 def shipped_texts(names: list[str], each: int = 50) -> list[str]:
-    """A few texts of sae-probes' own data sets."""
+    """The first texts of some of the data sets that come with sae-probes."""
     import pandas as pd
     import sae_probes
 

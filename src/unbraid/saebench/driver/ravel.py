@@ -1,8 +1,8 @@
-"""RAVEL by SAEBench's code, which knows two architectures and layers that return tuples.
+"""RAVEL by SAEBench's code, which knows two architectures and expects layers to return tuples.
 
-Under transformers 5 decoder layers return a tensor; its hooks take the first of a tuple. So a layer is handed to them
-behind a wrapper that makes it one, here and for any architecture. A model that answers no prompt leaves nothing to
-intervene on, and is refused.
+Under transformers 5 decoder layers return a tensor, while SAEBench's hooks take the first item of a tuple. So each
+layer is wrapped so that its hooks see a tuple, for any architecture. A model that answers no prompt correctly leaves
+nothing to intervene on, and is refused.
 """
 
 # pyright: reportMissingImports=false
@@ -12,21 +12,22 @@ import json
 import types
 from pathlib import Path
 
-import subject
+import loading
 
 BLOCKS = ("model.layers", "gpt_neox.layers", "transformer.h", "model.decoder.layers")
 PROMPTS = ["city: Rome, country: Italy. city: Paris, country:", "People in Madrid usually speak", "Tokyo is a city on"]
-"""Of the kind that RAVEL asks."""
+"""Prompts like RAVEL's, to test the tokenizer with."""
 FEWEST = 20
-"""Correctly answered prompts an attribute needs."""
+"""Least number of correctly answered prompts."""
 
 
 def ravel(request: dict, model: str, name: str, sae):
+    """Run RAVEL; return the folder of its JSON, and facts to store next to it."""
     import sae_bench.evals.ravel.main as main
     from sae_bench.sae_bench_utils import activation_collection
 
     if not sae.cfg.metadata.hook_name.endswith("hook_resid_post"):
-        raise subject.Refused(f"RAVEL reads the output of a block only; this SAE is on {sae.cfg.metadata.hook_name}")
+        raise loading.Refused(f"RAVEL reads the output of a block only; this SAE is on {sae.cfg.metadata.hook_name}")
     if request["model_folder"]:
         main.LLM_NAME_MAP[model] = request["model_folder"]
     elif "/" in model:
@@ -37,14 +38,14 @@ def ravel(request: dict, model: str, name: str, sae):
         artifact_dir="artifacts/ravel", **request["settings"],
     )  # fmt: skip
     lay_out(request["ravel"], Path(config.artifact_dir) / "base")
-    subject.refuse_unknown_words(request, "RAVEL's prompts", PROMPTS)
-    out = subject.empty(Path("ravel"))
+    loading.refuse_unknown_words(request, "RAVEL's prompts", PROMPTS)
+    out = loading.empty(Path("ravel"))
     try:
         main.run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True)
     except Exception as error:
         correct = answered(Path(config.artifact_dir))
         if correct is not None and correct < FEWEST:
-            raise subject.Refused(
+            raise loading.Refused(
                 f"the model answers {correct} of RAVEL's prompts correctly, {FEWEST} are needed: it does not know the "
                 "facts that RAVEL would swap; use a larger model, or one trained on them"
             ) from error
@@ -53,7 +54,7 @@ def ravel(request: dict, model: str, name: str, sae):
 
 
 def layer_in_tuples(model, layer: int):
-    """A block that its hooks see as one that returns a tuple."""
+    """Return an object whose hooks see the block's output as a tuple."""
     for path in BLOCKS:
         try:
             block = model.get_submodule(path)[layer]
@@ -64,6 +65,8 @@ def layer_in_tuples(model, layer: int):
 
 
 def tupled(block, hook, *args, **kwargs):
+    """Register a hook on a block so that the hook sees a tuple."""
+
     def see(module, inputs, output):
         if isinstance(output, tuple):
             return hook(module, inputs, output)
@@ -74,7 +77,7 @@ def tupled(block, hook, *args, **kwargs):
 
 
 def lay_out(source: str | None, base: Path) -> None:
-    """Put RAVEL's own JSON files where its loader looks before it asks the hub."""
+    """Copy RAVEL's JSON files to where its loader looks before it downloads them."""
     if source is None:
         return
     base.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ def lay_out(source: str | None, base: Path) -> None:
 
 
 def answered(folder: Path) -> int | None:
-    """Prompts that the model answered correctly, of all entities; None before any were tried."""
+    """The number of prompts that the model answered correctly, over all entities; None before any was tried."""
     found = list(folder.glob("*_unfiltered_full_instance.json"))
     if not found:
         return None
@@ -91,5 +94,6 @@ def answered(folder: Path) -> int | None:
 
 
 def count(instance: dict) -> int:
+    """The number of correct prompts in one of RAVEL's files."""
     prompts = instance.get("prompts") or []
     return sum(bool(prompt.get("is_correct")) for prompt in prompts)

@@ -1,6 +1,6 @@
-"""One function an eval: SAEBench's configuration for a request, then its own code.
+"""One function per eval: it builds SAEBench's configuration for a request and runs SAEBench's code.
 
-ask(request, model, run name, SAE) -> (folder that holds its JSON, what to know beside it)
+name(request, model, run name, SAE) -> (folder with its JSON, facts to store next to it)
 """
 
 # pyright: reportMissingImports=false
@@ -11,17 +11,18 @@ import types
 from pathlib import Path
 
 import labelled
-import subject
+import loading
 from absorption import absorption  # noqa: F401 (an eval like those below)
 from ravel import ravel  # noqa: F401
 
-Asked = tuple[Path, dict]
+EvalResult = tuple[Path, dict]
 
 
-def core(request: dict, model: str, name: str, sae) -> Asked:
+def core(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run SAEBench's core eval: reconstruction, sparsity, loss with the reconstruction spliced in."""
     import sae_bench.evals.core.main as main
 
-    out, settings = subject.empty(Path("core")), request["settings"]
+    out, settings = loading.empty(Path("core")), request["settings"]
     if settings["documents_apart"]:  # an argument of SAELens that this eval does not hand on
         apart = functools.partial(main.ActivationsStore.from_sae, disable_concat_sequences=True)
         main.ActivationsStore = types.SimpleNamespace(from_sae=apart)
@@ -37,7 +38,8 @@ def core(request: dict, model: str, name: str, sae) -> Asked:
     return out, {"settings": settings, "text": request["text"]}
 
 
-def sparse_probing(request: dict, model: str, name: str, sae) -> Asked:
+def sparse_probing(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run sparse probing."""
     from sae_bench.evals.sparse_probing.eval_config import SparseProbingEvalConfig
     from sae_bench.evals.sparse_probing.main import run_eval
 
@@ -45,38 +47,42 @@ def sparse_probing(request: dict, model: str, name: str, sae) -> Asked:
     config = SparseProbingEvalConfig(
         **model_settings(request, model), **(labelled.probe_sizes(sets) if sets else {}), **settings
     )
-    out = subject.empty(Path("sparse_probing"))
+    out = loading.empty(Path("sparse_probing"))
     for _ in passes():
         run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True, artifacts_path="artifacts")
     return out, about(config)
 
 
-def sae_probes(request: dict, model: str, name: str, sae) -> Asked:
+def sae_probes(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run sparse probing on the data sets of sae-probes."""
     from sae_bench.evals.sparse_probing_sae_probes.eval_config import SparseProbingSaeProbesEvalConfig
     from sae_bench.evals.sparse_probing_sae_probes.main import run_eval
     from sae_probes.utils_data import get_dataset_sizes  # noqa: F401 (fails early where the package is incomplete)
 
-    subject.refuse_unknown_words(
+    loading.refuse_unknown_words(
         request, "sae-probes' texts", labelled.shipped_texts(request["settings"]["dataset_names"])
     )
     config = SparseProbingSaeProbesEvalConfig(
         model_name=model, random_seed=request["seed"], results_path="artifacts/sae_probes",
         model_cache_path="artifacts/sae_probes_activations", **request["settings"],
     )  # fmt: skip
-    out = subject.empty(Path("sae_probes"))
+    out = loading.empty(Path("sae_probes"))
     run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True)
     return out, about(config)
 
 
-def scr(request: dict, model: str, name: str, sae) -> Asked:
+def scr(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run spurious correlation removal (SCR)."""
     return scr_or_tpp(request, model, name, sae, perform_scr=True)
 
 
-def tpp(request: dict, model: str, name: str, sae) -> Asked:
+def tpp(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run targeted probe perturbation (TPP)."""
     return scr_or_tpp(request, model, name, sae, perform_scr=False)
 
 
-def scr_or_tpp(request: dict, model: str, name: str, sae, *, perform_scr: bool) -> Asked:
+def scr_or_tpp(request: dict, model: str, name: str, sae, *, perform_scr: bool) -> EvalResult:
+    """Run SCR or TPP, which share their code in SAEBench."""
     import sae_bench.evals.scr_and_tpp.main as main
     from sae_bench.evals.scr_and_tpp.eval_config import ScrAndTppEvalConfig
 
@@ -87,7 +93,7 @@ def scr_or_tpp(request: dict, model: str, name: str, sae, *, perform_scr: bool) 
         **{**settings, "n_values": n_values},
     )  # fmt: skip
     seen: list[dict] = []
-    out = subject.empty(Path("scr" if perform_scr else "tpp"))
+    out = loading.empty(Path("scr" if perform_scr else "tpp"))
     with recorded(main, "get_scr_plotting_dict", seen):
         for _ in passes():
             seen.clear()
@@ -97,35 +103,41 @@ def scr_or_tpp(request: dict, model: str, name: str, sae, *, perform_scr: bool) 
     return out, {**about(config), "accuracies": seen}
 
 
-def meta_structure(request: dict, model: str, name: str, sae) -> Asked:
+def meta_structure(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run the meta-SAE eval: how far atoms are made of others."""
     from sae_bench.evals.meta_structure.eval_config import MetaStructureEvalConfig
     from sae_bench.evals.meta_structure.main import run_eval
 
-    subject.seed(request["seed"])
+    loading.seed(request["seed"])
     config = MetaStructureEvalConfig(random_seed=request["seed"], **request["settings"])
-    out = subject.empty(Path("meta_structure"))
+    out = loading.empty(Path("meta_structure"))
     run_eval(config, [(name, sae)], request["device"], str(out), force_rerun=True)
     return out, about(config)
 
 
-def autointerp(request: dict, model: str, name: str, sae) -> Asked:
+def autointerp(request: dict, model: str, name: str, sae) -> EvalResult:
+    """Run automated interpretability with a judge (OPENAI_API_KEY)."""
     from sae_bench.evals.autointerp.eval_config import AutoInterpEvalConfig
     from sae_bench.evals.autointerp.main import run_eval
 
     text = {"dataset_name": request["text"]} if request["text"] else {}
     config = AutoInterpEvalConfig(**model_settings(request, model), **text, **request["settings"])
-    out, key = subject.empty(Path("autointerp")), os.environ["OPENAI_API_KEY"]
+    out, key = loading.empty(Path("autointerp")), os.environ["OPENAI_API_KEY"]
     run_eval(config, [(name, sae)], request["device"], key, str(out), force_rerun=True, artifacts_path="artifacts")
     return out, about(config)
 
 
 def passes() -> range:
-    """Twice where the model's probes are still to be trained: their training draws from the stream that a run's own
-    probes draw from, so that the first run would have other negatives than those after it."""
+    """The passes to make: two where the model's probes are still to be trained, else one.
+
+    Their training draws from the random stream that a run's probes draw from, so that the first run would have other
+    negatives than later ones.
+    """
     return range(1 if Path("artifacts").is_dir() else 2)
 
 
 def model_settings(request: dict, model: str) -> dict:
+    """The settings of the model that most evals share."""
     return {
         "model_name": model, "llm_batch_size": request["batch"], "llm_dtype": request["dtype"],
         "random_seed": request["seed"],
@@ -133,11 +145,12 @@ def model_settings(request: dict, model: str) -> dict:
 
 
 def about(config) -> dict:
+    """The facts to store next to SAEBench's JSON."""
     return {"settings": dataclasses.asdict(config)}
 
 
 class recorded:
-    """While open, the second argument of a module's function (accuracies without the SAE) is noted at every call."""
+    """Context manager that records the second argument of a module's function (accuracies without the SAE)."""
 
     def __init__(self, module, function: str, into: list) -> None:
         self.module, self.function, self.into = module, function, into

@@ -1,19 +1,19 @@
-"""The plan: what will be asked, what cannot be and why, what is there already; nothing is begun."""
+"""The plan: what will be scored, what cannot be and why, what is there already; nothing is begun."""
 
 from pathlib import Path
 
 from unbraid.cli.main import main
 from unbraid.saebench.bench import evaluate
-from unbraid.saebench.forecast import by_reason, described, forecast
-from unbraid.saebench.offers import OFFERS, chosen
+from unbraid.saebench.cost import by_reason, describe, estimate
+from unbraid.saebench.eval_specs import EVAL_SPECS, chosen
 
 
 def test_it_adds_up_and_names_what_is_missing(runs, bench):
-    lines, _ = forecast(runs, chosen([]), bench())
-    by_name = {line.offer.name: line for line in lines}
+    lines, _ = estimate(runs, chosen([]), bench())
+    by_name = {line.eval_spec.name: line for line in lines}
     assert by_name["core"].minutes > 0 and by_name["core"].runs == 3
     assert "--labelled" in by_name["scr"].reason and by_name["scr"].minutes == 0
-    shown = described(lines, [], Path("cache"))
+    shown = describe(lines, [], Path("cache"))
     assert "to be made in cache: about 4 min, 2.4 GB" in shown[0]
     assert any("core" in line and "explained_variance is wrong" in line for line in shown)
     assert f"{sum(line.minutes for line in lines):.0f} min" in shown[-1]
@@ -26,14 +26,14 @@ def test_runs_that_are_left_out_share_a_line_by_reason():
 
 
 def test_what_is_scored_costs_nothing(runs, bench):
-    evaluate(runs, [OFFERS["core"]], bench())
-    (line,), _ = forecast(runs, [OFFERS["core"]], bench())
+    evaluate(runs, [EVAL_SPECS["core"]], bench())
+    (line,), _ = estimate(runs, [EVAL_SPECS["core"]], bench())
     assert (line.runs, line.kept, line.minutes) == (0, 3, 0.0)
 
 
 def test_small_is_for_models_in_folders_and_published_for_the_hub(runs, bench):
-    (small,), _ = forecast(runs, [OFFERS["core"]], bench())
-    (published,), _ = forecast(runs, [OFFERS["core"]], bench(size="published"))
+    (small,), _ = estimate(runs, [EVAL_SPECS["core"]], bench())
+    (published,), _ = estimate(runs, [EVAL_SPECS["core"]], bench(size="published"))
     assert published.minutes > 5 * small.minutes
 
 
@@ -55,11 +55,11 @@ def test_fault_26_one_column_of_labels_serves_evals_that_ask_for_classes_alone(r
     path = tmp_path / "sst2.jsonl"
     path.write_text("".join(f'{{"text": "film number {i}", "label": {i % 2}}}\n' for i in range(900)))
     asked = bench(labelled=(f"{path}:label",))
-    lines, _ = forecast(runs, [OFFERS[name] for name in ("sparse_probing", "tpp", "scr")], asked)
-    reasons = {line.offer.name: line.reason for line in lines}
+    lines, _ = estimate(runs, [EVAL_SPECS[name] for name in ("sparse_probing", "tpp", "scr")], asked)
+    reasons = {line.eval_spec.name: line.reason for line in lines}
     assert not reasons["sparse_probing"] and not reasons["tpp"]
     assert "two columns" in reasons["scr"] and "FILE:CLASS:ATTRIBUTE" in reasons["scr"]
     both = bench(labelled=(f"{path}:label", "language://10"))
-    subject = lines[0].subject
-    assert both.labelled_for(OFFERS["scr"], subject) == ("language://10",)
-    assert len(both.labelled_for(OFFERS["tpp"], subject)) == 2
+    target = lines[0].target
+    assert both.labelled_for(EVAL_SPECS["scr"], target) == ("language://10",)
+    assert len(both.labelled_for(EVAL_SPECS["tpp"], target)) == 2

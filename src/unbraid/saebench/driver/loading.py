@@ -1,4 +1,4 @@
-"""The model and the SAE as SAEBench takes them: a folder becomes a model TransformerLens knows, a run an SAE object."""
+"""Loading for SAEBench: a folder becomes a model that TransformerLens knows, a run becomes an SAE object."""
 
 # pyright: reportMissingImports=false
 import random
@@ -10,18 +10,18 @@ from sae_lens import SAE
 from transformer_lens import supported_models
 
 DISPATCHED_ON = ("llama", "gemma", "hubert", "wav2vec2", "bert", "t5")
-"""What TransformerLens looks for in a name to choose a hard-coded architecture."""
+"""Words in a name by which TransformerLens chooses a hard-coded architecture."""
 
 WORDS_UNKNOWN = 0.3
-"""Share of unknown tokens above which the model reads noise."""
+"""Share of unknown tokens above which a model's input is noise."""
 
 
 class Refused(Exception):
-    """SAEBench has nothing to say here, for the stated reason."""
+    """SAEBench's eval does not apply to this model or SAE, for the stated reason."""
 
 
 def register(request: dict) -> str:
-    """The name SAEBench calls the model by. A folder is added to the lists of names: data, no function is replaced."""
+    """Return the name by which SAEBench knows the model; a folder is added to TransformerLens's lists of names."""
     torch.set_num_threads(request["threads"])
     name, folder = request["model"], request["model_folder"]
     if folder is None:
@@ -39,7 +39,7 @@ def register(request: dict) -> str:
 
 
 def load_sae(folder: str, model: str, device: str) -> SAE:
-    """The run's dictionary, whose metadata name the model as `register` does."""
+    """Load a run's dictionary, with the model's name in its metadata as `register` returns it."""
     sae = SAE.load_from_disk(folder, device=device)
     sae.cfg.metadata.model_name = model
     norms = sae.W_dec.detach().norm(dim=1)
@@ -50,14 +50,14 @@ def load_sae(folder: str, model: str, device: str) -> SAE:
 
 
 def seed(value: int) -> None:
-    """Absorption declares a seed and never uses it; meta-structure only from the command line."""
+    """Seed everything: absorption ignores its seed, and meta-structure sets it only from the command line."""
     random.seed(value)
     np.random.seed(value)
     torch.manual_seed(value)
 
 
 def empty(folder: Path) -> Path:
-    """A folder for the JSON of one run; some evals do not create theirs."""
+    """Make or empty the folder for the JSON of one run, since some evals do not create theirs."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.rglob("*_eval_results.json"):
         path.unlink()
@@ -65,7 +65,7 @@ def empty(folder: Path) -> Path:
 
 
 def unknown_share(tokenizer, texts: list[str]) -> float:
-    """Share of tokens of `texts` that the tokenizer does not know."""
+    """The share of the tokens of `texts` that the tokenizer does not know."""
     ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False)]
     return (
         sum(i == tokenizer.unk_token_id for i in ids) / max(1, len(ids)) if tokenizer.unk_token_id is not None else 0.0
@@ -73,6 +73,7 @@ def unknown_share(tokenizer, texts: list[str]) -> float:
 
 
 def refuse_unknown_words(request: dict, what: str, texts: list[str]) -> None:
+    """Raise Refused when the model's tokenizer does not know too many of the words of `texts`."""
     from transformers import AutoTokenizer
 
     share = unknown_share(

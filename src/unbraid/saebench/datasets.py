@@ -1,9 +1,9 @@
-"""Texts that the benchmark reads without a hub: plain ones, and ones labelled by two crossed attributes.
+"""Texts that the benchmark reads without a hub: plain texts, and texts labelled by two crossed attributes.
 
-A labelled file has a text, a class and an attribute a row; the two commonest values of the attribute are used and the
-commonest classes, each class as often with one value as with the other. A file with a class alone (SST-2) serves evals
-that ask for classes only: its texts are halved by a hash, which tells nothing of them. The synthetic language labels
-its own documents: place, and register.
+A labelled file has a text, a class and an attribute in each row. The two most frequent values of the attribute are
+used and the most frequent classes, balanced over both values. A file with classes only (SST-2) serves evals that need
+no attribute: its texts are divided in two by a hash. Documents of the synthetic language are labelled by place and
+register.
 """
 
 import hashlib
@@ -23,39 +23,40 @@ from unbraid.sources.text.rows import rows as rows_of_file
 from unbraid.system.files import write_text
 
 DOCUMENTS = 5000
-"""Plain documents handed on at most."""
-TOLD = 2000
-"""Of them, documents of the language."""
+"""Largest number of plain documents handed to the benchmark."""
+LANGUAGE_DOCUMENTS = 2000
+"""Number of plain documents drawn from the synthetic language."""
 CLASSES = 5
-"""SAEBench's number of classes a set."""
+"""Number of classes per data set, as in SAEBench."""
 ROWS = {"train": 300, "test": 100}
-"""Of each class and value, at most."""
+"""Largest number of rows of each class and value, by split."""
 FEWEST = {"train": 40, "test": 16}
-"""Of each class and value; a class with fewer is left out."""
+"""Least number of rows of each class and value, by split; a class with fewer is left out."""
 TEST_SHARE = 0.25
 UNREAD = 2**20
-"""Seed of documents of the language for the benchmark alone."""
-AS = "_as_bias_in_bios"
-"""What SAEBench knows a set of two attributes by."""
+"""Seed of language documents that only the benchmark reads."""
+SUFFIX = "_as_bias_in_bios"
+"""End of a data set's name by which SAEBench recognises one with two attributes."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Texts of two crossed attributes, as often of each combination."""
+class LabelledTexts:
+    """Texts labelled by two crossed attributes, the same number for each combination."""
 
     name: str
     classes: tuple[str, ...]
     values: tuple[str, str]
     rows: Mapping[str, Sequence[tuple[str, int, int]]]
-    """By split: text, class, value."""
+    """Rows of (text, class, value) by split."""
 
-    def asked(self) -> dict[str, Any]:
-        """What the benchmark is told."""
+    def request(self) -> dict[str, Any]:
+        """The description of this data set in the request to the benchmark."""
         each = {split: len(rows) // (2 * len(self.classes)) for split, rows in self.rows.items()}
         pairs = [list(self.classes[i : i + 2]) for i in range(0, len(self.classes) - 1, 2)]
         return {"name": self.name, "classes": list(self.classes), "values": list(self.values), "pairs": pairs, **each}
 
     def write(self, folder: Path) -> None:
+        """Write the rows of each split below `folder`."""
         for split, rows in self.rows.items():
             write_rows(
                 folder / self.name / f"{split}.jsonl", ({"text": t, "class": c, "attribute": a} for t, c, a in rows)
@@ -63,14 +64,14 @@ class Labelled:
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write rows as JSON lines."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def plain(text: str, column: str, eval_share: float) -> list[str]:
-    """Held-out documents of a run's text, or all of them where none are held out. Raises ValueError for text that is
-    not on this machine."""
-    if is_language(text):  # of another seed than any run reads
-        return [language.text(document) for document in language.documents(TOLD, seed=UNREAD)]
+    """The held-out documents of a run's text, or all where none are held out. Raises ValueError for text elsewhere."""
+    if is_language(text):  # a seed that no run reads
+        return [language.text(document) for document in language.documents(LANGUAGE_DOCUMENTS, seed=UNREAD)]
     if is_stream(text) or is_sample(text):
         raise ValueError(f"the run's text {text!r} is not a file here; name one to read with --text")
     found = documents(text, column)
@@ -79,7 +80,7 @@ def plain(text: str, column: str, eval_share: float) -> list[str]:
 
 
 def entities(folder: str) -> str:
-    """The folder of RAVEL's JSON files, from anywhere. Raises ValueError when it holds none."""
+    """The absolute path of the folder of RAVEL's JSON files. Raises ValueError when it holds none."""
     path = Path(folder).absolute()
     if not list(path.glob("ravel_city_*.json")):
         raise ValueError(
@@ -89,17 +90,19 @@ def entities(folder: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def labelled(spec: str) -> Labelled:
-    """FILE:CLASS:ATTRIBUTE, FILE:CLASS, or language://N. Raises ValueError when the file has no such columns or too few
-    rows."""
+def labelled(spec: str) -> LabelledTexts:
+    """Read labelled texts: FILE:CLASS:ATTRIBUTE, FILE:CLASS, or language://N.
+
+    Raises ValueError when the file has no such columns or too few rows.
+    """
     if is_language(spec):
-        return balanced("language", list(told()))
+        return balanced("language", list(language_texts()))
     path, class_, attribute = columns_of(spec)
     return balanced(path.name.partition(".")[0], list(read(path, class_, attribute)))
 
 
 def columns_of(spec: str) -> tuple[Path, str, str]:
-    """File, class and attribute; no attribute ("") where only a class is named."""
+    """Split a spec into file, class column and attribute column ("" where only a class is named)."""
     words = spec.rsplit(":", 2)
     if len(words) == 3 and not Path(words[0]).exists() and Path(f"{words[0]}:{words[1]}").exists():
         words = [f"{words[0]}:{words[1]}", words[2]]  # a colon in the file's name
@@ -111,13 +114,15 @@ def columns_of(spec: str) -> tuple[Path, str, str]:
 
 
 def crossed(spec: str) -> bool:
-    """Whether the set has two columns of labels."""
+    """True if a spec names two columns of labels."""
     return is_language(spec) or bool(columns_of(spec)[2])
 
 
 def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, str]]:
-    """Text, class and attribute of every row that has a text; a half of them (`half`) where no attribute is named.
-    Raises ValueError for what cannot be read."""
+    """Yield text, class and attribute of every row with a text; the attribute is `half` where none is named.
+
+    Raises ValueError for what cannot be read.
+    """
     columns = [column for column in ("text", class_, attribute) if column]
     try:
         for where, row in rows_of_file(path, columns):
@@ -134,12 +139,12 @@ def read(path: Path, class_: str, attribute: str) -> Iterator[tuple[str, str, st
 
 
 def half(text: str) -> str:
-    """One of two values that say nothing of the text."""
+    """One of two values that are independent of the text's content."""
     return "ab"[hashlib.sha256(f"half/{text}".encode(errors="surrogatepass")).digest()[0] % 2]
 
 
-def told(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:
-    """Documents of the language by the place they are about and the register they are in."""
+def language_texts(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:
+    """Yield documents of the language with their place (the class) and their register (the attribute)."""
     registers, places = tuple(lexicon.REGISTERS), tuple(lexicon.PLACES)
     for document in language.documents(count, seed=seed):
         state = next((word.state for word in document if word.state.place >= 0 and word.state.register >= 0), None)
@@ -147,8 +152,8 @@ def told(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str,
             yield language.text(document), places[state.place], registers[state.register]
 
 
-def balanced(stem: str, found: Sequence[tuple[str, str, str]]) -> Labelled:
-    """The commonest classes and the two commonest values, of each combination as many."""
+def balanced(stem: str, found: Sequence[tuple[str, str, str]]) -> LabelledTexts:
+    """Balance the most frequent classes over the two most frequent values of the attribute."""
     values = [value for value, _ in Counter(value for _, _, value in found).most_common(2)]
     cells: dict[tuple[str, str, str], list[str]] = {}
     for text, class_, value in dict.fromkeys(found):
@@ -173,4 +178,4 @@ def balanced(stem: str, found: Sequence[tuple[str, str, str]]) -> Labelled:
         ]
         for split in FEWEST
     }
-    return Labelled(f"labelled/{stem}{AS}", classes, (values[0], values[1]), rows)
+    return LabelledTexts(f"labelled/{stem}{SUFFIX}", classes, (values[0], values[1]), rows)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from unbraid.saebench import materials
+from unbraid.saebench import datasets
 from unbraid.sources.text.corpus import split_of
 
 
@@ -23,20 +23,20 @@ def reviews(path, count=1500):
 
 
 def test_a_labelled_set_is_balanced_and_split_by_text(tmp_path):
-    found = materials.labelled(reviews(tmp_path / "reviews.jsonl.xz"))
+    found = datasets.labelled(reviews(tmp_path / "reviews.jsonl.xz"))
     assert set(found.classes) == {"books", "music", "games"} and set(found.values) == {"1.0", "5.0"}
     for rows in found.rows.values():
         assert len(set(Counter((c, a) for _, c, a in rows).values())) == 1
     texts = {split: {text for text, _, _ in rows} for split, rows in found.rows.items()}
     assert not texts["train"] & texts["test"]
-    asked = found.asked()
-    assert asked["train"] * 6 == len(found.rows["train"])
-    assert [len(pair) for pair in asked["pairs"]] == [2]
+    sizes = found.request()
+    assert sizes["train"] * 6 == len(found.rows["train"])
+    assert [len(pair) for pair in sizes["pairs"]] == [2]
     assert "bias_in_bios" in found.name
 
 
 def test_it_is_written_where_load_dataset_looks(tmp_path):
-    found = materials.labelled(reviews(tmp_path / "reviews.jsonl.xz"))
+    found = datasets.labelled(reviews(tmp_path / "reviews.jsonl.xz"))
     found.write(tmp_path)
     lines = (tmp_path / found.name / "test.jsonl").read_text().splitlines()
     assert len(lines) == len(found.rows["test"])
@@ -51,11 +51,11 @@ def test_it_is_written_where_load_dataset_looks(tmp_path):
 def test_what_cannot_be_used_is_refused(tmp_path, spec, said):
     path = reviews(tmp_path / "reviews.jsonl.xz").partition(":")[0]
     with pytest.raises(ValueError, match=said):
-        materials.labelled(spec.format(path))
+        datasets.labelled(spec.format(path))
 
 
 def test_the_language_labels_its_own_documents():
-    found = materials.labelled("language://10")
+    found = datasets.labelled("language://10")
     assert set(found.values) == {"formal", "plain"} and len(found.classes) == 5
     place = found.classes[0]
     assert all(f"the {place}" in text for text, c, _ in found.rows["test"] if c == 0)
@@ -64,11 +64,11 @@ def test_the_language_labels_its_own_documents():
 def test_plain_text_is_what_the_run_was_not_trained_on(tmp_path):
     path = tmp_path / "text.jsonl"
     path.write_text("".join(json.dumps({"text": f"document {i}"}) + "\n" for i in range(200)))
-    held = materials.plain(str(path), "text", 0.2)
+    held = datasets.plain(str(path), "text", 0.2)
     assert 10 < len(held) < 80
     assert all(split_of(document, 0.2) == "eval" for document in held)
     with pytest.raises(ValueError, match="--text"):
-        materials.plain("hf://some/corpus", "text", 0.2)
+        datasets.plain("hf://some/corpus", "text", 0.2)
 
 
 @pytest.mark.parametrize("name", ["sst2.jsonl", "sst2.csv", "a:b.jsonl"])
@@ -80,8 +80,8 @@ def test_fault_26_a_set_with_one_column_of_labels_can_be_used(tmp_path, name):
         path.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert not materials.crossed(f"{path}:label")
-    found = materials.labelled(f"{path}:label")
+    assert not datasets.crossed(f"{path}:label")
+    found = datasets.labelled(f"{path}:label")
     assert set(found.classes) == {"0", "1"}
     for part in found.rows.values():
         assert len(set(Counter((c, a) for _, c, a in part).values())) == 1
@@ -89,4 +89,4 @@ def test_fault_26_a_set_with_one_column_of_labels_can_be_used(tmp_path, name):
 
 
 def test_two_columns_are_crossed_and_the_language_is():
-    assert materials.crossed("reviews.jsonl:category:rating") and materials.crossed("language://10")
+    assert datasets.crossed("reviews.jsonl:category:rating") and datasets.crossed("language://10")

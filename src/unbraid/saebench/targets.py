@@ -1,4 +1,4 @@
-"""What runs are of: one site of one model, and the text it was seen on. Read from their folders."""
+"""Targets: the model, site and text that runs share, read from the runs' folders."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What runs share as far as SAEBench is concerned."""
+class Target:
+    """The model, site and text that SAEBench scores runs on."""
 
     model: str
-    """As in the run: a folder, a hub id, "embedded"."""
+    """The model's name as stored in the run: a folder, a hub id, or "embedded"."""
     folder: Path | None
-    """Where the model is on this machine; None: on the hub."""
+    """The model's folder on this machine; None for a model on the hub."""
     hook: str
     layer: int
     text: str
@@ -30,28 +30,31 @@ class Subject:
 
     @property
     def local(self) -> bool:
+        """True if the model is a folder on this machine."""
         return self.folder is not None
 
     @property
     def name(self) -> str:
-        """What SAEBench is to call the model; a path may hold what TransformerLens dispatches on."""
+        """The name under which SAEBench knows the model; a path could hold words that TransformerLens dispatches on."""
         return "local-model" if self.local else self.model
 
 
-def subject_of(run: Run) -> Subject:
-    """Raises NotApplicable for a run that is on no language model, ValueError for a model that is not to be found."""
-    return subject_in(run.facts.cfg.get("metadata") or {}, run.source)
+def target_of(run: Run) -> Target:
+    """The target of a run. Raises NotApplicable without a language model, ValueError when the model is not found."""
+    return target_in(run.facts.cfg.get("metadata") or {}, run.source)
 
 
-def subject_in(metadata: Mapping[str, Any], source: Source) -> Subject:
-    """The same of a source's metadata, before there is a run."""
+def target_in(metadata: Mapping[str, Any], source: Source) -> Target:
+    """The target of a source, from its metadata, before there is a run. Raises as `target_of`."""
     if "hf_hook_name" not in metadata:
-        raise NotApplicable(f"SAEBench reads language models; this is on {metadata.get('model_name', 'no model')!r}")
+        raise NotApplicable(
+            f"SAEBench needs a language model; this run is on {metadata.get('model_name', 'no model')!r}"
+        )
     model = str(metadata["model_name"])
     folder = Path(located(model)).expanduser()
     if not folder.is_dir() and not HUB_NAME.fullmatch(model):
         raise ValueError(f"the run's model is not at {model!r} any more; put it, or a link to it, back there")
-    return Subject(
+    return Target(
         model=model, folder=folder.resolve() if folder.is_dir() else None, hook=str(metadata["hook_name"]),
         layer=int(metadata["hook_layer"]), text=str(metadata["dataset_path"]),
         column=getattr(source, "text_column", "text"), eval_share=getattr(source, "eval_share", 0.0),
@@ -59,18 +62,17 @@ def subject_in(metadata: Mapping[str, Any], source: Source) -> Subject:
 
 
 def check(run: Run) -> None:
-    """Raise ValueError for weights that SAEBench would take without a word: another orientation, atoms not of unit
-    norm."""
+    """Raise ValueError for weights that SAEBench would accept silently: transposed, or with atoms not of unit norm."""
     run.dictionary()
 
 
-def grouped(runs: Sequence[Run]) -> tuple[dict[Subject, list[Run]], dict[Path, Exception]]:
-    """Runs by subject, and by path why a run has none."""
-    groups: dict[Subject, list[Run]] = {}
+def group_by_target(runs: Sequence[Run]) -> tuple[dict[Target, list[Run]], dict[Path, Exception]]:
+    """Group runs by target; the second mapping gives, by path, the reason why a run has none."""
+    groups: dict[Target, list[Run]] = {}
     without: dict[Path, Exception] = {}
     for run in runs:
         try:
-            found = subject_of(run)
+            found = target_of(run)
         except Exception as error:  # NotApplicable is one
             without[run.path] = error
         else:
