@@ -83,9 +83,9 @@ def test_a_process_that_hangs_is_ended_and_its_last_lines_are_shown(runs, bench)
     assert "scores" in stored(runs[1])
 
 
-def test_a_process_that_ends_without_a_word_is_an_error(runs, bench):
+def test_a_process_that_ends_without_a_result_is_an_error(runs, bench):
     assert evaluate(runs, CORE, bench({"tiny-l0_3-s1": "leave"})) == 1
-    assert "without a word" in stored(runs[1])["error"]
+    assert "without a result" in stored(runs[1])["error"]
     assert "scores" in stored(runs[2])
 
 
@@ -176,7 +176,7 @@ def test_a_world_is_no_language_model(runs, bench):
     (runs[0].path / "cfg.json").write_text(json.dumps(cfg))
     runs[0] = Run.open(resealed(runs[0].path))
     assert evaluate(runs[:1], CORE, bench()) == 0
-    assert "language models" in stored(runs[0])["not_applicable"]
+    assert "language model" in stored(runs[0])["not_applicable"]
 
 
 def test_the_benchmark_sees_no_packages_of_ours(monkeypatch):

@@ -77,7 +77,7 @@ def test_scr_says_nothing_where_there_was_nothing_to_regain():
     [({"eval_type_id": "tpp"}, "expected SAEBench's core, found 'tpp'"),
      ({"sae_lens_release_id": "topk-l0_8-s1"}, "not of"),
      ({"sae_cfg_dict": {"d_in": 64, "d_sae": 16}}, "d_in 64 and d_sae 16, the run has 16 and 64"),
-     ({"eval_result_metrics": {"new": {"name": 1.0}}}, "none of the numbers known"),
+     ({"eval_result_metrics": {"new": {"name": 1.0}}}, "none of the expected numbers"),
      ({"eval_result_metrics": None}, "no result of SAEBench")],
 )  # fmt: skip
 def test_what_is_not_this_runs_result_is_refused(change, said):
