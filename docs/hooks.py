@@ -79,18 +79,31 @@ def cell(text: str) -> str:
 
 
 def reference(folder: Path) -> str:
-    """Return the page of one package: a section a module, filled by mkdocstrings."""
-    lines = [f"# {folder.name}", "", first_line(folder / "__init__.py"), ""]
+    """Return the page of one package: a section a module, under a heading for each package inside it."""
+    lines, inside = [f"# {folder.name}", "", first_line(folder / "__init__.py"), ""], folder
     for path in modules(folder):
-        lines += [f"::: {dotted(path)}", ""]
+        if path.parent not in (folder, inside):
+            inside = path.parent
+            name = inside.relative_to(folder).as_posix()
+            lines += [f"## {name}", "", first_line(inside / "__init__.py"), ""]
+        level = 2 if path.parent == folder else 3
+        lines += [f"::: {dotted(path)}", f"    options:\n      heading_level: {level}", ""]
     return "\n".join(lines)
+
+
+def front_door() -> list[str]:
+    """Return the functions of `unbraid.api` that `import unbraid` gives, in alphabetical order."""
+    tree = ast.parse((CODE / "__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "unbraid.api"]
+    return sorted(alias.name for node in imports for alias in node.names)
 
 
 def top_level() -> str:
     """Return the page of `import unbraid` and of the modules at the top."""
     lines = ["# unbraid", "", first_line(CODE / "__init__.py"), ""]
-    for path in sorted(CODE.glob("*.py")):
-        lines += [] if path.stem == "__init__" else [f"::: {dotted(path)}", ""]
+    for path in sorted(path for path in CODE.glob("*.py") if path.stem != "__init__"):
+        only = f"    options:\n      members: {json.dumps(front_door())}\n" if path.stem == "api" else ""
+        lines += [f"::: {dotted(path)}", only]
     return "\n".join(lines)
 
 
