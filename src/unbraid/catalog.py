@@ -1,90 +1,178 @@
-"""What there is to name on the command line, found by looking: experiments, terms, evals. No registry to keep."""
+"""The experiments, terms and evals that a package holds, found by reading its files; no registry to keep.
 
+Files are read, not imported: `unbraid list` needs no torch, and naming one study imports that study alone. A study's
+entry is a function without parameters whose annotation says `-> Experiment` or `-> Study`; a term's is a class derived
+from Term, named by its file; an eval's is the function named as its file.
+"""
+
+import ast
 import difflib
 import importlib
-import inspect
+import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from unbraid.config import names
 from unbraid.config.serialise import OWN_PACKAGES
-from unbraid.dictionary.activation import Activation
-from unbraid.evals.shared.evaluation import Eval
-from unbraid.experiment.experiment import Experiment
-from unbraid.experiment.study import Study
-from unbraid.objective.objective import Term
+
+if TYPE_CHECKING:  # what imports torch is imported by the functions that load an entry
+    from unbraid.dictionary.activation import Activation
+    from unbraid.evals.shared.evaluation import Eval
+    from unbraid.experiment.experiment import Experiment
+    from unbraid.experiment.study import Study
+    from unbraid.objective.objective import Term
 
 T = TypeVar("T")
 SHARED_PARTS = ("shared", "statistics")
 """Packages that hold what several members use, and no member."""
+NAMED_KINDS = ("Experiment", "Study")
 
-Named = Callable[[], Experiment | Study]
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that can be named on the command line: where it is defined, and its first line."""
+
+    module: str
+    attribute: str
+    headline: str
+
+    def load(self) -> Any:
+        """The function or class itself; its module is imported now."""
+        return getattr(importlib.import_module(self.module), self.attribute)
 
 
-def modules(folder: str, packages: tuple[str, ...]) -> Iterator[ModuleType]:
-    """Every module in `<package>.<folder>`, for each package that has one. Raises ValueError for an unknown package."""
+@dataclass(frozen=True)
+class Source:
+    """A module as its file reads."""
+
+    module: str
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        return self.module.rpartition(".")[2]
+
+    @property
+    def headline(self) -> str:
+        return first_line(self.tree)
+
+
+def first_line(node: ast.Module | ast.FunctionDef) -> str:
+    return (ast.get_docstring(node) or "").partition("\n")[0]
+
+
+def modules(folder: str, packages: tuple[str, ...]) -> Iterator[Source]:
+    """Every module in `<package>.<folder>`, read, for each package that has one. Raises ValueError for an unknown
+    package and for a file that is not Python."""
     for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise ValueError(
-                f"cannot import package {package!r} ({error}); is it installed, or on PYTHONPATH?"
-            ) from error
-        try:
-            parent = importlib.import_module(f"{package}.{folder}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{package}.{folder}":
-                raise
-            continue
-        yield from below(parent)
+        for home in homes(package):
+            if (home / folder).is_dir():
+                yield from below(home / folder, f"{package}.{folder}")
 
 
-def below(parent: ModuleType) -> Iterator[ModuleType]:
-    """Every module in a package and in the packages inside it, but those called `shared` or `statistics`."""
-    for found in pkgutil.iter_modules(parent.__path__):
+def homes(package: str) -> list[Path]:
+    """The folders of a package. Raises ValueError when there is none."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"cannot import package {package!r} ({error}); is it installed, or on PYTHONPATH?") from error
+    if spec is None or spec.submodule_search_locations is None:
+        why = "no module has this name" if spec is None else "it is a single file, and studies and terms need a folder"
+        raise ValueError(f"cannot import package {package!r} ({why}); is it installed, or on PYTHONPATH?")
+    return [Path(place) for place in spec.submodule_search_locations]
+
+
+def below(folder: Path, package: str) -> Iterator[Source]:
+    """Every module in a folder and in the folders inside it, but those called `shared` or `statistics`."""
+    for found in pkgutil.iter_modules([str(folder)]):
+        name = f"{package}.{found.name}"
         if found.name in SHARED_PARTS:
             continue
-        module = importlib.import_module(f"{parent.__name__}.{found.name}")
         if found.ispkg:
-            yield from below(module)
-        else:
-            yield module
+            yield from below(folder / found.name, name)
+        elif (path := folder / f"{found.name}.py").is_file():
+            try:
+                yield Source(name, ast.parse(path.read_bytes(), str(path)))
+            except (SyntaxError, ValueError) as error:
+                raise ValueError(f"{path} is not Python: {error}; correct it, or leave out its --package") from error
 
 
-def experiments(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Named]:
-    """Functions without arguments that return an Experiment or a Study, by name."""
+def experiments(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
+    """The named experiments and studies: functions without parameters annotated to return an Experiment or a Study."""
     return {
-        name: function
-        for module in modules("studies", packages)
-        for name, function in vars(module).items()
-        if inspect.isfunction(function)
-        and function.__module__ == module.__name__
-        and inspect.signature(function).return_annotation in (Experiment, Study)
-        and not inspect.signature(function).parameters
+        node.name: Entry(source.module, node.name, first_line(node) or source.headline)
+        for source in modules("studies", packages)
+        for node in source.tree.body
+        if isinstance(node, ast.FunctionDef) and not any(ast.iter_child_nodes(node.args)) and returned(node)
     }
 
 
-def terms(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, type[Term]]:
-    """Term classes by the name of their file."""
-    found: dict[str, type[Term]] = {}
-    for module in modules("terms", packages):
-        for cls in vars(module).values():
-            if inspect.isclass(cls) and issubclass(cls, Term) and cls.__module__ == module.__name__:
-                found[module.__name__.rpartition(".")[2]] = cls
+def returned(node: ast.FunctionDef) -> bool:
+    """Tell whether the annotation says that an experiment or a study is returned."""
+    return node.returns is not None and ast.unparse(node.returns).strip("'\"").rpartition(".")[2] in NAMED_KINDS
+
+
+def make(entry: Entry) -> "Experiment | Study":
+    """The experiment or study of an entry."""
+    return entry.load()()
+
+
+def term_entries(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
+    """The term classes, by the name of their file."""
+    found = {}
+    sources = list(modules("terms", packages))
+    classes = {name: {base for bases in at.values() for base in bases} for name, at in names.defined().items()}
+    for source in sources:
+        classes |= {node.name: bases_of(node) for node in source.tree.body if isinstance(node, ast.ClassDef)}
+    terms = deriving("Term", classes)
+    for source in sources:
+        for node in source.tree.body:
+            if isinstance(node, ast.ClassDef) and node.name in terms:
+                found[source.name] = Entry(source.module, node.name, source.headline)
     return found
 
 
-def activations() -> dict[str, type[Activation]]:
+def bases_of(node: ast.ClassDef) -> set[str]:
+    return {ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in node.bases}
+
+
+def deriving(root: str, classes: Mapping[str, set[str]]) -> set[str]:
+    """The names of the classes that derive from `root`, through however many others."""
+    known = {root}
+    while more := {name for name, bases in classes.items() if name not in known and known & bases}:
+        known |= more
+    return known - {root}
+
+
+def terms(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, type[Term]]":
+    """Term classes by the name of their file, imported."""
+    return {name: entry.load() for name, entry in term_entries(packages).items()}
+
+
+def activations() -> "dict[str, type[Activation]]":
     """Activation classes by name: those the dictionary knows."""
+    import unbraid.dictionary.config  # noqa: F401 (it imports every activation)
+    from unbraid.dictionary.activation import Activation
+
     return {cls.__name__: cls for cls in Activation.__subclasses__()}
 
 
-def evals(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Eval]:
-    """Evals by the name of their file."""
+def eval_entries(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
+    """The evals, by the name of their file."""
+    found = modules("evals", packages)
+    return {source.name: Entry(source.module, source.name, source.headline) for source in found}
+
+
+def evals(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, Eval]":
+    """Evals by the name of their file, imported."""
+    from unbraid.evals.shared.evaluation import Eval
+
     found: dict[str, Eval] = {}
-    for module in modules("evals", packages):
-        name = module.__name__.rpartition(".")[2]
+    for name, entry in eval_entries(packages).items():
+        module = importlib.import_module(entry.module)
         also = {part: getattr(module, part) for part in ("peers", "lacks") if hasattr(module, part)}
         found[name] = Eval(name, module.VERSION, module.DEFINITIONS, getattr(module, name), **also)
     return found
@@ -98,10 +186,3 @@ def pick(name: str, among: Mapping[str, T], what: str) -> T:
     near = difflib.get_close_matches(key, among, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(among))}"
     raise ValueError(f"no {what} called {name!r}; {hint} (`unbraid list` shows all)")
-
-
-def headline(thing: Any) -> str:
-    """First line of a docstring: of a function, or of the module a class lives in."""
-    text = inspect.getdoc(thing) if inspect.isfunction(thing) or inspect.ismodule(thing) else None
-    text = text or inspect.getdoc(inspect.getmodule(thing)) or ""
-    return text.partition("\n")[0]

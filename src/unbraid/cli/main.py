@@ -336,13 +336,13 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     known = catalog.experiments(packages(options))
     if options.name not in known and (later := [word for word in rest if word.replace("-", "_") in known]):
         raise ValueError(f"the name comes first: unbraid {options.command} {later[0]} FLAGS")
-    named = catalog.pick(options.name, known, "experiment")()
+    named = catalog.make(catalog.pick(options.name, known, "experiment"))
     for term in options.add:
         named = with_term(named, term, packages(options))
     named = with_activation(named, options.activation) if options.activation else named
     prog = f"unbraid {options.command} {options.name}"
     if asked:
-        show_help(options, named, prog, catalog.headline(known[options.name.replace("-", "_")]))
+        show_help(options, named, prog, known[options.name.replace("-", "_")].headline)
         raise SystemExit(0)
     use_threads(options.threads)
     rest = [*rest, *(f"--source.{name.replace('_', '-')}" for name in permissions(options))]
@@ -417,7 +417,7 @@ def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) 
     from unbraid import catalog
     from unbraid.experiment.experiment import Experiment
 
-    cls = catalog.pick(term, catalog.terms(allowed), "term")
+    cls = catalog.pick(term, catalog.term_entries(allowed), "term").load()
     name = term.replace("-", "_")
     add = lambda o: replace(o, penalties={**o.penalties, name: cls()})
     if isinstance(named, Experiment):
@@ -837,7 +837,7 @@ def demo_experiments(name: str) -> "list[Experiment]":
     from unbraid import catalog
     from unbraid.experiment.study import Study
 
-    study = catalog.experiments()[name]()
+    study = catalog.make(catalog.experiments()[name])
     assert isinstance(study, Study)
     return study.experiments()
 
@@ -1088,17 +1088,12 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def run_list(options: argparse.Namespace, rest: list[str]) -> int:
-    import inspect
-
     from unbraid import catalog
 
     allowed = packages(options)
-    groups = {"studies": catalog.experiments, "terms": catalog.terms}
+    groups = {"studies": catalog.experiments, "terms": catalog.term_entries, "evals": catalog.eval_entries}
     for title, find in groups.items():
         print(title)
-        for name, thing in sorted(find(allowed).items()):
-            print(f"  {name:<24} {catalog.headline(thing)}")
-    print("evals")
-    for name, item in sorted(catalog.evals(allowed).items()):
-        print(f"  {name:<24} {catalog.headline(inspect.getmodule(item.score))}")
+        for name, entry in sorted(find(allowed).items()):
+            print(f"  {name:<24} {entry.headline}")
     return 0

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from sklearn.cluster import MiniBatchKMeans
 
 from unbraid.dictionary.dictionary import Acts, Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin, set_tied
@@ -39,6 +38,8 @@ class Centroids(Initialisation):
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
+        from sklearn.cluster import MiniBatchKMeans  # half a second to import, for this initialisation alone
+
         if len(sample) < dictionary.d_sae:
             raise ValueError(
                 f"{len(sample)} activations cannot be divided into {dictionary.d_sae} clusters; "

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq
 from torch import Tensor
 from torch.func import jvp
 
@@ -38,6 +37,8 @@ def calibrate_radius(
 
     Raises ValueError when there is no first-order effect to compare with, or no such radius inside `bracket`.
     """
+    from scipy.optimize import brentq  # a quarter of a second to import
+
     acts = contexts.acts
     exact = torch.promote_types(acts.dtype, torch.float32)
     units = random_units(DIRECTIONS, acts.shape[-1], rng).to(acts.device, exact)

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.sparse import csr_array
 from scipy.special import xlogy
-from scipy.stats import chi2
 from torch import Tensor
 
 from unbraid.metrics.sparse_counts import active_rows, indicator, shape
@@ -66,6 +65,8 @@ def mutual_information(
     in_bin = active_rows(bins).reshape(width, quantiles)
     present = active_rows(factors)
     n_log_n = xlogy(np.arange(rows + 1), np.arange(rows + 1))  # all counts are whole
+    from scipy.stats import chi2  # a second to import, for this number alone
+
     least = chi2.isf(min(1.0, errors / max(1, width * count)), df=quantiles) / 2
     bits = torch.zeros(width, count)
     step = max(1, CHUNK_ENTRIES // max(1, quantiles * count))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -55,6 +54,8 @@ def difference_of_means(
 
 def sums_where_active(labelled: Labelled) -> tuple[Float[Tensor, "factors d_in"], Float[Tensor, " factors"]]:
     """Sum of the activations in which each factor is active, and how many those are."""
+    from scipy.sparse import csr_array  # initialisations import this module, and few of them count
+
     places = (labelled.factors.numpy(), labelled.rows.numpy())
     active = csr_array((np.ones(len(labelled.rows)), places), shape=(labelled.count, len(labelled.x)))
     counts = torch.bincount(labelled.factors, minlength=labelled.count).double()
