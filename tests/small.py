@@ -17,13 +17,14 @@ WORLD = World(factors=48, d_in=16, l0=3.0, roots=8, branching=2, depth=1, block_
 def experiment(
     name: str = "small", *, activation: Activation = THREE, tokens: int = 6400, **penalties: Term
 ) -> Experiment:
-    """40 steps of 160 tokens; blocks of 1,024 rows do not divide by the batch, so rows carry over."""
+    """40 steps of 160 tokens; blocks of 1,024 rows do not divide by the batch, so rows carry over. All seeds share a
+    stream."""
     return Experiment(
         name=name,
         source=WORLD,
         objective=Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK(), **penalties}),
         dictionary=DictionaryConfig(d_sae=64, activation=activation),
-        training=Training(tokens=tokens, batch_size=160, dead_after=1600),
+        training=Training(tokens=tokens, batch_size=160, dead_after=1600, data_seed=0),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.callbacks import AtProgress
 from tests.exact import D_IN, D_SAE, batch, dictionary, normal
 from tests.small import WORLD, experiment
 from unbraid.dictionary.activation import ReLU
@@ -81,7 +82,7 @@ def test_resumed_equals_uninterrupted_with_gate_and_with_resampling(tmp_path: Pa
     members = [replace(base, training=replace(base.training, resample_every=1600, dead_after=480))]
     (whole,) = train(members, tmp_path / "whole")
     with pytest.raises(Killed):
-        train(members, tmp_path / "cut", checkpoint_steps=7, watch=kill)
+        train(members, tmp_path / "cut", checkpoint_steps=7, callbacks=[AtProgress(kill)])
     (cut,) = train(members, tmp_path / "cut", resume=True)
     ours, theirs = Run.open(whole).dictionary(), Run.open(cut).dictionary()
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.callbacks import AtProgress
 from tests.small import WORLD, experiment
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Step, Term, TermOutput
@@ -36,7 +37,7 @@ CAUSAL: dict[str, Term] = {
 }
 
 
-class Stopped(Exception):
+class Stopped(BaseException):
     pass
 
 
@@ -58,7 +59,7 @@ def test_a_run_with_every_causal_term_stopped_and_resumed_equals_the_uninterrupt
             raise Stopped
 
     with pytest.raises(Stopped):
-        train([causal], tmp_path / "parts", checkpoint_steps=10, watch=stop)
+        train([causal], tmp_path / "parts", checkpoint_steps=10, callbacks=[AtProgress(stop)])
     (resumed,) = train([causal], tmp_path / "parts", resume=True)
     found, expected = weights(resumed), weights(whole)
     assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.callbacks import AtProgress
 from tests.small import WORLD, experiment
 from unbraid import seeding
 from unbraid.dictionary.activation import BatchTopK, JumpReLU, TopK
@@ -79,7 +80,7 @@ def test_a_leash_holds_every_atom_and_some_pull_at_it(tmp_path):
 
 
 def test_a_leashed_run_resumed_equals_one_never_stopped(tmp_path):
-    class Stopped(Exception):
+    class Stopped(BaseException):
         pass
 
     def stop(tokens: int, total: int) -> None:
@@ -88,7 +89,7 @@ def test_a_leashed_run_resumed_equals_one_never_stopped(tmp_path):
 
     (whole,) = train([leashed(0.8, 6400)], tmp_path / "whole")
     with pytest.raises(Stopped):
-        train([leashed(0.8, 6400)], tmp_path / "stopped", checkpoint_steps=10, watch=stop)
+        train([leashed(0.8, 6400)], tmp_path / "stopped", checkpoint_steps=10, callbacks=[AtProgress(stop)])
     (resumed,) = train([leashed(0.8, 6400)], tmp_path / "stopped", resume=True)
     left, right = Run.open(whole).dictionary().state_dict(), Run.open(resumed).dictionary().state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)

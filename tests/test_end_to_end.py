@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.callbacks import AtProgress
 from tests.data import data_folder
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from unbraid import catalog
@@ -128,7 +129,7 @@ def test_killed_and_resumed_on_a_language_model_equals_uninterrupted(names: tupl
             raise Killed
 
     with pytest.raises(Killed):
-        train(members, tmp_path / "killed", checkpoint_steps=5, watch=kill)
+        train(members, tmp_path / "killed", checkpoint_steps=5, callbacks=[AtProgress(kill)])
     resumed = train(members, tmp_path / "killed", resume=True)
     for left, right in zip(whole, resumed, strict=True):
         ours, theirs = (load_file(folder / "sae_weights.safetensors") for folder in (left, right))

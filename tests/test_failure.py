@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tests.callbacks import AtProgress
 from tests.small import experiment
 from tests.test_train import assert_equal_runs, mixed_cohort, train_until, weights
 from unbraid.cli.main import main
@@ -116,14 +117,18 @@ def test_no_more_activations_are_drawn_than_living_members_need(tmp_path):
     long, seen = sick(at=0.1), []
     short = replace(experiment("short"), training=replace(long.training, tokens=160 * 10))
     with pytest.raises(Failed):
-        train([long, short], tmp_path, watch=lambda tokens, total: seen.append(tokens // 160))
+        train([long, short], tmp_path, callbacks=[AtProgress(lambda tokens, total: seen.append(tokens // 160))])
     assert seen == list(range(1, 11)) and finished(tmp_path / short.folder)
 
 
 def test_when_all_members_fail_training_stops_there(tmp_path):
     seen = []
     with pytest.raises(Failed) as got:
-        train([sick(at=0.1), sick(at=0.2, name="later")], tmp_path, watch=lambda tokens, _: seen.append(tokens // 160))
+        train(
+            [sick(at=0.1), sick(at=0.2, name="later")],
+            tmp_path,
+            callbacks=[AtProgress(lambda tokens, _: seen.append(tokens // 160))],
+        )
     assert seen == list(range(1, 10)) and len(got.value.reasons) == 2
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from tests.callbacks import AtProgress
 from tests.small import WORLD, experiment, seeded
 from tests.test_train import assert_equal_runs
 from unbraid.cli.main import main
@@ -121,7 +122,7 @@ def test_fault_13_one_run_that_finds_no_room_keeps_no_other_from_being_saved(tmp
     assert steps_saved(tmp_path / members[0].folder) == [15, 30]
     monkeypatch.undo()
     seen: list[int] = []
-    train(members, tmp_path, resume=True, watch=lambda tokens, total: seen.append(tokens // 160))
+    train(members, tmp_path, resume=True, callbacks=[AtProgress(lambda tokens, total: seen.append(tokens // 160))])
     assert seen[0] == 31 and finished(tmp_path / members[0].folder)
 
 

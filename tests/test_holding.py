@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.callbacks import AtProgress
 from tests.small import WORLD, experiment
 from tests.test_kills import cohort
 from tests.test_train import assert_equal_runs
@@ -84,7 +85,7 @@ def test_fault_11_two_resumes_of_one_folder_the_second_is_refused_and_nothing_is
                 train(cohort()[1:], tmp_path / "runs", resume=resume, overwrite=overwrite)
             seconds.append(str(refused.value))
 
-    made = train(cohort(), tmp_path / "runs", resume=True, watch=watch, checkpoint_steps=2)
+    made = train(cohort(), tmp_path / "runs", resume=True, callbacks=[AtProgress(watch)], checkpoint_steps=2)
     assert len(seconds) == 3 * 8
     for folder in train(cohort(), tmp_path / "whole"):
         assert_equal_runs(folder, tmp_path / "runs" / folder.name)
@@ -96,7 +97,7 @@ def test_fault_11_two_resumes_of_one_folder_the_second_is_refused_and_nothing_is
 def test_fault_11_other_members_of_the_same_study_train_beside(tmp_path):
     one, two = cohort()[:2]
     other: list[Path] = []
-    train([one], tmp_path, watch=lambda tokens, total: other.extend(train([two], tmp_path)))
+    train([one], tmp_path, callbacks=[AtProgress(lambda tokens, total: other.extend(train([two], tmp_path)))])
     assert len(set(other)) == 1
 
 
@@ -115,7 +116,7 @@ def test_fault_11_a_run_that_another_process_finished_meanwhile_is_not_trained_a
 
     monkeypatch.setattr(training, "held", late)
     seen: list[int] = []
-    train([experiment()], tmp_path, resume=True, watch=lambda tokens, total: seen.append(tokens))
+    train([experiment()], tmp_path, resume=True, callbacks=[AtProgress(lambda tokens, total: seen.append(tokens))])
     assert not seen
 
 

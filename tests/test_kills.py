@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.callbacks import AtProgress
 from tests.kills import Place, killed, places
 from tests.small import experiment, seeded
 from tests.test_train import assert_equal_runs
@@ -38,7 +39,7 @@ def folders(root: Path) -> list[Path]:
     return [root / member.folder for member in cohort()]
 
 
-class Stop(Exception):
+class Stop(BaseException):
     pass
 
 
@@ -56,7 +57,7 @@ def up_to(root: Path, step: int) -> None:
             raise Stop
 
     with suppress(Stop):
-        train(cohort(), root, resume=True, checkpoint_steps=EVERY, watch=watch)
+        train(cohort(), root, resume=True, checkpoint_steps=EVERY, callbacks=[AtProgress(watch)])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +127,7 @@ def test_fault_09_rounds_of_other_lengths_after_each_kill_keep_a_common_step(tmp
             raise Stop
 
     with pytest.raises(Stop):
-        train(cohort(), root, resume=True, checkpoint_steps=5, watch=watch)
+        train(cohort(), root, resume=True, checkpoint_steps=5, callbacks=[AtProgress(watch)])
     assert seen == [5, 6], "the others go on from their own newest, step 4; the first waits for them"
     assert common_step(folders(root)) == 4
     assert [sorted(steps_saved(folder)) for folder in folders(root)] == [[4, 6], [4, 5], [4, 5]]
@@ -163,7 +164,9 @@ def test_fault_09_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_p
     for number in who:
         damage(path_of(folders(tmp_path / "runs")[number], 4))
     seen: list[int] = []
-    made = train(cohort(), tmp_path / "runs", resume=True, watch=lambda tokens, _: seen.append(tokens // 160))
+    made = train(
+        cohort(), tmp_path / "runs", resume=True, callbacks=[AtProgress(lambda tokens, _: seen.append(tokens // 160))]
+    )
     for folder in made:
         assert_equal_runs(folder, whole / folder.name)
     assert seen[0] == 3

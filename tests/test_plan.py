@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests import tiny_lm
+from tests.callbacks import AtProgress, Stopped
 from tests.small import WORLD, experiment
 from unbraid.cli import plan
 from unbraid.sources.fitting_sample import fitting_sample
@@ -45,10 +46,10 @@ def test_what_terms_keep_is_as_much_as_a_checkpoint_holds_of_it(tmp_path):
 
     def stop(tokens: int, total: int) -> None:
         if tokens == 39 * 160:
-            raise InterruptedError
+            raise Stopped
 
-    with pytest.raises(InterruptedError):
-        train([base], tmp_path, checkpoint_steps=38, watch=stop)
+    with pytest.raises(Stopped):
+        train([base], tmp_path, checkpoint_steps=38, callbacks=[AtProgress(stop)])
     (step,) = steps_saved(tmp_path / base.folder)
     tensors, _, _ = load_checkpoint(tmp_path / base.folder, step)
     held = sum(tensor.nbytes for name, tensor in tensors.items() if name.startswith("memory/"))

@@ -6,6 +6,7 @@ import pytest
 from tests.small import WORLD, experiment
 from unbraid.dictionary.activation import BatchTopK, ReLU, TopK
 from unbraid.dictionary.initialisation import PrincipalComponents
+from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0, cohorts, cross
 from unbraid.objective.objective import Objective, TargetL0
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
@@ -95,7 +96,14 @@ def test_a_study_is_methods_times_seeds_on_one_stream():
     ]  # fmt: skip
     assert made[2].dictionary.d_sae == 32, "PCA has two signed directions a dimension"
     assert made[2].training.tokens == 0
-    assert len(cohorts(made)) == 1
+    assert [{e.seed for e in group} for group in cohorts(made)] == [{0}, {5}], "a stream for each seed"
+    one = replace(study, training=replace(study.training, data_seed=0))
+    assert len(cohorts(one.experiments())) == 1
+
+
+def test_the_seed_moves_the_order_of_the_data_unless_that_has_its_own():
+    base = replace(experiment(), seed=4, training=Training())
+    assert base.data_seed == 4 and replace(base, training=Training(data_seed=0)).data_seed == 0
 
 
 def test_a_sparsity_that_contradicts_what_is_trained_is_refused():

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.callbacks import AtProgress
 from tests.kills import forked
 from tests.small import WORLD, experiment, seeded
+from unbraid.config.serialise import to_json
 from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.initialisation import PrincipalComponents
@@ -24,7 +26,7 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.train.checkpoint import steps_saved
-from unbraid.train.loop import Learner, schedule, train
+from unbraid.train.loop import Learner, schedule, train, train_folders
 from unbraid.train.step_data import Supply
 
 
@@ -54,6 +56,37 @@ def mixed_cohort() -> list[Experiment]:
         experiment("effect", effect=Effect(every=4, columns=4)),
         seeded(experiment("plain"), 1),
     ]
+
+
+def test_folders_are_named_by_the_caller_and_hold_one_experiment(tmp_path):
+    mine, other = tmp_path / "mine", replace(experiment(), seed=3)
+    train_folders({mine: experiment()})
+    (named,) = train([experiment()], tmp_path / "runs")
+    assert_equal_runs(mine, named)
+    before = (mine / "provenance.json").stat().st_mtime_ns
+    train_folders({mine: experiment()})
+    assert (mine / "provenance.json").stat().st_mtime_ns == before, "a finished run of the same is left as it is"
+    for flags in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(
+            ValueError, match=r"mine holds a finished run of another experiment \(seed is 0 there and 3"
+        ):
+            train_folders({mine: other}, **flags)
+
+
+def test_an_unfinished_run_of_another_experiment_is_not_continued(tmp_path):
+    mine, other = tmp_path / "mine", replace(experiment(), name="other")
+    mine.mkdir()
+    (mine / "experiment.json").write_text(json.dumps(to_json(other)))
+    with pytest.raises(ValueError, match=r"unfinished run of another experiment \(name is 'other' there and 'small'"):
+        train_folders({mine: experiment()}, resume=True)
+    train_folders({mine: experiment()}, overwrite=True)
+    assert Run.open(mine).experiment == experiment()
+
+
+def test_one_folder_for_two_experiments_is_refused(tmp_path):
+    both = {tmp_path / "mine": experiment(), tmp_path / "x" / ".." / "mine": experiment("other")}
+    with pytest.raises(ValueError, match="are the same folder; give each its own"):
+        train_folders(both)
 
 
 def test_training_lowers_the_loss(tmp_path):
@@ -99,7 +132,7 @@ def train_until(how: signal.Signals, members: list[Experiment], root: Path, *, s
         if tokens >= 160 * step:
             os.kill(os.getpid(), how)
 
-    status = forked(lambda: train(members, root, checkpoint_steps=every, watch=watch))
+    status = forked(lambda: train(members, root, checkpoint_steps=every, callbacks=[AtProgress(watch)]))
     return os.waitstatus_to_exitcode(status)
 
 
@@ -152,7 +185,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path, whole):
 
 def test_members_that_cannot_share_a_stream_are_refused(tmp_path):
     other = replace(experiment("other"), training=replace(experiment().training, batch_size=80))
-    with pytest.raises(ValueError, match="other and small differ in \\['training.batch_size'\\]"):
+    with pytest.raises(ValueError, match="other-l0_3 and small-l0_3 differ in \\['training.batch_size'\\]"):
         train([experiment(), other], tmp_path)
 
 

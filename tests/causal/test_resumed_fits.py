@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.callbacks import AtFit, AtProgress
 from tests.causal.test_runs import fitted
 from tests.test_train import assert_equal_runs
 
@@ -56,7 +57,7 @@ def told(experiment: Experiment, root: Path, at: int = 0, then: Callable[[], obj
         if len(seen) == at:
             then()
 
-    train([experiment], root, resume=True, checkpoint_steps=1, fitting=fitting)
+    train([experiment], root, resume=True, checkpoint_steps=1, callbacks=[AtFit(fitting)])
     return seen
 
 
@@ -88,7 +89,7 @@ def test_fault_17_a_fit_that_is_broken_off_keeps_all_but_the_step_it_was_at(tmp_
         # The time between checkpoints is long: what is kept is kept because of the signal.
         train(
             [made], tmp_path / "cut", checkpoint_seconds=1e6,
-            fitting=lambda name, done, total: os.kill(os.getpid(), how) if done == 37 else None,
+            callbacks=[AtFit(lambda name, done, total: os.kill(os.getpid(), how) if done == 37 else None)],
         )  # fmt: skip
     assert told(made, tmp_path / "cut") == every[36:]
     assert_equal_fits(tmp_path / "whole" / made.folder, tmp_path / "cut" / made.folder)
@@ -102,15 +103,15 @@ def test_fault_17_members_whose_fit_is_done_are_not_fitted_again(tmp_path):
 
     def fitting(name: str, done: int, total: int) -> None:
         seen.append(name)
-        if name == "second" and done == 4:
+        if name == "second-l0_3" and done == 4:
             raise Killed
 
     with pytest.raises(Killed):
-        train(cohort, tmp_path / "cut", fitting=fitting)
+        train(cohort, tmp_path / "cut", callbacks=[AtFit(fitting)])
     seen.clear()
     with pytest.raises(Killed):
-        train(cohort, tmp_path / "cut", resume=True, checkpoint_steps=1, fitting=fitting)
-    assert {*seen} == {"second"}
+        train(cohort, tmp_path / "cut", resume=True, checkpoint_steps=1, callbacks=[AtFit(fitting)])
+    assert {*seen} == {"second-l0_3"}
     seen.clear()
 
     def watch(tokens: int, total: int) -> None:
@@ -119,11 +120,15 @@ def test_fault_17_members_whose_fit_is_done_are_not_fitted_again(tmp_path):
 
     with pytest.raises(Killed):
         train(
-            cohort, tmp_path / "cut", resume=True, checkpoint_steps=2, watch=watch, fitting=lambda *a: seen.append(a[1])
+            cohort,
+            tmp_path / "cut",
+            resume=True,
+            checkpoint_steps=2,
+            callbacks=[AtProgress(watch), AtFit(lambda *a: seen.append(a[1]))],
         )
     assert seen[0] == 4, "it goes on from the third step"
     seen.clear()
-    for folder in train(cohort, tmp_path / "cut", resume=True, fitting=lambda *told: seen.append(told)):
+    for folder in train(cohort, tmp_path / "cut", resume=True, callbacks=[AtFit(lambda *told: seen.append(told))]):
         assert_equal_fits(tmp_path / "whole" / folder.name, folder)
     assert not seen, "training goes on, and no fit is made again"
 

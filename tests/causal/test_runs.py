@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.callbacks import AtFit
 from tests.small import WORLD, experiment
 
 from unbraid.experiment.experiment import Experiment
@@ -23,7 +24,7 @@ def fitted(init, *, tokens: int = 0, **changes) -> Experiment:
 def test_a_fit_becomes_a_run_with_its_strengths_effects_and_radius(tmp_path):
     seen = []
     made = fitted(Melbo(orthogonality="joint", steps=5))
-    (path,) = train([made], tmp_path, fitting=lambda name, done, total: seen.append((name, done, total)))
+    (path,) = train([made], tmp_path, callbacks=[AtFit(lambda *told: seen.append(told))])
     fit = load_file(path / "fit.safetensors")
     assert fit["strengths"].diff().le(0).all() and fit["strengths"].shape == (8,)
     assert fit["effects"].shape == (8, WORLD.d_in)

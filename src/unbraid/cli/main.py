@@ -28,6 +28,7 @@ from unbraid.config.settings import (
     fault_of,
 )
 from unbraid.system.notices import shown
+from unbraid.system.progress import duration
 from unbraid.system.stopping import stopping
 from unbraid.system.terminal import name as on_one_line
 from unbraid.system.terminal import say
@@ -42,8 +43,8 @@ if TYPE_CHECKING:  # heavy modules are imported by the commands that need them: 
     from unbraid.experiment.experiment import Experiment
     from unbraid.experiment.study import Study
     from unbraid.runs.run import Run
+    from unbraid.system.progress import ProgressDisplay
 
-LINE_SECONDS = 30.0
 
 THREADS = Annotated[int, Ge(0), Le(8 * (os.cpu_count() or 1))]
 """More only take turns, and without end of them torch does not start."""
@@ -521,12 +522,6 @@ def described(found: "Budget") -> list[str]:
     ]
 
 
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
-
-
 def tally(total: int, *, verbose: bool = True) -> "Tally":
     from unbraid.cli.tally import Tally
 
@@ -553,11 +548,9 @@ def preflight(
     options: argparse.Namespace, experiments: "list[Experiment]", *, evals: "Sequence[Eval] | None" = None
 ) -> int:
     """2 when what is left to train cannot be, or could not be scored: said before any folder is made."""
-    from unbraid.experiment.study import cohorts
     from unbraid.train.loop import check_claims, left_to_train
 
-    groups = [left_to_train(cohort, options.out, anew=options.overwrite) for cohort in cohorts(experiments)]
-    left = {folder: experiment for group in groups for folder, experiment in group.items()}
+    left = left_to_train({options.out / e.folder: e for e in experiments}, anew=options.overwrite)
     check_claims(left, resume=options.resume, overwrite=options.overwrite)
     return 2 if left and not refuse(checked(list(left.values()), options, evals=evals)[1]) else 0
 
@@ -569,25 +562,23 @@ def train_all(
     """`evals`: those that the same command asks for next. `ready`: after `preflight`."""
     from unbraid.experiment.study import cohorts
     from unbraid.runs.run import finished
+    from unbraid.train.callbacks import Progress
     from unbraid.train.loop import Failed, Interrupted, left_to_train, train
 
     if not ready and (refused := preflight(options, experiments, evals=evals)):
         return refused
     failed = 0
     for cohort in cohorts(experiments):
-        todo = left_to_train(cohort, options.out, anew=options.overwrite)
+        todo = left_to_train({options.out / e.folder: e for e in cohort}, anew=options.overwrite)
         done = sum(finished(options.out / e.folder) for e in cohort)
         print(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
         if todo:
             print("reading the first activations, and starting dictionaries from them …", flush=True)
         try:
-            with progress() as see:
-                train(
-                    cohort, options.out, resume=options.resume, overwrite=options.overwrite,
-                    checkpoint_seconds=options.checkpoint_seconds,
-                    watch=partial(see, f"training {len(todo)}", "tokens"),
-                    fitting=lambda name, done, total: see(f"fitting {name}", "steps", done, total),
-                )  # fmt: skip
+            train(
+                cohort, options.out, resume=options.resume, overwrite=options.overwrite,
+                checkpoint_seconds=options.checkpoint_seconds, callbacks=[Progress()],
+            )  # fmt: skip
         except Interrupted as where:
             raise KeyboardInterrupt(str(where)) from None  # whatever was to follow, or runs beside, ends too
         except Failed as error:
@@ -599,37 +590,10 @@ def train_all(
     return 1 if failed else 0
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Shows, of each thing under way, what is done, how fast, and the time left: bars on a terminal, a line every half
-    minute elsewhere. Told (what, unit, done, in all)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+def progress() -> "ProgressDisplay":
+    from unbraid.system.progress import ProgressDisplay
 
-    console = Console()
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[rate]}"))
-    shown = Progress(
-        TextColumn("{task.description}"), *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    begun: dict[str, tuple[TaskID, float, int]] = {}
-    told = time.monotonic()
-
-    def see(what: str, unit: str, done: int, total: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if what not in begun:
-            begun[what] = shown.add_task(what, total=total, rate=""), now, done
-        task, started, first = begun[what]
-        rate = (done - first) / max(now - started, 1e-9)
-        shown.update(task, completed=done, total=total, rate=f"{rate:,.0f} {unit}/s")
-        if not console.is_terminal and now - told > LINE_SECONDS and rate > 0:
-            told = now
-            left = duration((total - done) / rate)
-            print(f"{what}: {done / total:.0%}, {rate:,.0f} {unit}/s, {left} left", flush=True)
-
-    with shown:
-        yield see
+    return ProgressDisplay()
 
 
 def run_eval(options: argparse.Namespace, rest: list[str]) -> int:
@@ -1082,7 +1046,9 @@ def run_cache(options: argparse.Namespace, rest: list[str]) -> int:
         for split, tokens in wanted.items():
             task = progress.add_task(f"{split} activations", total=tokens)
             see = lambda _, rows, total, task=task: progress.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
-            write_cache(experiment.source, folder, seed=training.data_seed, tokens=tokens, splits=[split], progress=see)
+            write_cache(
+                experiment.source, folder, seed=experiment.data_seed, tokens=tokens, splits=[split], progress=see
+            )
     print(f"written: {folder}   train on it with `unbraid sweep cached --source.folder {folder}`")
     return 0
 

@@ -153,15 +153,15 @@ def estimate(cohort: Sequence[Experiment], watch: Watch = unwatched, *, patience
     """What training would take, from one harvested block and a few measured steps of every kind of member; no more
     kinds once `patience` seconds are over. `watch`: told how many kinds are done."""
     check_needs(cohort)
-    source, training = cohort[0].source, cohort[0].training
+    source, training, data_seed = cohort[0].source, cohort[0].training, cohort[0].data_seed
     longest = max(steps(e.training) for e in cohort)
     tokens = longest * training.batch_size
-    sample = fitting_sample(source, training.data_seed, tokens)
+    sample = fitting_sample(source, data_seed, tokens)
     before = time.monotonic()
-    block = source.block(0, split="train", seed=training.data_seed)
+    block = source.block(0, split="train", seed=data_seed)
     assert block is not None, "fitting_sample has read it"
     harvest = (time.monotonic() - before) / len(block.rows) * tokens
-    stream = Stream(source, training.batch_size, seed=training.data_seed)
+    stream = Stream(source, training.batch_size, seed=data_seed)
     # The same few for every member: a study has more members than its data has batches.
     batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]
     groups = kinds(cohort)
@@ -242,7 +242,7 @@ def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> floa
         index = next(alone, last - last % due)
         times = []
         for batch in batches:
-            supply = Supply(source, learner.experiment.training.data_seed, index)
+            supply = Supply(source, learner.experiment.data_seed, index)
             before = time.monotonic()
             learner.step(batch, index, supply)
             times.append(time.monotonic() - before)

@@ -51,8 +51,10 @@ class Training(Settings):
     """Subtract the mean and scale to unit mean square, or leave activations alone."""
     matmul: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder product; parameters and optimiser stay float32."""
-    data_seed: Seed = 0
-    """Order of the data. Shared by a cohort, so that all its members see the same stream."""
+    data_seed: Seed | None = None
+    """Order of the data; None: the experiment's seed. Experiments with the same one share a stream of activations."""
+    score_every: NonNegativeInt = 250_000
+    """Tokens after which FVU, L0 and dead latents are measured on held-out rows, again and again; 0: never."""
     device: Device = "cpu"
     """Where to train: cpu, cuda, mps."""
 
@@ -74,7 +76,7 @@ class Experiment(Settings):
     dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
     training: Training = field(default_factory=Training)
     seed: Seed = 0
-    """Initialisation and the terms' random streams."""
+    """Initialisation, the terms' random streams and, unless training.data_seed is set, the order of the data."""
     control: bool = False
     """True for a baseline no method should lose to (untrained, frozen, PCA): shown apart in the report."""
     l0: PositiveFloat | None = None
@@ -84,6 +86,11 @@ class Experiment(Settings):
     def requested_l0(self) -> float | None:
         """The sparsity asked for: the activation's k, objective.target_l0's, or l0; None when none is."""
         return requested_l0(to_json(self))
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the order of the data: training.data_seed, or the experiment's own."""
+        return self.seed if self.training.data_seed is None else self.training.data_seed
 
     @property
     def label(self) -> str:

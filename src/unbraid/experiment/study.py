@@ -61,14 +61,16 @@ def of_methods(members: Mapping[str, Member], methods: Collection[str]) -> dict[
 
 @dataclass(frozen=True, kw_only=True)
 class Study(Settings):
-    """Methods x seeds, same source, same width, same tokens, same order of data: one cohort."""
+    """Methods x seeds, same source, same width, same tokens. The methods of one seed see the same data in the same
+    order: they are one cohort, for which a language model runs once."""
 
     source: Source
     d_sae: PositiveInt = 1024
     """Number of latents of every member, but of those whose initialisation sets it (`width`)."""
     training: Training = field(default_factory=Training)
     seeds: Annotated[tuple[Seed, ...], MinLen(1)] = (0, 1, 2)
-    """Initialisations and terms' randomness; the order of data is training.data_seed."""
+    """Initialisations, the terms' randomness and, unless training.data_seed is set, the order of the data. With
+    training.data_seed all seeds share one stream, and a language model runs once for all of them."""
     members: Annotated[Mapping[FolderName, Member], MinLen(1)]
     """By what tells them apart, as on the command line: the method, and its sparsity where it has several."""
 
@@ -187,4 +189,4 @@ def cohorts(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
 
 def shared(experiment: Experiment) -> tuple[Source, int, int, str]:
     training = experiment.training
-    return experiment.source, training.batch_size, training.data_seed, training.device
+    return experiment.source, training.batch_size, experiment.data_seed, training.device

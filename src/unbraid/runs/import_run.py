@@ -103,7 +103,7 @@ def import_run(
             f"{folder} explains {published.dictionary.d_in} dimensions, the source's activations have {source.d_in}: "
             "name the model, layer and site it was trained on"
         )
-    sample = fitting_sample(source, experiment.training.data_seed)
+    sample = fitting_sample(source, experiment.data_seed)
     fit = first_sight(published.dictionary, sample)
     warnings = (*published.notes, *doubts(published, source, fit, sample))
     about = {"imported": provenance(published, experiment, fit, warnings), "tokens": 0}

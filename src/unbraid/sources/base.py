@@ -120,6 +120,14 @@ class Source(Settings, ABC):
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         """`count` whole sequences chosen by `seed`. Raises ValueError when nothing comes after these activations."""
 
+    def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
+        """At most `count` held-out activations, always the same ones: what is scored while training goes on, so reading
+        them must be cheap. Raises NoHeldOut when there are none."""
+        block = self.block(0, split="eval", seed=0)
+        if block is None or not len(block.rows):
+            raise NoHeldOut(f"the source has no eval data: {self.more_held_out}")
+        return block.rows.x[:count]
+
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
         """`count` minimal pairs chosen by `seed`; fewer where there are no more. Raises ValueError without any."""
         raise ValueError(

@@ -9,9 +9,9 @@ checkpoint needs parameters, moments, counters and a position, and no generator'
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.config.old_names import upgraded
 from unbraid.config.serialise import check_stored, to_json
-from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, checked
+from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, checked, shown
 from unbraid.dictionary.constraints import hold_near
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, Watch, unwatched
@@ -39,9 +40,12 @@ from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
 from unbraid.system.devices import check_device
-from unbraid.system.files import append_text, write_json
+from unbraid.system.files import append_text, read_json, write_json
 from unbraid.system.locks import LOCK, Held, held
+from unbraid.system.sealing import REMEDY
 from unbraid.system.stopping import Stop, stopping
+from unbraid.train import held_out_scores
+from unbraid.train.callbacks import Callback, Callbacks
 from unbraid.train.checkpoint import (
     Due,
     FitCheckpoint,
@@ -52,6 +56,7 @@ from unbraid.train.checkpoint import (
     tidy,
     trim_log,
 )
+from unbraid.train.held_out_scores import HeldOutScores
 from unbraid.train.resampling import forget, resample
 from unbraid.train.step_data import CONTEXTS, Supply
 
@@ -276,55 +281,77 @@ def schedule(index: int, total: int, training: Training) -> float:
 
 def train(
     cohort: Sequence[Experiment],
-    root: Path,
+    root: Path | str,
     *,
     resume: bool = False,
     overwrite: bool = False,
     checkpoint_seconds: float = 120.0,
     checkpoint_steps: int = 0,
-    watch: Watch = unwatched,
-    fitting: Callable[[str, int, int], None] = lambda name, done, total: None,
+    callbacks: Callback | Sequence[Callback] = (),
 ) -> list[Path]:
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
-    Members must share source, batch_size and data_seed (ValueError otherwise). An unfinished folder is an error unless
-    `resume` (continue it) or `overwrite` (start anew), and so is one that another process is writing (`Held`). A
-    checkpoint is written every `checkpoint_seconds`, or every `checkpoint_steps` when that is not 0, and on SIGTERM or
-    SIGINT, which then raise `Interrupted`. `watch` is told how many tokens are done, `fitting` how far the
-    initialisation of the member it names has come.
+    A folder is called by its experiment's name, seed and fingerprint. All else is as in `train_folders`."""
+    folders = [Path(root) / experiment.folder for experiment in cohort]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise ValueError(f"{twice.name} is asked for twice, the same in all its settings; name it once")
+    train_folders(
+        dict(zip(folders, cohort, strict=True)), resume=resume, overwrite=overwrite, callbacks=callbacks,
+        checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,
+    )  # fmt: skip
+    return folders
+
+
+def train_folders(
+    folders: Mapping[Path, Experiment],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_seconds: float = 120.0,
+    checkpoint_steps: int = 0,
+    callbacks: Callback | Sequence[Callback] = (),
+) -> None:
+    """Train every experiment, each in its folder, on one stream of activations.
+
+    Experiments must share source, batch_size, device and order of data (`cohorts` groups those that do). A finished run
+    of the same experiment is left as it is; a folder that holds another experiment is an error, and so is an unfinished
+    run unless `resume` (continue it) or `overwrite` (start anew, whatever it was), and a folder that another process is
+    writing (`Held`). A checkpoint is written every `checkpoint_seconds`, or every `checkpoint_steps` when that is not
+    0, and on SIGTERM or SIGINT, which then raise `Interrupted`. `callbacks` are called as training goes on.
 
     A member whose initialisation or step raises one of `OWN_FAULTS` drops out, marked (`failure`) and with the
     checkpoints it has; once the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
     """
     checked("checkpoint_seconds", checkpoint_seconds, NonNegativeFloat)
     checked("checkpoint_steps", checkpoint_steps, NonNegativeInt)
-    for experiment in cohort:
+    told = Callbacks(callbacks)
+    for experiment in folders.values():
         check_stored(experiment, experiment.name)
-    clear_finished([root / experiment.folder for experiment in cohort])
-    if not cohort:
+    clear_finished(list(folders))
+    if not folders:
         raise ValueError("there is no experiment to train; name one or more")
-    check_shared(cohort)
-    todo = left_to_train(cohort, root, anew=overwrite and not resume)
+    check_shared(list(folders.values()))
+    check_finished(folders)
+    anew = overwrite and not resume
+    todo = left_to_train(folders, anew=anew)
     if todo:
         check_shared(list(todo.values()))
         check_needs(list(todo.values()))
         with held(todo), stopping() as stop:
             # Asked again: another process may have finished some before it let them go.
-            todo = left_to_train(cohort, root, anew=overwrite and not resume)
+            todo = left_to_train(folders, anew=anew)
             check_claims(todo, resume=resume, overwrite=overwrite)
             try:
                 sample = _first_sample(todo)  # what it refuses, it refuses before a folder is written to
                 for folder, experiment in todo.items():
                     claim(folder, experiment, resume=resume)
-                _trained(todo, sample, watch, fitting, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
+                _trained(todo, sample, told, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
             except KeyboardInterrupt:
                 raise Interrupted("stopped; continue with --resume") from None
             if stop.asked:
                 raise Interrupted("stopped after the last step; what was trained is saved")
-    folders = [root / experiment.folder for experiment in cohort]
     if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
         raise Failed(reasons)
-    return folders
 
 
 def _first_sample(todo: Mapping[Path, Experiment]) -> Tensor:
@@ -333,14 +360,13 @@ def _first_sample(todo: Mapping[Path, Experiment]) -> Tensor:
         return torch.empty(0)
     first = next(iter(todo.values()))
     tokens = max(steps(member.training) for member in todo.values()) * first.training.batch_size
-    return fitting_sample(first.source, first.training.data_seed, tokens)
+    return fitting_sample(first.source, first.data_seed, tokens)
 
 
 def _trained(
     todo: Mapping[Path, Experiment],
     sample: Tensor,
-    watch: Watch,
-    fitting: Callable[[str, int, int], None],
+    told: Callback,
     due: Callable[[], Due],
     stop: Stop,
 ) -> None:
@@ -348,21 +374,26 @@ def _trained(
     if not todo:
         return
     made_by, first = machine(), next(iter(todo.values()))
-    learners = _started(todo, sample, fitting, due)
-    if learners:
-        stream = Stream(first.source, first.training.batch_size, seed=first.training.data_seed)
-        start, spent = restore(learners, stream)
-        started = time.monotonic() - spent
-        with stop.gently("stopping after this step …"):
-            _loop(learners, stream, start, watch, due(), started, stop)
-        with stop.gently("stopping once what is trained is saved …"):
-            _save(learners, stream, sample, made_by, time.monotonic() - started)
+    told.on_start(list(todo.values()), max(steps(member.training) for member in todo.values()))
+    try:
+        learners = _started(todo, sample, told, due)
+        if learners:
+            stream = Stream(first.source, first.training.batch_size, seed=first.data_seed)
+            start, spent = restore(learners, stream)
+            started = time.monotonic() - spent
+            report = Report(told, HeldOutScores(first.source, sample, first.training.device))
+            with stop.gently("stopping after this step …"):
+                _loop(learners, stream, start, report, due(), started, stop)
+            with stop.gently("stopping once what is trained is saved …"):
+                _save(learners, stream, sample, made_by, time.monotonic() - started, told)
+    finally:
+        told.on_close()
 
 
 def _started(
     todo: Mapping[Path, Experiment],
     sample: Tensor,
-    fitting: Callable[[str, int, int], None],
+    told: Callback,
     due: Callable[[], Due],
 ) -> dict[Path, Learner]:
     """Members that can start. Those whose initialisation fails, as a fit may after minutes, drop out marked; one that
@@ -371,12 +402,13 @@ def _started(
     for folder, experiment in todo.items():
         kept = FitCheckpoint(folder, due(), notices.log.warning)
         try:
-            told = partial(fitting, experiment.label)
-            learners[folder] = Learner(experiment, sample, told, Kept(kept.read, kept.write, kept.finish))
+            fitting = partial(told.on_fit, experiment)
+            learners[folder] = Learner(experiment, sample, fitting, Kept(kept.read, kept.write, kept.finish))
         except OWN_FAULTS as error:
             if len(todo) == 1:
                 raise
             mark_failed(folder, 0, error)
+            told.on_failure(experiment, failure(folder))
         except KeyboardInterrupt:
             kept.flush()
             raise Interrupted(f"stopped in the initialisation of {experiment.label}; continue with --resume") from None
@@ -392,14 +424,18 @@ def clear_finished(folders: Sequence[Path]) -> None:
                 tidy(folder)
 
 
-def left_to_train(cohort: Sequence[Experiment], root: Path, *, anew: bool = False) -> dict[Path, Experiment]:
-    """By folder, the members that are neither finished nor, unless they start `anew`, known to fail."""
-    folders = {root / experiment.folder: experiment for experiment in cohort}
+def left_to_train(folders: Mapping[Path, Experiment], *, anew: bool = False) -> dict[Path, Experiment]:
+    """The experiments that are neither finished nor, unless they start `anew`, known to fail."""
     return {f: e for f, e in folders.items() if not finished(f) and (anew or not failure(f))}
 
 
 def _save(
-    learners: Mapping[Path, Learner], stream: Stream, sample: Tensor, made_by: Mapping[str, Any], seconds: float
+    learners: Mapping[Path, Learner],
+    stream: Stream,
+    sample: Tensor,
+    made_by: Mapping[str, Any],
+    seconds: float,
+    told: Callback,
 ) -> None:
     """Finished runs, of members that can be saved. `seconds`: of the whole cohort; a member's own is counted as an
     equal share."""
@@ -420,10 +456,12 @@ def _save(
             save_run(folder, learner.experiment, dictionary, normaliser, sample, {**made_by, **provenance})
         except ValueError as error:
             mark_failed(folder, learner.steps, error)
+            told.on_failure(learner.experiment, failure(folder))
         except OSError as error:  # a full disk, most likely: what fits is saved, the rest keeps its checkpoints
             full = full or error
         else:
             drop_checkpoints(folder)
+            told.on_end(learner.experiment, folder)
             if short := l0_control.shortfall(provenance):
                 notices.log.warning("%s %s", folder.name, short)
     if full is not None:
@@ -443,7 +481,7 @@ def _loop(
     learners: dict[Path, Learner],
     stream: Stream,
     start: int,
-    watch: Watch,
+    report: "Report",
     due: Due,
     started: float,
     stop: Stop,
@@ -462,15 +500,15 @@ def _loop(
         except KeyboardInterrupt:
             _save_round(learners, dict.fromkeys(learners, (index, before)), started)
             raise _interrupted(index, last) from None
-        supply = Supply(stream.source, training.data_seed, index)
+        supply = Supply(stream.source, stream.seed, index)
         left = dict(going)
         while left and not stop.asked:
             folder, learner = next(iter(left.items()))
             del left[folder]
-            if index >= learner.begins and not _stepped(folder, learner, batch, index, supply, stream.position):
+            if index >= learner.begins and not _stepped(folder, learner, batch, index, supply, stream.position, report):
                 del learners[folder]
         if not left:
-            watch((index + 1) * training.batch_size, last * training.batch_size)
+            report.told.on_progress((index + 1) * training.batch_size, last * training.batch_size)
         if index + 1 < last and (due.now(index + 1) or stop.asked):
             at = {folder: (index, before) if folder in left else (index + 1, stream.position) for folder in learners}
             _save_round(learners, at, started)
@@ -478,15 +516,17 @@ def _loop(
                 raise _interrupted(index + 1, last)
 
 
-def _stepped(folder: Path, learner: Learner, batch: Batch, index: int, supply: Supply, position: Position) -> bool:
+def _stepped(
+    folder: Path, learner: Learner, batch: Batch, index: int, supply: Supply, position: Position, report: "Report"
+) -> bool:
     """One step of one member; False when it has failed, and is marked."""
     try:
         metrics = learner.step(batch, index, supply)
     except OWN_FAULTS as error:
         mark_failed(folder, index, error)
+        report.told.on_failure(learner.experiment, failure(folder))
         return False
-    if index % max(1, learner.steps // LOGGED_STEPS) == 0 or index == learner.steps - 1:
-        log(folder, index, learner.experiment.training.batch_size, learner, metrics, position)
+    report.step(folder, learner, index, metrics, position)
     return True
 
 
@@ -513,25 +553,35 @@ def _interrupted(step: int, last: int) -> Interrupted:
     return Interrupted(f"stopped at step {step} of {last}; continue with --resume")
 
 
-def log(
-    folder: Path, index: int, batch_size: int, learner: Learner, metrics: Mapping[str, Tensor], position: Position
-) -> None:
-    """Append one row to metrics.jsonl."""
-    row: dict[str, float] = {"step": index, "tokens": (index + 1) * batch_size, "filtered": position.filtered}
-    row["lr"] = learner.optimiser.param_groups[0]["lr"]
-    row |= {name: float(value) for name, value in metrics.items()}
-    append_text(folder / "metrics.jsonl", json.dumps(row) + "\n")
+@dataclass(frozen=True)
+class Report:
+    """What is said of steps: rows of metrics.jsonl, and the same to callbacks."""
+
+    told: Callback
+    scores: HeldOutScores
+
+    def step(
+        self, folder: Path, learner: Learner, index: int, metrics: Mapping[str, Tensor], position: Position
+    ) -> None:
+        """Log a step that is one of about `LOGGED_STEPS`, or that held-out scores are due after."""
+        measured = held_out_scores.due(learner.experiment.training, index)
+        if index % max(1, learner.steps // LOGGED_STEPS) and index < learner.steps - 1 and not measured:
+            return
+        tokens = (index + 1) * learner.experiment.training.batch_size
+        found = {**metrics, **(self.scores(learner.dictionary, learner.normaliser) if measured else {})}
+        values = {"lr": learner.optimiser.param_groups[0]["lr"]} | {name: float(v) for name, v in found.items()}
+        row = {"step": index, "tokens": tokens, "filtered": position.filtered, **values}
+        append_text(folder / "metrics.jsonl", json.dumps(row) + "\n")
+        self.told.on_step(learner.experiment, index, tokens, values)
 
 
 def check_shared(members: Sequence[Experiment]) -> None:
-    first, folders = members[0], [member.folder for member in members]
-    if twice := next((folder for folder in folders if folders.count(folder) > 1), ""):
-        raise ValueError(f"{twice} is asked for twice, the same in all its settings; name it once")
+    first = members[0]
     for member in members[1:]:
         same = {
             "source": member.source == first.source,
             "training.batch_size": member.training.batch_size == first.training.batch_size,
-            "training.data_seed": member.training.data_seed == first.training.data_seed,
+            "the order of data (training.data_seed, or the seed)": member.data_seed == first.data_seed,
             "training.device": member.training.device == first.training.device,
         }
         differing = [name for name, equal in same.items() if not equal]
@@ -592,9 +642,38 @@ def try_to_give(part: Reads, source: Source) -> None:
         )
 
 
-def check_claims(todo: Iterable[Path], *, resume: bool, overwrite: bool) -> None:
-    """Raise ValueError when a folder holds unfinished work and neither flag says what to do."""
-    for folder in todo:
+def check_finished(folders: Mapping[Path, Experiment]) -> None:
+    """Raise ValueError when two folders are one, or one holds a finished run of another experiment than asked for."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"two of {[str(folder) for folder in folders]} are the same folder; give each its own")
+    for folder, experiment in folders.items():
+        if finished(folder) and (where := other_than(folder, experiment)):
+            raise ValueError(f"{folder} holds a finished run of another experiment ({where}); give another folder")
+
+
+def other_than(folder: Path, experiment: Experiment) -> str:
+    """The first setting in which the experiment stored in `folder` differs from `experiment`; empty when none does."""
+    stored = upgraded(read_json(folder / "experiment.json", remedy=REMEDY))
+    return difference(stored, json.loads(json.dumps(to_json(experiment))))
+
+
+def difference(stored: Any, asked: Any, at: str = "") -> str:
+    """Where two JSON values first differ, in words; empty when they are equal."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        parts = ((key, stored.get(key), asked.get(key)) for key in sorted({*stored, *asked}))
+        return next((d for key, left, right in parts if (d := difference(left, right, f"{at}.{key}".lstrip(".")))), "")
+    return "" if stored == asked else f"{at or 'it'} is {shown(stored)} there and {shown(asked)} here"
+
+
+def check_claims(todo: Mapping[Path, Experiment], *, resume: bool, overwrite: bool) -> None:
+    """Raise ValueError when a folder holds unfinished work and neither flag says what to do, or work on another
+    experiment is to be continued."""
+    for folder, experiment in todo.items():
+        if resume and (folder / "experiment.json").is_file() and (where := other_than(folder, experiment)):
+            raise ValueError(
+                f"{folder} holds an unfinished run of another experiment ({where}); give another folder, or start anew "
+                "with --overwrite alone"
+            )
         if (folder / "experiment.json").is_file() and not (resume or overwrite):
             raise ValueError(
                 f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite"

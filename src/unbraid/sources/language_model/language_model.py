@@ -127,6 +127,13 @@ class LanguageModel(Source):
         rounding = torch.finfo(acts.dtype).eps
         return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail, rounding=rounding)
 
+    def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
+        # A block holds buffer_tokens: far more than are asked for.
+        pool = max(1, len(self._corpus.pool("eval")))
+        windows = self.windows(min(pool, math.ceil(count / self.context)), split="eval", seed=0)
+        acts = torch.cat([self.activations(part) for part in windows.parts(self.batch)])
+        return acts[windows.keep & (acts.norm(dim=-1) <= self.max_norm)][:count]
+
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
         pool = minimal_pairs(self, split)
         order = torch.randperm(len(pool.x), generator=seeding.stream(seed, f"counterfactuals/{split}"))[:count]
