@@ -21,7 +21,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from unbraid.comparison.intervals import t_interval
-from unbraid.dictionary.activation import BatchTopK, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import codes
 from unbraid.dictionary.initialisation import set_tied

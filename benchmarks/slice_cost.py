@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term

@@ -19,7 +19,8 @@ import torch
 
 from benchmarks.run import names
 from unbraid.catalog import terms
-from unbraid.dictionary.activation import BatchTopK, JumpReLU
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from tests import steps
-from unbraid.dictionary.activation import Activation
-from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.weights import Path
 from unbraid.objective.objective import Step
 
 

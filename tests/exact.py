@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 
 ACTIVATIONS = [ReLU(), TopK(4), BatchTopK(4), JumpReLU(bandwidth=0.3)]

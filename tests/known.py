@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, JumpReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Experiment

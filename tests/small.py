@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from unbraid.dictionary.activation import Activation, BatchTopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid.dictionary.activation import Activation, ReLU
-from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.weights import Path
 from unbraid.objective.objective import Step, no_counterfactuals
 from unbraid.sources.base import Batch, Contexts, Counterfactuals
 

@@ -7,20 +7,14 @@ import torch
 from torch import Tensor
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
-from unbraid.dictionary.activation import (
-    BatchTopK,
-    Chunks,
-    JumpReLU,
-    ReLU,
-    TopK,
-    above,
-    calibrate,
-    nonzero,
-    top_k,
-    window,
-)
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU, window
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.selection import above, calibrate, nonzero, top_k
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import DenseCodes, SparseCodes
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.weights import Chunks
 
 
 def chunked(pre: Tensor, rows: int = 5) -> Chunks:
@@ -51,7 +45,7 @@ def test_the_largest_latents_may_all_stand_in_one_group():
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 def test_selected_latents_ascend_within_a_row(activation):
-    selected = activation.select(chunked(normal(BATCH, D_SAE, seed=0)), torch.zeros(D_SAE), 1.0)
+    selected = activation.support(chunked(normal(BATCH, D_SAE, seed=0)), torch.zeros(D_SAE), 1.0)
     assert selected is not None
     support = selected[1]
     flat = support.rows * D_SAE + support.latents
@@ -63,7 +57,7 @@ def test_selected_latents_ascend_within_a_row(activation):
 @pytest.mark.parametrize("scale", [1.0, 1e-4])
 def test_batch_top_k_keeps_exactly_k_a_row_on_average_when_that_many_are_positive(scale):
     pre = normal(BATCH, D_SAE, seed=1) * scale
-    selected = BatchTopK(4).select(chunked(pre), torch.zeros(()), 1.0)
+    selected = BatchTopK(4).support(chunked(pre), torch.zeros(()), 1.0)
     assert selected is not None
     assert selected[0].numel() == 4 * BATCH
     assert torch.equal(selected[0].sort().values, pre.view(-1).topk(4 * BATCH).values.sort().values)
@@ -74,14 +68,14 @@ def test_batch_top_k_is_exact_when_the_first_chunk_misleads():
     for factor in (100.0, 1e-6):
         first = pre.clone()
         first[:5] *= factor
-        selected = BatchTopK(4).select(chunked(first), torch.zeros(()), 1.0)
+        selected = BatchTopK(4).support(chunked(first), torch.zeros(()), 1.0)
         assert selected is not None
         assert torch.equal(selected[0].sort().values, first.view(-1).topk(4 * BATCH).values.sort().values)
 
 
 def test_batch_top_k_keeps_the_positive_latents_when_there_are_fewer():
     pre = normal(BATCH, D_SAE, seed=2) - 2.0
-    selected = BatchTopK(4).select(chunked(pre), torch.zeros(()), 1.0)
+    selected = BatchTopK(4).support(chunked(pre), torch.zeros(()), 1.0)
     assert selected is not None
     assert 0 < selected[0].numel() == int((pre > 0).sum()) < 4 * BATCH
 
@@ -90,7 +84,7 @@ def test_batch_top_k_selects_nothing_negative_when_the_first_chunk_misleads():
     pre = -normal(BATCH, D_SAE, seed=2).abs()
     pre[5:] *= 1e-3
     pre[[6, 9], [2, 3]] = 1.0
-    selected = BatchTopK(4).select(chunked(pre), torch.zeros(()), 1.0)
+    selected = BatchTopK(4).support(chunked(pre), torch.zeros(()), 1.0)
     assert selected is not None
     assert selected[0].tolist() == [1.0, 1.0]
 
@@ -140,12 +134,12 @@ def test_the_dense_path_is_taken_above_five_percent(activation, density):
 
 def test_jump_relu_is_the_identity_above_its_threshold_and_zero_below():
     pre, threshold = torch.tensor([-1.0, 0.4, 0.5, 0.6]), torch.tensor(0.5).expand(4)
-    assert torch.equal(JumpReLU().gate(pre, threshold), torch.tensor([0.0, 0.0, 0.0, 0.6]))
+    assert torch.equal(JumpReLU().value(pre, threshold), torch.tensor([0.0, 0.0, 0.0, 0.6]))
 
 
 def test_jump_relu_moves_thresholds_by_the_rectangle_kernel():
     pre, threshold = torch.tensor([0.1, 0.46, 0.53, 0.9]), torch.full((4,), 0.5, requires_grad=True)
-    JumpReLU(bandwidth=0.1).gate(pre, threshold).sum().backward()
+    JumpReLU(bandwidth=0.1).value(pre, threshold).sum().backward()
     # -threshold / bandwidth inside the window of width 0.1, else 0 (Rajamanoharan et al. 2024, eq. 11).
     assert threshold.grad is not None
     torch.testing.assert_close(threshold.grad, torch.tensor([0.0, -5.0, -5.0, 0.0]))

@@ -11,12 +11,11 @@ import torch
 from tests.callbacks import AtProgress
 from tests.exact import D_IN, D_SAE, batch, dictionary, normal
 from tests.small import WORLD, experiment
-from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.codes import DenseCodes, SparseCodes
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.gated import Gated
-from unbraid.dictionary.inference import inference_form
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Objective
@@ -93,7 +92,7 @@ def test_a_gated_dictionary_is_a_jumprelu_one_with_the_same_codes():
     with torch.no_grad():
         made.get_parameter("r_mag").copy_(normal(D_SAE, seed=8))
         made.get_parameter("b_mag").copy_(normal(D_SAE, seed=9))
-    saved, x = inference_form(made, batch()), batch()
+    saved, x = made.for_inference(batch()), batch()
     z = made.encode(x).dense()
     assert (z != 0).any() and (z == 0).any()
     torch.testing.assert_close(saved.encode(x).dense(), z)

@@ -17,10 +17,12 @@ from annotated_types import Ge, Gt, Le, Lt
 import unbraid
 from tests.small import experiment
 from unbraid.config.settings import Settings, annotations, bounds_of
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import Member, Study
 from unbraid.formats.imported import Imported

@@ -8,10 +8,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
-from unbraid.dictionary import dictionary as dictionary_module
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary import weights
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, encoded, looked_up
-from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.weights import Path
 
 WIDTHS = (1, 9, 10, D_SAE)
 
@@ -19,7 +23,7 @@ WIDTHS = (1, 9, 10, D_SAE)
 @pytest.fixture(autouse=True)
 def chunks_of_five_rows(monkeypatch):
     """Several chunks a batch, the last one smaller."""
-    monkeypatch.setitem(dictionary_module.CHUNK_ENTRIES, "cpu", 5 * D_SAE)
+    monkeypatch.setitem(weights.CHUNK_ENTRIES, "cpu", 5 * D_SAE)
 
 
 def both(activation: Any, x: Tensor, **kwargs: Any) -> tuple[Codes, Codes, Dictionary]:
@@ -142,7 +146,7 @@ class LargestOutput(TorchDispatchMode):
 @pytest.mark.parametrize("activation", [ReLU(), TopK(16), BatchTopK(16), JumpReLU()], ids=str)
 def test_no_tensor_of_a_sparse_step_is_larger_than_a_chunk_or_a_weight(activation, monkeypatch):
     d_in, d_sae, rows, chunk = 8, 512, 64, 8
-    monkeypatch.setitem(dictionary_module.CHUNK_ENTRIES, "cpu", chunk * d_sae)
+    monkeypatch.setitem(weights.CHUNK_ENTRIES, "cpu", chunk * d_sae)
     made = Dictionary(d_in, d_sae, activation)
     with torch.no_grad():
         made.W_enc.copy_(normal(d_in, d_sae, seed=0))

@@ -9,7 +9,9 @@ from torch import Tensor
 from tests.callbacks import AtProgress
 from tests.small import WORLD, experiment
 from unbraid import seeding
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.baselines import Centroids, RandomPairs
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.constraints import hold_near

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step
 from unbraid.sources.base import Batch

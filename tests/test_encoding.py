@@ -9,10 +9,11 @@ import torch
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary
 from tests.small import experiment
-from unbraid.dictionary.activation import ReLU, TopK
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import DenseCodes
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.train.loop import train
 

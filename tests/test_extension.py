@@ -8,7 +8,11 @@ import torch
 
 from tests.small import WORLD, experiment
 from unbraid.config.serialise import OWN_PACKAGES, from_json, to_json
-from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Origin

@@ -13,7 +13,7 @@ from tests.callbacks import AtProgress
 from tests.small import experiment
 from tests.test_train import assert_equal_runs, mixed_cohort, train_until, weights
 from unbraid.cli.main import main
-from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Reads, Step, Term, TermOutput
 from unbraid.runs.failure import failure

@@ -9,7 +9,8 @@ from tests.mutations import FAULTS, Mutation, files_of, mutations, try_mutation
 from tests.small import experiment, seeded
 from tests.spoiled import unsealed
 from unbraid import catalog
-from unbraid.dictionary.activation import JumpReLU, TopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.runs.run import Run
 from unbraid.train.loop import train

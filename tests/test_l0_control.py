@@ -10,9 +10,11 @@ import torch
 
 from tests.small import WORLD, experiment
 from unbraid.cli.plan import budget
-from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
-from unbraid.dictionary.gated import Gated
 from unbraid.objective import l0_control
 from unbraid.objective.l0_control import Control, shortfall, start_at, too_short
 from unbraid.objective.objective import TargetL0

@@ -3,9 +3,11 @@ import itertools
 import pytest
 import torch
 
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
-from unbraid.dictionary.inference import inference_form
 from unbraid.dictionary.normaliser import Normaliser, double
 
 SAMPLE = torch.randn(400, 12, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 30, 12) + 5
@@ -36,7 +38,7 @@ def test_folding_gives_the_same_reconstruction_of_raw_activations(activation, ho
     with torch.no_grad():
         dictionary.b_enc.add_(torch.randn(30, generator=torch.Generator().manual_seed(1)))
         dictionary.threshold.mul_(3)
-    final = inference_form(dictionary, normaliser(SAMPLE))
+    final = dictionary.for_inference(normaliser(SAMPLE))
     folded = normaliser.fold(final)
     normaliser.check(final, folded, SAMPLE)
     wanted = double(final)(Normaliser(normaliser.mean.double(), normaliser.scale.double())(SAMPLE.double()))

@@ -14,7 +14,8 @@ from tests.spoiled import edit_json, resealed, unsealed
 from tests.tiny_lm import source, write_corpus, write_model
 from unbraid.cli.main import main
 from unbraid.comparison.stored_scores import read_run
-from unbraid.dictionary.activation import ReLU, TopK
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.formats import saelens

@@ -9,7 +9,7 @@ from tests.known import making
 from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 from unbraid.cli.main import main
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.runs.run import Run, save_run

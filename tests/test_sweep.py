@@ -4,7 +4,9 @@ from typing import Any
 import pytest
 
 from tests.small import WORLD, experiment
-from unbraid.dictionary.activation import BatchTopK, ReLU, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0, cohorts, cross

@@ -9,7 +9,7 @@ import torch
 from benchmarks.toys.penalty_table import Pressures, pressures
 from torch import Tensor
 
-from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.codes import DenseCodes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step

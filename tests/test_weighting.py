@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective import gradient_ratio as weighting

@@ -4,7 +4,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.contender import BANDWIDTH, LEARNING_RATE, SHARES, CannotRun, Contender, Setting
-from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term

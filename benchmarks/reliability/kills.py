@@ -19,7 +19,8 @@ from tests.small import experiment, seeded
 
 from benchmarks.reliability.trial import HELD, Trial, ended, finish, fork
 from unbraid.cli.main import main
-from unbraid.dictionary.activation import JumpReLU, ReLU
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import TargetL0

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy.sparse import csc_array
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU
+from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.metrics.latents_and_factors import Observed, magnitudes
 from unbraid.sources.truth import Labelled, NoTruth, Truth

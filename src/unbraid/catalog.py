@@ -19,7 +19,7 @@ from unbraid.config import names
 from unbraid.config.serialise import OWN_PACKAGES
 
 if TYPE_CHECKING:  # what imports torch is imported by the functions that load an entry
-    from unbraid.dictionary.activation import Activation
+    from unbraid.dictionary.activations.base import Activation
     from unbraid.evals.shared.evaluation import Eval
     from unbraid.experiment.experiment import Experiment
     from unbraid.experiment.study import Study
@@ -155,7 +155,7 @@ def terms(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, type[Term]]":
 def activations() -> "dict[str, type[Activation]]":
     """Activation classes by name: those the dictionary knows."""
     import unbraid.dictionary.config  # noqa: F401 (it imports every activation)
-    from unbraid.dictionary.activation import Activation
+    from unbraid.dictionary.activations.base import Activation
 
     return {cls.__name__: cls for cls in Activation.__subclasses__()}
 

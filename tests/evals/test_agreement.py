@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from tests.known import EXACT, making, truth, untrained
 from tests.small import experiment
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.agreement import DEFINITIONS, WEAK, agreement, chance_mcc, exclusiveness, live_ranks, peers, pw_mcc

@@ -11,7 +11,7 @@ from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 from torch import Tensor
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser

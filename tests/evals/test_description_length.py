@@ -11,7 +11,8 @@ from tests.known import EXACT, readers, reading, truth, untrained
 from tests.small import experiment
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 
-from unbraid.dictionary.activation import JumpReLU, ReLU
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import PrincipalComponents

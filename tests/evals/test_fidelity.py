@@ -5,7 +5,9 @@ import torch
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.fidelity import (
     ROWS,

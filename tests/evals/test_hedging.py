@@ -9,7 +9,7 @@ import torch
 from tests.small import experiment
 from torch import Tensor
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.evals.hedging import DEFINITIONS, expected_projection, hedging, peers, rate
 from unbraid.evals.shared.evaluation import NotApplicable, Score

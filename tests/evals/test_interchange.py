@@ -6,7 +6,8 @@ from tests.small import WORLD
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from unbraid.dictionary.activation import JumpReLU, ReLU
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import RandomAtoms
 from unbraid.evals import interchange as subject

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals import probe_absorption

@@ -10,7 +10,8 @@ from tests.known import EXACT, Undirected, making, truth, untrained
 from tests.small import WORLD, experiment
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, ReLU
+from unbraid.dictionary.activations.base import Selecting
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.recovery import DEFINITIONS, bands, recovery, recovery_scores
@@ -160,17 +161,17 @@ def test_signed_codes_fire_where_they_are_not_zero():
 
 
 @dataclass(frozen=True)
-class Signed(Activation):
+class Signed(Selecting):
     """pre where |pre| > threshold: dense only."""
 
-    def select(self, chunks, threshold, dense_above):
+    def support(self, chunks, threshold, dense_above):
         return None
 
-    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+    def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre * (pre.abs() > threshold)
 
     def dense(self, pre: Tensor, threshold: Tensor) -> Tensor:
-        return self.gate(pre, threshold)
+        return self.value(pre, threshold)
 
 
 def test_every_score_is_defined_and_higher_is_better():

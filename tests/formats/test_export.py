@@ -10,8 +10,10 @@ from tests.small import WORLD, experiment
 from tests.spoiled import resealed
 
 from unbraid.cli.main import main
-from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.evals.fidelity import DEFINITIONS, VERSION, fidelity
 from unbraid.evals.shared.evaluation import Eval, evaluate
 from unbraid.formats import recognise

@@ -13,7 +13,7 @@ from tests.formats.folders import made
 from tests.small import experiment
 from tests.spoiled import resealed
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.formats import export as exporting
 from unbraid.formats import hub, saelens
 from unbraid.formats.export import Target, export, new_folder

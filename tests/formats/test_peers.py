@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 from tests.exact import ACTIVATIONS
 from tests.oracles.peers import ask
 
-from unbraid.dictionary.activation import Activation, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.formats import dictionary_learning, recognise, sparsify
 
 D_IN, D_SAE = 12, 40

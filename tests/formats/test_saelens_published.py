@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.formats.saelens_saes import D_SAE, SETTINGS, rows, saved
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.formats import recognise, saelens
 from unbraid.formats.published import Published
 

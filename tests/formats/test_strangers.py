@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tests.formats.folders import CONFIGS, D_IN, D_SAE, WRITERS, K, gemma_scope_1, made, saelens, weights
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.formats import recognise, tensors
 from unbraid.formats.published import Published
 

@@ -16,10 +16,14 @@ from tests.oracles.peers import ask
 from tests.steps import no_contexts
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.gated import Gated
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.objective.objective import Step, Term
 from unbraid.seeding import stream
 from unbraid.sources.base import Batch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.tiny_lm import source, write_corpus, write_model
 
-from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import cross

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.data import data_folder
 
-from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective

@@ -10,7 +10,7 @@ import torch
 from tests.small import experiment
 
 from unbraid.config.serialise import from_json, to_json
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.evals.fidelity import reconstruction
 from unbraid.evals.recovery import recovery
 from unbraid.evals.shared.evaluation import Score

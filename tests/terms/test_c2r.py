@@ -8,7 +8,7 @@ from benchmarks.toys.penalty_table import pressures
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import DenseCodes, SparseCodes
 from unbraid.objective.objective import Step
 from unbraid.terms.geometry.c2r import C2R, mean_products

@@ -21,7 +21,7 @@ from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.effects.effect import everywhere, pooled_effect, token_effects
 from unbraid.effects.reward import capped_log
 from unbraid.effects.sketch import sketched_jacobian

@@ -11,9 +11,10 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.catalog import terms
 from unbraid.config.serialise import from_json, to_json
-from unbraid.dictionary.activation import JumpReLU
+from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.codes import DenseCodes, SparseCodes
-from unbraid.dictionary.dictionary import Dictionary, Path
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.weights import Path
 from unbraid.objective.objective import Step, Term, TermOutput
 from unbraid.sources.base import Batch, Contexts, Counterfactuals
 from unbraid.sources.world.world import World

@@ -11,7 +11,8 @@ from scipy.stats import norm
 from tests.coded import step
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU, TopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.metrics.description_length import description_length, rounded
 from unbraid.terms.sparsity.description_length import DescriptionLength, Prior, entry_of, gate_bits, value_bits
 

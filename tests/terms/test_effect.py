@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step
 from unbraid.sources.base import Batch, Contexts

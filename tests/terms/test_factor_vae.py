@@ -7,7 +7,8 @@ import torch
 from tests.coded import sparse, step
 from torch import Tensor
 
-from unbraid.dictionary.activation import BatchTopK, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.terms.independence.factor_vae import NAME, FactorVae, block_inputs, shuffled
 from unbraid.terms.statistics.discriminator import logits
 

@@ -7,10 +7,13 @@ import pytest
 import torch
 from tests.coded import sparse, step
 
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.objective.objective import Step
 from unbraid.terms.sparsity.gate_kl import GateKl, gate_kl
-from unbraid.terms.statistics.gate_thresholds import thresholds
 
 EXACT = GateKl(rows=10_000, capacity=1.0)
 
@@ -65,7 +68,11 @@ def test_a_few_rows_give_the_same_on_average():
 def test_gates_open_where_the_smallest_active_latent_is():
     codes = torch.tensor([[3.0, 2.0, 1.0], [6.0, 5.0, 4.0]]).double()
     at = torch.tensor([0, 1])
-    opens = lambda activation: thresholds(step(codes, activation=activation), at, at).tolist()
+
+    def opens(activation: Activation) -> list[float]:
+        now = step(codes, activation=activation)
+        return activation.thresholds(now.dictionary, now.z, at, at).tolist()
+
     assert (opens(TopK(2)), opens(BatchTopK(2)), opens(ReLU())) == ([2, 5], [3, 3], [0, 0])
 
 

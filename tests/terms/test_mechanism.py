@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unbraid.dictionary.activation import ReLU
+from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.effects.curvature import cross_curvature, differences, overlap, random_signs
 from unbraid.objective.objective import Step

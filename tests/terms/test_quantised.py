@@ -7,7 +7,7 @@ import torch
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.objective.objective import Step
 from unbraid.terms.reconstruction.quantised import Quantised
 from unbraid.terms.reconstruction.reconstruction import Reconstruction

@@ -8,9 +8,11 @@ import torch
 from tests.steps import rng, step, units, with_atoms
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.gated import Gated
 from unbraid.objective.objective import Step, Term
 from unbraid.terms.dead_latents.pre_activation import PreActivation
 from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction

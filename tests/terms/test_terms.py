@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step
 from unbraid.sources.base import Batch

@@ -16,8 +16,8 @@ from unbraid import seeding
 from unbraid.cli.fit_timing import fit_seconds
 from unbraid.cli.preflight import check_device, held_back, lacking, trains
 from unbraid.config.serialise import to_json
-from unbraid.dictionary.dictionary import CHUNK_ENTRIES
 from unbraid.dictionary.initialisation import RandomAtoms, Watch, unwatched
+from unbraid.dictionary.weights import CHUNK_ENTRIES
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin, set_tied
+from unbraid.dictionary.weights import Acts
 
 BATCH = 4096
 """Rows in a step of k-means."""

@@ -8,11 +8,12 @@ from annotated_types import Ge, Lt
 
 from unbraid import seeding
 from unbraid.config.settings import NonNegativeInt, PositiveInt, Settings
-from unbraid.dictionary.activation import Activation, JumpReLU, TopK, calibrate
-from unbraid.dictionary.dictionary import Acts, Dictionary
-from unbraid.dictionary.gated import Gated
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.topk import TopK
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
 from unbraid.dictionary.orthonormalise import orthonormalise_blocks
+from unbraid.dictionary.weights import Acts
 
 Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
 Leash = Annotated[float, Ge(-1), Lt(1)]
@@ -46,9 +47,8 @@ class DictionaryConfig(Settings):
     each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
 
     def check_together(self) -> None:
-        k, size = getattr(self.activation, "k", 1), self.orthonormal_blocks
-        if isinstance(k, int | float) and k > self.d_sae:
-            raise ValueError(f"k = {k} latents cannot be active out of d_sae = {self.d_sae}")
+        size = self.orthonormal_blocks
+        self.activation.check_width(self.d_sae)
         if size and self.d_sae % size:
             raise ValueError(
                 f"orthonormal_blocks {size} does not divide d_sae = {self.d_sae}: "
@@ -70,12 +70,8 @@ class DictionaryConfig(Settings):
         if self.orthonormal_blocks:
             start_orthonormal(dictionary, self.orthonormal_blocks)
         dictionary.tie()
-        if isinstance(self.activation, Gated):
-            # Whatever an initialisation gave the gate, magnitudes begin as the gate's own values.
-            dictionary.get_parameter("b_mag").data.copy_(dictionary.b_enc)
-        if isinstance(self.activation, JumpReLU) and not self.init.sets_thresholds:
-            start = calibrate(min(self.activation.initial_l0, max(1, self.d_sae // 4)), dictionary.chunks(sample))
-            dictionary.threshold.data.fill_(start)
+        if not self.init.sets_thresholds:
+            self.activation.initialise(dictionary, sample)
         for name in self.frozen:
             getattr(dictionary, name).requires_grad_(False)
         return dictionary

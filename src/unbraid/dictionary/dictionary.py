@@ -1,78 +1,36 @@
 """The dictionary: a linear encoder, an activation, and unit-norm atoms.
 
-    pre = (x - b_dec) @ W_enc + b_enc,   z = activation(pre),   x_hat = z @ W_dec + b_dec,   |W_dec[i]| = 1
-
-Parameter names and shapes are SAELens's, so a state dict is already an export. W_enc is stored with its d_sae rows
-contiguous (a transposed view), because the sparse kernels read and write it a latent at a time.
+pre = (x - b_dec) @ W_enc + b_enc,   z = activation(pre),   x_hat = z @ W_dec + b_dec,   |W_dec[i]| = 1
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from unbraid.dictionary.activation import DENSE_ABOVE, Activation, Chunks
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, encoded
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.codes import Codes
+from unbraid.dictionary.weights import Acts, Path, Weights
 from unbraid.sources.stream import check_finite
 
-Acts = Float[Tensor, "batch d_in"]
-Latents = Float[Tensor, "batch d_sae"]
-Path = Literal["auto", "sparse", "dense"]
 
-
-# Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
-CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
-
-
-class Dictionary(nn.Module):
+class Dictionary(Weights):
     """Linear encoder, activation, unit-norm atoms. Initialised by `DictionaryConfig.build` or filled by a loader."""
 
     def __init__(self, d_in: int, d_sae: int, activation: Activation, *, bfloat16: bool = False):
-        super().__init__()
+        super().__init__(
+            d_in,
+            d_sae,
+            learns_threshold=activation.learns_threshold,
+            extra_parameters=activation.extra_parameters,
+            tied=activation.tied,
+            bfloat16=bfloat16,
+        )
         self.activation = activation
-        self.low_precision = bfloat16
-        """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored
-        exactly."""
         self.fitted: dict[str, Tensor] = {}
-        """What an initialisation found besides the parameters; kept beside the run."""
-        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
-        self.b_dec = nn.Parameter(torch.zeros(d_in))
-        self.threshold = nn.Parameter(torch.zeros(d_sae), requires_grad=activation.learns_threshold)
-        for name in activation.own:
-            self.register_parameter(name, nn.Parameter(torch.zeros(d_sae)))
-        if activation.tied:
-            self.W_enc.requires_grad_(False)
-            self.b_enc.requires_grad_(False)
-
-    @property
-    def d_in(self) -> int:
-        return self.W_dec.shape[1]
-
-    @property
-    def d_sae(self) -> int:
-        return self.W_dec.shape[0]
-
-    def pre_activations(self, x: Acts) -> Latents:
-        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
-
-    def chunks(self, x: Acts) -> Chunks:
-        """Pre-activations of x a few rows at a time, without gradient."""
-        rows = max(1, CHUNK_ENTRIES.get(x.device.type, 2**22) // self.d_sae)
-        dtype = torch.bfloat16 if self.low_precision else x.dtype
-        centred = (x - self.b_dec).detach().to(dtype)
-        weight, bias = self.W_enc.detach().to(dtype), self.b_enc.detach().to(dtype)
-        buffer = torch.empty(min(rows, len(x)), self.d_sae, dtype=dtype, device=x.device)
-
-        def compute(part: slice) -> Tensor:
-            out = buffer[: part.stop - part.start]
-            return torch.addmm(bias, centred[part], weight, out=out)
-
-        return Chunks(len(x), self.d_sae, rows, compute)
+        """What an initialisation found besides the parameters; kept with the run."""
 
     def encode(self, x: Any, path: Path = "auto") -> Codes:
         """Codes of x, a tensor or NumPy array [batch, d_in] of real numbers, in the weights' precision. "auto" takes
@@ -82,9 +40,7 @@ class Dictionary(nn.Module):
 
     def codes(self, x: Acts, path: Path = "auto") -> Codes:
         """`encode` without its checks, for rows that are known to be finite: what training calls at every step."""
-        if isinstance(self.activation, MatchingPursuit):
-            return self.activation.pursue(x - self.b_dec, self.W_dec, sparse={"auto": None}.get(path, path == "sparse"))
-        return self.activation.finish(self._gated(x, path), dict(self.named_parameters()))
+        return self.activation.encode(self, x, path)
 
     def _rows(self, x: Any) -> Acts:
         """x as rows that the encoder takes as they are. Raises ValueError for what it cannot take."""
@@ -102,30 +58,6 @@ class Dictionary(nn.Module):
         rows = given.to(self.W_dec.dtype)
         check_finite(rows, f"as {str(rows.dtype).removeprefix('torch.')}, given to encode")
         return rows
-
-    def _gated(self, x: Acts, path: Path) -> Codes:
-        """Codes as the activation selects and gates them."""
-        selected = None
-        if path != "dense" and len(x):  # of no rows both forms are empty
-            with torch.no_grad():
-                limit = DENSE_ABOVE if path == "auto" else float("inf")
-                selected = self.activation.select(self.chunks(x), self.threshold, limit)
-        if selected is None:
-            pre = self._dense_pre(x)
-            return DenseCodes(pre, self.activation.dense(pre, self.threshold))
-        pre, support = selected
-        if self.low_precision:
-            exact = support.products((x - self.b_dec).detach(), self.W_enc.detach().t(), support.rows)
-            pre = exact + self.b_enc.detach()[support.latents]
-        pre = encoded(x, self.b_dec, self.W_enc, self.b_enc, pre, support)
-        threshold = self.threshold.index_select(0, support.latents)
-        return SparseCodes(pre, self.activation.gate(pre, threshold), support)
-
-    def _dense_pre(self, x: Acts) -> Latents:
-        if not self.low_precision:
-            return self.pre_activations(x)
-        product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
-        return product.to(x.dtype) + self.b_enc
 
     def decode(self, z: Codes | Any) -> Acts:
         """Reconstructions [batch, d_in]. Raises ValueError for what are no codes of this dictionary's latents."""
@@ -149,6 +81,20 @@ class Dictionary(nn.Module):
             raise ValueError(f"expected activations [..., {self.d_in}], got a single number")
         rows = given if given.ndim == 2 else given.reshape(-1, given.shape[-1])
         return self.decode(self.encode(rows)).view(*given.shape[:-1], self.d_in)
+
+    @torch.no_grad()
+    def for_inference(self, sample: Acts) -> "Dictionary":
+        """Return the dictionary as it is used after training, and as other libraries load it: BatchTopK becomes
+        JumpReLU with one calibrated threshold, Gated JumpReLU with the same codes, most stay as they are.
+
+        `sample`: normalised activations [batch, d_in] to calibrate on.
+        """
+        if not self.activation.for_training_only:
+            return self
+        activation, parameters = self.activation.for_inference(self, sample)
+        made = Dictionary(self.d_in, self.d_sae, activation).to(self.W_dec)
+        made.load_state_dict(parameters)
+        return made
 
     @torch.no_grad()
     def project_gradient(self) -> None:

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat, PositiveInt
-from unbraid.dictionary.activation import JumpReLU
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin
+from unbraid.dictionary.weights import Acts
 from unbraid.metrics.linear_probes import Probes, difference_of_means, logistic, sums_where_active
 from unbraid.sources.base import Source
 from unbraid.sources.truth import Labelled
@@ -104,7 +104,7 @@ def asked(dictionary: Dictionary, origin: Origin | None) -> Origin:
             f"there are {count} factors and {dictionary.d_sae} latents; this initialisation needs one each: "
             f"set --dictionary.d-sae {count}"
         )
-    if not isinstance(dictionary.activation, JumpReLU):
+    if not dictionary.activation.learns_threshold:
         raise ValueError(f"a probe fires above its own threshold, which takes JumpReLU, not {dictionary.activation}")
     return origin
 

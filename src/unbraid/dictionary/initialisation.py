@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.config.settings import Settings
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.weights import Acts
 from unbraid.sources.base import Source
 
 Watch = Callable[[int, int], None]

@@ -58,6 +58,8 @@ class Normaliser:
         folded = Dictionary(dictionary.d_in, dictionary.d_sae, dictionary.activation.scaled(float(self.scale)))
         folded.W_enc.copy_(dictionary.W_enc)
         folded.W_dec.copy_(dictionary.W_dec)
+        for name in dictionary.activation.extra_parameters:
+            folded.get_parameter(name).copy_(dictionary.get_parameter(name))
         scale = self.scale.double()
         folded.b_enc.copy_(dictionary.b_enc.double() * scale)
         folded.threshold.copy_(dictionary.threshold.double() * scale)

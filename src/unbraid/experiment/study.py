@@ -11,7 +11,8 @@ from typing import Annotated, Any, cast
 from annotated_types import MinLen
 
 from unbraid.config.settings import FolderName, NonNegativeInt, PositiveFloat, PositiveInt, Seed, Settings, shown
-from unbraid.dictionary.activation import Activation, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig, Leash, Parameter
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
 from unbraid.dictionary.initialisation import Initialisation, PrincipalComponents, RandomAtoms

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats.published import Published
 from unbraid.formats.tensors import shown
@@ -98,7 +97,7 @@ def mending_factor(dictionary: Dictionary, l0: float, x: Float[Tensor, "batch d_
     A latent fires where pre / threshold exceeds the factor, so it is one of the ordered ratios.
     """
     thresholds = dictionary.threshold
-    if not isinstance(dictionary.activation, JumpReLU) or not bool((thresholds > 0).any()):
+    if not dictionary.activation.learns_threshold or not bool((thresholds > 0).any()):
         return None
     rows = x[: max(16, ENTRIES // dictionary.d_sae)]
     pre = dictionary.pre_activations(rows)

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.gated import gated_as_jumprelu
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.gated import thresholded
 from unbraid.formats.published import THRESHOLDED, Parts, Published, as_thresholds, assemble, check_vectors, turned
 from unbraid.formats.said import Said
 from unbraid.formats.tensors import load_torch, quoted, refuse_others, shown, take
@@ -66,7 +67,7 @@ def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("encoder.weight", "gate_bias", "r_mag", "mag_bias", "decoder.weight", "decoder_bias")
     W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
     check_vectors(turned(W_enc), (b_gate, r_mag, b_mag), said.file.parent)
-    as_jumprelu = thresholded(turned(W_enc), b_gate, r_mag, b_mag)
+    as_jumprelu = gated_as_jumprelu(turned(W_enc), b_gate, r_mag, b_mag)
     parts = Parts(**as_jumprelu._asdict(), W_dec=turned(W_dec), b_dec=b_dec, activation=THRESHOLDED)
     return parts, ["its gate and magnitudes are one JumpReLU, with equal codes"]
 
@@ -198,13 +199,14 @@ def tensors_of(dictionary: Dictionary) -> tuple[str, str, dict[str, Tensor]]:
     """Class, trainer and state dict for a dictionary. Raises ValueError where the library has none that fits."""
     W_enc, b_enc, W_dec, b_dec = (getattr(dictionary, n).detach() for n in ("W_enc", "b_enc", "W_dec", "b_dec"))
     linear = {"encoder.weight": W_enc.T, "encoder.bias": b_enc, "decoder.weight": W_dec.T}
-    match dictionary.activation:
-        case ReLU():
+    kind = dictionary.activation.architecture() or {}
+    match kind.get("architecture"):
+        case "standard":
             return "AutoEncoder", "StandardTrainer", {"bias": b_dec, **linear}
-        case TopK(k=k):
-            counters = {"k": torch.tensor(k, dtype=torch.int32), "threshold": torch.tensor(-1.0)}
+        case "topk":
+            counters = {"k": torch.tensor(kind["k"], dtype=torch.int32), "threshold": torch.tensor(-1.0)}
             return "AutoEncoderTopK", "TopKTrainer", {"b_dec": b_dec, **counters, **linear}
-        case JumpReLU():
+        case "jumprelu":
             # This class reads x, not x - b_dec.
             shifted = (b_enc.double() - b_dec.double() @ W_enc.double()).float()
             named = {"W_enc": W_enc, "b_enc": shifted, "W_dec": W_dec, "b_dec": b_dec}
@@ -223,8 +225,8 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
         "layer": metadata.get("hook_layer"), "lm_name": metadata.get("model_name"),
         "submodule_name": str(metadata.get("hook_name", "")), "exported_by": "unbraid",
     }  # fmt: skip
-    if isinstance(dictionary.activation, TopK):
-        config["k"] = dictionary.activation.k
+    if "k" in tensors:
+        config["k"] = int(tensors["k"])
     write_atomically(folder / WEIGHTS, lambda temporary: save(whole, temporary))
     write_json(folder / CONFIG, {"trainer": config, "buffer": {}})
 

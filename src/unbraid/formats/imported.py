@@ -7,8 +7,9 @@ from typing import Annotated, ClassVar
 import torch
 
 from unbraid.config.settings import Matches, SomeText
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin
+from unbraid.dictionary.weights import Acts
 from unbraid.formats import recognise
 from unbraid.formats.published import Published
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, JumpReLU, TopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 
 NEAR_UNIT = 1e-2
 """Norms this near 1 are taken for 1 rounded to half precision (SAEBench's tolerance for it)."""
@@ -72,9 +72,10 @@ def assemble(parts: Parts, where: Path) -> tuple[Dictionary, list[str]]:
     not finite, and norms that cannot be folded."""
     d_sae, d_in = check_shapes(parts, where)
     notes: list[str] = []
-    k = getattr(parts.activation, "k", 1)
-    if isinstance(parts.activation, TopK) and k > d_sae:
-        raise ValueError(f"{where}: k is {k}, and there are {d_sae} latents")
+    try:
+        parts.activation.check_width(d_sae)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     made = Dictionary(d_in, d_sae, parts.activation)
     made.W_enc.copy_(parts.W_enc)
     made.b_enc.copy_(parts.b_enc)
@@ -147,7 +148,7 @@ def fold_norms(made: Dictionary, where: Path, *, ranks_by_norm: bool) -> list[st
     if off <= TOUCHED and not bool(silent.any()):
         made.tie()
         return []
-    chooses = isinstance(made.activation, TopK | MatchingPursuit) and not ranks_by_norm
+    chooses = made.activation.compares_latents and not ranks_by_norm
     if chooses and (off > NEAR_UNIT or bool(silent.any())):
         raise ValueError(
             f"{where}: atoms have norms from {float(norms.min()):.3g} to {float(norms.max()):.3g}, and "
@@ -158,7 +159,7 @@ def fold_norms(made: Dictionary, where: Path, *, ranks_by_norm: bool) -> list[st
     # Float32 rounds a normalised row by more than SAEBench allows only when the row was far from unit before.
     made.W_dec.div_(torch.linalg.vector_norm(made.W_dec, dim=1, keepdim=True).masked_fill(silent.unsqueeze(1), 1.0))
     made.W_dec[silent, 0] = 1.0
-    if not isinstance(made.activation, MatchingPursuit):
+    if not made.activation.tied:
         scale = norms.float()
         made.W_enc.mul_(scale)
         made.b_enc.mul_(scale)

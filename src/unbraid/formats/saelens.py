@@ -1,7 +1,8 @@
 """SAELens's folder, which is our run folder: cfg.json + sae_weights.safetensors (checked with sae-lens 6.54.12).
 
 ReLU is saved as `standard`, thresholded codes (JumpReLU, calibrated BatchTopK, Gated) as `jumprelu`, TopK as `topk`,
-matching pursuit as `matching_pursuit`. Folders that others wrote are read by `saelens_published`.
+matching pursuit as `matching_pursuit`; an activation of a user's that SAELens lacks under its class, which SAELens
+refuses to load. Folders that others wrote are read by `saelens_published`.
 """
 
 import math
@@ -13,9 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, JumpReLU, ReLU, TopK
+from unbraid.config.serialise import OWN_PACKAGES, from_json, to_json, type_name
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.system.files import JSON_BYTES, check_plain, read_json, write_json, write_tensors
 from unbraid.system.sealing import REMEDY, check_all, seals_of
 
@@ -23,33 +28,31 @@ UNIT_NORM_TOLERANCE = 1e-5  # SAEBench's, for float32
 # Without this stamp SAELens takes the folder for one older than 6.0 and drops its metadata without a word.
 SAE_LENS_VERSION = "6.54.12"
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+OWN = "activation"
+"""Field of cfg.json with an activation that SAELens has no equivalent of."""
 SAVED = ("standard", "jumprelu", "topk", "matching_pursuit")
 LARGEST = 2**31 - 1
 """Width that a dictionary can have."""
 
 
-def architecture(activation: Activation) -> dict[str, Any]:
-    """SAELens's name and settings for an activation. Raises ValueError when it has no equivalent at inference."""
-    match activation:
-        case ReLU():
-            return {"architecture": "standard"}
-        case JumpReLU():
-            return {"architecture": "jumprelu"}
-        case TopK(k=k):
-            return {"architecture": "topk", "k": k, "rescale_acts_by_decoder_norm": False}
-        case MatchingPursuit(k=k, residual=residual, stop_on_repeat=stop):
-            own = {"max_iterations": k, "residual_threshold": residual, "stop_on_duplicate_support": stop}
-            return {"architecture": "matching_pursuit", **own}
-    raise ValueError(
-        f"SAELens has no inference architecture for {type(activation).__name__}; calibrate it to a threshold"
-    )
+def architecture(activation: Activation) -> Mapping[str, Any]:
+    """SAELens's name and settings for an activation; for one that it has no equivalent of, which SAELens then refuses
+    to load, the class and its settings. Raises ValueError for an activation that another is saved for."""
+    if (known := activation.architecture()) is not None:
+        return known
+    if activation.for_training_only:
+        raise ValueError(
+            f"{type(activation).__name__} is for training: save what the dictionary's for_inference(sample) returns"
+        )
+    return {"architecture": type_name(type(activation)), OWN: to_json(activation)}
 
 
 def names(activation: Activation) -> tuple[str, ...]:
     """The parameters a folder holds."""
     if activation.tied:
-        return ("W_dec", "b_dec")
-    return ("W_enc", "b_enc", "W_dec", "b_dec", *(("threshold",) if isinstance(activation, JumpReLU) else ()))
+        return ("W_dec", "b_dec", *activation.extra_parameters)
+    thresholds = ("threshold",) if activation.learns_threshold else ()
+    return ("W_enc", "b_enc", "W_dec", "b_dec", *thresholds, *activation.extra_parameters)
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -81,13 +84,14 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
     )
 
 
-def read(folder: Path) -> Dictionary:
-    """The dictionary in an SAELens folder. Raises ValueError for architectures, settings, shapes or numbers that are
-    not what `write` writes, and in a run folder for files that are not those that were saved with it."""
+def read(folder: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> Dictionary:
+    """The dictionary in an SAELens folder, its activation of one of these packages. Raises ValueError for
+    architectures, settings, shapes or numbers that are not what `write` writes, and in a run folder for files that are
+    not those that were saved with it."""
     check_all(folder, seals_of(folder))
     check_plain(folder / CFG, REMEDY, most=JSON_BYTES)
     cfg = read_json(folder / CFG)
-    activation = activation_of(cfg, folder / CFG)
+    activation = activation_of(cfg, folder / CFG, packages)
     d_in, d_sae = (whole(cfg, name, folder / CFG) for name in ("d_in", "d_sae"))
     if cfg.get("normalize_activations", "none") != "none" or cfg.get("apply_b_dec_to_input", True) is not True:
         raise ValueError(f"{folder}: only normalize_activations 'none' and apply_b_dec_to_input true are understood")
@@ -100,8 +104,11 @@ def read(folder: Path) -> Dictionary:
     return dictionary.requires_grad_(False)
 
 
-def activation_of(cfg: Mapping[str, Any], path: Path) -> Activation:
+def activation_of(cfg: Mapping[str, Any], path: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> Activation:
+    """The activation that cfg.json names. Raises ValueError for one that cannot be read."""
     name = cfg.get("architecture")
+    if OWN in cfg:
+        return own_activation(cfg[OWN], path, packages)
     if name == "standard":
         return ReLU()
     if name == "jumprelu":
@@ -119,6 +126,17 @@ def activation_of(cfg: Mapping[str, Any], path: Path) -> Activation:
     raise ValueError(f"{path}: cannot read architecture {name!r}, only {sorted(SAVED)}")
 
 
+def own_activation(stored: Any, path: Path, packages: tuple[str, ...]) -> Activation:
+    """An activation stored as its class and settings. Raises ValueError when it is none, or of no package named."""
+    try:
+        activation = from_json(stored, packages=packages)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(activation, Activation) or activation.for_training_only:
+        raise ValueError(f"{path}: {stored!r:.80} is no activation of a trained dictionary; export or train it again")
+    return activation
+
+
 def whole(cfg: Mapping[str, Any], name: str, path: Path, *, most: int = LARGEST) -> int:
     """A setting that counts something."""
     value = cfg.get(name)
@@ -130,7 +148,7 @@ def whole(cfg: Mapping[str, Any], name: str, path: Path, *, most: int = LARGEST)
 def shapes(activation: Activation, d_in: int, d_sae: int) -> dict[str, list[int]]:
     """Of the tensors that a folder holds."""
     every = {"W_enc": [d_in, d_sae], "b_enc": [d_sae], "W_dec": [d_sae, d_in], "b_dec": [d_in], "threshold": [d_sae]}
-    return {name: every[name] for name in names(activation)}
+    return {name: every.get(name, [d_sae]) for name in names(activation)}
 
 
 def read_weights(path: Path, expected: Mapping[str, list[int]]) -> dict[str, Tensor]:

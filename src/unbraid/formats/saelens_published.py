@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import ReLU, TopK
-from unbraid.dictionary.gated import thresholded
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.gated import gated_as_jumprelu
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.formats import saelens_before_6
 from unbraid.formats.published import THRESHOLDED, Parts, Published, assemble, check_shapes, check_vectors, turned
 from unbraid.formats.said import Said
@@ -98,7 +99,7 @@ def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec")
     W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
     check_vectors(W_enc, (b_gate, r_mag, b_mag), said.file.parent)
-    as_jumprelu = thresholded(W_enc, b_gate, r_mag, b_mag)
+    as_jumprelu = gated_as_jumprelu(W_enc, b_gate, r_mag, b_mag)
     parts = Parts(**as_jumprelu._asdict(), W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED)
     return parts, ["its gate and magnitudes are one JumpReLU, with equal codes"]
 

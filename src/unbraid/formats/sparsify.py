@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats.published import Parts, Published, assemble, turned
 from unbraid.formats.said import Said
@@ -93,7 +93,8 @@ def beside(file: Path) -> Mapping[str, Any]:
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
     """Raises ValueError for all but TopK."""
-    if not isinstance(dictionary.activation, TopK):
+    kind = dictionary.activation.architecture() or {}
+    if kind.get("architecture") != "topk":
         raise ValueError(
             f"sparsify has TopK alone, and this is {type(dictionary.activation).__name__}; export it --to saelens"
         )
@@ -106,7 +107,7 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
         folder / "cfg.json",
         {
             "activation": "topk", "d_in": dictionary.d_in, "num_latents": dictionary.d_sae,
-            "expansion_factor": max(1, dictionary.d_sae // dictionary.d_in), "k": dictionary.activation.k,
+            "expansion_factor": max(1, dictionary.d_sae // dictionary.d_in), "k": kind["k"],
             "normalize_decoder": True, "multi_topk": False, "skip_connection": False, "transcode": False,
         },
     )  # fmt: skip

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 
 from unbraid.config.settings import SomeText
-from unbraid.dictionary.activation import JumpReLU
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin
+from unbraid.dictionary.weights import Acts
 from unbraid.formats import saelens
 
 
@@ -47,14 +47,14 @@ class Extension(Initialisation):
         dictionary.W_enc.copy_(torch.cat([start.W_enc.T, guesses]).T)
         dictionary.b_dec.copy_((start.b_dec - origin.mean) / origin.scale)
         dictionary.b_enc.zero_()[:known].copy_(start.b_enc / origin.scale)
-        if isinstance(dictionary.activation, JumpReLU):
+        if dictionary.activation.learns_threshold:
             thresholds = start.threshold / origin.scale
             dictionary.threshold.fill_(float(thresholds.median()))[:known].copy_(thresholds)
 
 
 def check(start: Dictionary, dictionary: Dictionary, folder: str) -> None:
     """Raise ValueError when `dictionary` cannot continue `start`."""
-    if dictionary.activation.own:
+    if dictionary.activation.extra_parameters:
         kind = type(dictionary.activation).__name__
         raise ValueError(f"{kind} is saved as the JumpReLU it is; continue {folder} with JumpReLU, not {kind}")
     if start.d_in != dictionary.d_in:
@@ -64,7 +64,7 @@ def check(start: Dictionary, dictionary: Dictionary, folder: str) -> None:
             f"{folder} has {start.d_sae} latents, more than {dictionary.d_sae}: "
             f"set --dictionary.d-sae {start.d_sae} or more"
         )
-    if isinstance(dictionary.activation, JumpReLU) and not isinstance(start.activation, JumpReLU):
+    if dictionary.activation.learns_threshold and not start.activation.learns_threshold:
         raise ValueError(
             f"{folder} has no thresholds for JumpReLU to continue; use {type(start.activation).__name__}, as it does"
         )

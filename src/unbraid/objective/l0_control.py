@@ -18,9 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.dictionary.activation import JumpReLU, ReLU, calibrate
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.gated import Gated
 from unbraid.objective.objective import TargetL0
 
 TOLERANCE = 0.15
@@ -80,12 +78,8 @@ def clipped(value: int | float, most: int | float) -> float:
 def start_at(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"], l0: int | float) -> None:
     """Raise the thresholds, or lower the encoder's biases, all by as much, until at most `l0` latents a row are active
     on the sample. What is not trained stays as it is, and so do activations that count their latents themselves."""
-    chunks = dictionary.chunks(sample[:ROWS])
     wanted = min(max(1, round(l0)), dictionary.d_sae)
-    if isinstance(dictionary.activation, JumpReLU) and dictionary.threshold.requires_grad:
-        dictionary.threshold.fill_(calibrate(wanted, chunks))
-    elif isinstance(dictionary.activation, ReLU | Gated) and dictionary.b_enc.requires_grad:
-        dictionary.b_enc.sub_(calibrate(wanted, chunks))
+    dictionary.activation.start_at_l0(dictionary, sample[:ROWS], wanted)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from unbraid.config.settings import (
     ShareBelowOne,
     SomeText,
 )
-from unbraid.dictionary.activation import Activation
+from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim

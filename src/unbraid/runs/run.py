@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 
 from unbraid.config.serialise import OWN_PACKAGES, from_json, to_json
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.inference import inference_form
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.summary import SUMMARY
@@ -110,7 +109,7 @@ class Run:
         """The dictionary for raw activations, as SAELens would load it. Raises ValueError when a file is not the one
         that was saved, or holds what no run saves."""
         _ = self.facts
-        return saelens.read(self.path)
+        return saelens.read(self.path, self.packages)
 
     def fit(self) -> dict[str, torch.Tensor]:
         """What a fit found besides the atoms; empty where nothing was fitted."""
@@ -163,7 +162,7 @@ def save_run(
 
     Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
     """
-    fitted, dictionary = dictionary.fitted, inference_form(dictionary, normaliser(sample))
+    fitted, dictionary = dictionary.fitted, dictionary.for_inference(normaliser(sample))
     folded = normaliser.fold(dictionary)
     normaliser.check(dictionary, folded, sample[:2048])
     init = experiment.dictionary.init

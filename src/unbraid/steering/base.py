@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim, Initialisation, Origin, Watch, not_kept, set_tied
+from unbraid.dictionary.weights import Acts
 from unbraid.effects.radius import calibrate_radius, checked_radius, typical_norm
 from unbraid.sources.base import Contexts, Source
 from unbraid.steering.model_slice import Directions, Slice

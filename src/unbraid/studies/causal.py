@@ -7,7 +7,7 @@ comes first, so that the head learns from what it has measured.
 
 from collections.abc import Mapping
 
-from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0, of_methods
 from unbraid.objective.objective import Objective, Term

@@ -2,7 +2,7 @@
 
 import math
 
-from unbraid.dictionary.activation import JumpReLU
+from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0, of_methods
 from unbraid.objective.objective import Objective, TargetL0

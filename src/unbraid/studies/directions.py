@@ -6,7 +6,8 @@ on to train an encoder for them, decoder frozen.
 
 from dataclasses import replace
 
-from unbraid.dictionary.activation import BatchTopK, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0

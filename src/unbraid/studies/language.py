@@ -1,6 +1,6 @@
 """On a real language model, live (--source.model, --source.layer, --source.text) or from activations on disk."""
 
-from unbraid.dictionary.activation import TopK
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import Study, of_methods

@@ -6,12 +6,15 @@ demo's world after a quarter of training (docs/log.md has the measurement); they
 
 from collections.abc import Sequence
 
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.baselines import Centroids, RandomPairs
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
-from unbraid.dictionary.gated import Gated
 from unbraid.dictionary.initialisation import PrincipalComponents
-from unbraid.dictionary.matching_pursuit import MatchingPursuit
 from unbraid.experiment.study import Member, at_l0
 from unbraid.objective.objective import Objective, TargetL0, Term
 from unbraid.terms.causal.effect import Effect

@@ -1,6 +1,6 @@
 """On worlds whose factors, hierarchy and downstream map are known: seconds to minutes on a laptop."""
 
-from unbraid.dictionary.activation import BatchTopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import Member, Study, of_methods

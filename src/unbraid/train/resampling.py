@@ -38,7 +38,7 @@ def resample(
     dictionary.b_enc[chosen] = 0.0
     if bool(living.any()):
         dictionary.threshold[chosen] = GAIN * dictionary.threshold[living].median()
-    for name in dictionary.activation.own:
+    for name in dictionary.activation.extra_parameters:
         getattr(dictionary, name).data[chosen] = 0.0
     dictionary.tie()
     return chosen

@@ -8,9 +8,10 @@ import torch
 from scipy.sparse import csr_array
 
 from unbraid import seeding
-from unbraid.dictionary.activation import TopK
-from unbraid.dictionary.dictionary import Acts, Dictionary
+from unbraid.dictionary.activations.topk import TopK
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import set_tied
+from unbraid.dictionary.weights import Acts
 
 SEED = 0
 """Of the random atoms: the same for every run."""

@@ -12,8 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from unbraid.dictionary.activation import Activation, JumpReLU, ReLU
-from unbraid.dictionary.gated import Gated
+from unbraid.dictionary.activations.base import Activation, Thresholded
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 
 
@@ -24,7 +23,7 @@ class PreActivation(Term):
     standard: ClassVar[bool] = True
 
     def suits(self, activation: Activation) -> None:
-        if not isinstance(activation, ReLU | JumpReLU | Gated):
+        if not isinstance(activation, Thresholded):
             raise ValueError(f"{type(activation).__name__} has no threshold for dead latents to be drawn to; use aux_k")
 
     def __call__(self, step: Step) -> TermOutput:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
-from unbraid.dictionary.activation import Activation, TopK
+from unbraid.dictionary.activations.base import Activation
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.discriminator import fresh, logits, trained
 from unbraid.terms.statistics.firing_averages import averaged
@@ -48,7 +48,7 @@ class FactorVae(Term):
     family: ClassVar[Family] = "independence"
 
     def suits(self, activation: Activation) -> None:
-        if isinstance(activation, TopK):
+        if activation.same_l0:
             raise ValueError(
                 "factor_vae would learn that TopK rows have k active latents and mixed rows have not, and nothing "
                 "else: use --dictionary.activation BatchTopK or JumpReLU, or the term total_correlation"

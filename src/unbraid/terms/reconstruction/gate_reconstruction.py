@@ -9,8 +9,8 @@ the decoder as well; dictionary_learning does not, and neither do we.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unbraid.dictionary.activation import Activation, JumpReLU, ReLU
-from unbraid.dictionary.gated import Gated, gate_codes
+from unbraid.dictionary.activations.base import Activation, Thresholded
+from unbraid.dictionary.activations.gated import gate_codes
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 
 
@@ -20,7 +20,7 @@ class GateReconstruction(Term):
     standard: ClassVar[bool] = True
 
     def suits(self, activation: Activation) -> None:
-        if not isinstance(activation, Gated | ReLU | JumpReLU):
+        if not isinstance(activation, Thresholded):
             raise ValueError(f"{type(activation).__name__} has no gate to teach; use --dictionary.activation Gated")
 
     def __call__(self, step: Step) -> TermOutput:

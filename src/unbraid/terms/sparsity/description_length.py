@@ -31,7 +31,6 @@ from unbraid.config.settings import PositiveFloat, PositiveInt, Share, ShareBelo
 from unbraid.dictionary.codes import starts
 from unbraid.metrics.gate_tree import Together, gate_tree
 from unbraid.objective.objective import Family, Step, Term, TermOutput
-from unbraid.terms.statistics.gate_thresholds import thresholds
 from unbraid.terms.statistics.moving_average import move, warm_decay
 
 FLOOR = 1e-5
@@ -93,7 +92,8 @@ class DescriptionLength(Term):
     def _opened(self, step: Step, rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"]) -> Float[Tensor, " nnz"]:
         """1, with the slope of a soft gate."""
         pre = step.z.pre[step.z.values.detach() != 0]
-        soft = 2 * torch.sigmoid((pre - thresholds(step, rows, latents)) / self.temperature)
+        opens = step.dictionary.activation.thresholds(step.dictionary, step.z, rows, latents)
+        soft = 2 * torch.sigmoid((pre - opens) / self.temperature)
         return 1 + soft - soft.detach()
 
     def _parents(self, step: Step, rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"]) -> Int[Tensor, " d_sae"]:

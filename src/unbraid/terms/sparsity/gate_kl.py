@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.gate_thresholds import thresholds
 from unbraid.terms.statistics.pair_sums import gather
 
 FLOOR = 1e-5
@@ -65,8 +64,12 @@ class GateKl(Term):
         z, closed = step.z, -torch.log1p(-rates)
         _, rows, latents = z.entries()
         pre = z.pre[z.values.detach() != 0]
-        logits = (pre - thresholds(step, rows, latents)) / self.temperature
+        logits = (pre - self._opens(step, rows, latents)) / self.temperature
         return (gate_kl(logits, rates[latents]) - closed[latents]).sum() / z.batch + closed.sum()
+
+    def _opens(self, step: Step, rows: Int[Tensor, " pair"], latents: Int[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+        """Return the pre-activation at which each gate opens."""
+        return step.dictionary.activation.thresholds(step.dictionary, step.z, rows, latents)
 
     def _remembered(self, step: Step, rates: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
         """What inactive latents cost beside being closed, as last measured; when measured now, with gradient."""
@@ -82,7 +85,7 @@ class GateKl(Term):
         order = torch.randperm(step.z.batch, generator=step.rng)[: self.rows].to(step.x.device)
         pre = step.dictionary.pre_activations(step.x.index_select(0, order))
         latents = torch.arange(step.z.d_sae, device=order.device)
-        opens = thresholds(step, order.repeat_interleave(len(latents)), latents.repeat(len(order))).view_as(pre)
+        opens = self._opens(step, order.repeat_interleave(len(latents)), latents.repeat(len(order))).view_as(pre)
         logits = (pre - opens) / self.temperature
         more = gate_kl(logits, rates) + torch.log1p(-rates)
         active = gather(step.z, order)

@@ -6,8 +6,8 @@ Magnitudes are not charged, so they need not shrink. Of a ReLU dictionary this i
 from dataclasses import dataclass
 from typing import ClassVar
 
-from unbraid.dictionary.activation import Activation, JumpReLU, ReLU
-from unbraid.dictionary.gated import Gated, gate_codes
+from unbraid.dictionary.activations.base import Activation, Thresholded
+from unbraid.dictionary.activations.gated import gate_codes
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 
 
@@ -17,7 +17,7 @@ class GateL1(Term):
     standard: ClassVar[bool] = True
 
     def suits(self, activation: Activation) -> None:
-        if not isinstance(activation, Gated | ReLU | JumpReLU):
+        if not isinstance(activation, Thresholded):
             raise ValueError(f"{type(activation).__name__} has no gate to charge; use --dictionary.activation Gated")
 
     def __call__(self, step: Step) -> TermOutput:

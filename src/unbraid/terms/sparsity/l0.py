@@ -4,13 +4,14 @@ The count's gradient reaches thresholds alone, by the rectangle kernel (Rajamano
 d/d theta of H(pre - theta) = -K((pre - theta) / bandwidth) / bandwidth.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.activation import Activation, JumpReLU, window
+from unbraid.dictionary.activations.base import Activation, Thresholded
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 
 
@@ -21,7 +22,7 @@ class L0(Term):
     standard: ClassVar[bool] = True
 
     def suits(self, activation: Activation) -> None:
-        if not isinstance(activation, JumpReLU):
+        if not (isinstance(activation, Thresholded) and activation.learns_threshold):
             raise ValueError(
                 f"the L0 penalty moves JumpReLU's thresholds; {type(activation).__name__} has none: "
                 "use L1, or --dictionary.activation JumpReLU"
@@ -30,20 +31,23 @@ class L0(Term):
     def __call__(self, step: Step) -> TermOutput:
         activation = step.dictionary.activation
         self.suits(activation)
-        assert isinstance(activation, JumpReLU)
+        assert isinstance(activation, Thresholded)
         threshold = step.z.along(step.dictionary.threshold)
-        count = _Above.apply(step.z.pre, threshold, activation.bandwidth).sum()
+        count = _Above.apply(step.z.pre, threshold, activation.kernel).sum()
         return TermOutput(count / step.z.batch)
+
+
+Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 class _Above(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
+    def forward(ctx: Any, pre: Tensor, threshold: Tensor, kernel: Kernel) -> Tensor:
         ctx.save_for_backward(pre, threshold)
-        ctx.bandwidth = bandwidth
+        ctx.kernel = kernel
         return (pre > threshold).to(pre.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         pre, threshold = ctx.saved_tensors
-        return None, -window(pre, threshold, ctx.bandwidth) * grads[0], None
+        return None, -ctx.kernel(pre, threshold) * grads[0], None

@@ -6,20 +6,20 @@ Which atoms are chosen passes no gradient; the values do, through all rounds. An
 latents are active.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, PositiveInt
-from unbraid.dictionary.activation import DENSE_ABOVE, Activation, Chunks, Latents, Selection, TopK
+from unbraid.dictionary.activations.base import DENSE_ABOVE, Activation
+from unbraid.dictionary.activations.selection import check_k
 from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, starts
+from unbraid.dictionary.weights import Acts, Path, Weights
 
-ROUND = TopK(1)
-"""What one round does, and the whole of what is left of it without atoms."""
 ENTRIES = 2**22
 """Of one chunk of products."""
 
@@ -36,31 +36,27 @@ class MatchingPursuit(Activation):
     """Stop a row, too, after a round that chose no new atom (SAELens's stop_on_duplicate_support)."""
     tied: ClassVar[bool] = True
 
-    def select(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
-        return ROUND.select(chunks, threshold, dense_above)
+    compares_latents: ClassVar[bool] = True
 
-    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
-        return ROUND.gate(pre, threshold)
-
-    def dense(self, pre: Latents, threshold: Tensor) -> Latents:
-        return ROUND.dense(pre, threshold)
-
-    def scaled(self, by: float) -> "MatchingPursuit":
-        return replace(self, residual=self.residual * by)
-
-    def pursue(
-        self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"], *, sparse: bool | None = None
-    ) -> Codes:
-        """Codes of centred x. `sparse`: which form; None takes the sparse one while few latents can be active."""
-        chosen, running = self._choose(x.detach(), atoms.detach())
-        values = replay(x, atoms, chosen, running)
-        if sparse is None:
-            sparse = self.k / len(atoms) <= DENSE_ABOVE
-        if not sparse:
+    def encode(self, dictionary: Weights, x: Acts, path: Path) -> Codes:
+        centred, atoms = x - dictionary.b_dec, dictionary.W_dec
+        chosen, running = self._choose(centred.detach(), atoms.detach())
+        values = replay(centred, atoms, chosen, running)
+        if path == "dense" or (path == "auto" and self.k / len(atoms) > DENSE_ABOVE):
             dense = values.new_zeros(len(x), len(atoms)).scatter_add(1, chosen, values)
             return DenseCodes(dense, dense)
         merged, support = merge(values, chosen, len(atoms))
         return SparseCodes(merged, merged, support)
+
+    def architecture(self) -> Mapping[str, Any]:
+        settings = {"max_iterations": self.k, "residual_threshold": self.residual}
+        return {"architecture": "matching_pursuit", **settings, "stop_on_duplicate_support": self.stop_on_repeat}
+
+    def check_width(self, d_sae: int) -> None:
+        check_k(self.k, d_sae)
+
+    def scaled(self, by: float) -> "MatchingPursuit":
+        return replace(self, residual=self.residual * by)
 
     @torch.no_grad()
     def _choose(

@@ -1,0 +1,1 @@
+"""Activations: how pre-activations become codes, one file each."""

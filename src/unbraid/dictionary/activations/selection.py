@@ -1,0 +1,115 @@
+"""Selection of the (row, latent) pairs that may be active, from chunks of pre-activations, a few rows at a time."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unbraid.dictionary.codes import Support, starts
+from unbraid.dictionary.weights import Chunks, Latents
+
+Selection = tuple[Float[Tensor, " nnz"], Support]
+"""Pre-activations of the selected pairs, and which pairs they are."""
+
+
+def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 16) -> tuple[Tensor, Tensor]:
+    """Return values and latents of the exact k largest of each row, in two stages: a row's k largest lie in the k
+    groups with the largest maxima."""
+    rows, d_sae = pre.shape
+    groups = d_sae // group
+    if d_sae % group or groups < k:
+        values, latents = pre.topk(k, dim=1, sorted=False)
+        return values, latents
+    strided = pre.view(rows, group, groups)
+    best = strided.amax(1).topk(k, dim=1, sorted=False).indices
+    candidates = strided.gather(2, best.unsqueeze(1).expand(rows, group, k)).view(rows, group * k)
+    values, place = candidates.topk(k, dim=1, sorted=False)
+    return values, place.div(k, rounding_mode="floor") * groups + best.gather(1, place % k)
+
+
+def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
+    """Select all pairs above a per-latent bound; None as soon as the first chunk shows more than `dense_above` of
+    them."""
+    selected = pairs_above(chunks, lambda first: bound, dense_above)
+    if selected is None:
+        return None
+    pre, rows, latents = selected
+    return pre, support_of(rows, latents, chunks)
+
+
+def largest(chunks: Chunks, k: int) -> Selection:
+    """Select the k * batch largest positive pairs of the whole batch; all positive ones when there are fewer."""
+    wanted = k * chunks.batch
+    selected = None
+    # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
+    for share in (0.8, 0.4, 0.0):
+        selected = pairs_above(chunks, partial(bound_of, k, share))
+        if selected is not None and selected[0].numel() >= wanted:
+            break
+    assert selected is not None
+    pre, rows, latents = selected
+    if pre.numel() > wanted:
+        kept = pre.topk(wanted, sorted=False).indices.sort().values
+        pre, rows, latents = pre[kept], rows[kept], latents[kept]
+    return pre, support_of(rows, latents, chunks)
+
+
+def bound_of(k: int, share: float, first: Latents) -> float:
+    """Return a share of the smallest entry that a sixteenth of these rows would keep. Exactness does not depend on
+    it."""
+    sample = first[::16]
+    smallest_kept = sample.reshape(-1).topk(k * sample.shape[0], sorted=False).values.min()
+    return max(0.0, share * float(smallest_kept))
+
+
+def calibrate(k: int, chunks: Chunks) -> float:
+    """Return the threshold that keeps k latents a row on average over these rows, 0 where none is positive."""
+    pre, _ = largest(chunks, k)
+    positive = pre[pre > 0]
+    return float(positive.min()) if positive.numel() else 0.0
+
+
+def pairs_above(
+    chunks: Chunks, bound_from: Callable[[Latents], Tensor | float], dense_above: float = float("inf")
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return (pre, rows, latents) above a bound that may depend on the first chunk, row by row.
+
+    None when in that chunk a larger share than `dense_above` is.
+    """
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    bound: Tensor | float = 0.0
+    for start, pre in chunks:
+        if not parts:
+            bound = bound_from(pre)
+        hits = nonzero(pre > bound)
+        if not parts and hits.numel() > dense_above * pre.numel():
+            return None
+        row = hits.div(chunks.d_sae, rounding_mode="floor")
+        parts.append((pre.view(-1)[hits], row + start, hits - row * chunks.d_sae))
+    pre, rows, latents = (torch.cat(column) for column in zip(*parts, strict=True))
+    return pre, rows, latents
+
+
+def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
+    """Return flat positions of the true entries, ascending. Eight entries, one integer, are searched at a time."""
+    if mask.numel() % 8:
+        return mask.view(-1).nonzero().squeeze(1)
+    words = mask.view(-1, 8)
+    word = words.view(torch.int64).view(-1).nonzero().squeeze(1)
+    place = words.index_select(0, word).view(-1).nonzero().squeeze(1)
+    return word[place.div(8, rounding_mode="floor")] * 8 + place % 8
+
+
+def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> Support:
+    """Return the support of these pairs, ordered by row, then by latent."""
+    counts = torch.bincount(rows, minlength=chunks.batch)
+    offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
+    return Support(latents, offsets, chunks.d_sae)
+
+
+def check_k(k: int, d_sae: int) -> None:
+    """Raise ValueError when k latents cannot be active out of d_sae."""
+    if k > d_sae:
+        raise ValueError(f"k = {k} latents cannot be active out of d_sae = {d_sae}")

@@ -1,0 +1,99 @@
+"""The weights of a dictionary and its linear maps: what an activation encodes with.
+
+    pre = (x - b_dec) @ W_enc + b_enc
+
+Parameter names and shapes are SAELens's, so a state dict is already an export. W_enc is stored with its d_sae rows
+contiguous (a transposed view), because the sparse kernels read and write it a latent at a time.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Acts = Float[Tensor, "batch d_in"]
+Latents = Float[Tensor, "batch d_sae"]
+Path = Literal["auto", "sparse", "dense"]
+
+# Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
+CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Pre-activations of a batch, computed a few rows at a time into one buffer: use a chunk before taking the next."""
+
+    batch: int
+    d_sae: int
+    rows: int
+    """Rows in a chunk."""
+    compute: Callable[[slice], Float[Tensor, "rows d_sae"]]
+
+    def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
+        for start in range(0, self.batch, self.rows):
+            yield start, self.compute(slice(start, min(start + self.rows, self.batch)))
+
+
+class Weights(nn.Module):
+    """Encoder, atoms, biases and thresholds, all zero when made; the base of `Dictionary`, which adds an activation."""
+
+    def __init__(
+        self,
+        d_in: int,
+        d_sae: int,
+        *,
+        learns_threshold: bool = False,
+        extra_parameters: tuple[str, ...] = (),
+        tied: bool = False,
+        bfloat16: bool = False,
+    ):
+        super().__init__()
+        self.low_precision = bfloat16
+        """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored
+        exactly."""
+        self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.threshold = nn.Parameter(torch.zeros(d_sae), requires_grad=learns_threshold)
+        for name in extra_parameters:
+            self.register_parameter(name, nn.Parameter(torch.zeros(d_sae)))
+        if tied:
+            self.W_enc.requires_grad_(False)
+            self.b_enc.requires_grad_(False)
+
+    @property
+    def d_in(self) -> int:
+        return self.W_dec.shape[1]
+
+    @property
+    def d_sae(self) -> int:
+        return self.W_dec.shape[0]
+
+    def pre_activations(self, x: Acts) -> Latents:
+        """Pre-activations of all latents, differentiable, in the precision of the weights."""
+        return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
+
+    def dense_pre_activations(self, x: Acts) -> Latents:
+        """Pre-activations of all latents, differentiable, the product in bfloat16 where the encoder's is."""
+        if not self.low_precision:
+            return self.pre_activations(x)
+        product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
+        return product.to(x.dtype) + self.b_enc
+
+    def chunks(self, x: Acts) -> Chunks:
+        """Pre-activations of x a few rows at a time, without gradient."""
+        rows = max(1, CHUNK_ENTRIES.get(x.device.type, 2**22) // self.d_sae)
+        dtype = torch.bfloat16 if self.low_precision else x.dtype
+        centred = (x - self.b_dec).detach().to(dtype)
+        weight, bias = self.W_enc.detach().to(dtype), self.b_enc.detach().to(dtype)
+        buffer = torch.empty(min(rows, len(x)), self.d_sae, dtype=dtype, device=x.device)
+
+        def compute(part: slice) -> Tensor:
+            out = buffer[: part.stop - part.start]
+            return torch.addmm(bias, centred[part], weight, out=out)
+
+        return Chunks(len(x), self.d_sae, rows, compute)
