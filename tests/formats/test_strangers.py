@@ -231,7 +231,7 @@ ON: list[tuple[str, dict[str, Any], str]] = [
     ("topk", {"k": None}, "k is None; expected a whole number above 0: add what it was trained with"),
     ("topk", {"k": K + 0.5}, r"k is 3\.5; expected a whole number"),
     ("topk", {"k": True}, "k is True; expected a whole number"),
-    ("topk", {"k": D_SAE + 1}, "k is 11, and there are 10 latents"),
+    ("topk", {"k": D_SAE + 1}, "k = 11 latents cannot be active out of d_sae = 10"),
     ("topk", {"d_in": None}, "d_in is None; expected a whole number"),
     ("before 6", {"activation_fn_kwargs": {"k": K, "signed": True}}, "of an activation function only k can be read"),
     ("before 6", {"activation_fn_kwargs": {}}, "k is None"),

@@ -53,7 +53,7 @@ def test_over_all_rows_it_is_the_dense_sum(activation):
         now = with_threshold(now, 0.7)
     rates = (now.z.dense() != 0).double().mean(0).clamp(1e-5, 1 - 1e-5)
     rows, latents = torch.arange(50).repeat_interleave(8), torch.arange(8).repeat(50)
-    logits = (codes - thresholds(now, rows, latents).view(50, 8)) / 0.1
+    logits = (codes - activation.thresholds(now.dictionary, now.z, rows, latents).view(50, 8)) / 0.1
     wanted = gate_kl(logits, rates).sum(1).mean()
     assert EXACT(now).metrics["nats"].item() == pytest.approx(wanted.item())
 
