@@ -1,8 +1,9 @@
-"""The experiments, terms and evals that a package holds, found by reading its files; no registry to keep.
+"""The experiments, terms, activations and evals that a package holds, found by reading its files; no registry to keep.
 
 Files are read, not imported: `unbraid list` needs no torch, and naming one study imports that study alone. A study's
 entry is a function without parameters whose annotation says `-> Experiment` or `-> Study`; a term's is a class derived
-from Term, named by its file; an eval's is the function named as its file.
+from Term, named by its file; an activation's a class derived from Activation, named by its class; an eval's is the
+function named as its file.
 """
 
 import ast
@@ -70,7 +71,7 @@ def modules(folder: str, packages: tuple[str, ...]) -> Iterator[Source]:
     for package in packages:
         for home in homes(package):
             if (home / folder).is_dir():
-                yield from below(home / folder, f"{package}.{folder}")
+                yield from below(home / folder, ".".join([package, *folder.split("/")]))
 
 
 def homes(package: str) -> list[Path]:
@@ -122,17 +123,21 @@ def make(entry: Entry) -> "Experiment | Study":
 
 def term_entries(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
     """The term classes, by the name of their file."""
-    found = {}
-    sources = list(modules("terms", packages))
+    return classes_of("Term", list(modules("terms", packages)), by_file=True)
+
+
+def classes_of(root: str, sources: list[Source], *, by_file: bool) -> dict[str, Entry]:
+    """The classes in these modules that derive from `root`, by the name of their file or by their own."""
     classes = {name: {base for bases in at.values() for base in bases} for name, at in names.defined().items()}
     for source in sources:
         classes |= {node.name: bases_of(node) for node in source.tree.body if isinstance(node, ast.ClassDef)}
-    terms = deriving("Term", classes)
-    for source in sources:
-        for node in source.tree.body:
-            if isinstance(node, ast.ClassDef) and node.name in terms:
-                found[source.name] = Entry(source.module, node.name, source.headline)
-    return found
+    derived = deriving(root, classes)
+    return {
+        source.name if by_file else node.name: Entry(source.module, node.name, source.headline)
+        for source in sources
+        for node in source.tree.body
+        if isinstance(node, ast.ClassDef) and node.name in derived
+    }
 
 
 def bases_of(node: ast.ClassDef) -> set[str]:
@@ -152,12 +157,15 @@ def terms(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, type[Term]]":
     return {name: entry.load() for name, entry in term_entries(packages).items()}
 
 
-def activations() -> "dict[str, type[Activation]]":
-    """Activation classes by name: those the dictionary knows."""
-    import unbraid.dictionary.config  # noqa: F401 (it imports every activation)
-    from unbraid.dictionary.activations.base import Activation
+def activation_entries(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
+    """The activation classes by name: this package's, and those in `<package>.activations` of others."""
+    sources = [s for s in modules("dictionary/activations", OWN_PACKAGES) if s.name != "base"]
+    return classes_of("Activation", [*sources, *modules("activations", packages)], by_file=False)
 
-    return {cls.__name__: cls for cls in Activation.__subclasses__()}
+
+def activations(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, type[Activation]]":
+    """Activation classes by name, imported."""
+    return {name: entry.load() for name, entry in activation_entries(packages).items()}
 
 
 def eval_entries(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:

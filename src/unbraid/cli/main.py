@@ -340,7 +340,8 @@ def resolved(options: argparse.Namespace, rest: list[str]) -> "Experiment | Stud
     named = catalog.make(catalog.pick(options.name, known, "experiment"))
     for term in options.add:
         named = with_term(named, term, packages(options))
-    named = with_activation(named, options.activation) if options.activation else named
+    if options.activation:
+        named = with_activation(named, options.activation, packages(options))
     prog = f"unbraid {options.command} {options.name}"
     if asked:
         show_help(options, named, prog, known[options.name.replace("-", "_")].headline)
@@ -392,7 +393,7 @@ def use_threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-def with_activation(named: "Experiment | Study", name: str) -> "Experiment":
+def with_activation(named: "Experiment | Study", name: str, allowed: tuple[str, ...]) -> "Experiment":
     """`named` with another activation at its defaults, and as many latents active where both can say."""
     import inspect
     from dataclasses import replace
@@ -402,7 +403,7 @@ def with_activation(named: "Experiment | Study", name: str) -> "Experiment":
 
     if not isinstance(named, Experiment):
         raise ValueError("--dictionary.activation works on a single experiment; a study's members have their own")
-    known = catalog.activations()
+    known = catalog.activations(allowed)
     if name not in known:
         raise ValueError(f"no activation called {name!r}; there are: {', '.join(sorted(known))}")
     k = getattr(named.dictionary.activation, "k", None)
