@@ -9,7 +9,10 @@ import torch
 
 from tests.small import WORLD, experiment
 from tests.test_train import assert_equal_runs, train_until
-from unbraid.dictionary.activation import BatchTopK, JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.batch_topk import BatchTopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.runs.run import Run

@@ -12,7 +12,9 @@ from tests.callbacks import AtProgress
 from tests.kills import forked
 from tests.small import WORLD, experiment, seeded
 from unbraid.config.serialise import to_json
-from unbraid.dictionary.activation import JumpReLU, ReLU, TopK
+from unbraid.dictionary.activations.jumprelu import JumpReLU
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Experiment
