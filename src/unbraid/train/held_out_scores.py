@@ -4,7 +4,8 @@
     heldout/l0      active latents a row, on average
     heldout/dead    share of latents that fire on none of the rows
 
-The dictionary is scored as it will be used (`inference_form`): BatchTopK with a threshold, calibrated on training rows.
+The dictionary is scored as it will be used (`Dictionary.for_inference`): BatchTopK with a threshold, calibrated on
+training rows.
 Nothing random is drawn and nothing is written to the dictionary, so training is the same with and without scores.
 """
 
@@ -13,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.inference import inference_form
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Training
 from unbraid.sources.base import Source, few_rows
@@ -56,7 +56,7 @@ def has_held_out(source: Source) -> bool:
 @torch.no_grad()
 def score(dictionary: Dictionary, x: Float[Tensor, "row d_in"], sample: Float[Tensor, "row d_in"]) -> dict[str, Tensor]:
     """FVU, L0 and share of dead latents. `x`, `sample`: normalised activations, held out and to calibrate on."""
-    used = inference_form(dictionary, sample)
+    used = dictionary.for_inference(sample)
     z = used.encode(x)
     error, spread = (used.decode(z) - x).square().sum(), (x - x.mean(0)).square().sum()
     return {
