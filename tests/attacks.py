@@ -341,14 +341,14 @@ def card(stage: Stage) -> None:
         stage.canary.write_text("the card has the stranger's lines")
 
 
-@attack("44 kB of text hold more than can be kept in memory")
+@attack("a few kB of text hold more than can be kept in memory")
 def bomb(stage: Stage) -> None:
     path = stage.folder / "bomb.jsonl.xz"
     line = (json.dumps({"text": "a" * 999_000}) + "\n").encode()
     with lzma.open(path, "wb", preset=1) as file:
-        for _ in range(64):
+        for _ in range(8):
             file.write(line)
-    os.environ["UNBRAID_MEMORY_LIMIT"] = str(32_000_000)
+    os.environ["UNBRAID_MEMORY_LIMIT"] = str(4_000_000)
     try:
         stage.command("plan", "lm", "--source.model", "embedded", "--source.text", path, "--out", stage.folder / "o")
     finally:

@@ -35,11 +35,12 @@ def test_help_imports_nothing_heavy():
         assert command in shown.stdout
 
 
-def test_train_eval_report_and_export_follow_one_another(tmp_path, capsys):
+@pytest.mark.parametrize("evals", [("fidelity", "recovery"), pytest.param((), marks=pytest.mark.slow)])
+def test_train_eval_report_and_export_follow_one_another(tmp_path, capsys, evals):
     assert train_quickly(tmp_path / "runs") == 0
     (run,) = (tmp_path / "runs").iterdir()
-    assert main(["eval", str(run)]) == 0
-    assert {path.stem for path in (run / "results").iterdir()} == set(catalog.evals())
+    assert main(["eval", str(run), *(["--evals", *evals] if evals else [])]) == 0
+    assert {path.stem for path in (run / "results").iterdir()} == set(evals or catalog.evals())
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 0
@@ -133,8 +134,10 @@ def test_a_new_term_is_one_file_dropped_into_a_package_and_trained_by_name(tmp_p
     (run,) = (tmp_path / "runs").iterdir()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(row["losses/quadratic"] > 0 for row in rows[1:])
-    assert main(["eval", str(run), "--package", "elsewhere"]) == 0
-    assert main(["eval", str(run)]) == 2, "a run that names a stranger's class is not imported unasked"
+    assert main(["eval", str(run), "--package", "elsewhere", "--evals", "fidelity"]) == 0
+    assert main(["eval", str(run), "--evals", "fidelity"]) == 2, (
+        "a run that names a stranger's class is not imported unasked"
+    )
     assert "--package elsewhere" in capsys.readouterr().err
 
 
@@ -205,7 +208,7 @@ def test_unfinished_runs_are_passed_over_by_name(tmp_path, capsys):
     train_quickly(tmp_path, "--seed", "1")
     first, second = sorted(tmp_path.iterdir())
     (second / "provenance.json").unlink()
-    assert main(["eval", str(first), str(second)]) == 0
+    assert main(["eval", str(first), str(second), "--evals", "fidelity"]) == 0
     assert f"passed over {second}" in capsys.readouterr().err
     assert not (second / "results").exists()
     assert main(["eval", str(second)]) == 2

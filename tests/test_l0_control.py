@@ -67,7 +67,15 @@ def test_too_few_latents_turn_the_sign_of_a_signed_weight_only():
     assert Control(-4.0, -12.0).factor(TARGET, signed=True) >= -l0_control.MOST_BELOW - 1
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("relu", 100), ("relu", 390), ("jumprelu", 200), ("jumprelu", 390)])
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        ("relu", 100),
+        ("jumprelu", 200),
+        pytest.param("relu", 390, marks=pytest.mark.slow),
+        pytest.param("jumprelu", 390, marks=pytest.mark.slow),
+    ],
+)
 def test_fault_14_two_targets_are_two_dictionaries_and_arrive_in_the_steps_there_are(kind, steps, tmp_path):
     """A weight that moved at most e^.05 a step left both at L0 25 of 48 after 100 steps."""
     folders = train([asked(kind, l0, steps, lr=3e-3) for l0 in (4, 12)], tmp_path)
@@ -77,8 +85,9 @@ def test_fault_14_two_targets_are_two_dictionaries_and_arrive_in_the_steps_there
         assert shortfall(facts) == ""
 
 
-def test_l0_does_not_swing(tmp_path):
-    (folder,) = train([asked("relu", 4, 600, lr=3e-3)], tmp_path)
+@pytest.mark.parametrize("steps", [200, pytest.param(600, marks=pytest.mark.slow)])
+def test_l0_does_not_swing(tmp_path, steps):
+    (folder,) = train([asked("relu", 4, steps, lr=3e-3)], tmp_path)
     rows = [json.loads(line)["metrics/l0"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     late = rows[len(rows) // 3 :]
     assert max(late) < 1.5 * 4 and min(late) > 4 / 1.5

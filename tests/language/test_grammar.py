@@ -51,17 +51,18 @@ def test_a_word_out_of_place_is_refused_with_what_could_stand_there() -> None:
         read(["sir", ",", "yesterday", "flies"])
 
 
-def test_next_words_come_as_often_as_the_exact_distribution_says() -> None:
+@pytest.mark.parametrize("count", [1000, pytest.param(4000, marks=pytest.mark.slow)])
+def test_next_words_come_as_often_as_the_exact_distribution_says(count: int) -> None:
     state = read(["hey", ",", "today", "in", "the", "forest", ",", "the"])[-1].state
     exact = next_word(state)
     seen = Counter(
         after.move.word
-        for told in documents(4000, seed=2)
+        for told in documents(count, seed=2)
         for before, after in pairwise(told)
         if before.state.node == "phrase" and before.state.plural == -1 and before.state.place == 1
     )
     total = seen.total()
-    assert total > 500
+    assert total > count / 8
     for word, count in seen.most_common(10):
         p = float(exact[lex.IDS[word]])
         assert abs(count - total * p) < 4 * math.sqrt(total * p * (1 - p))
@@ -85,11 +86,12 @@ def test_named_people_are_all_combinations_of_home_job_and_gender_once() -> None
     assert len(set(lex.PEOPLE)) == len(lex.NAMES) == 32
 
 
-def test_entropy_rate_is_the_mean_of_exact_entropies_and_of_surprise() -> None:
-    rate, error = entropy_rate(2000, seed=5)
-    told: list[Told] = [word for document in documents(2000, seed=5) for word in document]
+@pytest.mark.parametrize(("count", "within"), [(300, 0.025), pytest.param(2000, 0.01, marks=pytest.mark.slow)])
+def test_entropy_rate_is_the_mean_of_exact_entropies_and_of_surprise(count: int, within: float) -> None:
+    rate, error = entropy_rate(count, seed=5)
+    told: list[Told] = [word for document in documents(count, seed=5) for word in document]
     surprise = torch.tensor([-math.log(word.move.probability) for word in told])
-    assert error < 0.01
+    assert error < within
     assert abs(float(surprise.mean()) - rate) < 4 * float(surprise.std()) / math.sqrt(len(told))
 
 
