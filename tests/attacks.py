@@ -346,9 +346,9 @@ def bomb(stage: Stage) -> None:
     path = stage.folder / "bomb.jsonl.xz"
     line = (json.dumps({"text": "a" * 999_000}) + "\n").encode()
     with lzma.open(path, "wb", preset=1) as file:
-        for _ in range(8):
+        for _ in range(4):
             file.write(line)
-    os.environ["UNBRAID_MEMORY_LIMIT"] = str(4_000_000)
+    os.environ["UNBRAID_MEMORY_LIMIT"] = str(2_000_000)
     try:
         stage.command("plan", "lm", "--source.model", "embedded", "--source.text", path, "--out", stage.folder / "o")
     finally:

@@ -462,7 +462,7 @@ def runs() -> Iterator[Case]:
     changes: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "a class of another package": (lambda d: d["source"].update(type="os:system"), "os|type|class"),
         "a class that is none": (lambda d: d["source"].update(type="unbraid.nowhere:X"), "nowhere|X"),
-        "a class without a colon": (lambda d: d["source"].update(type="World"), "World|type"),
+        "a class there is not": (lambda d: d["source"].update(type="Wrld"), "Wrld"),
         "a class that is a number": (lambda d: d["source"].update(type=3), "type|3"),
         "no class": (lambda d: d["source"].pop("type"), "type|Source"),
         "a setting there is not": (lambda d: d["training"].update(colour="red"), "colour"),

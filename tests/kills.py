@@ -114,6 +114,11 @@ def places(work: Callable[[], object], root: Path) -> list[Place]:
 
 def forked(work: Callable[[], object], counter: Counter | None = None) -> int:
     """The status with which a process that does `work` ended."""
+    return os.waitpid(begun(work, counter), 0)[1]
+
+
+def begun(work: Callable[[], object], counter: Counter | None = None) -> int:
+    """The number of a new process that does `work`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has one thread that matters
         pid = os.fork()
@@ -124,6 +129,8 @@ def forked(work: Callable[[], object], counter: Counter | None = None) -> int:
                 counter.arm()
             work()
             code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
         except BaseException:
             import traceback
 
@@ -131,4 +138,4 @@ def forked(work: Callable[[], object], counter: Counter | None = None) -> int:
         finally:
             sys.stderr.flush()
             os._exit(code)
-    return os.waitpid(pid, 0)[1]
+    return pid

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unbraid.objective.objective import Reads, Step, Term, TermOutput
+from unbraid.sources.language_model import pairs_file
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.pairs_file import read_pairs
 from unbraid.studies.world import world
@@ -34,11 +35,14 @@ def asking(term: Term, source):
     return [replace(experiment, source=source, objective=objective)]
 
 
-def test_the_languages_pairs_differ_and_do_not_depend_on_what_else_is_drawn():
-    few, many = (SOURCE.counterfactuals(n, split="train", seed=3) for n in (8, 64))
-    assert few.x.shape == (8, SOURCE.d_in)
+@pytest.mark.parametrize("each", [8, pytest.param(pairs_file.PAIRS_EACH, marks=pytest.mark.slow)])
+def test_the_languages_pairs_differ_and_do_not_depend_on_what_else_is_drawn(monkeypatch, each):
+    monkeypatch.setattr(pairs_file, "PAIRS_EACH", each)
+    source = replace(SOURCE, text=f"language://{300 + each}")  # of its own: pairs are kept by source
+    few, many = (source.counterfactuals(n, split="train", seed=3) for n in (8, 64))
+    assert few.x.shape == (8, source.d_in)
     assert torch.equal(few.x, many.x[:8]) and (few.x - few.changed).norm(dim=1).min() > 1e-3
-    assert not torch.equal(few.x, SOURCE.counterfactuals(8, split="eval", seed=3).x)
+    assert not torch.equal(few.x, source.counterfactuals(8, split="eval", seed=3).x)
 
 
 def test_a_users_pairs_are_read_at_their_last_tokens(tmp_path):

@@ -159,6 +159,7 @@ train([seeded(experiment(), n) for n in range(3)], Path(sys.argv[1]), resume=Tru
 """
 
 
+@pytest.mark.slow
 def test_fault_13_on_a_file_system_that_is_full_nothing_is_lost(tmp_path):
     """A real one, of 200 kB: in a name space of our own, where mounting is allowed."""
     here = Path(__file__).parents[1]

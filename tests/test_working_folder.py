@@ -57,6 +57,7 @@ def test_the_command_line_is_found_where_it_is_the_working_folder_alone_that_has
     assert shown.returncode == 0 and "unbraid" in shown.stdout, shown.stderr
 
 
+@pytest.mark.slow  # the start of Python, torch and all, twice; the two tests before it start it once each
 def test_fault_20_a_package_of_the_users_own_is_still_found_and_comes_last(trapped):
     package = trapped / "mine"
     (package / "studies").mkdir(parents=True)

@@ -35,8 +35,9 @@ def exponential(factors: int = 6, d_in: int = 24) -> tuple[Slice, torch.Tensor]:
 # ---- MELBO
 
 
+@pytest.mark.parametrize(("steps", "within"), [(400, 1e-3), pytest.param(1500, 1e-6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("axis", ["tokens", "neurons"])
-def test_melbo_on_a_linear_slice_finds_the_leading_eigenvectors_in_turn(axis):
+def test_melbo_on_a_linear_slice_finds_the_leading_eigenvectors_in_turn(axis, steps, within):
     """Over tokens: of sum_t A_t'A_t. With p = 2 both axes are the same objective."""
     weights = torch.randn(3, D, D, dtype=torch.float64, generator=rng(3))
     contexts = around(lambda x: x, D)
@@ -44,9 +45,9 @@ def test_melbo_on_a_linear_slice_finds_the_leading_eigenvectors_in_turn(axis):
     downstream = lambda at: at + torch.einsum("toi,...ti->...to", weights, at - acts)
     after = Slice.of(type(contexts)(acts, torch.ones(1, 3, dtype=torch.bool), downstream(acts), downstream))
     values, vectors = torch.linalg.eigh(torch.einsum("toi,toj->ij", weights, weights))
-    found = Melbo(steps=1500, q=1.0, axis=axis).fit(2, fitting(after)).directions
-    assert float((found[0] @ vectors[:, -1]).abs()) > 1 - 1e-6
-    assert float((found[1] @ vectors[:, -2]).abs()) > 1 - 1e-6
+    found = Melbo(steps=steps, q=1.0, axis=axis).fit(2, fitting(after)).directions
+    assert float((found[0] @ vectors[:, -1]).abs()) > 1 - within
+    assert float((found[1] @ vectors[:, -2]).abs()) > 1 - within
     assert abs(float(found[0] @ found[1])) < 1e-12
 
 
@@ -131,16 +132,16 @@ def test_of_two_sides_the_one_that_moves_more_is_kept():
 # ---- quadratic
 
 
-def test_quadratic_dct_recovers_planted_factors():
+@pytest.mark.parametrize("linear_part", [1.0, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_quadratic_dct_recovers_planted_factors(linear_part):
     """The released code fails this: its second derivatives are first ones, and those are 0 here."""
     true = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64, generator=rng(1))).Q[:4]
     out, strength = units(4, D, 2), torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64)
     weight = torch.randn(D, D, dtype=torch.float64, generator=rng(9))
-    for linear_part in (0.0, 1.0):
-        slice_of = lambda x, s=linear_part: ((x @ true.T).square() / 2 * strength) @ out + s * x @ weight
-        found = QuadraticDct(rounds=60).fit(4, fitting(beside_skip(slice_of, D)))
-        assert recovered(found.directions, true, 0.99) == 1
-        torch.testing.assert_close(found.strengths.sort(descending=True).values, strength, rtol=1e-3, atol=0)
+    slice_of = lambda x: ((x @ true.T).square() / 2 * strength) @ out + linear_part * x @ weight
+    found = QuadraticDct(rounds=60).fit(4, fitting(beside_skip(slice_of, D)))
+    assert recovered(found.directions, true, 0.99) == 1
+    torch.testing.assert_close(found.strengths.sort(descending=True).values, strength, rtol=1e-3, atol=0)
 
 
 def test_a_linear_slice_has_nothing_quadratic():
