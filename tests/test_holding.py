@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.callbacks import AtProgress
+from tests.kills import begun
 from tests.small import WORLD, experiment
 from tests.test_kills import cohort
 from tests.test_train import assert_equal_runs
@@ -208,16 +209,8 @@ def test_fault_11_without_locks_of_the_kernel_numbers_decide(tmp_path, soon, mon
 def test_fault_11_evals_of_one_run_beside_each_other_are_both_right(tmp_path):
     """Results are put in place whole, and are the same whoever makes them: neither is refused."""
     (run,) = train([experiment()], tmp_path)
-    command = [
-        sys.executable,
-        "-c",
-        "import sys; from unbraid.cli.main import main; sys.exit(main())",
-        "eval",
-        str(run),
-    ]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    asked = [*command, "--evals", "fidelity", "--force", "--threads", "1"]
-    both = [subprocess.Popen(asked, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    asked = ["eval", str(run), "--evals", "fidelity", "--force", "--threads", "1"]
+    both = [begun(lambda: sys.exit(main(asked))) for _ in range(2)]
+    assert [os.waitpid(process, 0)[1] for process in both] == [0, 0]
     assert json.loads((run / "results" / "fidelity.json").read_text())["scores"]
     assert [path.name for path in (run / "results").iterdir()] == ["fidelity.json"]
