@@ -28,8 +28,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.downstream import capture, check_downstream
 from unbraid.sources.language_model.hooks import forward, read
-from unbraid.sources.language_model.probe import FAILURES, told
-from unbraid.sources.language_model.sites import Site, tap
+from unbraid.sources.language_model.probe import FAILURES, in_one_line
+from unbraid.sources.language_model.sites import Site, hook_point
 
 PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
 LARGEST = 10_000_000
@@ -141,7 +141,7 @@ def said(attempt: Any) -> str:
     except ValueError as refusal:
         return str(refusal)
     except FAILURES as error:
-        return f"WRONG: {told(error)}"
+        return f"WRONG: {in_one_line(error)}"
 
 
 def other_tokens() -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ def other_tokens() -> tuple[Tensor, Tensor]:
 
 def recheck(model: nn.Module, site: Site, layer: int = 1) -> str:
     """Empty when what is read there is what it should be, by hooks and hidden states of this file's own."""
-    place = tap(model, layer, site)
+    place = hook_point(model, layer, site)
     ids, attention = other_tokens()
     acts = read(model, place, ids, attention)
     states, stream = watched(model, blocks(model)[1][layer], ids, attention)
@@ -182,7 +182,7 @@ def watched(model: nn.Module, block: nn.Module, ids: Tensor, attention: Tensor) 
 
 def read_or_nothing(model: nn.Module, site: Site, layer: int) -> Tensor | None:
     try:
-        return read(model, tap(model, layer, site), *other_tokens())
+        return read(model, hook_point(model, layer, site), *other_tokens())
     except ValueError:
         return None
 
@@ -190,7 +190,7 @@ def read_or_nothing(model: nn.Module, site: Site, layer: int) -> Tensor | None:
 def recheck_downstream(model: nn.Module) -> str:
     """Empty when the layers after give for folded copies what they give alone."""
     ids, attention = other_tokens()
-    tap(model, 1, "resid_pre")
+    hook_point(model, 1, "resid_pre")
     check_downstream(model, 1, 2, ids, attention)
     acts, base, tail = capture(model, 1, 2, ids, attention)
     pushed = acts + 0.3 * torch.randn(2, 2, *acts.shape, generator=torch.Generator().manual_seed(3))
@@ -256,7 +256,7 @@ def attempts(kinds: list[str], left_out: dict[str, str]) -> Iterator[Tried]:
         try:
             yield tried(kind)
         except Exception as error:  # anything a library's configuration class may raise
-            left_out[kind] = told(error)
+            left_out[kind] = in_one_line(error)
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.downstream import capture, check_downstream
-from unbraid.sources.language_model.hooks import Tap, read
+from unbraid.sources.language_model.hooks import HookPoint, read
 from unbraid.sources.language_model.probe import random_tokens
-from unbraid.sources.language_model.sites import Site, tap
+from unbraid.sources.language_model.sites import Site, hook_point
 
 REFUSED: dict[str, dict[str, str]] = {
     "granite": dict.fromkeys(("attn_out", "mlp_out"), "adds 0.22 times what"),
@@ -36,8 +36,8 @@ def test_fault_01_and_24_every_site_is_exact_or_refused_with_the_reason(kind: st
 
 def test_fault_01_blooms_sublayers_are_read_before_the_residual_is_added_in_them():
     model = small_model("bloom")
-    assert tap(model, 1, "mlp_out").name == "transformer.h.1.mlp.dense_4h_to_h"
-    assert tap(model, 1, "attn_out").name == "transformer.h.1.self_attention.dense"
+    assert hook_point(model, 1, "mlp_out").name == "transformer.h.1.mlp.dense_4h_to_h"
+    assert hook_point(model, 1, "attn_out").name == "transformer.h.1.self_attention.dense"
 
 
 # ---- models that are made to be hard
@@ -96,15 +96,15 @@ class Model(nn.Module):
 )
 def test_fault_01_what_cannot_be_proven_is_refused(spoil: str, site: Site, reason: str):
     with pytest.raises(ValueError, match=reason):
-        tap(Model(spoil), 1, site)
+        hook_point(Model(spoil), 1, site)
 
 
 def test_fault_01_a_stream_changed_between_blocks_is_no_residual_stream():
     scaled = Model(between=lambda x: 0.5 * x)
     with pytest.raises(ValueError, match="what block 1 gives is not what the next one gets"):
-        tap(scaled, 1, "resid_post")
+        hook_point(scaled, 1, "resid_post")
     with pytest.raises(ValueError, match="what enters block 1 is not what the one before gave"):
-        tap(scaled, 1, "resid_pre")
+        hook_point(scaled, 1, "resid_pre")
     with pytest.raises(ValueError, match="another output on their own"):
         check_downstream(scaled, 1, 2, *random_tokens(scaled))
 
@@ -126,8 +126,8 @@ class Telling(Model):
 def test_fault_24_a_map_that_is_exact_only_for_the_models_own_activations_is_refused():
     model = Telling()
     ids, attention = random_tokens(model)
-    acts, base, tail = capture(model, 1, 2, ids, attention)
-    assert torch.equal(tail(acts), base)
+    acts, base, downstream = capture(model, 1, 2, ids, attention)
+    assert torch.equal(downstream(acts), base)
     with pytest.raises(ValueError, match="another output on their own"):
         check_downstream(model, 1, 2, ids, attention)
 
@@ -136,10 +136,11 @@ def test_a_place_without_faults_is_found_and_kept():
     model = Model()
     places: list[tuple[Site, str]] = [("mlp_out", "model.layers.1.mlp"), ("attn_out", "model.layers.1.attn")]
     for site, name in places:
-        assert tap(model, 1, site).name == name and tap(model, 1, site) is tap(model, 1, site)
+        assert hook_point(model, 1, site).name == name and hook_point(model, 1, site) is hook_point(model, 1, site)
     ids, attention = random_tokens(model)
     pre, post, attn, mlp = (
-        read(model, tap(model, 1, site), ids, attention) for site in ("resid_pre", "resid_post", "attn_out", "mlp_out")
+        read(model, hook_point(model, 1, site), ids, attention)
+        for site in ("resid_pre", "resid_post", "attn_out", "mlp_out")
     )
     torch.testing.assert_close(pre + attn + mlp, post)
 
@@ -150,10 +151,10 @@ def test_a_place_without_faults_is_found_and_kept():
 def test_fault_28_sites_and_replay_of_16_bit_models_are_proven_too(kind: str, dtype: torch.dtype):
     model = small_model(kind, dtype)
     for site in ("resid_pre", "resid_post", "attn_out", "mlp_out"):
-        assert tap(model, 1, site).name.startswith(blocks(model)[0])
+        assert hook_point(model, 1, site).name.startswith(blocks(model)[0])
     check_downstream(model, 1, 2, *random_tokens(model))
     with pytest.raises(ValueError, match="adds 0.2"):
-        tap(small_model("granite", dtype), 1, "mlp_out")
+        hook_point(small_model("granite", dtype), 1, "mlp_out")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -162,8 +163,10 @@ def test_fault_24_folding_repeats_what_counts_sequences_and_nothing_else(sequenc
     """BLOOM's ALiBi has an entry for every head of every sequence."""
     model = small_model("bloom")
     ids, attention = random_tokens(model, sequences, 8)
-    acts, base, tail = capture(model, 1, 2, ids, attention)
-    torch.testing.assert_close(tail(torch.stack([acts, acts, acts])), torch.stack([base] * 3), rtol=1e-4, atol=1e-4)
+    acts, base, downstream = capture(model, 1, 2, ids, attention)
+    torch.testing.assert_close(
+        downstream(torch.stack([acts, acts, acts])), torch.stack([base] * 3), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_what_is_put_is_not_changed_by_the_model():
@@ -176,6 +179,6 @@ def test_what_is_put_is_not_changed_by_the_model():
             return out
 
     block, put = InPlace(""), torch.ones(1, 2, 4)
-    with Tap(block.mlp, "mlp").hooked(lambda _: put):
+    with HookPoint(block.mlp, "mlp").hooked(lambda _: put):
         assert torch.equal(block(torch.ones(1, 2, 4)), 2 * torch.ones(1, 2, 4))
     assert torch.equal(put, torch.ones(1, 2, 4))

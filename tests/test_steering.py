@@ -28,7 +28,7 @@ def run(tmp_path_factory) -> Run:
     model = write_model(home / "model", "llama")
     text = source(model, write_corpus(home / "words.jsonl"), layer=3, context=24)
     weights = load_model(str(model), "main", "float32", "cpu")
-    rows = text.tokenizer.convert_tokens_to_ids(["bird", "key", "sad", "blue"])
+    rows = text.loaded_tokenizer.convert_tokens_to_ids(["bird", "key", "sad", "blue"])
     unembedding = weights.get_parameter("lm_head.weight")[rows].detach()
     x = held_out(text, 512).x
     made = Dictionary(x.shape[1], 4, TopK(2))

@@ -23,7 +23,7 @@ from unbraid.sources.language_model.downstream import capture, check_replay
 from unbraid.sources.language_model.hooks import forward, read
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import load_model
-from unbraid.sources.language_model.sites import Site, tap
+from unbraid.sources.language_model.sites import Site, hook_point
 from unbraid.sources.stream import Stream
 from unbraid.steering.model_slice import Slice
 
@@ -89,8 +89,8 @@ def test_downstream_of_the_activations_is_the_hidden_state_of_the_later_block(mo
     ids, attention = padded(side)
     hidden = hidden_states(model, ids, attention)
     for first, last in [(0, 3), (1, 2), (2, 3)]:
-        acts, base, tail = capture(model, first, last, ids, attention)
-        assert torch.equal(tail(acts), base)
+        acts, base, downstream = capture(model, first, last, ids, attention)
+        assert torch.equal(downstream(acts), base)
         real = attention[..., None]
         torch.testing.assert_close(base * real, hidden[last] * real, rtol=1e-4, atol=1e-5)
         if first:
@@ -114,26 +114,26 @@ def test_padding_on_either_side_changes_nothing_for_the_tokens_read(models, fami
 @pytest.mark.parametrize("family", FAMILIES)
 def test_folded_copies_equal_a_loop(models, family, side):
     ids, attention = padded(side)
-    acts, _, tail = capture(loaded(models[family]), 1, 3, ids, attention)
+    acts, _, downstream = capture(loaded(models[family]), 1, 3, ids, attention)
     noise = torch.randn(2, 3, *acts.shape, generator=torch.Generator().manual_seed(0))
-    together = tail(acts + noise)
+    together = downstream(acts + noise)
     for i in range(2):
         for j in range(3):
-            torch.testing.assert_close(together[i, j], tail(acts + noise[i, j]), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(together[i, j], downstream(acts + noise[i, j]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_downstream_has_first_second_and_forward_mode_derivatives(models, family):
     ids, attention = padded("right")
-    acts, _, tail = capture(loaded(models[family]), 1, 2, ids, attention)
+    acts, _, downstream = capture(loaded(models[family]), 1, 2, ids, attention)
     direction = torch.randn(acts.shape, generator=torch.Generator().manual_seed(1))
     leaf = acts.clone().requires_grad_()
     with forward_mode():
-        gradient = torch.autograd.grad(tail(leaf)[attention].square().sum(), leaf, create_graph=True)[0]
+        gradient = torch.autograd.grad(downstream(leaf)[attention].square().sum(), leaf, create_graph=True)[0]
         curvature = torch.autograd.grad((gradient * direction).sum(), leaf)[0]
-        pushed = jvp(tail, (acts,), (direction,))[1]
+        pushed = jvp(downstream, (acts,), (direction,))[1]
     step = 1e-3
-    difference = (tail(acts + step * direction) - tail(acts - step * direction)) / (2 * step)
+    difference = (downstream(acts + step * direction) - downstream(acts - step * direction)) / (2 * step)
     assert gradient.abs().sum() > 0 and curvature.abs().sum() > 0
     assert (pushed - difference)[attention].norm() < 0.02 * pushed[attention].norm()
 
@@ -201,10 +201,10 @@ def test_nothing_after_the_last_block_is_an_error_not_an_identity(llama):
 
 
 def test_blocks_that_do_not_replay_are_refused(models):
-    acts, base, tail = capture(loaded(models["llama"]), 1, 3, *padded("right"))
-    check_replay(tail(acts), base)
+    acts, base, downstream = capture(loaded(models["llama"]), 1, 3, *padded("right"))
+    check_replay(downstream(acts), base)
     with pytest.raises(ValueError, match="another output on their own"):
-        check_replay(tail(acts), base + 1)
+        check_replay(downstream(acts), base + 1)
 
 
 # ---- reading sites
@@ -215,14 +215,14 @@ def test_attention_and_mlp_add_up_to_the_step_of_the_residual_stream(models, fam
     model = loaded(models[family])
     ids, attention = padded("right")
     sites = ("resid_pre", "attn_out", "mlp_out", "resid_post")
-    pre, attn, mlp, post = (read(model, tap(model, 2, site), ids, attention) for site in sites)
+    pre, attn, mlp, post = (read(model, hook_point(model, 2, site), ids, attention) for site in sites)
     torch.testing.assert_close(pre + attn + mlp, post, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("layer", "site", "ran"), [(0, "resid_post", 1), (2, "resid_post", 3), (2, "resid_pre", 2)])
 def test_the_forward_pass_stops_at_the_site(models, layer, site, ran):
     model = loaded(models["llama"])
-    place, calls = tap(model, layer, site), []
+    place, calls = hook_point(model, layer, site), []
     handles = [b.get_submodule("self_attn").register_forward_hook(lambda *_: calls.append(1)) for b in blocks(model)[1]]
     read(model, place, *padded("right"))
     for handle in handles:
@@ -259,15 +259,15 @@ def test_blocks_that_return_tuples_and_take_keywords_are_read_replayed_and_repla
     model = TupleModel()
     ids = torch.arange(6).view(2, 3)
     attention = torch.tensor([[True, True, False], [True, True, True]])
-    acts, base, tail = capture(model, 1, 2, ids, attention)
+    acts, base, downstream = capture(model, 1, 2, ids, attention)
     final = forward(model, ids, attention)
     torch.testing.assert_close(base, final)
-    torch.testing.assert_close(tail(torch.stack([acts, acts])), torch.stack([base, base]))
-    torch.testing.assert_close(read(model, tap(model, 0, "resid_post"), ids, attention), acts)
-    moved = tail(acts + 1)
+    torch.testing.assert_close(downstream(torch.stack([acts, acts])), torch.stack([base, base]))
+    torch.testing.assert_close(read(model, hook_point(model, 0, "resid_post"), ids, attention), acts)
+    moved = downstream(acts + 1)
     places: list[tuple[Site, int]] = [("resid_post", 0), ("resid_pre", 1)]
     for site, layer in places:
-        with tap(model, layer, site).hooked(lambda hidden: hidden + 1):
+        with hook_point(model, layer, site).hooked(lambda hidden: hidden + 1):
             torch.testing.assert_close(forward(model, ids, attention), moved)
 
 
@@ -488,12 +488,12 @@ def test_a_hub_model_that_cannot_be_reached_is_named(llama, monkeypatch):
 
 def test_a_site_the_model_lacks_is_named():
     with pytest.raises(ValueError, match=r"TupleModel has no mlp_out at block 0: its blocks hold \['linear'\]"):
-        tap(TupleModel(), 0, "mlp_out")
+        hook_point(TupleModel(), 0, "mlp_out")
 
 
 def test_a_model_whose_blocks_cannot_be_found_lists_what_it_has():
     model = nn.Sequential(nn.ModuleList([nn.Linear(2, 2)]))
-    with pytest.raises(ValueError, match=r"cannot tell where Sequential keeps its blocks.*found \['0'\]"):
+    with pytest.raises(ValueError, match=r"cannot tell where Sequential keeps its blocks.*module lists \['0'\]"):
         blocks(model)
 
 
@@ -514,7 +514,7 @@ def test_fault_22_a_tokenizer_with_more_ids_than_are_embedded_reads_text_that_ha
     tokenizer.pad_token = "<image8>"
     tokenizer.save_pretrained(folder)
     larger = source(folder, corpus)
-    assert len(larger.tokenizer) == 50 > 48 and larger.tokenizer.pad_token_id == 49
+    assert len(larger.loaded_tokenizer) == 50 > 48 and larger.loaded_tokenizer.pad_token_id == 49
     block, same = (
         larger.block(0, split="train", seed=0),
         source(models["llama"], corpus).block(0, split="train", seed=0),
@@ -553,7 +553,7 @@ def test_fault_02_auto_puts_what_the_tokenizer_puts_not_what_it_calls_bos(models
     silent.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     silent.save_pretrained(folder)
     auto = source(folder, corpus)
-    assert auto.tokenizer.bos_token == "<s>" and auto.metadata()["prepend_bos"] is False
+    assert auto.loaded_tokenizer.bos_token == "<s>" and auto.metadata()["prepend_bos"] is False
     assert 1 not in {first for first, _ in begins(auto)}
     assert "the tokenizer adds none; --source.bos '<s>' puts it there" in auto.token_policy()
     assert auto == source(folder, corpus, bos="auto"), "the default, so fingerprints stay"

@@ -16,7 +16,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from unbraid.config import names
@@ -25,6 +25,7 @@ from unbraid.config.old_names import upgraded
 MAIN = "__main__"
 OWN_PACKAGES = (names.PACKAGE,)
 PERMISSION = "permission"
+ADDED = "added"
 
 
 def permission() -> Any:
@@ -32,15 +33,18 @@ def permission() -> Any:
     return dataclasses.field(default=False, compare=False, metadata={PERMISSION: True})
 
 
+def added(default: Any) -> Any:
+    """Return the default of a field that came after files had been written. It is stored only where it has another
+    value, so that what those files describe keeps its fingerprint."""
+    return dataclasses.field(default=default, metadata={ADDED: True})
+
+
 def to_json(value: Any) -> Any:
     """`value` as plain JSON data. Raises TypeError for anything that is not configuration, and ValueError for a class
     that could not be found again, as one defined inside a function."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
-        fields = {
-            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if PERMISSION not in f.metadata
-        }
-        return {"type": type_name(cls), **fields}
+        return {"type": type_name(cls), **{f.name: to_json(getattr(value, f.name)) for f in stored_fields(value)}}
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{wrong[0]!r} is the name of {value[wrong[0]]!r}, but is no text: JSON names all by text")
@@ -50,6 +54,14 @@ def to_json(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{value!r} is not configuration: use dataclasses, mappings, tuples, numbers and text")
+
+
+def stored_fields(value: Any) -> Iterator[dataclasses.Field[Any]]:
+    """The fields of a dataclass that are written."""
+    for field in dataclasses.fields(value):
+        unset = ADDED in field.metadata and getattr(value, field.name) == field.default
+        if PERMISSION not in field.metadata and not unset:
+            yield field
 
 
 def type_name(cls: type) -> str:

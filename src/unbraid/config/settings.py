@@ -81,6 +81,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not _unchecked.get():
+            self.store_objects()
             check_fields(self)
             self.check_together()
 
@@ -88,6 +89,9 @@ class Settings:
         super().__init_subclass__(**options)
         if own := cls.__dict__.get("__post_init__"):
             setattr(cls, "__post_init__", after_checks(own))  # noqa: B010 (no method is assigned to by type checkers)
+
+    def store_objects(self) -> None:
+        """Put what can be stored in the place of objects that were given. Called before the checks."""
 
     def check_together(self) -> None:
         """Raise ValueError for values that are possible one by one, but not together."""
@@ -291,6 +295,6 @@ def items_of(value: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def shown(value: Any) -> str:
-    """A value as an error shows it: short."""
-    text = repr(value)
+    """A value as an error shows it: short, in one line."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}…"

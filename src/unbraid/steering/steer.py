@@ -76,7 +76,7 @@ def steer(
     push = scale * one * dictionary.W_dec[latent]
     plain, pushed = (expectations(source, words, by) for by in (torch.zeros_like(push), push))
     changed = (pushed - plain).abs().argsort(descending=True)[:top].tolist()
-    names = source.tokenizer.convert_ids_to_tokens(changed)
+    names = source.loaded_tokenizer.convert_ids_to_tokens(changed)
     rows, note = usual_rows(source)
     typical = float(rows.norm(dim=1).median())
     return Steered(
@@ -101,10 +101,10 @@ def read(source: LanguageModel, prompt: str) -> list[str]:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"the prompt holds bytes that are no text ({error.reason}); write it in UTF-8") from error
-    words = source.tokenizer.tokenize(prompt)
+    words = source.loaded_tokenizer.tokenize(prompt)
     if not words:
         raise ValueError("the prompt holds no token; give some text with --prompt")
-    if (unknown := words.count(source.tokenizer.unk_token)) and source.tokenizer.unk_token:
+    if (unknown := words.count(source.loaded_tokenizer.unk_token)) and source.loaded_tokenizer.unk_token:
         raise ValueError(
             f"{unknown} of the prompt's {len(words)} tokens are unknown to this model's tokenizer; a synthetic "
             "language's words are shown by `unbraid plan`"
@@ -152,13 +152,13 @@ def expectations(source: LanguageModel, words: list[str], push: Float[Tensor, " 
         raise ValueError(
             f"what the model expects is not finite after a push of {float(push.norm()):.3g}; take a smaller --scale"
         )
-    return logits[: len(source.tokenizer)].softmax(-1).cpu()
+    return logits[: len(source.loaded_tokenizer)].softmax(-1).cpu()
 
 
 def written(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"], tokens: int) -> str:
     """The most probable continuation, a token at a time, up to a special token or the end of the context. Every step
     reads the whole text again: pushes follow the token policy exactly, and texts here are short."""
-    special = set(source.tokenizer.all_special_ids)
+    special = set(source.loaded_tokenizer.all_special_ids)
     added: list[str] = []
     for _ in range(tokens):
         if len(words) + len(added) + 2 > source.context:
@@ -166,5 +166,5 @@ def written(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"
         best = int(expectations(source, words + added, push).argmax())
         if best in special:
             break
-        added += source.tokenizer.convert_ids_to_tokens([best])
-    return source.tokenizer.convert_tokens_to_string(added) if added else ""
+        added += source.loaded_tokenizer.convert_ids_to_tokens([best])
+    return source.loaded_tokenizer.convert_tokens_to_string(added) if added else ""

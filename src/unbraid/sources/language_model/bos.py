@@ -13,6 +13,16 @@ def bos_of(tokenizer: Any, asked: str) -> int | None:
     return added(tokenizer) if asked == AUTO else named(tokenizer, asked)
 
 
+def policy_in_words(tokenizer: Any, bos: int | None, asked: str, mask_special: bool, max_norm_ratio: float) -> str:
+    """Return which tokens are rows, and what stands before them; for `unbraid plan`."""
+    front = "no BOS" if bos is None else f"{tokenizer.convert_ids_to_tokens(bos)} in front of every window"
+    if bos is None and asked == AUTO and tokenizer.bos_token is not None:
+        front += f" (the tokenizer adds none; --source.bos '{tokenizer.bos_token}' puts it there)"
+    kept = "special tokens are no rows" if mask_special else "special tokens are rows too"
+    quiet = f", nor what exceeds {max_norm_ratio:g} times the median norm" if max_norm_ratio else ""
+    return f"{front}; {kept}{quiet}"
+
+
 def added(tokenizer: Any) -> int | None:
     """What the tokenizer adds in front of a text. That it has a `bos_token` says nothing: SmolLM2 adds none."""
     whole = list(tokenizer("a", add_special_tokens=True)["input_ids"])

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unbraid import seeding
-from unbraid.sources.language_model.blocks import block_at
-from unbraid.sources.language_model.hooks import Stop, Tap, forward, hidden_of, read, split
-from unbraid.sources.language_model.probe import FAILURES, random_tokens, told
+from unbraid.sources.language_model.blocks import block_at, blocks
+from unbraid.sources.language_model.hooks import HookPoint, Stop, call_frozen, forward, hidden_of, read, split
+from unbraid.sources.language_model.probe import FAILURES, in_one_line, random_tokens
 
 Path = tuple[int | str, ...]
 """Where an argument is: the number of the call, then its place among the arguments, then its keys inside."""
@@ -25,7 +25,7 @@ LAYOUTS: WeakKeyDictionary[nn.Module, dict[tuple[int, int], Mapping[Path, int]]]
 
 
 @dataclass(frozen=True, eq=False)
-class Tail:
+class DownstreamBlocks:
     """Consecutive blocks with the arguments they got in one forward pass: a function of the activations alone."""
 
     calls: tuple[Call, ...]
@@ -40,7 +40,7 @@ class Tail:
         shared: dict[int, Any] = {}  # what blocks write for later ones (keys and values, in Gemma 4) is new every time
         for number, (block, args, kwargs) in enumerate(self.calls):
             args = self._repeat(args, copies, (number,), shared)
-            hidden = hidden_of(block(hidden, *args, **self._repeat(kwargs, copies, (number,), shared)))
+            hidden = hidden_of(call_frozen(block, hidden, *args, **self._repeat(kwargs, copies, (number,), shared)))
         return hidden.reshape(*acts.shape[:-1], hidden.shape[-1]).to(acts.dtype)
 
     def _repeat(self, value: Any, copies: int, path: Path, shared: dict[int, Any]) -> Any:
@@ -66,13 +66,13 @@ class Tail:
 @torch.no_grad()
 def capture(
     model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
-) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], Tail]:
+) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], DownstreamBlocks]:
     """What enters block `first`, what leaves block `last`, and the map between them, from one forward pass."""
     known = LAYOUTS.setdefault(model, {})
     if (first, last) not in known:
         known[first, last] = layout(model, first, last)
     entered, left, calls = called(model, first, last, ids, attention)
-    return entered, left, Tail(calls, ids.shape[0], entered.dtype, known[first, last])
+    return entered, left, DownstreamBlocks(calls, ids.shape[0], entered.dtype, known[first, last])
 
 
 @torch.no_grad()
@@ -150,6 +150,25 @@ def differing(a: torch.Size, b: torch.Size) -> int:
     return next((d for d, (m, n) in enumerate(zip(a, b, strict=False)) if m != n), -1)
 
 
+def span(model: nn.Module, layer: int, site: str, last: int) -> tuple[int, int]:
+    """Return the first and last block after a site, up to block `last` (-1: the model's last). Raises ValueError for a
+    site that more passes by, a block that does not exist, or nothing in between."""
+    if site not in ("resid_pre", "resid_post"):
+        raise ValueError(
+            f"{site} has no downstream map: the residual stream carries more past it; "
+            "use --source.site resid_post or resid_pre"
+        )
+    last = last if last >= 0 else len(blocks(model)[1]) + last
+    block_at(model, last)
+    first = layer + (site == "resid_post")
+    if first > last:
+        raise ValueError(
+            f"nothing lies between {site} of block {layer} and the end of block {last}; "
+            "choose an earlier --source.layer or a later --source.downstream-layer"
+        )
+    return first, last
+
+
 # ---- is it the model's own? --------------------------------------------------------------------------------
 
 NO_MAP = "so its downstream map cannot be had; use terms that need none"
@@ -164,14 +183,16 @@ def check_downstream(
     """Raise ValueError when blocks `first` to `last` on their own do not give what the model gives: for its own
     activations, and for two copies at once of which one has others put there."""
     try:
-        acts, base, tail = capture(model, first, last, ids, attention)
-        again = tail(acts)
+        acts, base, downstream = capture(model, first, last, ids, attention)
+        again = downstream(acts)
         noise = torch.randn(acts.shape, generator=seeding.stream(0, "put")).to(acts)
         put = torch.stack([acts, acts + 0.5 * noise * acts.float().square().mean().sqrt().to(acts)])
-        ours = tail(put)
+        ours = downstream(put)
         theirs = put_through(model, first, last, put, ids, attention)
     except FAILURES as error:
-        raise ValueError(f"the blocks of this model cannot be run on their own ({told(error)}), {NO_MAP}") from error
+        raise ValueError(
+            f"the blocks of this model cannot be run on their own ({in_one_line(error)}), {NO_MAP}"
+        ) from error
     check_replay(again, base)
     check_replay(ours, theirs)
 
@@ -186,9 +207,9 @@ def put_through(
 ) -> Float[Tensor, "fold seq pos d_out"]:
     """What leaves block `last` when the model itself runs with these activations entering block `first`."""
     copies = len(put)
-    start = Tap(block_at(model, first)[1], "", of_input=True)
+    start = HookPoint(block_at(model, first)[1], "", of_input=True)
     with start.hooked(lambda _: put.flatten(0, 1)):
-        left = read(model, Tap(block_at(model, last)[1], ""), ids.repeat(copies, 1), attention.repeat(copies, 1))
+        left = read(model, HookPoint(block_at(model, last)[1], ""), ids.repeat(copies, 1), attention.repeat(copies, 1))
     return left.view(*put.shape[:-1], left.shape[-1])
 
 

@@ -1,6 +1,7 @@
-"""Forward hooks: reading and replacing what passes one place of a model, which is never changed.
+"""Forward hooks: reading and replacing activations at one place of a model, which is never changed.
 
-No folding, no wrapping, no weights touched.
+No folding, no wrapping, no weights touched. Hooks are removed, and a model in training mode or with parameters that
+take gradients is run as if it had neither and is left as it was.
 """
 
 import inspect
@@ -12,6 +13,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
+
+from unbraid.sources.language_model.blocks import text_config
 
 
 class Stop(Exception):
@@ -19,8 +23,8 @@ class Stop(Exception):
 
 
 @dataclass(frozen=True)
-class Tap:
-    """One place in a model: what a module gives, or what it gets."""
+class HookPoint:
+    """One place in a model: a module's output, or its input."""
 
     module: nn.Module
     name: str
@@ -32,8 +36,8 @@ class Tap:
     """The block it lies in; where `flat`, its input tells how many sequences there are."""
 
     @contextmanager
-    def hooked(self, see: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-        """While open, `see` is called with the activations; what it returns, if anything, replaces them."""
+    def hooked(self, on_activations: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+        """While open, call `on_activations` with the activations; what it returns, if anything, replaces them."""
         entered: list[torch.Size] = []
 
         def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -41,12 +45,12 @@ class Tap:
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden, rest, named = split(module, args, kwargs)
-            new = see(hidden)
+            new = on_activations(hidden)
             return None if new is None else ((new.clone(), *rest), named)
 
         def after(_: nn.Module, __: Any, output: Any) -> Any:
             found = hidden_of(output)
-            new = see(found.view(entered[0]) if self.flat else found)
+            new = on_activations(found.view(entered[0]) if self.flat else found)
             if new is None:
                 return None
             new = new.view(found.shape).clone()  # Falcon adds to it in place
@@ -82,24 +86,57 @@ def hidden_of(output: Any) -> Any:
 
 
 def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **asked: bool) -> Any:
-    """The model's own forward pass. Positions count from the first token read, wherever the padding is."""
-    inputs: dict[str, Tensor] = {"input_ids": ids, "attention_mask": attention.long()}
+    """Return what the model's own forward pass does. Positions count from the first token read, wherever the padding
+    is. A model that transformers does not know is given the arguments that it names, at least the ids."""
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention.long(), "use_cache": False, **asked}
     if not bool(attention[:, 0].all()):
         inputs["position_ids"] = (attention.long().cumsum(1) - 1).clamp(min=0)
-    return model(**inputs, use_cache=False, **asked)
+    if text_config(model) is not None:
+        return call_frozen(model, **inputs)
+    first, *others = inspect.signature(model.forward).parameters
+    return call_frozen(model, ids, **{name: value for name, value in inputs.items() if name in others})
+
+
+def call_frozen(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call a module in evaluation mode, with parameters that are constants to autograd."""
+    learned = {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
+    with evaluating(module):
+        if learned and torch.is_grad_enabled():
+            return functional_call(module, learned, args, kwargs)
+        return module(*args, **kwargs)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While open, no module is in training mode; then each is as it was. No `train` of a model's own is called."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits in what a model's forward pass gives."""
+    if isinstance(output, Mapping):
+        return output["logits"]
+    return output.logits if hasattr(output, "logits") else hidden_of(output)
 
 
 @torch.no_grad()
 def read(
-    model: nn.Module, place: Tap, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+    model: nn.Module, place: HookPoint, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> Float[Tensor, "seq pos d_in"]:
     """Activations at one place; the forward pass ends there."""
     found: list[Tensor] = []
 
-    def see(hidden: Tensor) -> None:
+    def on_activations(hidden: Tensor) -> None:
         found.append(hidden)
         raise Stop
 
-    with place.hooked(see), suppress(Stop):
+    with place.hooked(on_activations), suppress(Stop):
         forward(model, ids, attention)
     return found[0]

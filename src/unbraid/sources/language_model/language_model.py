@@ -3,11 +3,11 @@
 The model is read through forward hooks and never changed (`unbraid.sources.language_model`).
 """
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid import seeding
-from unbraid.config.serialise import permission
+from unbraid.config.serialise import added, permission
 from unbraid.config.settings import (
     Device,
     NonNegativeFloat,
@@ -26,47 +26,74 @@ from unbraid.config.settings import (
     ShareBelowOne,
     SomeText,
     TwoOrMore,
+    checked,
 )
 from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split
-from unbraid.sources.language_model.blocks import block_at, blocks
-from unbraid.sources.language_model.bos import AUTO, bos_of
-from unbraid.sources.language_model.downstream import capture, check_downstream
-from unbraid.sources.language_model.hooks import Tap, forward, read
-from unbraid.sources.language_model.loading import EMBEDDED, from_hub, load_model, tokenizer_sha256
-from unbraid.sources.language_model.pairs_file import pair_documents
-from unbraid.sources.language_model.sites import Site, tap
+from unbraid.sources.in_process import Reference, is_reference
+from unbraid.sources.language_model.blocks import block_at, text_config
+from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
+from unbraid.sources.language_model.downstream import capture, check_downstream, span
+from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
+from unbraid.sources.language_model.loaded import (
+    add_model,
+    add_tokenizer,
+    check_context,
+    check_given,
+    find_model,
+    find_tokenizer,
+    vocabulary_of,
+)
+from unbraid.sources.language_model.loading import EMBEDDED, from_hub, load_model, load_tokenizer, tokenizer_sha256
+from unbraid.sources.language_model.probe import random_tokens
+from unbraid.sources.language_model.sites import Site, hook_point
+from unbraid.sources.language_model.whole_texts import minimal_pairs, reading
 from unbraid.sources.stream import check_finite
-from unbraid.sources.synthetic_language.truth import LanguageTruth, Reading
+from unbraid.sources.synthetic_language.truth import LanguageTruth
 from unbraid.sources.text.corpus import Corpus, Local, Streamed
 from unbraid.sources.text.documents import is_language, is_sample, is_stream, stream
 from unbraid.sources.text.documents import read as read_documents
+from unbraid.sources.text.in_memory import add_texts, read_given
 from unbraid.sources.text.sampled import sampled
 from unbraid.sources.text.windows import Packed, Reader, Windows
 from unbraid.sources.truth import NoTruth, Truth
 from unbraid.system.devices import check_device
 
+# A constructor takes objects and puts text in their place, so no annotation says both what is given and what is kept.
+ModelOrName = TokenizerOrName = TextsOrPath = Any
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel(Source):
-    """Activations of one site of a causal language model on a corpus."""
+    """Activations of one site of a causal language model on a corpus.
+
+    The model, the tokenizer and the texts may be given as objects. A loaded model is not changed, and stays on its
+    device and in its precision. A run folder stores what they were (see `loaded` and `in_memory`): who reads the run in
+    another process gives them again first.
+    """
 
     more_held_out: ClassVar[str] = (
         "give more text (a document goes to a split by a hash of what it says, so copies all go to one), or a "
         "larger --source.eval-share"
     )
 
-    model: SomeText = EMBEDDED
-    """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://."""
+    model: ModelOrName = EMBEDDED
+    """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://.
+    From Python also a loaded model: any module that maps token ids to logits through a list of causal blocks, also with
+    adapters or quantised. Stored of it are class, name, size and the SHA-256 of its weights."""
+    tokenizer: TokenizerOrName = added("")
+    """Folder or name of the tokenizer; empty: the model's own. From Python also a loaded one."""
     revision: SomeText = "main"
     """Branch, tag or commit on the hub."""
     layer: NonNegativeInt = 2
     """Block the activations come from, counting from 0."""
     site: Site = "resid_post"
     """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
-    text: SomeText = "language://20000"
+    text: TextsOrPath = "language://20000"
     """A .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files or
     one saved by datasets, `hf://owner/name[/config][:split]`, sample://5000 for that many documents that the model
-    writes, or language://20000 for documents of the synthetic language (factors known, see docs/worlds.md)."""
+    writes, or language://20000 for documents of the synthetic language (factors known, see docs/worlds.md).
+    From Python also a datasets.Dataset, or a list of strings or another iterable of them that can be read again. Stored
+    of those are their number and the SHA-256 of their content."""
     text_column: SomeText = "text"
     """Column (or JSON key) that holds the documents: texts, chats (lists of role and content, written out by the
     tokenizer's template), or lists of token ids."""
@@ -90,10 +117,10 @@ class LanguageModel(Source):
     """Block whose output `contexts` maps to; -1 is the last. Always before the final norm."""
     batch: PositiveInt = 32
     """Windows per forward pass."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the model; activations are handed on in float32."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    """Precision of the model (of a loaded one: its own); activations are handed on in float32."""
     device: Device = "cpu"
-    """Where the model runs and the activations stay: cpu, cuda, mps."""
+    """Where the model runs and the activations stay: cpu, cuda, mps. A loaded model stays where it is."""
     cache: SomeText = ".unbraid-cache"
     """Folder for sampled text."""
     pairs: str = ""
@@ -103,15 +130,34 @@ class LanguageModel(Source):
     """Run Python code that comes with the model, for architectures that transformers does not have. Never stored: eval
     and steer ask for --trust-remote-code again."""
 
+    def store_objects(self) -> None:
+        named = (fspath(f) if isinstance(f, PathLike) else f for f in (self.model, self.tokenizer or "", self.text))
+        model, tokenizer, text = named
+        held = [model, tokenizer, text]  # what this source holds is found as long as it is there
+        stored: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "text": text}
+        if not isinstance(model, str):
+            stored |= add_model(model, self.device, self.dtype)
+        if not isinstance(tokenizer, str):
+            stored["tokenizer"] = add_tokenizer(tokenizer)
+        if not isinstance(text, str):
+            stored["text"], held[2] = add_texts(text, checked("text_column", self.text_column, SomeText))
+        for name, value in stored.items():
+            checked(f"LanguageModel.{name}", value, str if name == "tokenizer" else SomeText)
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_held", held)
+
     def check_together(self) -> None:
+        check_given(self.model, self.tokenizer, self.layer, self.downstream_layer)
         if self.buffer_tokens < self.context:
             raise ValueError(f"buffer_tokens ({self.buffer_tokens}) must hold one context ({self.context}); raise it")
 
     # -- the contract of a source
 
-    @property
+    @cached_property
     def d_in(self) -> int:
-        return int(self._config.hidden_size)
+        if self._config is not None:
+            return int(self._config.hidden_size)
+        return read(self._model, self._hook_point, *random_tokens(self._model)).shape[-1]
 
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:
         rows = self._rows(index, split, seed)
@@ -122,10 +168,10 @@ class LanguageModel(Source):
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         windows = self.windows(count, split=split, seed=seed)
-        acts, base, tail = capture(self._model, *self._span, windows.ids, windows.attention)
+        acts, base, downstream = capture(self._model, *self._span, windows.ids, windows.attention)
         mask = windows.keep & (acts.float().norm(dim=-1) <= self.max_norm)
         rounding = torch.finfo(acts.dtype).eps
-        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=tail, rounding=rounding)
+        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=downstream, rounding=rounding)
 
     def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
         # A block holds buffer_tokens: far more than are asked for.
@@ -157,36 +203,29 @@ class LanguageModel(Source):
 
     def check(self) -> None:
         block_at(self._model, max(0, self.downstream_layer))
+        if self._config is None:
+            check_context(self._model, self.context)
         if is_stream(self.text) and next(stream(self.text, self.text_column, self._render), None) is None:
             raise ValueError(f"{self.text!r} holds no text; check its name and --source.text-column")
 
     def token_policy(self) -> str:
-        reader, tokenizer = self._reader, self.tokenizer
-        bos = (
-            f"{tokenizer.convert_ids_to_tokens(reader.bos)} in front of every window"
-            if reader.prepend_bos
-            else "no BOS"
-        )
-        if not reader.prepend_bos and self.bos == AUTO and tokenizer.bos_token is not None:
-            bos += f" (the tokenizer adds none; --source.bos '{tokenizer.bos_token}' puts it there)"
-        kept = "special tokens are rows too" if not self.mask_special else "special tokens are no rows"
-        quiet = f", nor what exceeds {self.max_norm_ratio:g} times the median norm" if self.max_norm_ratio else ""
-        return f"{bos}; {kept}{quiet}"
+        bos = self._reader.bos
+        return policy_in_words(self.loaded_tokenizer, bos, self.bos, self.mask_special, self.max_norm_ratio)
 
     def metadata(self) -> Mapping[str, str | int | bool]:
         return {
             "model_name": self.model,
             "hook_name": f"blocks.{self.layer}.hook_{self.site}",
             "hook_layer": self.layer,
-            "hf_hook_name": self._tap.name,
+            "hf_hook_name": self._hook_point.name,
             "context_size": self.context,
             # SAELens takes it for the tokenizer's bos_token, which a token that was named need not be.
-            "prepend_bos": self._reader.prepend_bos and self._reader.bos == self.tokenizer.bos_token_id,
-            "prepended_token": self.tokenizer.convert_ids_to_tokens(self._reader.bos)
+            "prepend_bos": self._reader.prepend_bos and self._reader.bos == self.loaded_tokenizer.bos_token_id,
+            "prepended_token": self.loaded_tokenizer.convert_ids_to_tokens(self._reader.bos)
             if self._reader.prepend_bos
             else "",
             "dataset_path": self.text,
-            "tokenizer_sha256": tokenizer_sha256(self.model, self.revision, self.tokenizer),
+            "tokenizer_sha256": self._tokenizer_sha256,
         }
 
     def sample_text(self, count: int) -> list[str]:
@@ -201,11 +240,13 @@ class LanguageModel(Source):
     # -- whole windows, for evals and for looking at text
 
     @cached_property
-    def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        load = partial(AutoTokenizer.from_pretrained, revision=self.revision)
-        return from_hub(load, self.model, "tokenizer", self.trust_remote_code)
+    def loaded_tokenizer(self) -> Any:
+        """The tokenizer itself: the one given, or that of the model."""
+        if is_reference(self.tokenizer):
+            return find_tokenizer(self.tokenizer, partial(load_tokenizer, trust_remote_code=self.trust_remote_code))
+        if self.tokenizer:
+            return load_tokenizer(self.tokenizer, trust_remote_code=self.trust_remote_code)
+        return load_tokenizer(self.model, self.revision, trust_remote_code=self.trust_remote_code)
 
     def windows(self, count: int, *, split: Split, seed: int) -> Windows:
         """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
@@ -219,15 +260,15 @@ class LanguageModel(Source):
 
     def activations(self, windows: Windows) -> Float[Tensor, "seq pos d_in"]:
         """Activations of whole windows; padding and special tokens included."""
-        return read(self._model, self._tap, windows.ids, windows.attention).float()
+        return read(self._model, self._hook_point, windows.ids, windows.attention).float()
 
     def logits(self, windows: Windows) -> Float[Tensor, "seq pos vocabulary"]:
         """What the model predicts. `windows[:8]` keeps memory down."""
-        return forward(self._model, windows.ids, windows.attention).logits.float()
+        return logits_of(forward(self._model, windows.ids, windows.attention)).float()
 
     def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
         """Windows of whole documents given as tokens."""
-        ids = [torch.tensor(self.tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
+        ids = [torch.tensor(self.loaded_tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
         self._reader.check(torch.cat(ids).int())
         packed = Packed.of(list(enumerate(ids)), self._reader)
         if len(packed) != len(documents):
@@ -236,7 +277,7 @@ class LanguageModel(Source):
 
     def logits_from(self, windows: Windows, acts: Float[Tensor, "seq pos d_in"]) -> Float[Tensor, "seq pos vocabulary"]:
         """What the model predicts when its activations at the site are these."""
-        with self._tap.hooked(lambda hidden: acts.to(hidden.dtype)):
+        with self._hook_point.hooked(lambda hidden: acts.to(hidden.dtype)):
             return self.logits(windows)
 
     def spliced_logits(
@@ -246,11 +287,11 @@ class LanguageModel(Source):
 
         limit = self.max_norm  # Needs forward passes of its own, so not inside the hook.
 
-        def see(hidden: Tensor) -> Tensor:
+        def on_activations(hidden: Tensor) -> Tensor:
             chosen = windows.keep & (hidden.float().norm(dim=-1) <= limit)
             return hidden.index_put((chosen,), rewrite(hidden[chosen].float()).to(hidden.dtype))
 
-        with self._tap.hooked(see):
+        with self._hook_point.hooked(on_activations):
             return self.logits(windows)
 
     @cached_property
@@ -263,17 +304,6 @@ class LanguageModel(Source):
         return self.max_norm_ratio * float(rows.x.norm(dim=1).median())
 
     # -- how
-
-    def reading(self, count: int, split: Split, seed: int) -> Reading:
-        """Whole documents of the language, at least `count` words of them or all there are."""
-        pool = self._corpus.pool(split)
-        mean = max(1.0, pool.total / max(1, len(pool)))
-        windows = self.windows(max(1, min(len(pool), math.ceil(1.1 * count / mean) + 8)), split=split, seed=seed)
-        acts = torch.cat([self.activations(part) for part in windows.parts(self.batch)])
-        words = [
-            self.tokenizer.convert_ids_to_tokens(i[k].tolist()) for i, k in zip(windows.ids, windows.keep, strict=True)
-        ]
-        return Reading(words, acts, windows.keep)
 
     def _rows(self, index: int, split: Split, seed: int) -> Batch | None:
         """All rows of a block that the token policy keeps, before the norm filter."""
@@ -295,20 +325,7 @@ class LanguageModel(Source):
     @cached_property
     def _span(self) -> tuple[int, int]:
         """First and last block of the downstream map, once the map has been checked."""
-        if self.site not in ("resid_pre", "resid_post"):
-            raise ValueError(
-                f"{self.site} has no downstream map: the residual stream carries more past it; "
-                "use --source.site resid_post or resid_pre"
-            )
-        total = len(blocks(self._model)[1])
-        last = self.downstream_layer if self.downstream_layer >= 0 else total + self.downstream_layer
-        block_at(self._model, last)
-        first = self.layer + (self.site == "resid_post")
-        if first > last:
-            raise ValueError(
-                f"nothing lies between {self.site} of block {self.layer} and the end of block {last}; "
-                "choose an earlier --source.layer or a later --source.downstream-layer"
-            )
+        first, last = span(self._model, self.layer, self.site, self.downstream_layer)
         pool = self._corpus.pool("train")
         windows = pool.windows(torch.arange(min(2, len(pool)))).to(self._device)
         check_downstream(self._model, first, last, windows.ids, windows.attention)
@@ -316,6 +333,9 @@ class LanguageModel(Source):
 
     @cached_property
     def _config(self) -> Any:
+        """The configuration of the text model; None for a loaded model that has none."""
+        if is_reference(self.model):
+            return text_config(self._model)
         from transformers import AutoConfig
 
         load = partial(AutoConfig.from_pretrained, revision=self.revision)
@@ -328,22 +348,33 @@ class LanguageModel(Source):
 
     @property
     def _model(self) -> nn.Module:
-        return load_model(self.model, self.revision, self.dtype, str(self._device), self.trust_remote_code)
+        if is_reference(self.model):
+            return find_model(self.model, self._load)
+        return self._load(self.model, self.revision)
+
+    def _load(self, name: str, revision: str) -> nn.Module:
+        return load_model(name, revision, self.dtype, str(self._device), self.trust_remote_code)
 
     @property
-    def _tap(self) -> Tap:
+    def _hook_point(self) -> HookPoint:
         # Kept by model, not here: a model that is loaded again has other modules.
-        return tap(self._model, self.layer, self.site)
+        return hook_point(self._model, self.layer, self.site)
+
+    @property
+    def _tokenizer_sha256(self) -> str:
+        if is_reference(self.tokenizer):
+            return Reference.parse(self.tokenizer).sha256
+        return tokenizer_sha256(self.tokenizer or self.model, self.revision, self.loaded_tokenizer)
 
     @cached_property
     def _reader(self) -> Reader:
         return Reader(
-            tokenizer=self.tokenizer,
+            tokenizer=self.loaded_tokenizer,
             context=self.context,
-            bos=bos_of(self.tokenizer, self.bos),
+            bos=bos_of(self.loaded_tokenizer, self.bos),
             mask_special=self.mask_special,
-            vocabulary=self._config.vocab_size,
-            # Models without learned or rotary positions (ALiBi) state no limit.
+            vocabulary=vocabulary_of(self._model) if self._config is None else self._config.vocab_size,
+            # Models without learned or rotary positions (ALiBi) state no limit, nor do those without configuration.
             positions=getattr(self._config, "max_position_embeddings", sys.maxsize),
         )
 
@@ -352,6 +383,8 @@ class LanguageModel(Source):
         shape = {"eval_share": self.eval_share, "size": self.buffer_tokens, "epochs": self.epochs}
         if is_stream(self.text):
             return Streamed(partial(stream, self.text, self.text_column, self._render), self._reader, **shape)
+        if is_reference(self.text):
+            return Local(partial(read_given, self.text, self.text_column, self._render), self._reader, **shape)
         if is_sample(self.text):
             found = sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
             return Local(lambda: found, self._reader, **shape)
@@ -359,29 +392,9 @@ class LanguageModel(Source):
 
     def _render(self, chat: list[dict[str, Any]]) -> str:
         """A chat as the tokenizer's template writes it."""
-        if not self.tokenizer.chat_template:
+        if not self.loaded_tokenizer.chat_template:
             raise ValueError(
                 "the tokenizer has no chat template; choose a column of text with --source.text-column, or the model "
                 "that was tuned to chat"
             )
-        return self.tokenizer.apply_chat_template(chat, tokenize=False)
-
-
-@lru_cache(maxsize=4)
-def minimal_pairs(source: LanguageModel, split: Split) -> Counterfactuals:
-    """All minimal pairs there are, at their last tokens: the user's, or the language's. A user's serve both splits."""
-    documents = pair_documents(source.pairs, source.text, source.tokenizer.tokenize, split)
-    return Counterfactuals(*(at_ends(source, side) for side in zip(*documents, strict=True)))
-
-
-def at_ends(source: LanguageModel, documents: Sequence[Sequence[str]]) -> Float[Tensor, "document d_in"]:
-    """Activations at the last tokens of whole documents."""
-    windows = source.whole(documents)
-    acts = torch.cat([source.activations(part) for part in windows.parts(source.batch)])
-    return acts[torch.arange(len(documents)), windows.attention.sum(1) - 1]
-
-
-@lru_cache(maxsize=2)
-def reading(source: LanguageModel, count: int, split: Split, seed: int) -> Reading:
-    """What `source` reads; kept, because every eval of every run of a source asks for the same."""
-    return source.reading(count, split, seed)
+        return self.loaded_tokenizer.apply_chat_template(chat, tokenize=False)

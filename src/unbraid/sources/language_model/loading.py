@@ -26,6 +26,14 @@ def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_
     return from_hub(load, model, "weights", trust_remote_code).to(device).eval().requires_grad_(False)
 
 
+def load_tokenizer(model: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
+    """Return the tokenizer of a model's folder, or of its name on the hub. Raises ValueError when there is none."""
+    from transformers import AutoTokenizer
+
+    load = partial(AutoTokenizer.from_pretrained, revision=revision)
+    return from_hub(load, model, "tokenizer", trust_remote_code)
+
+
 def located(model: str) -> str:
     """The folder of the embedded model, or the name as it is."""
     return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from unbraid import seeding
-from unbraid.sources.language_model.blocks import blocks
-from unbraid.sources.language_model.hooks import Tap, forward, hidden_of, split
+from unbraid.sources.language_model.blocks import blocks, text_config
+from unbraid.sources.language_model.hooks import HookPoint, forward, hidden_of, logits_of, split
 
 SEQUENCES, POSITIONS = 2, 9
 
@@ -25,7 +25,7 @@ FAILURES = (ValueError, RuntimeError, LookupError, AttributeError, TypeError, As
 """What a model's own code raises when it is asked for what it was not made for."""
 
 
-def told(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """An error of a model's own code, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
@@ -34,8 +34,7 @@ def random_tokens(
     model: nn.Module, sequences: int = SEQUENCES, positions: int = POSITIONS
 ) -> tuple[Int[Tensor, "seq pos"], Bool[Tensor, "seq pos"]]:
     """Ids and attention of whole sequences, on the model's device."""
-    config = getattr(model, "config", None)
-    size = getattr(config.get_text_config(decoder=True), "vocab_size", None) if config is not None else None
+    size = getattr(text_config(model), "vocab_size", None)
     size = size or next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     device = next(model.parameters()).device
     ids = torch.randint(size, (sequences, positions), generator=seeding.stream(0, "random tokens"))
@@ -87,16 +86,16 @@ class Probe:
         return self.run(states=True)
 
     @torch.no_grad()
-    def run(self, place: Tap | None = None, put: Tensor | None = None, *, states: bool = False) -> Seen:
+    def run(self, place: HookPoint | None = None, put: Tensor | None = None, *, states: bool = False) -> Seen:
         """One forward pass, with `put` at `place`."""
         ids, attention = random_tokens(self.model)
-        asked = {"output_hidden_states": True} if states and hasattr(self.model, "config") else {}
+        asked = {"output_hidden_states": True} if states and text_config(self.model) is not None else {}
         seen = Seen()
         with nullcontext() if place is None else place.hooked(lambda _: put), ExitStack() as stack:
             for handle in self._watched(seen):
                 stack.enter_context(handle)
             output = forward(self.model, ids, attention, **asked)
-        seen.logits = output if isinstance(output, Tensor) else output.logits
+        seen.logits = logits_of(output)
         seen.hidden_states = getattr(output, "hidden_states", None) or ()
         return seen
 

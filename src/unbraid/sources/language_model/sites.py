@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from unbraid import seeding
 from unbraid.sources.language_model.blocks import block_at
-from unbraid.sources.language_model.hooks import Tap
-from unbraid.sources.language_model.probe import FAILURES, Probe, Seen, Unproven, is_sum, same, told
+from unbraid.sources.language_model.hooks import HookPoint
+from unbraid.sources.language_model.probe import FAILURES, Probe, Seen, Unproven, in_one_line, is_sum, same
 
 Site = Literal["resid_post", "resid_pre", "mlp_out", "attn_out"]
 
@@ -30,11 +30,11 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 """Words in the name of a block's child that say which sublayer it is of. Where its output is added is then proven: in
 Gemma 2 and 3, OLMo 2 and GLM 4 after a norm of its own, in BLOOM before the residual is added inside it."""
-PROVEN: WeakKeyDictionary[nn.Module, dict[tuple[int, Site], Tap | str]] = WeakKeyDictionary()
+PROVEN: WeakKeyDictionary[nn.Module, dict[tuple[int, Site], HookPoint | str]] = WeakKeyDictionary()
 """Places found, or the reason that there is none."""
 
 
-def tap(model: nn.Module, layer: int, site: Site) -> Tap:
+def hook_point(model: nn.Module, layer: int, site: Site) -> HookPoint:
     """Where `site` of block `layer` is. Raises ValueError, with the reason, when this model has no such place."""
     block_at(model, layer)
     known = PROVEN.setdefault(model, {})
@@ -47,19 +47,19 @@ def tap(model: nn.Module, layer: int, site: Site) -> Tap:
     return found
 
 
-def _found(model: nn.Module, layer: int, site: Site) -> Tap | str:
+def _found(model: nn.Module, layer: int, site: Site) -> HookPoint | str:
     probe = Probe(model, layer)
     try:
         residual_stream(probe, site)
         if site in ROLES:
             return sublayer(probe, site)
-        place = Tap(probe.block, probe.path, of_input=site == "resid_pre")
+        place = HookPoint(probe.block, probe.path, of_input=site == "resid_pre")
         check_put_back(probe, place, probe.clean.entered[0] if place.of_input else probe.clean.left[0])
         return place
     except Unproven as reason:
         return str(reason)
     except FAILURES as error:
-        return f"one batch of random tokens fails in it ({told(error)})"
+        return f"one batch of random tokens fails in it ({in_one_line(error)})"
 
 
 # ---- the residual stream -----------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def _handed_on(hidden: Tensor, seen: Seen, neighbour: list[Any], otherwise: str)
         raise Unproven("what its blocks hand on is not among what the model calls its hidden states")
 
 
-def check_put_back(probe: Probe, place: Tap, acts: Tensor) -> None:
+def check_put_back(probe: Probe, place: HookPoint, acts: Tensor) -> None:
     """Raises Unproven when the activations themselves, put back, move the logits."""
     again = probe.run(place, acts)
     if not same(again.logits, probe.clean.logits):
@@ -106,7 +106,7 @@ def check_put_back(probe: Probe, place: Tap, acts: Tensor) -> None:
 # ---- what attention and MLP add to it ----------------------------------------------------------------------
 
 
-def sublayer(probe: Probe, site: Site) -> Tap:
+def sublayer(probe: Probe, site: Site) -> HookPoint:
     """The place of a sublayer's output as the block adds it. Raises Unproven, with the reason, when there is none."""
     seen = probe.clean
     gave, inside = seen.once(), [name for name, _ in probe.block.named_modules()]
@@ -119,7 +119,7 @@ def sublayer(probe: Probe, site: Site) -> Tap:
         raise Unproven(f"its blocks hold {held}, none of which is that by its name")
     for name in named:
         if name in step.gave and (other := step.other(name)) is not None:
-            place = Tap(
+            place = HookPoint(
                 probe.block.get_submodule(name),
                 f"{probe.path}.{name}",
                 flat=step.gave[name].ndim == 2,
@@ -129,7 +129,7 @@ def sublayer(probe: Probe, site: Site) -> Tap:
     raise Unproven(step.why_not(named))
 
 
-def proven(probe: Probe, place: Tap, name: str, other: str) -> Tap:
+def proven(probe: Probe, place: HookPoint, name: str, other: str) -> HookPoint:
     """`place`, when the block adds whatever is put there. Raises Unproven otherwise."""
     acts, stream = probe.clean.gave[name][0], probe.clean.entered[0]
     check_put_back(probe, place, acts.view(stream.shape))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from unbraid.config.settings import shown
 from unbraid.sources.synthetic_language import documents as language
 from unbraid.sources.text.bytes import reading_text
 from unbraid.sources.text.cutting import cut, joined
@@ -80,7 +81,8 @@ def read(text: str, column: str, render: Render | None = None) -> Iterator[Docum
         return iter(from_language(text))
     path = Path(text).expanduser()
     if not path.exists():
-        raise ValueError(f"there is no text at {text!r}; give {FORMS}")
+        spoken = "; for texts themselves give a list: text=['…', '…']" if re.search(r"\s", text) else ""
+        raise ValueError(f"there is no text at {shown(text)}; give {FORMS}{spoken}")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{text} is neither a file nor a folder; give {FORMS}")
     return filled(from_folder(path, column, render) if path.is_dir() else from_file(path, column, render), text)

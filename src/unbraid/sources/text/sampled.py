@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from unbraid import seeding
+from unbraid.sources.language_model.blocks import text_config
+from unbraid.sources.language_model.hooks import call_frozen
 from unbraid.sources.text.documents import count_and_seed, documents
 from unbraid.sources.text.windows import Reader
 from unbraid.system.files import write_text
@@ -49,8 +51,12 @@ def _generate(model: nn.Module, reader: "Reader", batch: int, length: int, rng: 
     tokens = torch.full((batch, 1), reader.start)
     alive = torch.ones(batch, dtype=torch.bool)
     past, columns = None, []
+    if text_config(model) is None:
+        raise ValueError(
+            f"{type(model).__name__} cannot write documents token by token; give text instead of sample://"
+        )
     while alive.any() and len(columns) < length - 1:
-        output = model(input_ids=tokens.to(device), past_key_values=past, use_cache=True)
+        output = call_frozen(model, input_ids=tokens.to(device), past_key_values=past, use_cache=True)
         past = output.past_key_values
         # Embeddings are often padded past the tokenizer's last id.
         logits = output.logits[:, -1, : reader.size].float().cpu()
