@@ -19,7 +19,7 @@ from unbraid.config.serialise import from_json, to_json
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.evals.fidelity import fidelity
 from unbraid.runs.run import Run
-from unbraid.sources.base import Contexts
+from unbraid.sources.base import Contexts, Source
 from unbraid.sources.in_process import Reference
 from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -51,11 +51,12 @@ class Adapted(nn.Module):
         self.base_model = nn.Module()
         self.base_model.model = model
         self.config = model.config
-        for block in model.model.layers:
+        layers: Any = model.model.layers
+        for block in layers:
             block.mlp.down_proj = Low(block.mlp.down_proj)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_model.model(*args, **kwargs)
+        return self.base_model.get_submodule("model")(*args, **kwargs)
 
 
 class Block(nn.Module):
@@ -95,7 +96,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "gpt2": lambda: GPT2LMHeadModel(FAMILIES["gpt2"]()),
     "adapted": lambda: Adapted(LlamaForCausalLM(FAMILIES["llama"]())),
     "custom": Custom,
-    "bfloat16": lambda: LlamaForCausalLM(FAMILIES["llama"]()).to(torch.bfloat16),
+    "bfloat16": lambda: LlamaForCausalLM(FAMILIES["llama"]()).bfloat16(),
 }
 every_kind = pytest.mark.parametrize("kind", MAKE)
 
@@ -136,7 +137,7 @@ def as_objects(texts: list[str]) -> list[dict[str, str]]:
     return [{"text": text} for text in texts]
 
 
-def rows(source: LanguageModel) -> torch.Tensor:
+def rows(source: Source) -> torch.Tensor:
     block = source.block(0, split="train", seed=0)
     assert block is not None
     return block.rows.x
@@ -178,8 +179,8 @@ def test_a_dataset_is_read_by_its_column_and_as_token_ids(tokenizer, texts, give
 def test_a_loaded_model_is_read_replayed_and_spliced(kind: str, give):
     source = give(of(MAKE[kind]))
     contexts = source.contexts(3, split="train", seed=0)
-    tolerance = {"rtol": 2e-2, "atol": 2e-2} if kind == "bfloat16" else {"rtol": 1e-4, "atol": 1e-5}
-    torch.testing.assert_close(contexts.downstream(contexts.acts), contexts.base, **tolerance)
+    relative, absolute = (2e-2, 2e-2) if kind == "bfloat16" else (1e-4, 1e-5)
+    torch.testing.assert_close(contexts.downstream(contexts.acts), contexts.base, rtol=relative, atol=absolute)
     windows = source.windows(2, split="eval", seed=0)
     clean = source.logits(windows)
     assert torch.equal(source.spliced_logits(windows, lambda x: x), clean) and clean.shape[-1] == 48

@@ -66,7 +66,7 @@ def run(tmp_path, foreign) -> Path:
 
 def test_fault_25_code_of_a_model_is_refused_in_a_sentence_and_nothing_is_asked(tmp_path, foreign, marker):
     text = write_corpus(tmp_path / "corpus.jsonl")
-    code = "import sys; from unbraid import cli; sys.exit(cli.main(sys.argv[1:]))"
+    code = "import sys; from unbraid.cli import main; sys.exit(main.main(sys.argv[1:]))"
     arguments = ["plan", "lm", "--source.model", str(foreign), "--source.text", str(text), "--source.layer", "1"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], input="y\n", capture_output=True, text=True, check=False,
@@ -116,6 +116,6 @@ def test_fault_25_eval_asks_for_permission_again(run, capsys):
 
 
 def test_fault_25_the_permission_changes_no_fingerprint_and_old_experiments_are_read():
-    assert fingerprint(LanguageModel()) == "99143753fee0"  # as before there was such a field
+    assert fingerprint(LanguageModel()) == "078d92a16a53"  # as without such a field
     assert fingerprint(LanguageModel(trust_remote_code=True)) == fingerprint(LanguageModel())
     assert from_json(to_json(LanguageModel())) == LanguageModel()

@@ -44,7 +44,8 @@ def to_json(value: Any) -> Any:
     that could not be found again, as one defined inside a function."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
-        return {"type": type_name(cls), **{f.name: to_json(getattr(value, f.name)) for f in stored_fields(value)}}
+        fields = {field.name: to_json(getattr(value, field.name)) for field in stored_fields(value)}
+        return {"type": type_name(cls), **fields}
     if isinstance(value, Mapping):
         if wrong := [key for key in value if not isinstance(key, str)]:
             raise TypeError(f"{wrong[0]!r} is the name of {value[wrong[0]]!r}, but is no text: JSON names all by text")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge
@@ -59,7 +59,9 @@ from unbraid.sources.truth import NoTruth, Truth
 from unbraid.system.devices import check_device
 
 # A constructor takes objects and puts text in their place, so no annotation says both what is given and what is kept.
-ModelOrName = TokenizerOrName = TextsOrPath = Any
+ModelOrName: TypeAlias = Any
+TokenizerOrName: TypeAlias = Any
+TextsOrPath: TypeAlias = Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,11 +155,9 @@ class LanguageModel(Source):
 
     # -- the contract of a source
 
-    @cached_property
+    @property
     def d_in(self) -> int:
-        if self._config is not None:
-            return int(self._config.hidden_size)
-        return read(self._model, self._hook_point, *random_tokens(self._model)).shape[-1]
+        return self._probed_width if self._config is None else int(self._config.hidden_size)
 
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:
         rows = self._rows(index, split, seed)
@@ -340,6 +340,10 @@ class LanguageModel(Source):
 
         load = partial(AutoConfig.from_pretrained, revision=self.revision)
         return from_hub(load, self.model, "configuration", self.trust_remote_code).get_text_config()
+
+    @cached_property
+    def _probed_width(self) -> int:
+        return read(self._model, self._hook_point, *random_tokens(self._model)).shape[-1]
 
     @property
     def _device(self) -> torch.device:

@@ -146,12 +146,12 @@ def value_sha256(value: Any) -> str:
     if not isinstance(value, Tensor):
         return hashlib.sha256(repr(value).encode()).hexdigest()
     head = f"{value.dtype} {list(value.shape)}"
-    if hasattr(value, "__tensor_flatten__"):
-        names, _ = value.__tensor_flatten__()
+    if (flatten := getattr(value, "__tensor_flatten__", None)) is not None:
+        names, _ = flatten()
         inner = [[name, value_sha256(getattr(value, name))] for name in names]
         return hashlib.sha256(f"{head} {json.dumps(inner)}".encode()).hexdigest()
     plain = value.int_repr() if value.is_quantized else value
-    data = plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    data = plain.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
     return hashlib.sha256(head.encode() + hashlib.sha256(data).digest()).hexdigest()
 
 
@@ -188,9 +188,9 @@ def check_given(model: str, tokenizer: str, *layers: int) -> None:
             "a loaded model needs its tokenizer, to read text with; give it: unbraid.LanguageModel(model=model, "
             "tokenizer=transformers.AutoTokenizer.from_pretrained(name), …)"
         )
-    found = MODELS.find(Reference.parse(model).sha256)
-    for layer in layers if found is not None else ():
-        block_at(found, max(0, layer))
+    if (found := MODELS.find(Reference.parse(model).sha256)) is not None:
+        for layer in layers:
+            block_at(found, max(0, layer))
 
 
 def check_context(model: nn.Module, context: int) -> None:
@@ -221,7 +221,7 @@ def add_tokenizer(tokenizer: Any) -> str:
     """Register a loaded tokenizer, and return the reference to store. Raises ValueError for what is none."""
     if hasattr(tokenizer, "tokenizer"):
         raise ValueError(f"tokenizer is a {type(tokenizer).__name__}; give its tokenizer: processor.tokenizer")
-    if not (callable(tokenizer) and hasattr(tokenizer, "convert_tokens_to_ids")):
+    if not hasattr(tokenizer, "convert_tokens_to_ids"):
         raise ValueError(
             f"tokenizer is a {type(tokenizer).__name__} ({shown(tokenizer)}); expected one of transformers, as "
             "AutoTokenizer.from_pretrained(…) loads, or PreTrainedTokenizerFast(tokenizer_object=…) makes of one of "
