@@ -30,7 +30,7 @@ from unbraid.terms.causal.effect import Effect
 from unbraid.terms.causal.interaction import Interaction
 from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
-from unbraid.train.loop import Learner
+from unbraid.train.learner import Learner
 from unbraid.train.step_data import CONTEXTS, Supply
 
 EVERY = 8

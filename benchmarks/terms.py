@@ -30,7 +30,7 @@ from unbraid.system.files import write_json
 from unbraid.terms.controls.masked import Masked
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_kl import GateKl
-from unbraid.train.loop import Learner
+from unbraid.train.learner import Learner
 from unbraid.train.step_data import Supply
 
 STEPS = 100_000

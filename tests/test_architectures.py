@@ -25,7 +25,8 @@ from unbraid.sources.stream import Stream, held_out
 from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_l1 import GateL1
-from unbraid.train.loop import Learner, train
+from unbraid.train.learner import Learner
+from unbraid.train.loop import train
 from unbraid.train.resampling import GAIN, resample
 from unbraid.train.step_data import Supply
 
@@ -184,23 +185,25 @@ def test_training_restarts_what_is_dead_when_it_is_due_and_forgets_its_moments()
     stream_ = Stream(WORLD, 160, seed=0)
     learner.dictionary.b_enc.data[5] = -100.0
     learner.step(next(stream_), 0, supply)
-    learner.since_fired[5] = 10**6
+    learner.dead_latents.since_fired[5] = 10**6
     old = learner.dictionary.W_dec[5].clone()
-    assert learner.optimiser.state[learner.stored["W_dec"]]["exp_avg"][6].abs().sum() > 0
+    assert learner.optimiser.adam.state[learner.optimiser.stored["W_dec"]]["exp_avg"][6].abs().sum() > 0
     learner.step(next(stream_), 1, supply)
-    assert learner.since_fired[5] == 0 and learner.dictionary.b_enc[5] == 0
+    assert learner.dead_latents.since_fired[5] == 0 and learner.dictionary.b_enc[5] == 0
     assert not torch.allclose(learner.dictionary.W_dec[5], old)
     for name in ("W_enc", "b_enc", "W_dec"):
-        moments = learner.optimiser.state[learner.stored[name]]
+        moments = learner.optimiser.adam.state[learner.optimiser.stored[name]]
         assert (moments["exp_avg"][5] == 0).all() and (moments["exp_avg_sq"][5] == 0).all(), name
-    assert learner.optimiser.state[learner.stored["W_dec"]]["exp_avg"][6].abs().sum() > 0, "the living keep theirs"
+    assert learner.optimiser.adam.state[learner.optimiser.stored["W_dec"]]["exp_avg"][6].abs().sum() > 0, (
+        "the living keep theirs"
+    )
 
 
 def test_nothing_is_restarted_in_the_last_decay():
     base = experiment(activation=ReLU())
     due = replace(base, training=replace(base.training, resample_every=160))
     learner = Learner(due, WORLD.sample(1024, seed=3).x)
-    learner.since_fired[5] = 10**6
+    learner.dead_latents.since_fired[5] = 10**6
     learner.dictionary.b_enc.data[5] = -100.0
     learner.step(next(Stream(WORLD, 160, seed=0)), learner.steps - 2, Supply(WORLD, 0, 0))
-    assert learner.since_fired[5] > 10**6
+    assert learner.dead_latents.since_fired[5] > 10**6

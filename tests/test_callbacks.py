@@ -14,7 +14,8 @@ from tests.small import experiment
 from tests.test_failure import sick
 from unbraid.experiment.experiment import Experiment
 from unbraid.train.callbacks import Callback, Callbacks, Progress, TensorBoard, Trackio, WandB
-from unbraid.train.loop import Failed, train
+from unbraid.train.cohort import Failed
+from unbraid.train.loop import train
 
 
 class Recorder(Callback):

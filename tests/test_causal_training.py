@@ -22,7 +22,8 @@ from unbraid.terms.causal.melbo import MelboReward
 from unbraid.terms.causal.readback import Readback
 from unbraid.terms.geometry.repulsion import Repulsion
 from unbraid.terms.statistics.where_latents_fire import firing
-from unbraid.train.loop import Learner, train
+from unbraid.train.learner import Learner
+from unbraid.train.loop import train
 from unbraid.train.step_data import Supply
 
 CAUSAL: dict[str, Term] = {
@@ -100,7 +101,7 @@ def test_what_the_head_knows_of_restarted_latents_is_forgotten():
     rows = block.rows[: asked.training.batch_size]
     learner.step(rows, 8, Supply(WORLD, 0, 8))
     known, before = learner.memory["head"]["seen"].clone(), learner.dictionary.W_dec.detach().clone()
-    learner.since_fired.fill_(10_000)  # all that do not fire now are dead
+    learner.dead_latents.since_fired.fill_(10_000)  # all that do not fire now are dead
     learner.step(rows[:12], 9, Supply(WORLD, 0, 9))
     seen, heads = learner.memory["head"]["seen"], learner.memory["head"]["heads"]
     restarted = (before * learner.dictionary.W_dec).sum(1) < 0.9

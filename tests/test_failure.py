@@ -23,7 +23,8 @@ from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.train import loop as training
 from unbraid.train.checkpoint import steps_saved
-from unbraid.train.loop import Failed, train
+from unbraid.train.cohort import Failed
+from unbraid.train.loop import train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +100,14 @@ def test_killed_after_a_failure_and_resumed_the_others_equal_a_run_without_it(tm
     assert train_until(how, cohort_with_sick(), tmp_path / "killed", step=step, every=8) == -how
     starts = []
     with pytest.raises(Failed, match="sick"), pytest.MonkeyPatch.context() as patch:
-        restore = training.restore
+        restore = training.resume_learners
 
         def watched(learners, stream):
             found = restore(learners, stream)
             starts.append((found[0], len(learners)))
             return found
 
-        patch.setattr(training, "restore", watched)
+        patch.setattr(training, "resume_learners", watched)
         train(cohort_with_sick(), tmp_path / "killed", resume=True)
     assert starts == [(step // 8 * 8, len(mixed_cohort()))], "the others go on from their own last checkpoint"
     for folder in well:

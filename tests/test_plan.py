@@ -13,7 +13,8 @@ from unbraid.sources.stream import Stream
 from unbraid.terms.independence.factorised_support import Support
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.train.checkpoint import load_checkpoint, steps_saved
-from unbraid.train.loop import Learner, train
+from unbraid.train.learner import Learner
+from unbraid.train.loop import train
 
 
 @pytest.mark.parametrize("steps", [1000, 391, 41])

@@ -260,10 +260,11 @@ def test_fault_12_an_unfinished_run_of_a_later_cohort_is_found_before_the_first_
     unfinished = tmp_path / second.folder
     unfinished.mkdir()
     (unfinished / "experiment.json").write_text(json.dumps(to_json(second)))
-    from unbraid.train.loop import check_claims, left_to_train
+    from unbraid.train.checks import check_unfinished
+    from unbraid.train.cohort import left_to_train
 
     left = left_to_train({tmp_path / e.folder: e for e in (experiment(), second)})
     with pytest.raises(ValueError, match="holds an unfinished run: continue it with --resume"):
-        check_claims(left, resume=False, overwrite=False)
-    check_claims(left, resume=True, overwrite=False)
-    check_claims(left, resume=False, overwrite=True)
+        check_unfinished(left, resume=False, overwrite=False)
+    check_unfinished(left, resume=True, overwrite=False)
+    check_unfinished(left, resume=False, overwrite=True)

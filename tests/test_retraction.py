@@ -12,7 +12,8 @@ from unbraid.dictionary.orthonormalise import orthonormalise_blocks, polar
 from unbraid.experiment.experiment import Experiment
 from unbraid.runs.run import Run
 from unbraid.sources.fitting_sample import fitting_sample
-from unbraid.train.loop import Learner, train
+from unbraid.train.learner import Learner
+from unbraid.train.loop import train
 
 SIZE = 8
 

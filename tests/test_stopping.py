@@ -17,8 +17,10 @@ from unbraid.objective.objective import Step, Term, TermOutput
 from unbraid.sources.world.world import World
 from unbraid.system.stopping import Stop, stopping
 from unbraid.train import loop as training
+from unbraid.train import saving
 from unbraid.train.checkpoint import steps_saved
-from unbraid.train.loop import Interrupted, train
+from unbraid.train.interrupt import Interrupted
+from unbraid.train.loop import train
 
 ASKED: dict[float, Callable[[], object]] = {}
 """What one member does when so much of training is over."""
@@ -114,14 +116,14 @@ def test_asked_before_the_first_step_it_stops_there(tmp_path, monkeypatch):
 
 
 def test_asked_while_runs_are_saved_it_saves_them_first(tmp_path, monkeypatch, capfd):
-    real = training.save_run
+    real = saving.save_run
 
     def save(*given):
         if not list(tmp_path.glob("*/provenance.json")):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*given)
 
-    monkeypatch.setattr(training, "save_run", save)
+    monkeypatch.setattr(saving, "save_run", save)
     with pytest.raises(Interrupted, match="what was trained is saved"):
         train([seeded(experiment(), n) for n in range(2)], tmp_path)
     assert len(list(tmp_path.glob("*/provenance.json"))) == 2 and "stopping once" in capfd.readouterr().err

@@ -28,7 +28,9 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.train.checkpoint import steps_saved
-from unbraid.train.loop import Learner, schedule, train, train_folders
+from unbraid.train.learner import Learner
+from unbraid.train.loop import train, train_folders
+from unbraid.train.schedule import schedule
 from unbraid.train.step_data import Supply
 
 

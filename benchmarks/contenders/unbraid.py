@@ -19,7 +19,7 @@ from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruct
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.loop import Learner
+from unbraid.train.learner import Learner
 from unbraid.train.step_data import Supply
 
 STEPS = 100_000
@@ -43,7 +43,7 @@ def build(setting: Setting, *, bfloat16: bool = False) -> Contender:
         learner.step(Batch(x, nowhere, nowhere, nowhere), index, Supply(learner.experiment.source, 0, index))
 
     active = lambda x: dictionary.encode(x, "dense").dense()
-    return Contender(step, list(dictionary.parameters()), learner.optimiser, active)
+    return Contender(step, list(dictionary.parameters()), learner.optimiser.adam, active)
 
 
 def build_bfloat16(setting: Setting) -> Contender:

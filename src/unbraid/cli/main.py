@@ -549,10 +549,11 @@ def preflight(
     options: argparse.Namespace, experiments: "list[Experiment]", *, evals: "Sequence[Eval] | None" = None
 ) -> int:
     """2 when what is left to train cannot be, or could not be scored: said before any folder is made."""
-    from unbraid.train.loop import check_claims, left_to_train
+    from unbraid.train.checks import check_unfinished
+    from unbraid.train.cohort import left_to_train
 
     left = left_to_train({options.out / e.folder: e for e in experiments}, anew=options.overwrite)
-    check_claims(left, resume=options.resume, overwrite=options.overwrite)
+    check_unfinished(left, resume=options.resume, overwrite=options.overwrite)
     return 2 if left and not refuse(checked(list(left.values()), options, evals=evals)[1]) else 0
 
 
@@ -564,7 +565,9 @@ def train_all(
     from unbraid.experiment.study import cohorts
     from unbraid.runs.run import finished
     from unbraid.train.callbacks import Progress
-    from unbraid.train.loop import Failed, Interrupted, left_to_train, train
+    from unbraid.train.cohort import Failed, left_to_train
+    from unbraid.train.interrupt import Interrupted
+    from unbraid.train.loop import train
 
     if not ready and (refused := preflight(options, experiments, evals=evals)):
         return refused

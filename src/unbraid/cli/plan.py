@@ -28,7 +28,9 @@ from unbraid.sources.stream import Stream
 from unbraid.steering.base import SliceFit
 from unbraid.system.memory import free_memory
 from unbraid.train.checkpoint import KEPT
-from unbraid.train.loop import Learner, check_needs, check_shared, steps
+from unbraid.train.checks import check_needs, check_shared
+from unbraid.train.learner import Learner
+from unbraid.train.schedule import steps
 from unbraid.train.step_data import Supply
 
 MEASURED_STEPS = 3

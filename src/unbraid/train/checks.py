@@ -1,0 +1,125 @@
+"""Checks before any work: experiments that cannot be trained together, here, on this source or in this folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unbraid import seeding
+from unbraid.config.old_names import upgraded
+from unbraid.config.serialise import to_json
+from unbraid.config.settings import shown
+from unbraid.effects.radius import calibrate_radius, checked_radius
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.objective import Reads
+from unbraid.runs.run import finished
+from unbraid.sources.base import Source
+from unbraid.system.devices import check_device
+from unbraid.system.files import read_json
+from unbraid.system.sealing import REMEDY
+from unbraid.train.step_data import CONTEXTS
+
+
+def check_shared(members: Sequence[Experiment]) -> None:
+    first = members[0]
+    for member in members[1:]:
+        same = {
+            "source": member.source == first.source,
+            "training.batch_size": member.training.batch_size == first.training.batch_size,
+            "the order of data (training.data_seed, or the seed)": member.data_seed == first.data_seed,
+            "training.device": member.training.device == first.training.device,
+        }
+        differing = [name for name, equal in same.items() if not equal]
+        if differing:
+            raise ValueError(
+                f"{member.label} and {first.label} differ in {differing}; a cohort shares one stream: train them apart"
+            )
+
+
+def check_needs(members: Sequence[Experiment]) -> None:
+    """Raise ValueError, before any work, for a device that is not here, and when a term reads what the source cannot
+    give."""
+    check_device(members[0].training.device, "--training.device")
+    for member in members:
+        for name, term in member.objective.terms().items():
+            if term.wanted:
+                term.suits(member.dictionary.activation)
+            for part in term.reads if term.wanted else ():
+                try:
+                    check_source_provides(part, member.source)
+                except ValueError as error:
+                    raise ValueError(f"{member.label}: term {name!r} reads {part}, but {error}") from error
+    check_radius(members)
+
+
+def check_radius(members: Sequence[Experiment]) -> None:
+    """Raise ValueError for terms whose radius, set or to be calibrated, cannot be: training would find out midway."""
+    pushing = [
+        (f"{member.label}: term {name!r}", term)
+        for member in members
+        for name, term in member.objective.terms().items()
+        if term.wanted and "contexts" in term.reads and hasattr(term, "radius")
+    ]
+    by_radius: dict[float, list[str]] = {}
+    for what, term in pushing:
+        by_radius.setdefault(float(getattr(term, "radius")), []).append(what)  # noqa: B009 (not all terms have one)
+    for radius, asking in by_radius.items():
+        contexts = members[0].source.contexts(CONTEXTS, split="train", seed=0)  # a cohort has one source
+        try:
+            if not checked_radius(contexts, radius):
+                calibrate_radius(contexts, rng=seeding.stream(0, "check_radius"))
+        except ValueError as error:
+            verb = "pushes" if len(asking) == 1 else "push"
+            raise ValueError(f"{'; '.join(asking)} {verb} activations, but {error}") from error
+
+
+def check_source_provides(part: Reads, source: Source) -> None:
+    if part == "contexts":
+        source.contexts(CONTEXTS, split="train", seed=0)
+    elif part == "counterfactuals":
+        source.counterfactuals(1, split="train", seed=0)
+    elif part == "corrupted":
+        source.corrupted(1, share=0.0, split="train", seed=0)
+    elif part == "documents" and not source.has_documents:
+        raise ValueError(
+            f"a {type(source).__name__} has none: every row stands alone; use a source that reads text: LanguageModel, "
+            "or activations cached from one"
+        )
+
+
+def check_finished(folders: Mapping[Path, Experiment]) -> None:
+    """Raise ValueError when two folders are one, or one holds a finished run of another experiment than asked for."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"two of {[str(folder) for folder in folders]} are the same folder; give each its own")
+    for folder, experiment in folders.items():
+        if finished(folder) and (where := other_than(folder, experiment)):
+            raise ValueError(f"{folder} holds a finished run of another experiment ({where}); give another folder")
+
+
+def check_unfinished(todo: Mapping[Path, Experiment], *, resume: bool, overwrite: bool) -> None:
+    """Raise ValueError when a folder holds unfinished work and neither flag says what to do, or work on another
+    experiment is to be continued."""
+    for folder, experiment in todo.items():
+        if resume and (folder / "experiment.json").is_file() and (where := other_than(folder, experiment)):
+            raise ValueError(
+                f"{folder} holds an unfinished run of another experiment ({where}); give another folder, or start anew "
+                "with --overwrite alone"
+            )
+        if (folder / "experiment.json").is_file() and not (resume or overwrite):
+            raise ValueError(
+                f"{folder} holds an unfinished run: continue it with --resume, or start anew with --overwrite"
+            )
+
+
+def other_than(folder: Path, experiment: Experiment) -> str:
+    """The first setting in which the experiment stored in `folder` differs from `experiment`; empty when none does."""
+    stored = upgraded(read_json(folder / "experiment.json", remedy=REMEDY))
+    return difference(stored, json.loads(json.dumps(to_json(experiment))))
+
+
+def difference(stored: Any, asked: Any, at: str = "") -> str:
+    """Where two JSON values first differ, in words; empty when they are equal."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        parts = ((key, stored.get(key), asked.get(key)) for key in sorted({*stored, *asked}))
+        return next((d for key, left, right in parts if (d := difference(left, right, f"{at}.{key}".lstrip(".")))), "")
+    return "" if stored == asked else f"{at or 'it'} is {shown(stored)} there and {shown(asked)} here"

@@ -1,0 +1,44 @@
+"""Constraints on the atoms that hold after every step: unit norm, near their start, orthonormal in blocks.
+
+A constraint is kept by projection: first the gradient, without its part along each atom, then the updated atoms.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.constraints import hold_near
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.orthonormalise import orthonormalise_blocks
+
+
+class Constraints:
+    """The constraints that a configuration sets on a dictionary. They keep nothing from step to step."""
+
+    def __init__(self, config: DictionaryConfig, dictionary: Dictionary):
+        """`dictionary`: as it starts; its atoms are those that trained ones are held near."""
+        self._config, self._dictionary = config, dictionary
+        self._start = dictionary.W_dec.detach().clone() if config.leash > -1 else None
+
+    def project_gradient(self) -> None:
+        """Remove what of the atoms' gradient their unit norm would undo."""
+        self._dictionary.project_gradient()
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Bring the updated atoms back to the constraints."""
+        self._dictionary.renormalise()
+        atoms, blocks = self._dictionary.W_dec.data, self._config.orthonormal_blocks
+        if self._start is not None:
+            atoms.copy_(hold_near(atoms, self._start, self._config.leash))
+        if blocks and self._dictionary.W_dec.requires_grad:
+            atoms.copy_(orthonormalise_blocks(atoms, blocks))
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the atoms at the start are the same again when training is resumed."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Nothing is to be restored."""

@@ -1,0 +1,138 @@
+"""One member of a cohort as it is trained: a dictionary, and what changes it and is changed step by step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from unbraid import seeding
+from unbraid.dictionary.codes import Codes
+from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, Watch, unwatched
+from unbraid.dictionary.normaliser import Normaliser
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective import l0_control
+from unbraid.objective.objective import Step, culprits, evaluate
+from unbraid.sources.base import Batch, Counterfactuals
+from unbraid.train import optimiser, term_memory
+from unbraid.train.constraints import Constraints
+from unbraid.train.dead_latents import DeadLatents
+from unbraid.train.l0_controller import L0Controller
+from unbraid.train.optimiser import BadGradient, Optimiser
+from unbraid.train.schedule import steps
+from unbraid.train.step_data import Supply
+from unbraid.train.term_memory import TermMemory
+
+
+class Learner:
+    """A dictionary in training. Its state is what a checkpoint holds."""
+
+    def __init__(self, experiment: Experiment, sample: Tensor, watch: Watch = unwatched, kept: Kept = NOT_KEPT):
+        """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: called with
+        (done, total) by an initialisation that takes a while. `kept`: where what it has reached is kept."""
+        training = experiment.training
+        self.experiment = experiment
+        normaliser = Normaliser.fit(sample, training.normalise)
+        self.normaliser = normaliser.to(training.device)
+        self.dictionary = experiment.dictionary.build(
+            normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
+            origin=Origin(experiment.source, normaliser.mean, normaliser.scale, watch, kept),
+        )  # fmt: skip
+        target = experiment.objective.target_l0
+        if target is not None and not experiment.dictionary.init.sets_thresholds:
+            l0_control.start_at(self.dictionary, normaliser(sample[: l0_control.ROWS]), target.l0)
+        self.dictionary.to(training.device)
+        self.steps = steps(training)
+        self.begins = 0
+        """The step it goes on from: it waits for the others of its cohort when they are behind."""
+        self.optimiser = Optimiser(self.dictionary, training)
+        self.constraints = Constraints(experiment.dictionary, self.dictionary)
+        self.dead_latents = DeadLatents(self.dictionary.d_sae, training, experiment.seed)
+        self.l0_controller = L0Controller(experiment.objective, self.steps)
+        self.memory = TermMemory(experiment.objective, training.device)
+        self._parts = (self.optimiser, self.constraints, self.dead_latents, self.l0_controller, self.memory)
+
+    def step(self, batch: Batch, index: int, supply: Supply) -> dict[str, Tensor]:
+        """Make one update on a batch of raw activations; what to log, by name. Raises ValueError, naming the term, for
+        a loss or a gradient that is not finite; the parameters are then as before the step."""
+        x = self.normaliser(batch.x)
+        z = self.dictionary.codes(x)
+        step = self._step(batch, x, z, index, supply)
+        scale = self.l0_controller.scale()
+        streams = partial(self._term_stream, index)
+        loss, metrics = evaluate(
+            self.experiment.objective, step, index, scale=scale, streams=streams, memory=self.memory
+        )
+        loss.backward()
+        self.constraints.project_gradient()
+        try:
+            self.optimiser.step(index)
+        except BadGradient as error:
+            raise self._explained(error, step, index, streams) from error
+        self.constraints.apply()
+        self.dead_latents.count(z.firings() > 0, len(x))
+        self._restart_dead_latents(x, index)
+        l0 = z.l0()
+        self.l0_controller.update(l0)
+        return {
+            **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
+        }  # fmt: skip
+
+    def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, supply: Supply) -> Step:
+        """The record that terms read."""
+        return Step(
+            x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=supply.contexts, progress=index / self.steps,
+            dead=self.dead_latents.now(), rng=torch.Generator(),
+            counterfactuals=lambda: self._normalised(supply.counterfactuals()),
+            corrupted=lambda share: self.normaliser(supply.corrupted(share).to(x.device)),
+            normalise=self.normaliser, restore=self.normaliser.undo,
+        )  # fmt: skip
+
+    def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:
+        device = self.experiment.training.device
+        return Counterfactuals(*(self.normaliser(x.to(device)) for x in (pairs.x, pairs.changed)))
+
+    def _term_stream(self, index: int, name: str) -> torch.Generator:
+        """The random stream of a term at a step."""
+        return seeding.stream(self.experiment.seed, f"term/{name}/{index}")
+
+    def _explained(
+        self, error: BadGradient, step: Step, index: int, streams: Callable[[str], torch.Generator]
+    ) -> ValueError:
+        """The error with the terms whose own gradient is not finite."""
+        fresh = replace(step, z=self.dictionary.codes(step.x), shared={})
+        names = culprits(self.experiment.objective, fresh, index, streams=streams, memory=self.memory)
+        of = f", from {names}" if names else ", though each term's alone is"
+        return ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight")
+
+    def _restart_dead_latents(self, x: Tensor, index: int) -> None:
+        restarted = self.dead_latents.restart(self.dictionary, x, index)
+        if restarted is not None:
+            self.optimiser.forget(restarted)
+            self.memory.forget(restarted)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor a checkpoint needs, by name."""
+        tensors: dict[str, Tensor] = {f"dictionary/{n}": t for n, t in self.dictionary.state_dict().items()}
+        for part in self._parts:
+            tensors |= part.state()
+        return {**tensors, "normaliser/mean": self.normaliser.mean, "normaliser/scale": self.normaliser.scale}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from `state()`. Raises ValueError when a tensor is missing."""
+        if lacking := sorted(name for name in self.state().keys() - tensors.keys() if not optional(name)):
+            raise ValueError(
+                f"the checkpoint of {self.experiment.folder} lacks {lacking[0]}: another version wrote it; resume with "
+                "that one, or start anew with --overwrite"
+            )
+        device = self.experiment.training.device
+        self.dictionary.load_state_dict({n: tensors[f"dictionary/{n}"] for n in self.dictionary.state_dict()})
+        for part in self._parts:
+            part.restore(tensors)
+        self.normaliser = Normaliser(tensors["normaliser/mean"].to(device), tensors["normaliser/scale"].to(device))
+
+
+def optional(name: str) -> bool:
+    """True for tensors that are only there once a step has been made."""
+    return name.startswith((optimiser.PREFIX, term_memory.PREFIX))

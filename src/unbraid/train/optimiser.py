@@ -1,0 +1,89 @@
+"""AdamW on the parameters of one dictionary: gradients clipped, learning rate by schedule, thresholds faster."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from unbraid.dictionary.dictionary import Dictionary
+from unbraid.experiment.experiment import Training
+from unbraid.train.resampling import forget
+from unbraid.train.schedule import schedule, steps
+
+PREFIX = "adam/"
+
+
+class BadGradient(ValueError):
+    """A gradient is not finite; the parameters are as before the step."""
+
+
+class Optimiser:
+    """AdamW with the settings of a `Training`. Its state is the moments of every trained parameter."""
+
+    def __init__(self, dictionary: Dictionary, training: Training):
+        self._training, self._steps = training, steps(training)
+        self._parameters = {n: p for n, p in dictionary.named_parameters() if p.requires_grad}
+        # W_enc is a transposed view, of which the fused optimiser would copy the gradient every step: it is given the
+        # same memory in the order it has.
+        self.stored = {name: as_stored(parameter) for name, parameter in self._parameters.items()}
+        thresholds = [p for name, p in self.stored.items() if name == "threshold"]
+        others = [p for name, p in self.stored.items() if name != "threshold"]
+        groups = [
+            {"params": others, "peak": training.lr},
+            {"params": thresholds, "peak": training.lr * training.threshold_lr},
+        ]
+        self.adam = torch.optim.AdamW(
+            groups, lr=training.lr, betas=training.betas, weight_decay=training.weight_decay, fused=True
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.adam.param_groups[0]["lr"]
+
+    def step(self, index: int) -> None:
+        """Update the parameters by their gradients, which are used up. Raises BadGradient where one is not finite."""
+        for name, parameter in self._parameters.items():
+            self.stored[name].grad = None if parameter.grad is None else as_stored(parameter.grad)
+            parameter.grad = None
+        # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
+        scale = (self._gradient_norm() / self._training.clip).clamp_min(1.0)
+        self.adam.grad_scale = scale  # pyright: ignore[reportAttributeAccessIssue]
+        for group in self.adam.param_groups:
+            group["lr"] = group["peak"] * schedule(index, self._steps, self._training)
+        self.adam.step()
+        self.adam.zero_grad()
+
+    def _gradient_norm(self) -> Tensor:
+        grads = {name: p.grad for name, p in self.stored.items() if p.grad is not None}
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
+        if not bool(torch.isfinite(norm)):
+            bad = [name for name, grad in grads.items() if not bool(torch.isfinite(grad).all())]
+            raise BadGradient(f"the gradient of {', '.join(bad) or 'all parameters together'} is not finite")
+        return norm
+
+    def forget(self, latents: Int[Tensor, " restarted"]) -> None:
+        """Zero the moments of these latents."""
+        for name, stored in self.stored.items():
+            if name != "b_dec":  # the one parameter without a row per latent
+                forget(self.adam.state.get(stored, {}), latents)
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments by name; empty before the first step."""
+        return {
+            f"{PREFIX}{name}/{key}": value
+            for name, stored in self.stored.items()
+            for key, value in self.adam.state.get(stored, {}).items()
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, stored in self.stored.items():
+            prefix = f"{PREFIX}{name}/"
+            saved = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            self.adam.state[stored] = {key: value.to(self._training.device) for key, value in saved.items()}
+
+
+def as_stored(matrix: Tensor) -> Tensor:
+    """The same memory, detached, in the order it has: the transpose of a transposed matrix."""
+    return matrix.detach() if matrix.is_contiguous() else matrix.detach().t()
