@@ -24,7 +24,7 @@ from unbraid.comparison.intervals import t_interval
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.dictionary.initialisation import set_tied
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0
@@ -116,7 +116,7 @@ def memory() -> Dictionary:
 def scored(method: str, asked: int, seed: int, dictionary: Dictionary) -> list[Row]:
     """A row for each FVU that is reached on the images described."""
     x = images("train")
-    z = codes(dictionary, x)
+    z = code_matrix(dictionary, x)
     atoms, bias = (w.detach().double().numpy() for w in (dictionary.W_dec, dictionary.b_dec))
     exact = x.double().numpy()
     error = lambda step: rounding_error(z, atoms, bias, exact, step)
@@ -208,7 +208,7 @@ def picture(panels: Sequence[tuple[str, Sequence[str], Float[np.ndarray, "atom p
 
 
 def shown(dictionary: Dictionary) -> Float[np.ndarray, "atom pixel"]:
-    z = codes(dictionary, images("train"))
+    z = code_matrix(dictionary, images("train"))
     return dictionary.W_dec.detach().numpy()[most_used(z.indices, SHOWN)]
 
 

@@ -43,7 +43,7 @@ def step(
     index = torch.arange(len(x))
     of = Batch(x.detach(), index, index if documents is None else documents, index if positions is None else positions)
     return Step(
-        x=x, z=dictionary.encode(x, path), dictionary=dictionary, batch=of,
+        x=x, z=dictionary.codes(x, path), dictionary=dictionary, batch=of,
         dead=torch.zeros(dictionary.d_sae, dtype=torch.bool), progress=progress, contexts=no_contexts, rng=rng(seed),
         counterfactuals=counterfactuals, memory={} if memory is None else memory,
     )  # fmt: skip

@@ -127,7 +127,7 @@ def test_the_dense_path_is_taken_above_five_percent(activation, density):
         made.W_enc.copy_(normal(D_IN, 100, seed=0))
         if isinstance(activation, ReLU | JumpReLU):
             made.b_enc.fill_(-float(made.pre_activations(x).view(-1).quantile(1 - density)))
-    codes = made.encode(x)
+    codes = made.codes(x)
     assert isinstance(codes, SparseCodes if density < 0.05 else DenseCodes)
     assert float(codes.l0()) == pytest.approx(100 * density, rel=0.1)
 
@@ -174,5 +174,5 @@ def check_against(ours: Dictionary, theirs: Any) -> None:
     codes = theirs.encode(x)
     assert (codes != 0).any()
     for path in ("sparse", "dense"):
-        torch.testing.assert_close(ours.encode(x, path).dense(), codes)
+        torch.testing.assert_close(ours.codes(x, path).dense(), codes)
     torch.testing.assert_close(ours(x), theirs.decode(codes))

@@ -59,7 +59,7 @@ def test_saelens_loads_it_with_equal_outputs(name: str, architecture: str, runs:
     ours, x = Run.open(runs[name]).dictionary(), held_out(WORLD, 512).x
     assert cfg["architecture"] == architecture
     assert cfg["metadata"]["training_architecture"] in ("gated", "matchingpursuit")
-    torch.testing.assert_close(theirs.encode(x), ours.encode(x).dense(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(theirs.encode(x), ours.encode(x), rtol=0, atol=1e-5)
     torch.testing.assert_close(theirs(x), ours(x), rtol=0, atol=1e-5)
 
 
@@ -94,9 +94,9 @@ def test_a_gated_dictionary_is_a_jumprelu_one_with_the_same_codes():
         made.get_parameter("r_mag").copy_(normal(D_SAE, seed=8))
         made.get_parameter("b_mag").copy_(normal(D_SAE, seed=9))
     saved, x = made.for_inference(batch()), batch()
-    z = made.encode(x).dense()
+    z = made.encode(x)
     assert (z != 0).any() and (z == 0).any()
-    torch.testing.assert_close(saved.encode(x).dense(), z)
+    torch.testing.assert_close(saved.encode(x), z)
 
 
 @pytest.mark.parametrize("path", ["sparse", "dense"])
@@ -106,9 +106,9 @@ def test_sparse_and_dense_codes_and_gradients_agree(activation, path):
     for of in (wanted, made):
         of.tie()
     x = batch()
-    z = made.encode(x, path)
+    z = made.codes(x, path)
     assert isinstance(z, SparseCodes if path == "sparse" else DenseCodes)
-    for of, codes in ((wanted, wanted.encode(x, "dense")), (made, z)):
+    for of, codes in ((wanted, wanted.codes(x, "dense")), (made, z)):
         (of.decode(codes) - x).square().sum().backward()
     for (name, a), (_, b) in zip(wanted.named_parameters(), made.named_parameters(), strict=True):
         if a.requires_grad and a.grad is not None:
@@ -120,7 +120,7 @@ def test_pursuit_on_orthonormal_atoms_takes_the_largest_coordinates():
     made = Dictionary(4, 4, MatchingPursuit(2)).double()
     made.W_dec.data.copy_(torch.eye(4))
     made.tie()
-    z = made.encode(torch.tensor([[3.0, -5.0, 1.0, 2.0], [0.0, 0.0, 0.5, 0.0]], dtype=torch.float64))
+    z = made.codes(torch.tensor([[3.0, -5.0, 1.0, 2.0], [0.0, 0.0, 0.5, 0.0]], dtype=torch.float64))
     assert z.dense().tolist() == [[3.0, 0.0, 0.0, 2.0], [0.0, 0.0, 0.5, 0.0]]
 
 
@@ -130,7 +130,7 @@ def test_pursuit_may_choose_an_atom_twice_and_counts_it_once(path):
     made.W_dec.data.copy_(torch.tensor([[1.0, 0.0], [-0.6, 0.8]], dtype=torch.float64))
     made.tie()
     # Two of the first leave (0, 1); .8 of the second leave (.48, .36); .48 more of the first.
-    codes = made.encode(torch.tensor([[2.0, 1.0]], dtype=torch.float64), path)
+    codes = made.codes(torch.tensor([[2.0, 1.0]], dtype=torch.float64), path)
     assert codes.dense()[0].tolist() == pytest.approx([2.48, 0.8], abs=1e-6) and float(codes.l0()) == 2
 
 
@@ -138,7 +138,7 @@ def test_pursuit_stops_at_its_residual_and_scales_with_its_inputs():
     made = dictionary(MatchingPursuit(6, 0.5))
     made.tie()
     x = batch() + made.b_dec
-    z = made.encode(x)
+    z = made.codes(x)
     left = torch.linalg.vector_norm(x - made.decode(z), dim=1)
     counts = (z.dense() != 0).sum(1)
     assert (left[counts < 3] < 0.5).all() and counts.max() > counts.min()
@@ -166,7 +166,7 @@ def test_dead_latents_start_at_badly_explained_rows():
     size = torch.linalg.vector_norm(before["W_enc"][:, ~dead], dim=0).mean()
     torch.testing.assert_close(made.W_enc[:, new].T, GAIN * size * made.W_dec[new])
     assert torch.equal(made.W_dec[~dead], before["W_dec"][~dead]) and (made.b_enc[new] == 0).all()
-    assert (made.encode(x).dense()[:, new] > 0).any(), "they fire again"
+    assert (made.encode(x)[:, new] > 0).any(), "they fire again"
 
 
 def test_rows_explained_perfectly_start_nothing():

@@ -76,7 +76,7 @@ class Look(Term):
         torch.testing.assert_close(step.restore(x), contexts.acts[contexts.mask])
         torch.testing.assert_close(step.normalise(step.batch.x), step.x)
         assert float(x.square().mean()) == pytest.approx(1, abs=0.2) and float(contexts.acts.square().mean()) < 0.5
-        expected = step.dictionary.encode(x).dense() > 0
+        expected = step.dictionary.encode(x) > 0
         active = firing(step)
         living = torch.arange(step.dictionary.d_sae)
         assert torch.equal(active.where(living), expected.T) and firing(step) is active

@@ -90,7 +90,7 @@ def test_fault_06_thresholds_that_lack_the_norm_factor_are_told_with_what_mends_
     assert factor * by == pytest.approx(1, rel=0.1)
     mended = recognise.read(scaled(folder, tmp_path / "mended", by * factor)).dictionary
     x = WORLD.block(0, split="train", seed=0)
-    assert x is not None and float(mended.encode(x.rows.x).l0()) == pytest.approx(3, rel=0.1)
+    assert x is not None and float(mended.codes(x.rows.x).l0()) == pytest.approx(3, rel=0.1)
     assert mending_factor(published.dictionary, 1e9, x.rows.x) is None
 
 

@@ -28,7 +28,7 @@ def chunks_of_five_rows(monkeypatch):
 
 def both(activation: Any, x: Tensor, **kwargs: Any) -> tuple[Codes, Codes, Dictionary]:
     made = dictionary(activation, **kwargs)
-    sparse, dense = made.encode(x, "sparse"), made.encode(x, "dense")
+    sparse, dense = made.codes(x, "sparse"), made.codes(x, "dense")
     assert isinstance(sparse, SparseCodes) and isinstance(dense, DenseCodes)
     return sparse, dense, made
 
@@ -58,7 +58,7 @@ def gradients(made: Dictionary, path: Path, x: Tensor) -> dict[str, Tensor]:
     """Of a loss that reads everything differentiable in a code, by parameter, and for x."""
     x = x.clone().requires_grad_()
     made.zero_grad()
-    z = made.encode(x, path)
+    z = made.codes(x, path)
     nested = z.decode_nested(made.W_dec, WIDTHS)
     per_entry = z.values * z.along(made.W_dec.square().cumsum(1)[:, 3]) + z.values.pow(3)
     loss = (made.decode(z) - x).square().sum() + (nested * normal(*nested.shape, seed=9)).sum() + per_entry.sum()
@@ -95,7 +95,7 @@ def test_rows_without_an_active_latent_decode_to_zero(activation):
 @pytest.mark.parametrize("shift", [-1.0, -50.0])
 def test_an_all_zero_batch_is_no_special_case(activation, shift):
     made, x = dictionary(activation, shift=shift), torch.zeros(BATCH, D_IN, dtype=torch.float64)
-    torch.testing.assert_close(made.encode(x, "sparse").dense(), made.encode(x, "dense").dense())
+    torch.testing.assert_close(made.codes(x, "sparse").dense(), made.codes(x, "dense").dense())
     torch.testing.assert_close(gradients(made, "sparse", x), gradients(made, "dense", x))
 
 
@@ -154,7 +154,7 @@ def test_no_tensor_of_a_sparse_step_is_larger_than_a_chunk_or_a_weight(activatio
         made.b_enc.fill_(-5.5)  # about 3 % of latents above zero
     x = normal(rows, d_in, seed=2).float()
     with LargestOutput() as seen:
-        z = made.encode(x)
+        z = made.codes(x)
         loss = (z.decode_nested(made.W_dec, (128, d_sae)) + made.decode(z).unsqueeze(1)).square().sum()
         loss.backward()
     assert isinstance(z, SparseCodes)

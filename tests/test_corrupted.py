@@ -71,7 +71,7 @@ def test_masked_is_the_squared_error_on_corrupted_rows():
     x = torch.zeros(1, 2, dtype=torch.float64)
     index = torch.zeros(1, dtype=torch.long)
     now = Step(
-        x=x, z=made.encode(x), dictionary=made, batch=Batch(x, index, index, index), progress=0.5,
+        x=x, z=made.codes(x), dictionary=made, batch=Batch(x, index, index, index), progress=0.5,
         dead=torch.zeros(2, dtype=torch.bool), rng=torch.Generator(), contexts=lambda: pytest.fail("none"),
         corrupted=lambda share: torch.tensor([[3.0, 1.0], [0.0, 2.0]], dtype=torch.float64) * (share / 0.15),
     )  # fmt: skip

@@ -64,7 +64,7 @@ def test_the_first_step_starts_from_the_mean_of_the_data(activation):
 def test_bfloat16_proposes_the_support_but_values_are_exact(activation):
     made = dictionary(activation, bfloat16=True).float()
     x = batch().float()
-    codes = made.encode(x, "sparse")
+    codes = made.codes(x, "sparse")
     assert isinstance(codes, SparseCodes)
     exact = made.pre_activations(x)
     at_support = exact[codes.support.rows, codes.support.latents]
@@ -78,7 +78,7 @@ def test_bfloat16_gradients_are_those_of_the_exact_values():
     grads = []
     for bfloat16 in (False, True):
         made = dictionary(ReLU(), bfloat16=bfloat16).float()
-        made.decode(made.encode(x, "sparse")).square().sum().backward()
+        made.decode(made.codes(x, "sparse")).square().sum().backward()
         grads.append(made.W_enc.grad)
     relative = (grads[1] - grads[0]).norm() / grads[0].norm()
     assert relative < 1e-3  # the supports differ by pairs within bfloat16's rounding of zero
@@ -88,7 +88,7 @@ def test_bfloat16_gradients_are_those_of_the_exact_values():
 def test_a_wrong_width_is_refused_naming_both(path):
     made = dictionary(TopK(4))
     with pytest.raises(ValueError, match=rf"\[batch, {D_IN}\], got \[5, {D_IN + 1}\]"):
-        made.encode(torch.zeros(5, D_IN + 1, dtype=torch.float64), path)
+        made.codes(torch.zeros(5, D_IN + 1, dtype=torch.float64), path)
 
 
 def test_impossible_settings_are_refused():

@@ -57,10 +57,10 @@ def test_with_no_new_latents_it_is_the_same_dictionary(started: dict[str, Path],
 def test_a_calibrated_batchtopk_goes_on_as_batchtopk(started: dict[str, Path]):
     made, normaliser = extended(started["batchtopk"], KINDS["batchtopk"], 64)
     x = held_out(WORLD, 4096).x
-    assert float(made.encode(normaliser(x)).l0()) == pytest.approx(3.0)
-    theirs = Run.open(started["batchtopk"]).dictionary().encode(x).firings()
+    assert float(made.codes(normaliser(x)).l0()) == pytest.approx(3.0)
+    theirs = Run.open(started["batchtopk"]).dictionary().codes(x).firings()
     # Its one threshold was calibrated on another sample: most firings are the same.
-    assert float((made.encode(normaliser(x)).firings() - theirs).abs().sum() / theirs.sum()) < 0.1
+    assert float((made.codes(normaliser(x)).firings() - theirs).abs().sum() / theirs.sum()) < 0.1
 
 
 def test_new_atoms_come_after_the_old_and_are_unit(started: dict[str, Path]):

@@ -48,7 +48,7 @@ def test_the_last_scores_are_those_of_the_run_that_is_saved(tmp_path: Path):
     x, dictionary = WORLD.held_out_sample(4096), Run.open(folder).dictionary()
     with torch.no_grad():
         error = (dictionary(x) - x).square().sum() / (x - x.mean(0)).square().sum()
-        active = (dictionary.encode(x).dense() > 0).float()
+        active = (dictionary.encode(x) > 0).float()
     last = log(folder)[-1]
     assert last["heldout/fvu"] == pytest.approx(float(error), rel=1e-4)
     assert last["heldout/l0"] == pytest.approx(float(active.sum(1).mean()), rel=1e-4)

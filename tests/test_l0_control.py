@@ -128,7 +128,7 @@ def test_the_l0_reached_is_that_of_held_out_rows(tmp_path):
 
     (folder,) = train([asked("jumprelu", 6, 200, lr=3e-3)], tmp_path)
     stored = json.loads((folder / "provenance.json").read_text())["l0_reached"]
-    held = Run.open(folder).dictionary().encode(held_out(WORLD, 4096).x).l0()
+    held = Run.open(folder).dictionary().codes(held_out(WORLD, 4096).x).l0()
     assert float(held) == pytest.approx(stored, rel=0.05)
 
 

@@ -41,7 +41,7 @@ def test_saelens_loads_every_run_folder_with_equal_outputs(runs):
     x = held_out(WORLD, 512).x
     for folder in runs:
         ours, theirs = Run.open(folder).dictionary(), load_with_saelens(folder)
-        z = ours.encode(x)
+        z = ours.codes(x)
         torch.testing.assert_close(theirs.encode(x), z.dense(), rtol=0, atol=1e-5)
         torch.testing.assert_close(theirs.decode(theirs.encode(x)), ours.decode(z), rtol=0, atol=1e-5)
 
@@ -69,7 +69,7 @@ def test_every_architecture_is_saved_as_what_it_is_at_inference(runs):
 
 
 def test_a_calibrated_batchtopk_keeps_its_l0_on_held_out_rows(runs):
-    z = Run.open(runs[0]).dictionary().encode(held_out(WORLD, 4096).x)
+    z = Run.open(runs[0]).dictionary().codes(held_out(WORLD, 4096).x)
     assert float(z.l0()) == pytest.approx(3.0, rel=0.1)
 
 

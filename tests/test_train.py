@@ -257,7 +257,7 @@ def test_clipping_and_the_fused_optimiser_equal_plain_torch():
         rows = block.rows[160 * index : 160 * (index + 1)]
         learner.step(rows, index, Supply(WORLD, 0, index))
         x = learner.normaliser(rows.x)
-        loss = (reference.decode(reference.encode(x, "dense")) - x).square().sum() / 160
+        loss = (reference.decode(reference.codes(x, "dense")) - x).square().sum() / 160
         loss.backward()
         reference.project_gradient()
         torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)

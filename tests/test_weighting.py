@@ -72,7 +72,7 @@ def run(of: Learner, until: int, start: int = 0) -> list[dict[str, torch.Tensor]
 def test_the_first_weight_makes_the_gradient_rho_of_the_reconstructions():
     of = learner({"pull": Pull(rho=0.3)})
     x = WORLD.block(0, split="train", seed=0).rows.x[:64]
-    z = of.dictionary.encode(of.normaliser(x))
+    z = of.dictionary.codes(of.normaliser(x))
     rec = ((of.normaliser(x) - of.dictionary.decode(z)) ** 2).sum() / 64
     atoms, (grad,) = of.dictionary.W_dec.detach(), torch.autograd.grad(rec, [of.dictionary.W_dec])
     ones = torch.ones_like(atoms)
@@ -177,7 +177,7 @@ def test_a_bad_loss_names_the_tensor():
 def test_weights_are_measured_on_what_the_penalty_reaches():
     of = learner({"l1": L1(rho=0.1)})
     x = of.normaliser(WORLD.block(0, split="train", seed=0).rows.x[:64])
-    z = of.dictionary.encode(x)
+    z = of.dictionary.codes(x)
     losses = ((x - of.dictionary.decode(z)) ** 2).sum() / 64, z.values.abs().sum() / 64
     encoder = [of.dictionary.W_enc, of.dictionary.b_enc, of.dictionary.b_dec]  # L1 does not reach the atoms
     norms = [

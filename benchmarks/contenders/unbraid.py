@@ -42,7 +42,7 @@ def build(setting: Setting, *, bfloat16: bool = False) -> Contender:
         nowhere = torch.full((len(x),), -1)
         learner.step(Batch(x, nowhere, nowhere, nowhere), index, Supply(learner.experiment.source, 0, index))
 
-    active = lambda x: dictionary.encode(x, "dense").dense()
+    active = lambda x: dictionary.codes(x, "dense").dense()
     return Contender(step, list(dictionary.parameters()), learner.optimiser.adam, active)
 
 

@@ -196,7 +196,7 @@ def test_it_agrees_with_saelens():
         theirs = pytest.importorskip("sae_lens.synthetic.evals")
     made, labelled = untrained(WORLD, 96), WORLD.labelled(32_768, split="eval")
     found = scored(made, WORLD)
-    z = made.encode(labelled.x).dense().detach()
+    z = made.encode(labelled.x).detach()
     classified = theirs.compute_classification_metrics(z, labelled.dense(), made.W_dec.detach(), WORLD.directions)
     assert found["f1_latents"] == pytest.approx(classified.f1_score, abs=1e-5)
     mcc = theirs.mean_correlation_coefficient(made.W_dec.detach(), WORLD.directions)

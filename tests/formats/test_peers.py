@@ -48,7 +48,7 @@ def sparsified(tmp_path_factory) -> Path:
 def assert_answers(folder: Path, dictionary: Dictionary, *, same_codes: bool = True) -> None:
     """That the library's answer beside the SAE is ours."""
     x, theirs = load_file(folder.parent / "x.safetensors")["x"], load_file(folder / "answer.safetensors")
-    codes = dictionary.encode(x).dense()
+    codes = dictionary.encode(x)
     assert (theirs["f"] != 0).any() and (theirs["f"] == 0).any()
     assert torch.equal(codes != 0, theirs["f"] != 0), "the same latents are active"
     if same_codes:

@@ -19,7 +19,7 @@ every_architecture = pytest.mark.parametrize("architecture", SETTINGS)
 @torch.no_grad()
 def assert_same(theirs: Any, published: Published, *, same_latents: bool = True) -> None:
     x = rows()
-    wanted, ours = theirs.encode(x), published.dictionary.encode(x).dense()
+    wanted, ours = theirs.encode(x), published.dictionary.encode(x)
     torch.testing.assert_close(published.dictionary(x), theirs(x), rtol=1e-5, atol=2e-5)
     assert (wanted != 0).any() and (wanted == 0).any()
     if same_latents:
@@ -64,7 +64,7 @@ def test_a_topk_that_ranks_by_norm_is_folded(tmp_path: Path):
     theirs = saved("topk", tmp_path, unit=False, rescale_acts_by_decoder_norm=True)
     published = recognise.read(tmp_path)
     torch.testing.assert_close(published.dictionary(rows()), theirs(rows()), rtol=1e-5, atol=2e-5)
-    torch.testing.assert_close(published.dictionary.encode(rows()).dense(), theirs.encode(rows()), rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(published.dictionary.encode(rows()), theirs.encode(rows()), rtol=1e-5, atol=2e-5)
     assert any("norms were off 1" in note for note in published.notes)
 
 
@@ -72,7 +72,7 @@ def test_latents_of_either_sign_are_split_in_two(tmp_path: Path):
     theirs = saved("abstopk", tmp_path)
     published = recognise.read(tmp_path)
     assert published.dictionary.d_sae == 2 * D_SAE and published.dictionary.activation == TopK(5)
-    codes = published.dictionary.encode(rows()).dense()
+    codes = published.dictionary.encode(rows())
     torch.testing.assert_close(codes[:, :D_SAE] - codes[:, D_SAE:], theirs.encode(rows()), rtol=1e-5, atol=2e-5)
     assert (codes >= 0).all() and "40 became 80" in published.notes[0]
 
@@ -94,7 +94,7 @@ def test_half_precision_is_read_as_it_rounds(tmp_path: Path):
     theirs = saved("topk", tmp_path, dtype="bfloat16")
     published = recognise.read(tmp_path)
     assert published.dictionary.W_dec.dtype == torch.float32
-    same = (published.dictionary.encode(rows()).dense() != 0) == (theirs.float().encode(rows()) != 0)
+    same = (published.dictionary.encode(rows()) != 0) == (theirs.float().encode(rows()) != 0)
     assert same.float().mean() > 0.99
     assert any("norms were off 1" in note for note in published.notes)
 
@@ -108,7 +108,7 @@ def test_an_atom_of_zeros_never_fires(tmp_path: Path):
     theirs.W_dec.data[7] = 0
     published = recognise.read(tmp_path)
     torch.testing.assert_close(published.dictionary(rows()), theirs(rows()), rtol=1e-5, atol=2e-5)
-    assert (published.dictionary.encode(rows()).dense()[:, 7] == 0).all() and "1 atoms are zero" in published.notes[0]
+    assert (published.dictionary.encode(rows())[:, 7] == 0).all() and "1 atoms are zero" in published.notes[0]
 
 
 def edited(folder: Path, **fields: Any) -> None:

@@ -372,7 +372,7 @@ def test_negative_thresholds_are_zeros(tmp_path: Path):
     save_file({**w, "threshold": w["threshold"] - 0.5}, tmp_path / "sae_weights.safetensors")
     pre = (ROWS - w["b_dec"]) @ w["W_enc"] + w["b_enc"]
     wanted = pre.relu() * (pre > w["threshold"] - 0.5)
-    torch.testing.assert_close(recognise.read(tmp_path).dictionary.encode(ROWS).dense(), wanted)
+    torch.testing.assert_close(recognise.read(tmp_path).dictionary.encode(ROWS), wanted)
 
 
 def test_every_format_is_fuzzed():

@@ -74,7 +74,7 @@ def dead_mask() -> Tensor:
 def step(of: Dictionary, *, dead: bool, memory: dict[str, Tensor] | None = None, progress: float = 0.5) -> Step:
     x, index = rows(), torch.arange(BATCH)
     return Step(
-        x=x, z=of.encode(x), dictionary=of, batch=Batch(x, index, index, index), dead=dead_mask() & dead,
+        x=x, z=of.codes(x), dictionary=of, batch=Batch(x, index, index, index), dead=dead_mask() & dead,
         progress=progress, contexts=no_contexts, rng=stream(0, "oracle"), memory={} if memory is None else memory,
     )  # fmt: skip
 

@@ -45,7 +45,7 @@ def step(of: Dictionary, path: Path = "auto", *, x: Tensor | None = None, dead: 
     index = torch.arange(BATCH)
     silent = torch.zeros(D_SAE, dtype=torch.bool).index_fill(0, torch.tensor(DEAD), True)
     return Step(
-        x=rows, z=of.encode(rows, path), dictionary=of, batch=Batch(rows, index, index // 4, index % 4),
+        x=rows, z=of.codes(rows, path), dictionary=of, batch=Batch(rows, index, index // 4, index % 4),
         dead=silent if dead is None else dead, progress=0.5, contexts=lambda: contexts(of.W_dec.dtype),
         rng=seeding.stream(0, "term/contract"),
         counterfactuals=lambda: counterfactuals(rows.dtype, silent=not bool(rows.any())),

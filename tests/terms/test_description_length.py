@@ -169,7 +169,7 @@ def test_beside_its_child_a_parent_is_paid_to_stay_open():
 def test_thresholds_are_pushed_up_where_latents_are_pushed_down():
     now = step(torch.tensor([[1.0], [0.0], [0.0]]).double(), activation=JumpReLU(bandwidth=0.0))
     now.dictionary.threshold.data.fill_(0.9)
-    now = replace(now, z=now.dictionary.encode(now.x))
+    now = replace(now, z=now.dictionary.codes(now.x))
     DescriptionLength()(now).loss.backward()
     threshold, bias = now.dictionary.threshold.grad, now.dictionary.b_enc.grad
     assert threshold is not None and bias is not None and threshold.item() < 0 < bias.item()
@@ -202,7 +202,7 @@ def test_moving_a_threshold_is_charged_the_bits_of_the_gates_that_it_shuts():
     def bits(threshold: float) -> tuple[Tensor, Tensor]:
         now = step(pre, activation=JumpReLU(bandwidth=0.0))
         now.dictionary.threshold.data.fill_(threshold)
-        now = replace(now, z=now.dictionary.encode(now.x), memory={})
+        now = replace(now, z=now.dictionary.codes(now.x), memory={})
         return DescriptionLength(temperature=0.05)(now).metrics["gate_bits"], now.dictionary.threshold
 
     found, threshold = bits(1.5)

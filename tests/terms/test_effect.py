@@ -44,7 +44,7 @@ def step(
     index = torch.zeros(2, dtype=torch.long)
     silent = torch.zeros(len(atoms), dtype=torch.bool) if dead is None else dead
     return Step(
-        x=x, z=dictionary.encode(x), dictionary=dictionary, batch=Batch(x, index, index, index), dead=silent,
+        x=x, z=dictionary.codes(x), dictionary=dictionary, batch=Batch(x, index, index, index), dead=silent,
         progress=0.5, contexts=lambda: contexts, rng=rng(seed), memory={} if memory is None else memory,
     )  # fmt: skip
 

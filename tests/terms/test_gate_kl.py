@@ -20,7 +20,7 @@ EXACT = GateKl(rows=10_000, capacity=1.0)
 
 def with_threshold(now: Step, threshold: float) -> Step:
     now.dictionary.threshold.data.fill_(threshold)
-    return replace(now, z=now.dictionary.encode(now.x))
+    return replace(now, z=now.dictionary.codes(now.x))
 
 
 def test_kl_is_zero_at_the_prior_alone_and_there_is_a_gradient_away_from_it():

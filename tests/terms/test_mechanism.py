@@ -37,7 +37,7 @@ def step(atoms: torch.Tensor, contexts: Contexts | None = None, x: torch.Tensor 
     rows = torch.zeros(2, atoms.shape[1], dtype=torch.float64) if x is None else x
     index = torch.arange(len(rows))
     return Step(
-        x=rows, z=made.encode(rows), dictionary=made, batch=Batch(rows, index, index, index), progress=0.5,
+        x=rows, z=made.codes(rows), dictionary=made, batch=Batch(rows, index, index, index), progress=0.5,
         dead=torch.zeros(len(atoms), dtype=torch.bool), rng=rng(seed),
         contexts=lambda: contexts if contexts is not None else pytest.fail("no contexts here"),
     )  # fmt: skip
@@ -150,6 +150,6 @@ def test_local_ima_looks_at_the_most_active_and_not_at_those_apart():
     apart = step(duplicate, x=torch.tensor([[1.0, 0.0]], dtype=torch.float64))
     apart.dictionary.b_enc.data[1] = -5
     now = step(duplicate, x=torch.tensor([[1.0, 0.0]], dtype=torch.float64))
-    alone = Step(**{**vars(now), "z": apart.dictionary.encode(now.x)})
+    alone = Step(**{**vars(now), "z": apart.dictionary.codes(now.x)})
     assert LocalIma()(alone).loss.item() == pytest.approx(0, abs=1e-12)
     assert LocalIma()(now).loss.item() > 3

@@ -109,7 +109,7 @@ def gated() -> Dictionary:
 
 @pytest.mark.parametrize("path", ["sparse", "dense"])
 def test_gated_latents_by_hand(path):
-    codes = gated().encode(X, path).dense()
+    codes = gated().codes(X, path).dense()
     assert codes.tolist() == [[8.0, 2.5, 0.0], [0.0, 18.5, 0.0]]
 
 

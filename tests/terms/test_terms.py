@@ -29,7 +29,7 @@ def no_contexts():
 def step(x: Tensor, dictionary: Dictionary, dead: list[bool] | None = None) -> Step:
     index = torch.arange(len(x))
     return Step(
-        x=x, z=dictionary.encode(x), dictionary=dictionary, batch=Batch(x, index, index, index),
+        x=x, z=dictionary.codes(x), dictionary=dictionary, batch=Batch(x, index, index, index),
         dead=torch.tensor(dead if dead is not None else [False] * dictionary.d_sae), progress=0.5,
         contexts=no_contexts, rng=torch.Generator().manual_seed(0),
     )  # fmt: skip

@@ -51,7 +51,7 @@ def test_codes_side_by_side_equal_their_dense_rows(path):
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(12, 6, generator=rng, dtype=torch.float64)
     x[5] = -1
-    z = identity(6).encode(x, path)
+    z = identity(6).codes(x, path)
     one, other = torch.tensor([0, 5, 7, 7]), torch.tensor([1, 2, 5, 7])
     found = side_by_side(z, one, other)
     dense = torch.zeros(4, 6, dtype=torch.float64).index_put((found.pairs, found.latents), found.change)
@@ -63,9 +63,9 @@ def test_the_scale_is_that_of_active_values_and_remembers():
     made = identity(2)
     memory: dict[str, torch.Tensor] = {}
     x = torch.tensor([[3.0, -1.0], [-1.0, -1.0]], dtype=torch.float64)
-    assert usual_size(made.encode(x), memory).tolist() == [3, 1]
+    assert usual_size(made.codes(x), memory).tolist() == [3, 1]
     x = torch.tensor([[-1.0, 2.0]], dtype=torch.float64)
-    assert usual_size(made.encode(x), memory).tolist() == [3, 2]
+    assert usual_size(made.codes(x), memory).tolist() == [3, 2]
 
 
 def test_slowness_is_the_mean_relative_change_from_the_token_before():

@@ -7,7 +7,7 @@ import torch
 from benchmarks.toys.ideal_codes import best_cuts, ideal, truth_dictionary
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.observe import observe
 from unbraid.sources.truth import Labelled, NoTruth, Truth
 from unbraid.sources.world.world import World
@@ -26,7 +26,7 @@ def f1(dictionary: Dictionary, world: World) -> float:
 @pytest.mark.parametrize("world", [EXACT, replace(EXACT, correlation=0.8), EXACT.twin(), replace(EXACT, coherence=0.0)])
 def test_with_room_for_all_factors_codes_are_the_magnitudes(world: World):
     dictionary, labelled = truth_dictionary(world), world.labelled(4096, split="eval")
-    found, true = codes(dictionary, labelled.x).toarray(), labelled.dense().double().numpy()
+    found, true = code_matrix(dictionary, labelled.x).toarray(), labelled.dense().double().numpy()
     assert abs(found - true).max() < 1e-3
     x_hat = dictionary(labelled.x)
     torch.testing.assert_close(x_hat, labelled.x, atol=1e-3, rtol=1e-3)

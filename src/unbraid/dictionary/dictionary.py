@@ -31,40 +31,41 @@ class Dictionary(Weights):
         self.activation = activation
         self.fitted: dict[str, Tensor] = {}
         """What an initialisation found besides the parameters; kept with the run."""
+        self.trained_as = ""
+        """Name of the activation it was trained with, where that is another."""
 
-    def encode(self, x: Any, path: Path = "auto") -> Codes:
-        """Codes of x, a tensor or NumPy array [batch, d_in] of real numbers, in the weights' precision. "auto" takes
-        the sparse path while few latents are active, else the dense one. Raises ValueError when x is of another kind,
-        shape or device, or holds NaN or infinity."""
-        return self.codes(self._rows(x), path)
+    def __repr__(self) -> str:
+        activation = f"{self.trained_as} -> {type(self.activation).__name__}" if self.trained_as else self.activation
+        kind = str(self.W_dec.dtype).removeprefix("torch.")
+        return f"Dictionary(d_in={self.d_in}, d_sae={self.d_sae}, {activation}, {kind} on {self.W_dec.device})"
 
-    def codes(self, x: Acts, path: Path = "auto") -> Codes:
-        """`encode` without its checks, for rows that are known to be finite: what training calls at every step."""
+    def encode(self, x: Any) -> Float[Tensor, "*fold d_sae"]:
+        """Return the latents [..., d_sae] of x [..., d_in], a tensor or NumPy array of real numbers, with gradient and
+        in the weights' precision. Raises ValueError when x is of another kind, width or device, or holds NaN or
+        infinity. `codes` gives the same without zeros."""
+        given = self._checked(x, self.d_in, "activations", "encode")
+        return self.unchecked_codes(given.reshape(-1, self.d_in)).dense().reshape(*given.shape[:-1], self.d_sae)
+
+    def codes(self, x: Any, path: Path = "auto") -> Codes:
+        """Return the codes of x [batch, d_in], sparse while few latents are active ("auto"), or in the form that `path`
+        names. For the rest as `encode`."""
+        given = as_tensor(x, "activations")
+        if given.ndim != 2:
+            way = ""
+            if given.shape[-1:] == (self.d_in,):
+                way = "; give x[None]" if given.ndim == 1 else "; give x.flatten(0, -2), and shape what comes back"
+            raise ValueError(f"expected activations [batch, {self.d_in}], got {list(given.shape)}{way}")
+        return self.unchecked_codes(self._checked(given, self.d_in, "activations", "encode"), path)
+
+    def unchecked_codes(self, x: Acts, path: Path = "auto") -> Codes:
+        """Return the codes of rows that are known to be finite and to fit: what training calls at every step."""
         return self.activation.encode(self, x, path)
 
-    def _rows(self, x: Any) -> Acts:
-        """x as rows that the encoder takes as they are. Raises ValueError for what it cannot take."""
-        given = as_tensor(x)
-        if given.ndim != 2 or given.shape[1] != self.d_in:
-            shape = list(given.shape)
-            way = ""
-            if given.ndim != 2 and shape[-1:] == [self.d_in]:
-                way = "; give x[None]" if given.ndim == 1 else "; give x.flatten(0, -2), and shape what comes back"
-            raise ValueError(f"expected activations [batch, {self.d_in}], got {shape}{way}")
-        if given.device != self.W_dec.device:
-            raise ValueError(
-                f"activations are on {given.device}, the dictionary on {self.W_dec.device}; move one .to()"
-            )
-        rows = given.to(self.W_dec.dtype)
-        check_finite(rows, f"as {str(rows.dtype).removeprefix('torch.')}, given to encode")
-        return rows
-
-    def decode(self, z: Codes | Any) -> Acts:
-        """Reconstructions [batch, d_in]. Raises ValueError for what are no codes of this dictionary's latents."""
+    def decode(self, z: Codes | Any) -> Float[Tensor, "*fold d_in"]:
+        """Return reconstructions [..., d_in] of latents [..., d_sae], a tensor or NumPy array, or [batch, d_in] of
+        codes. Raises ValueError for what are no latents of this dictionary."""
         if not isinstance(z, Codes):
-            raise ValueError(
-                f"decode takes what encode returns, got {kind_of(z)}; DenseCodes(z, z) of a dense tensor z"
-            )
+            return self._checked(z, self.d_sae, "latents", "decode") @ self.W_dec + self.b_dec
         if z.d_sae != self.d_sae:
             raise ValueError(f"these codes are of {z.d_sae} latents, the dictionary has {self.d_sae}")
         if (z.values.dtype, z.values.device) != (self.W_dec.dtype, self.W_dec.device):
@@ -75,12 +76,21 @@ class Dictionary(Weights):
         return z.decode(self.W_dec) + self.b_dec
 
     def forward(self, x: Any) -> Float[Tensor, "*fold d_in"]:
-        """Reconstructions of x [..., d_in], in its shape; for the rest as `encode`."""
-        given = as_tensor(x)
-        if given.ndim < 1:
-            raise ValueError(f"expected activations [..., {self.d_in}], got a single number")
-        rows = given if given.ndim == 2 else given.reshape(-1, given.shape[-1])
-        return self.decode(self.encode(rows)).view(*given.shape[:-1], self.d_in)
+        """Return reconstructions of x [..., d_in], in its shape; for the rest as `encode`."""
+        given = self._checked(x, self.d_in, "activations", "encode")
+        return self.decode(self.unchecked_codes(given.reshape(-1, self.d_in))).reshape(given.shape)
+
+    def _checked(self, x: Any, width: int, what: str, verb: str) -> Float[Tensor, "*fold width"]:
+        """Return x in the weights' precision. Raises ValueError for what is no finite tensor or array
+        [..., width] on the dictionary's device."""
+        given = as_tensor(x, what)
+        if given.shape[-1:] != (width,):
+            raise ValueError(f"expected {what} [..., {width}], got {list(given.shape)}")
+        if given.device != self.W_dec.device:
+            raise ValueError(f"{what} are on {given.device}, the dictionary on {self.W_dec.device}; move one .to()")
+        rows = given.to(self.W_dec.dtype)
+        check_finite(rows.reshape(-1, width), f"as {str(rows.dtype).removeprefix('torch.')}, given to {verb}")
+        return rows
 
     @torch.no_grad()
     def for_inference(self, sample: Acts) -> "Dictionary":
@@ -94,6 +104,7 @@ class Dictionary(Weights):
         activation, parameters = self.activation.for_inference(self, sample)
         made = Dictionary(self.d_in, self.d_sae, activation).to(self.W_dec)
         made.load_state_dict(parameters)
+        made.trained_as = type(self.activation).__name__
         return made
 
     @torch.no_grad()
@@ -121,19 +132,17 @@ class Dictionary(Weights):
             self.b_enc.zero_()
 
 
-def as_tensor(x: Any) -> Tensor:
-    """A tensor of real numbers as it is, a NumPy array as one. Raises ValueError for all else."""
+def as_tensor(x: Any, what: str = "activations") -> Tensor:
+    """Return a tensor of real numbers as it is, a NumPy array as one. Raises ValueError, naming `what` was expected,
+    for all else."""
     if isinstance(x, np.ndarray):
         if x.dtype.kind not in "fiub":
-            raise ValueError(f"expected activations of real numbers, got an array of {x.dtype}")
+            raise ValueError(f"expected {what} of real numbers, got an array of {x.dtype}")
         # As float64 unless float32, so that NumPy's own kinds, byte orders and strides need no case each.
         return torch.from_numpy(np.array(x, dtype=np.float32 if x.dtype == np.float32 else np.float64, order="C"))
     if not isinstance(x, Tensor):
-        raise ValueError(f"expected activations as a tensor or NumPy array, got {kind_of(x)}; torch.tensor() makes one")
+        kind = type(x).__name__
+        raise ValueError(f"expected {what} as a tensor or NumPy array, got a {kind}; torch.tensor() makes one")
     if x.is_complex() or x.layout != torch.strided:
-        raise ValueError(f"expected activations as a dense tensor of real numbers, got {x.dtype} ({x.layout})")
+        raise ValueError(f"expected {what} as a dense tensor of real numbers, got {x.dtype} ({x.layout})")
     return x
-
-
-def kind_of(x: object) -> str:
-    return f"a {type(x).__name__}"

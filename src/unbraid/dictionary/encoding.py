@@ -12,12 +12,12 @@ CHUNK = 4096
 
 
 @torch.no_grad()
-def codes(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> csr_array:
-    """Codes [batch, d_sae] as a sparse matrix."""
+def code_matrix(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> csr_array:
+    """Return the codes of x as a sparse matrix [batch, d_sae] in float64."""
     device = dictionary.W_dec.device
     values, rows, latents = [], [], []
     for start in range(0, len(x), CHUNK):
-        value, row, latent = dictionary.encode(x[start : start + CHUNK].to(device)).entries()
+        value, row, latent = dictionary.codes(x[start : start + CHUNK].to(device)).entries()
         values.append(value.double().cpu())
         rows.append(row.cpu() + start)
         latents.append(latent.cpu())

@@ -60,6 +60,7 @@ class Normaliser:
         folded.W_dec.copy_(dictionary.W_dec)
         for name in dictionary.activation.extra_parameters:
             folded.get_parameter(name).copy_(dictionary.get_parameter(name))
+        folded.trained_as = dictionary.trained_as
         scale = self.scale.double()
         folded.b_enc.copy_(dictionary.b_enc.double() * scale)
         folded.threshold.copy_(dictionary.threshold.double() * scale)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.metrics.detection import FEWEST, owners
@@ -100,7 +100,7 @@ def absorption(run: Run) -> list[Score]:
 def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """`dictionary`: for raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
-    observed = Observed(codes(dictionary, labelled.x), magnitudes(labelled))
+    observed = Observed(code_matrix(dictionary, labelled.x), magnitudes(labelled))
     found = families(observed.factors.tocsc(), truth.parents.numpy(), observed.rows)
     if not found:
         raise NotApplicable(

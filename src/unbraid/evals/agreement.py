@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.metrics.correlation import correlations, ranks
@@ -61,12 +61,12 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
     own, x = run.dictionary(), held_out(run.source, ROWS).x
-    ours = live_ranks(codes(own, x))
+    ours = live_ranks(code_matrix(own, x))
     order = torch.randperm(len(x), generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
     similar, exclusive, shuffled = [], [], []
     for other in others:
         similar.append(pw_mcc(own.W_dec, other.W_dec))
-        theirs = live_ranks(codes(other, x))
+        theirs = live_ranks(code_matrix(other, x))
         exclusive.append(udr(ours, theirs))
         shuffled.append(udr(ours, theirs[order]))
     chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for other in others)

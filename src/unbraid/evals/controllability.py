@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.effects.additivity import additivity
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.independence import Effects, effect_rank, interactions, largest_cosines
@@ -115,7 +115,7 @@ def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score
     """`dictionary`: for raw activations."""
     after = slice_of(source)
     observed = observe(dictionary, source) if isinstance(source, World) else None
-    latents = codes(dictionary, held_out(source, ROWS).x) if observed is None else observed.latents
+    latents = code_matrix(dictionary, held_out(source, ROWS).x) if observed is None else observed.latents
     living = alive(dictionary, latents)
     own = Panel(living.atoms * living.signs.unsqueeze(1), nearest(dictionary.W_dec.cpu(), living.latents))
     scores = [
@@ -271,7 +271,7 @@ def readout_scores(
         return moves(lambda acts: world.readouts(acts)[..., readable], rows.x, atoms, here, height)
 
     def now(made: Dictionary, chosen: Levels) -> Tensor:
-        return made.encode(rows.x.to(made.W_dec.device)).dense().cpu()[:, chosen.latents]
+        return made.encode(rows.x.to(made.W_dec.device)).cpu()[:, chosen.latents]
 
     def handles(made: Dictionary, seen: Observed, chosen: Levels) -> Handles:
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))

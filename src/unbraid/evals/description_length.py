@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.metrics.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
 from unbraid.metrics.description_length import description_length as bits_of
@@ -76,7 +76,7 @@ def description_length(run: Run) -> list[Score]:
 
 def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[csr_array, Callable[[float], float]]:
     """Codes of x, and FVU as a function of the step they are rounded to."""
-    z = codes(dictionary, x)
+    z = code_matrix(dictionary, x)
     atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.W_dec, dictionary.b_dec))
     exact = x.double().cpu().numpy()
     return z, lambda step: rounding_error(z, atoms, bias, exact, step)
@@ -123,7 +123,7 @@ def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float]
 
     def added(step: float) -> float:
         def decoded(x: Tensor) -> Tensor:
-            z = dictionary.to(x.device).encode(x).dense()
+            z = dictionary.to(x.device).encode(x)
             return (z / step).round() * step @ dictionary.W_dec + dictionary.b_dec
 
         return cross_entropies(model, decoded) - clean

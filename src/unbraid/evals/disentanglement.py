@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_like
@@ -83,8 +83,8 @@ def disentanglement(run: Run) -> list[Score]:
 def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -> list[Score]:
     """`dictionary`: for raw activations."""
     labelled = truth.labelled(rows, split="eval", seed=SEED)
-    latents, factors = codes(dictionary, labelled.x), magnitudes(labelled)
-    untrained = codes(untrained_like(latents, labelled.x), labelled.x)
+    latents, factors = code_matrix(dictionary, labelled.x), magnitudes(labelled)
+    untrained = code_matrix(untrained_like(latents, labelled.x), labelled.x)
     kinds: dict[ScoreKind, csr_array] = {"measured": latents, "chance": untrained, "ceiling": factors}
     crossed = independent(factors)
     return [

@@ -72,7 +72,7 @@ def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
     there = 0
     fired = torch.zeros(dictionary.d_sae, dtype=torch.bool)
     for part in x.split(CHUNK):
-        z = dictionary.encode(part)
+        z = dictionary.codes(part)
         x_hat = dictionary.decode(z)
         error += float((x_hat - part).double().square().sum())
         active += float(z.l0()) * len(part)

@@ -166,7 +166,7 @@ def latent_swap(dictionary: Dictionary, table: Table, count: int, *, drop: bool)
 
 
 def codes(dictionary: Dictionary, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_sae"]:
-    return dictionary.encode(x).dense()
+    return dictionary.encode(x)
 
 
 def subspace_swap(directions: Float[Tensor, "n d_in"]) -> Swap:

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_like
@@ -55,8 +55,8 @@ def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """`dictionary`: for raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     factors, above = magnitudes(labelled), ancestors(truth.parents).numpy()
-    observed = Observed(codes(dictionary, labelled.x), factors)
-    untrained = Observed(codes(untrained_like(observed.latents, labelled.x), labelled.x), factors)
+    observed = Observed(code_matrix(dictionary, labelled.x), factors)
+    untrained = Observed(code_matrix(untrained_like(observed.latents, labelled.x), labelled.x), factors)
     return [*scores(observed, above, "measured"), *scores(untrained, above, "chance")]
 
 

@@ -30,7 +30,7 @@ from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.dictionary.from_truth import ROWS as TRAIN_ROWS
 from unbraid.dictionary.from_truth import Lesson, learned
 from unbraid.evals.shared.evaluation import NotApplicable, Score
@@ -232,7 +232,9 @@ def true_codes(truth: Truth, train: Labelled, held: Labelled) -> Seen:
 
 def seen(dictionary: Dictionary, known: Probed) -> Seen:
     bias = dictionary.b_dec.cpu()
-    return Seen(codes(dictionary, known.train.x), codes(dictionary, known.held.x), dictionary.W_dec.cpu(), bias)
+    return Seen(
+        code_matrix(dictionary, known.train.x), code_matrix(dictionary, known.held.x), dictionary.W_dec.cpu(), bias
+    )
 
 
 # ---- one parent

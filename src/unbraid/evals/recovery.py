@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_like
@@ -65,9 +65,9 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """`dictionary`: for raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
-    observed = Observed(codes(dictionary, labelled.x), factors)
+    observed = Observed(code_matrix(dictionary, labelled.x), factors)
     untrained = untrained_like(observed.latents, labelled.x)
-    by_chance = Observed(codes(untrained, labelled.x), factors)
+    by_chance = Observed(code_matrix(untrained, labelled.x), factors)
     kinds: dict[ScoreKind, tuple[Dictionary, Observed]] = {
         "measured": (dictionary, observed), "chance": (untrained, by_chance),
     }  # fmt: skip

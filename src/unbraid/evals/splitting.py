@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from unbraid.dictionary.encoding import codes
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_like
@@ -40,7 +39,7 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     labelled = run.source.truth().labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = observe_run(run, labelled)
-    by_chance = Observed(codes(untrained_like(observed.latents, labelled.x), labelled.x), factors)
+    by_chance = Observed(code_matrix(untrained_like(observed.latents, labelled.x), labelled.x), factors)
     counts, chance = effective_counts(observed), effective_counts(by_chance)
     scores = [
         Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),
@@ -61,7 +60,7 @@ def peers(run: Run) -> list[Run]:
 
 @torch.no_grad()
 def observe_run(run: Run, labelled: Labelled) -> Observed:
-    return Observed(codes(run.dictionary(), labelled.x), magnitudes(labelled))
+    return Observed(code_matrix(run.dictionary(), labelled.x), magnitudes(labelled))
 
 
 def effective_counts(observed: Observed) -> Float[np.ndarray, " factors"]:

@@ -68,5 +68,5 @@ def firings(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> Int[Tenso
     device = dictionary.W_dec.device
     total = torch.zeros(dictionary.d_sae, dtype=torch.long)
     for part in x.split(CHUNK):
-        total += dictionary.encode(part.to(device)).firings().cpu()
+        total += dictionary.codes(part.to(device)).firings().cpu()
     return total

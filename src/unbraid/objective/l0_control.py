@@ -86,7 +86,7 @@ def start_at(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"], l0: in
 def measured(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"]) -> float:
     """Mean number of active latents a row."""
     parts = sample[:ROWS].split(2048)
-    return math.fsum(float(dictionary.encode(part).l0()) * len(part) for part in parts) / len(sample[:ROWS])
+    return math.fsum(float(dictionary.codes(part).l0()) * len(part) for part in parts) / len(sample[:ROWS])
 
 
 def missed(asked: int | float, reached: int | float) -> bool:

@@ -142,7 +142,7 @@ def is_finite(node: Any) -> bool:
 @torch.no_grad()
 def first_sight(dictionary: Dictionary, sample: torch.Tensor) -> Fit:
     x = sample[:SIGHT].float()
-    z = dictionary.encode(x)
+    z = dictionary.codes(x)
     error, spread = (x - dictionary.decode(z)).square().sum(), (x - x.mean(0)).square().sum()
     return Fit(float(error / spread), float(z.l0()))
 

@@ -109,7 +109,10 @@ class Run:
         """The dictionary for raw activations, as SAELens would load it. Raises ValueError when a file is not the one
         that was saved, or holds what no run saves."""
         _ = self.facts
-        return saelens.read(self.path, self.packages)
+        found = saelens.read(self.path, self.packages)
+        trained = self.experiment.dictionary.activation
+        found.trained_as = type(trained).__name__ if type(trained) is not type(found.activation) else ""
+        return found
 
     def fit(self) -> dict[str, torch.Tensor]:
         """What a fit found besides the atoms; empty where nothing was fitted."""

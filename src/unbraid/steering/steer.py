@@ -16,7 +16,6 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config.settings import PositiveInt, checked
-from unbraid.dictionary.encoding import codes
 from unbraid.effects.radius import calibrate_radius
 from unbraid.evals.shared.observe import ROWS
 from unbraid.runs.run import Run
@@ -136,7 +135,7 @@ def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[f
         radius = calibrate_radius(contexts, rng=seeding.stream(0, "steering/radius"))
         return radius, "the radius at which random directions leave the linear regime"
     rows, _ = usual_rows(source)
-    column = codes(run.dictionary(), rows).tocsc()[:, [latent]].data
+    column = code_matrix(run.dictionary(), rows).tocsc()[:, [latent]].data
     if not len(column):
         raise ValueError(
             f"latent {latent} fires in none of {len(rows):,} tokens, so it has no usual size; use --unit radius"

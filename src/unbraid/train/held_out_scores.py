@@ -57,7 +57,7 @@ def has_held_out(source: Source) -> bool:
 def score(dictionary: Dictionary, x: Float[Tensor, "row d_in"], sample: Float[Tensor, "row d_in"]) -> dict[str, Tensor]:
     """FVU, L0 and share of dead latents. `x`, `sample`: normalised activations, held out and to calibrate on."""
     used = dictionary.for_inference(sample)
-    z = used.encode(x)
+    z = used.codes(x)
     error, spread = (used.decode(z) - x).square().sum(), (x - x.mean(0)).square().sum()
     return {
         "heldout/fvu": error / spread.clamp_min(torch.finfo(x.dtype).tiny),

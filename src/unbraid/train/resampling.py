@@ -23,7 +23,7 @@ def resample(
     dictionary: Dictionary, x: Float[Tensor, "batch d_in"], dead: Bool[Tensor, " d_sae"], rng: torch.Generator
 ) -> Int[Tensor, " new"]:
     """Restart the dead latents, as many as there are rows with an error; which."""
-    error = (x - dictionary.decode(dictionary.codes(x))).square().sum(1)
+    error = (x - dictionary.decode(dictionary.unchecked_codes(x))).square().sum(1)
     count = min(int(dead.sum()), int((error > 0).sum()))
     chosen = dead.nonzero().squeeze(1)[:count]
     if not count:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import codes
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.metrics.latents_and_factors import Observed, magnitudes
 from unbraid.sources.truth import Truth
 
@@ -21,4 +21,4 @@ def observe(
 ) -> Observed:
     """Encode labelled rows. `dictionary`: for raw activations."""
     labelled = truth.labelled(rows, split=split, seed=seed)
-    return Observed(codes(dictionary, labelled.x), magnitudes(labelled))
+    return Observed(code_matrix(dictionary, labelled.x), magnitudes(labelled))

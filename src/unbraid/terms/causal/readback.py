@@ -35,9 +35,9 @@ class Readback(Term):
             return step.no_loss()
         rows = torch.randperm(len(step.x), generator=step.rng)[: self.rows].to(step.x.device)
         x, atoms = step.x[rows], step.dictionary.W_dec.index_select(0, chosen)
-        before = step.dictionary.codes(x).dense()
+        before = step.dictionary.unchecked_codes(x).dense()
         pushed = (x + size * atoms.unsqueeze(1)).flatten(0, 1)
-        after = step.dictionary.codes(pushed).dense().unflatten(0, (len(chosen), len(rows)))
+        after = step.dictionary.unchecked_codes(pushed).dense().unflatten(0, (len(chosen), len(rows)))
         wanted = torch.zeros_like(after[:, 0]).scatter(1, chosen.unsqueeze(1), size)
         missed = (after - before - wanted.unsqueeze(1)).square().sum(2) / size**2
         own = (after - before).gather(2, chosen.view(-1, 1, 1).expand(-1, len(rows), 1)) / size

@@ -22,5 +22,5 @@ class Masked(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         x = step.corrupted(self.share)
-        x_hat = step.dictionary.decode(step.dictionary.codes(x))
+        x_hat = step.dictionary.decode(step.dictionary.unchecked_codes(x))
         return TermOutput((x - x_hat).square().sum() / len(x))

@@ -51,7 +51,7 @@ def firing(step: Step) -> Firing:
     if "firing" not in step.shared:
         contexts = step.contexts()
         x = step.normalise(contexts.acts[contexts.mask].to(step.x))
-        _, tokens, latents = step.dictionary.codes(x).entries()
+        _, tokens, latents = step.dictionary.unchecked_codes(x).entries()
         living = ~step.dead[latents]
         sequences = contexts.mask.nonzero()[:, 0].to(x.device)
         step.shared["firing"] = Firing(tokens[living], latents[living], sequences)

@@ -29,7 +29,7 @@ class Invariance(Term):
     def __call__(self, step: Step) -> TermOutput:
         pairs = step.counterfactuals()
         count = len(pairs.x)
-        z = step.dictionary.codes(torch.cat([pairs.x, pairs.changed]).to(step.x))
+        z = step.dictionary.unchecked_codes(torch.cat([pairs.x, pairs.changed]).to(step.x))
         one, other = torch.arange(2 * count, device=step.x.device).view(2, count)
         found = side_by_side(z, one, other)
         moved = found.change.abs() / usual_size(z, step.memory)[found.latents]
