@@ -154,19 +154,15 @@ Swap = Callable[[Float[Tensor, "row d_in"], Float[Tensor, "row d_in"]], Float[Te
 def latent_swap(dictionary: Dictionary, table: Table, count: int, *, drop: bool) -> Swap:
     """Give the `count` latents that change most between texts the other text's values."""
     ranked = table.ranked
-    change = codes(dictionary, ranked.other[ranked.swapped]) - codes(dictionary, ranked.base[ranked.swapped])
+    change = dictionary.encode(ranked.other[ranked.swapped]) - dictionary.encode(ranked.base[ranked.swapped])
     top = change.abs().mean(0).topk(min(count, dictionary.d_sae)).indices
 
     def swap(base: Tensor, other: Tensor) -> Tensor:
-        before, after = codes(dictionary, base), codes(dictionary, other)
+        before, after = dictionary.encode(base), dictionary.encode(other)
         moved = base + ((after - before)[:, top] @ dictionary.W_dec[top])
         return moved - base + before @ dictionary.W_dec + dictionary.b_dec if drop else moved
 
     return swap
-
-
-def codes(dictionary: Dictionary, x: Float[Tensor, "row d_in"]) -> Float[Tensor, "row d_sae"]:
-    return dictionary.encode(x)
 
 
 def subspace_swap(directions: Float[Tensor, "n d_in"]) -> Swap:
