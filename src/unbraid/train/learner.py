@@ -57,7 +57,7 @@ class Learner:
         """Make one update on a batch of raw activations; what to log, by name. Raises ValueError, naming the term, for
         a loss or a gradient that is not finite; the parameters are then as before the step."""
         x = self.normaliser(batch.x)
-        z = self.dictionary.codes(x)
+        z = self.dictionary.unchecked_codes(x)
         step = self._step(batch, x, z, index, supply)
         scale = self.l0_controller.scale()
         streams = partial(self._term_stream, index)
@@ -101,7 +101,7 @@ class Learner:
         self, error: BadGradient, step: Step, index: int, streams: Callable[[str], torch.Generator]
     ) -> ValueError:
         """The error with the terms whose own gradient is not finite."""
-        fresh = replace(step, z=self.dictionary.codes(step.x), shared={})
+        fresh = replace(step, z=self.dictionary.unchecked_codes(step.x), shared={})
         names = culprits(self.experiment.objective, fresh, index, streams=streams, memory=self.memory)
         of = f", from {names}" if names else ", though each term's alone is"
         return ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight")
