@@ -1,4 +1,4 @@
-"""Rows and tables of the description-length study: what selection picks, and whether training by the term goes below.
+"""Rows and tables of the description-length stored: what selection picks, and whether training by the term goes below.
 
     python -m benchmarks.mdl runs/mdl/* --out docs/results/description-length.json
 
@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.comparison.intervals import difference
-from unbraid.comparison.mdl_selection import WAYS, Distortion, Setting, Way, described, distortions, settings
-from unbraid.comparison.stored_scores import Study, read_study
+from unbraid.comparison.mdl_selection import (
+    CODING_SCHEMES,
+    CodingScheme,
+    Distortion,
+    Setting,
+    description_length_rows,
+    distortions,
+    settings,
+)
+from unbraid.comparison.stored_scores import StoredScores, read_scores
 from unbraid.comparison.wording import change, mean_half
 from unbraid.system.files import write_text
 
@@ -34,16 +42,16 @@ GROUPS: dict[str, Group] = {
 }
 
 
-def rows_of(study: Study) -> list[Row]:
+def rows_of(stored: StoredScores) -> list[Row]:
     """A row a run: what it is, and its bits by way of counting and FVU."""
     found: dict[str, Row] = {}
-    for run in study.runs:
+    for run in stored.runs:
         found[run.run] = {"name": run.name, "d_sae": run.d_sae, "seed": run.seed, "control": run.control, "bits": {}}
-    for row in study.records:
+    for row in stored.records:
         own = found[row["run"]]
         if row["metric"] in PER_RUN or (row["metric"] in ALSO and row["kind"] == "measured"):
             own.setdefault(row["metric"], short(row["value"]))
-    for row in described(study):
+    for row in description_length_rows(stored):
         params = row["params"]
         if "fvu" in params:
             key = f"{params['code']} {params['decoder']}" if "code" in params else params["directions"]
@@ -69,20 +77,22 @@ def cell(setting: Setting | None, against: Setting | None = None) -> str:
     return f"{shown} ({change(difference(setting.bits, against.bits))})"
 
 
-def by_width(study: Study, way: Way, at: Distortion) -> str:
+def by_width(stored: StoredScores, scheme: CodingScheme, at: Distortion) -> str:
     """Fewest bits of standard SAEs at each width."""
-    among = settings(study, way, at)
+    among = settings(stored, scheme, at)
     widths = sorted({s.d_sae for s in among if GROUPS["standard"](s)})
     picked = best(among, GROUPS["standard"])
     cells = [cell(best(among, lambda s, w=w: GROUPS["standard"](s) and s.d_sae == w), picked) for w in widths]
-    return f"| {way.label} | {at.label} | " + " | ".join(cells) + " |"
+    return f"| {scheme.label} | {at.label} | " + " | ".join(cells) + " |"
 
 
-def by_group(study: Study, way: Way, at: Distortion) -> str:
+def by_group(stored: StoredScores, scheme: CodingScheme, at: Distortion) -> str:
     """Fewest bits of each group, and what it needs more than the standard SAEs' pick."""
-    among = settings(study, way, at)
+    among = settings(stored, scheme, at)
     against = best(among, GROUPS["standard"])
-    return f"| {way.label} | {at.label} | " + " | ".join(cell(best(among, g), against) for g in GROUPS.values()) + " |"
+    return (
+        f"| {scheme.label} | {at.label} | " + " | ".join(cell(best(among, g), against) for g in GROUPS.values()) + " |"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,16 +100,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     parser.add_argument("--out", type=Path, required=True, help="the JSON of rows")
     options = parser.parse_args(argv)
-    study = read_study(options.runs)
-    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows_of(study))
+    stored = read_scores(options.runs)
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows_of(stored))
     write_text(options.out, f"[\n{lines}\n]\n")
-    for way in WAYS:
-        for at in distortions(study):
-            print(by_width(study, way, at))
+    for scheme in CODING_SCHEMES:
+        for at in distortions(stored):
+            print(by_width(stored, scheme, at))
     print("| | | " + " | ".join(GROUPS) + " |")
-    for way in WAYS:
-        for at in distortions(study):
-            print(by_group(study, way, at))
+    for scheme in CODING_SCHEMES:
+        for at in distortions(stored):
+            print(by_group(stored, scheme, at))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from unbraid import catalog
-from unbraid.comparison.stored_scores import read_study
+from unbraid.comparison.stored_scores import read_scores
 from unbraid.config import old_names
 from unbraid.config.old_names import upgraded, upgraded_score
 from unbraid.evals.shared.evaluation import evaluate
@@ -48,7 +48,7 @@ def test_they_are_scored(runs: list[Path]):
 
 
 def test_they_are_reported_as_what_their_classes_say(tmp_path: Path):
-    fit, melbo, topk = (run.summary for run in read_study(RUNS).runs)
+    fit, melbo, topk = (run.summary for run in read_scores(RUNS).runs)
     assert (topk.method, topk.l0, topk.standard, topk.claim) == ("topk", 4.0, True, 1)
     assert (melbo.method, melbo.standard, melbo.claim) == ("melbo", False, 2)
     assert (fit.method, fit.standard, fit.claim) == ("fit", False, 2)

@@ -5,18 +5,18 @@ import random
 import pytest
 from tests.report.conftest import store
 
-from unbraid.comparison.compare import Comparison, Point, Quantity, Wanted, arrange
+from unbraid.comparison.compare import Comparison, Point, Quantity, ScoreSelector, arrange
 from unbraid.comparison.intervals import Difference
-from unbraid.comparison.stored_scores import read_study
+from unbraid.comparison.stored_scores import read_scores
 from unbraid.comparison.verdict import Answer, answer, evidence
-from unbraid.report.gaps import gaps
+from unbraid.report.limitations import limitations
 from unbraid.report.table import table
 
 SEEDS = (0, 1, 2)
 
 
 def answered(folders) -> Answer:
-    scores = arrange(read_study(folders))
+    scores = arrange(read_scores(folders))
     return answer(scores, scores.widths[0])
 
 
@@ -42,7 +42,7 @@ def test_a_planted_winner_is_found_and_named(run):
     found = answered(two_methods(run, 0.2))
     assert found.verdicts[0].tone == "yes" and "hsic is better" in found.verdicts[0].headline
     mcc = of(found, "mcc")
-    assert mcc.word == "better"
+    assert mcc.outcome == "better"
     assert mcc.sentence.startswith("hsic is better than topk, the best standard SAE, at L0 32")
     assert "3 paired seeds" in mcc.sentence
     (comparison,) = mcc.comparisons
@@ -73,8 +73,16 @@ def test_a_verdict_says_by_how_much_and_how_sure(run):
 def test_the_clearest_are_of_what_counts():
     """A void win and a loss that did not survive Holm are clearer than the real ones."""
     quantity = Quantity("recovery", "mcc", "", "higher")
-    said = lambda name, word, mean, half, note="": Comparison(
-        quantity, Point("L0", quantity, 8.0), name, "topk", word, 0.8, 0.6, Difference(mean, half, 0.01, 3, True), note
+    said = lambda name, outcome, mean, half, note="": Comparison(
+        quantity,
+        Point("L0", quantity, 8.0),
+        name,
+        "topk",
+        outcome,
+        0.8,
+        0.6,
+        Difference(mean, half, 0.01, 3, True),
+        note,
     )
     tally, gain, loss = evidence(
         [
@@ -96,14 +104,14 @@ def test_scores_that_an_audit_advises_against_are_shown_and_never_counted(run, n
         scores = [{"metric": name, "value": value, "better": "higher", "params": params}]
         store(folder, "saebench_tpp" if name == "tpp" else "recovery", {"definitions": {}, "scores": scores})
     found = answered(folders)
-    assert of(found, name).word == "better"
+    assert of(found, name).outcome == "better"
     (said,) = found.verdicts
     assert said.tone == tone and bool(said.profiles) == (tone == "yes"), "and the method's profile is of what counts"
 
 
 def test_a_planted_loser_is_called_worse(run):
     found = answered(two_methods(run, -0.2))
-    assert found.verdicts[0].tone == "no" and of(found, "mcc").word == "worse"
+    assert found.verdicts[0].tone == "no" and of(found, "mcc").outcome == "worse"
 
 
 def test_a_win_at_one_point_and_a_loss_at_another_is_no_yes(run):
@@ -116,7 +124,7 @@ def test_a_win_at_one_point_and_a_loss_at_another_is_no_yes(run):
                 scores = {"l0": float(l0), "mcc": mcc, "fvu": 1 / l0}
                 folders.append(run(f"{name}-l0_{l0}", seed, scores, penalties=penalties))
     found = answered(folders)
-    assert of(found, "mcc").word == "better", "the headline point is the middle one"
+    assert of(found, "mcc").outcome == "better", "the headline point is the middle one"
     assert found.verdicts[0].tone == "mixed" and found.verdicts[0].headline.startswith("It depends")
 
 
@@ -128,14 +136,14 @@ def test_without_a_difference_none_is_claimed(run):
 
 def test_identical_scores_are_no_difference(run):
     found = answered(two_methods(run, 0.0, noise=0.0))
-    assert {c.word for c in found.all} == {"no difference shown"}
+    assert {c.outcome for c in found.all} == {"no difference shown"}
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_seeds_give_no_interval_and_no_claim(run, count):
     found = answered(two_methods(run, 0.2, seeds=SEEDS[:count]))
     assert found.verdicts[0].tone == "unknown" and "too little data" in found.verdicts[0].headline
-    assert of(found, "mcc").word == "no interval"
+    assert of(found, "mcc").outcome == "no interval"
     assert f"{count} seed{'s' if count > 1 else ''}: no interval" in of(found, "mcc").sentence
     assert all(math.isnan(c.difference.half) for c in found.all)
 
@@ -166,11 +174,11 @@ def test_a_better_baseline_with_too_few_seeds_forbids_the_claim(run):
         c for c in answered([*two_methods(run, 0.2), *strong]).all
         if c.metric.metric == "mcc" and c.point.axis == "L0" and c.point.at == pytest.approx(32)
     )  # fmt: skip
-    assert (comparison.baseline, comparison.word) == ("relu", "no interval")
+    assert (comparison.baseline, comparison.outcome) == ("relu", "no interval")
 
 
-@pytest.mark.parametrize(("count", "word"), [(1, "better"), (3, "no difference shown")])
-def test_the_more_methods_are_tried_the_more_a_claim_needs(run, count, word):
+@pytest.mark.parametrize(("count", "outcome"), [(1, "better"), (3, "no difference shown")])
+def test_the_more_methods_are_tried_the_more_a_claim_needs(run, count, outcome):
     """Differences 0.02, 0.03, 0.04: t = 5.2, p = 0.035. That is below 0.05, but not below 0.05 / 3."""
     folders = [run("topk-l0_32", s, {"l0": 32.0, "mcc": 0.5}) for s in SEEDS]
     for i in range(count):
@@ -178,7 +186,7 @@ def test_the_more_methods_are_tried_the_more_a_claim_needs(run, count, word):
             folders.append(run(f"hsic{i}-l0_32", s, {"l0": 32.0, "mcc": 0.5 + gain}, penalties={"hsic": 1.0}))
     found = answered(folders)
     assert all(abs(c.difference.mean) > c.difference.half for c in found.all)
-    assert {c.word for c in found.all} == {word}
+    assert {c.outcome for c in found.all} == {outcome}
     assert all(("methods tried (Holm)" in c.note) == (count > 1) for c in found.all)
 
 
@@ -208,8 +216,8 @@ def test_a_control_as_good_as_the_methods_is_pointed_out(run):
 
 
 def test_chance_levels_are_not_scores(full_study):
-    scores = arrange(read_study(full_study))
-    mcc = scores.first(Wanted("recovery", "mcc"))
+    scores = arrange(read_scores(full_study))
+    mcc = scores.find(ScoreSelector("recovery", "mcc"))
     assert mcc is not None and (mcc.kind, mcc.params) == ("measured", "")
     assert scores.chance(mcc) == pytest.approx(0.3)
 
@@ -223,23 +231,23 @@ def test_a_win_that_chance_reaches_too_is_no_evidence(run):
         path.write_text(json.dumps(result | {"scores": [*result["scores"], chance]}))
     found = answered(folders)
     mcc = of(found, "mcc")
-    assert mcc.word == "better" and "Chance (2.00) is as good" in mcc.chance
+    assert mcc.outcome == "better" and "Chance (2.00) is as good" in mcc.chance
     assert found.verdicts[0].tone != "yes"
     assert answered(two_methods(run, 0.2)).verdicts[0].tone == "yes"
 
 
 def test_widths_are_compared_apart(run):
     folders = two_methods(run, 0.2) + [run("topk-l0_32", s, {"l0": 32.0, "mcc": 0.9}, d_sae=4096) for s in SEEDS]
-    scores = arrange(read_study(folders))
+    scores = arrange(read_scores(folders))
     assert scores.widths == [1024, 4096]
     assert answer(scores, 1024).verdicts[0].tone == "yes"
     assert "only standard SAEs" in answer(scores, 4096).verdicts[0].headline
 
 
 def test_gaps_name_errors_nan_and_missing_evals(full_study):
-    study = read_study(full_study)
+    study = read_scores(full_study)
     scores = arrange(study)
-    found = {(g.kind, g.what): g for g in gaps(study, scores, [answer(scores, 1024)])}
+    found = {(g.kind, g.what): g for g in limitations(study, scores, [answer(scores, 1024)])}
     assert "ran out of memory" in found["error", "recovery"].reason
     assert len(found["not applicable", "controllability"].runs) == 54
     assert len(found["NaN", "fidelity: max_decoder_cosine"].runs) == 1
@@ -247,9 +255,9 @@ def test_gaps_name_errors_nan_and_missing_evals(full_study):
 
 
 def test_table_cells_are_never_empty_and_controls_stand_apart(full_study):
-    study = read_study(full_study)
+    study = read_scores(full_study)
     scores = arrange(study)
-    rows, controls = table(scores, scores.headline, study.holes)
+    rows, controls = table(scores, scores.headline, study.missing_results)
     assert all(cell.text for row in [*rows, *controls] for cell in row.cells)
     assert {r.method for r in controls} == {"untrained", "frozen-decoder", "pca"}
     damaged = next(r for r in rows if r.method == "relu" and r.requested == 16)
@@ -257,9 +265,9 @@ def test_table_cells_are_never_empty_and_controls_stand_apart(full_study):
 
 
 def test_the_best_of_comparable_l0_is_marked_once_a_column(run):
-    study = read_study(two_methods(run, 0.2))
+    study = read_scores(two_methods(run, 0.2))
     scores = arrange(study)
-    rows, _ = table(scores, scores.headline, study.holes)
+    rows, _ = table(scores, scores.headline, study.missing_results)
     column = [q.metric for q in scores.headline].index("mcc")
     assert [r.method for r in rows if r.cells[column].best] == ["hsic"] * 3
 
@@ -288,7 +296,7 @@ def test_a_win_by_deleting_or_shrinking_is_void_and_says_by_what(run, metric, ba
         return answered(folders)
 
     void = study(winner)
-    assert of(void, "mcc").word == "void" and says in of(void, "mcc").sentence
+    assert of(void, "mcc").outcome == "void" and says in of(void, "mcc").sentence
     assert void.verdicts[0].tone != "yes" and any("void on mcc" in line for line in void.verdicts[0].profiles)
     assert (
         void.verdicts[0].headline.startswith("No win that counts")
@@ -311,11 +319,11 @@ def test_adding_up_by_doing_nothing_is_void_and_the_table_shows_both_side_by_sid
         return folders
 
     hollow = study(2.0)
-    names = [q.metric for q in arrange(read_study(hollow)).headline]
+    names = [q.metric for q in arrange(read_scores(hollow)).headline]
     assert names[names.index("additive_r2") + 1] == "effect"
     said = of(answered(hollow), "additive_r2")
-    assert said.word == "void" and "effects shrank" in said.sentence
-    assert of(answered(study(2.9)), "additive_r2").word == "better"
+    assert said.outcome == "void" and "effects shrank" in said.sentence
+    assert of(answered(study(2.9)), "additive_r2").outcome == "better"
 
 
 def test_a_baseline_that_overshoots_asks_for_no_overshoot(run):
@@ -330,10 +338,10 @@ def test_a_baseline_that_overshoots_asks_for_no_overshoot(run):
 
 
 def test_guards_that_were_not_measured_are_listed(run):
-    study = read_study(two_methods(run, 0.2))
+    study = read_scores(two_methods(run, 0.2))
     scores = arrange(study)
-    (gap,) = [g for g in gaps(study, scores, [answer(scores, 1024)]) if "guards" in g.what]
-    assert "alive" in gap.what and "recall_by_frequency" in gap.what
+    (limitation,) = [g for g in limitations(study, scores, [answer(scores, 1024)]) if "guards" in g.what]
+    assert "alive" in limitation.what and "recall_by_frequency" in limitation.what
 
 
 def test_less_absorption_without_more_parents_is_void(run):
@@ -354,5 +362,5 @@ def test_less_absorption_without_more_parents_is_void(run):
             )
         return of(answered(folders), "absorption_full")
 
-    assert study(0.6).word == "void" and "no parent is found more often" in study(0.6).sentence
-    assert study(0.8).word == "better"
+    assert study(0.6).outcome == "void" and "no parent is found more often" in study(0.6).sentence
+    assert study(0.8).outcome == "better"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unbraid.comparison.stored_scores import COLUMNS, describe, read_study
+from unbraid.comparison.stored_scores import COLUMNS, describe, read_scores
 from unbraid.report import collect, scores_json
 
 
@@ -60,7 +60,7 @@ def test_only_unfinished_runs_are_refused(run):
 def test_a_damaged_result_is_an_error_with_its_text(run):
     folder = run("topk", 0, {"fvu": 0.2})
     (folder / "results" / "recovery.json").write_text("{")
-    (hole,) = read_study([folder]).holes
+    (hole,) = read_scores([folder]).missing_results
     assert (hole.kind, hole.eval) == ("damaged", "recovery") and "damaged" in hole.reason
 
 
@@ -75,11 +75,11 @@ def test_a_damaged_result_is_an_error_with_its_text(run):
     ],
 )
 def test_baselines_ask_for_sparsity_only(run, penalties, standard):
-    assert read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].summary.standard is standard
+    assert read_scores([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].summary.standard is standard
 
 
 def test_knobs_are_about_the_second_claim(run):
-    claim = lambda **penalties: read_study([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].summary.claim
+    claim = lambda **penalties: read_scores([run("x", 0, {"fvu": 0.2}, penalties=penalties)]).runs[0].summary.claim
     assert claim(effect=1.0, hsic=1.0) == claim(melbo=0.1) == 2
     assert claim(hsic=1.0, effect=0.0) == 1
 
@@ -89,12 +89,12 @@ def test_directions_fitted_to_the_layers_after_are_no_baselines_and_about_the_se
     experiment = json.loads((folder / "experiment.json").read_text())
     experiment["dictionary"]["init"] = {"type": "Melbo", "steps": 3}
     (folder / "experiment.json").write_text(json.dumps(experiment))
-    (stored,) = read_study([folder]).runs
+    (stored,) = read_scores([folder]).runs
     assert not stored.summary.standard and stored.summary.claim == 2
 
 
 def test_controls_are_no_baselines(run):
-    assert not read_study([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].summary.standard
+    assert not read_scores([run("x", 0, {"fvu": 0.2}, control=True)]).runs[0].summary.standard
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_controls_are_no_baselines(run):
     ],
 )
 def test_names_of_earlier_versions_state_method_and_l0(run, name, method, l0):
-    (stored,) = read_study([run(name, 0, {"fvu": 0.2})]).runs
+    (stored,) = read_scores([run(name, 0, {"fvu": 0.2})]).runs
     assert stored.method == method and stored.requested_l0 == pytest.approx(l0, nan_ok=True)
 
 

@@ -9,17 +9,17 @@ import pytest
 from benchmarks.mdl import best, by_group, rows_of
 from tests.report.conftest import MakeRun, store
 
-from unbraid.comparison.mdl_selection import Distortion, Way, distortions, pick, settings
-from unbraid.comparison.stored_scores import Study, read_study
+from unbraid.comparison.mdl_selection import CodingScheme, Distortion, distortions, pick, settings
+from unbraid.comparison.stored_scores import StoredScores, read_scores
 from unbraid.report import write_report
 
-WAY = Way("factorised", "without")
+SCHEME = CodingScheme("factorised", "without")
 AT = Distortion("fvu", 0.1)
 
 Rates = dict[float, float]
 
 
-def described(run: Path, rates: Rates, *, pca: Rates | None = None) -> Path:
+def description_length_rows(run: Path, rates: Rates, *, pca: Rates | None = None) -> Path:
     """`rates`: bits by FVU; a tree saves one, the decoder costs nine."""
 
     def row(value: float, **params: str | float) -> dict:
@@ -43,38 +43,40 @@ def grid(run: MakeRun) -> list[Path]:
         fine = {0.05: 30.0 + jitter, 0.1: 20.0 + jitter, 0.2: 12.0}
         wide = {0.1: 19.0 + jitter, 0.2: 11.0 + jitter} if seed else {0.2: 11.0}
         scores = {"l0": 4.0, "fvu": 0.03}
-        made.append(described(run("topk-l0_4", seed, scores, k=4, d_sae=64), fine, pca={0.1: 55.0}))
-        made.append(described(run("topk-l0_4", seed, scores, k=4, d_sae=128), wide))
-        made.append(described(run("relu-l0_4", seed, scores, d_sae=64), {0.1: 25.0 + jitter, 0.2: 12.5}))
-        made.append(described(run("untrained-l0_4", seed, scores, k=4, d_sae=64, control=True), {0.1: 1.0}))
+        made.append(description_length_rows(run("topk-l0_4", seed, scores, k=4, d_sae=64), fine, pca={0.1: 55.0}))
+        made.append(description_length_rows(run("topk-l0_4", seed, scores, k=4, d_sae=128), wide))
+        made.append(description_length_rows(run("relu-l0_4", seed, scores, d_sae=64), {0.1: 25.0 + jitter, 0.2: 12.5}))
+        made.append(
+            description_length_rows(run("untrained-l0_4", seed, scores, k=4, d_sae=64, control=True), {0.1: 1.0})
+        )
     return made
 
 
 @pytest.fixture
-def study(run: MakeRun) -> Study:
-    return read_study(grid(run))
+def study(run: MakeRun) -> StoredScores:
+    return read_scores(grid(run))
 
 
-def test_the_shortest_that_reaches_with_all_seeds_is_picked(study: Study):
-    found = pick(settings(study, WAY, AT))
+def test_the_shortest_that_reaches_with_all_seeds_is_picked(study: StoredScores):
+    found = pick(settings(study, SCHEME, AT))
     assert found is not None and found.best.label == "topk-l0_4, 64 latents"
     assert found.best.mean.mean == pytest.approx(20.01) and (found.reached, found.tried) == (2, 3)
     assert found.next is not None and found.next.name == "relu-l0_4"
     assert found.behind.mean == pytest.approx(5) and found.behind.paired
 
 
-def test_where_all_seeds_reach_the_wider_is_shorter(study: Study):
-    found = pick(settings(study, WAY, Distortion("fvu", 0.2)))
+def test_where_all_seeds_reach_the_wider_is_shorter(study: StoredScores):
+    found = pick(settings(study, SCHEME, Distortion("fvu", 0.2)))
     assert found is not None and found.best.d_sae == 128 and found.reached == 3
 
 
-def test_a_control_is_never_picked_and_nothing_is_where_nothing_reaches(study: Study):
-    only = [s for s in settings(study, WAY, AT) if s.control]
+def test_a_control_is_never_picked_and_nothing_is_where_nothing_reaches(study: StoredScores):
+    only = [s for s in settings(study, SCHEME, AT) if s.control]
     assert len(only) == 1 and only[0].reached and pick(only) is None
-    assert pick(settings(study, WAY, Distortion("fvu", 0.01))) is None
+    assert pick(settings(study, SCHEME, Distortion("fvu", 0.01))) is None
 
 
-def test_distortions_are_those_scored_in_order(study: Study):
+def test_distortions_are_those_scored_in_order(study: StoredScores):
     assert [d.at for d in distortions(study)] == [0.05, 0.1, 0.2]
 
 
@@ -101,12 +103,12 @@ def test_without_such_scores_there_is_no_section(run: MakeRun, tmp_path: Path):
 
 
 def test_the_studys_rows_hold_every_way_of_counting_and_its_tables_the_pick(run: MakeRun):
-    study = read_study(grid(run))
+    study = read_scores(grid(run))
     rows = rows_of(study)
     assert len(rows) == len(study.runs) and [row["d_sae"] for row in rows] == sorted(row["d_sae"] for row in rows)
     wide = next(row for row in rows if row["d_sae"] == 128 and row["seed"] == 1)
     assert wide["bits"]["tree with"] == {"0.1": pytest.approx(27.01), "0.2": 19.01} and wide["l0"] == 4.0
     assert wide["bits"].keys() == {"factorised without", "factorised with", "tree without", "tree with"}
-    found = best(settings(study, WAY, AT), lambda setting: setting.method == "topk")
+    found = best(settings(study, SCHEME, AT), lambda setting: setting.method == "topk")
     assert found is not None and found.d_sae == 64
-    assert by_group(study, WAY, AT).count("not reached") == 5, "none of its groups is in this study"
+    assert by_group(study, SCHEME, AT).count("not reached") == 5, "none of its groups is in this study"

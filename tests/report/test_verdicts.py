@@ -11,11 +11,11 @@ from tests.small import WORLD
 from unbraid.catalog import evals
 from unbraid.comparison.compare import arrange
 from unbraid.comparison.convergence import caveat, fall, falls
-from unbraid.comparison.stored_scores import read_study
+from unbraid.comparison.stored_scores import read_scores
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Study
-from unbraid.report.gaps import gaps
+from unbraid.report.limitations import limitations
 from unbraid.report.page import write_report
 from unbraid.report.setup import setup
 from unbraid.report.table import table
@@ -42,7 +42,7 @@ def controls(run, name: str, mcc: float, fvu: float, at=(16.0, 32.0, 64.0)):
 
 
 def missing(run, *, scored: bool = True):
-    """hsic wins over topk; relu, asked for 16, has 222, and is the best at everything."""
+    """hsic wins over topk; relu, with a target of 16, has 222, and is the best at everything."""
     folders = two_methods(run, 0.2)
     for seed in SEEDS:
         scores = {"l0": 222.0, "mcc": 0.99, "fvu": 1 / 32} if scored else {"mcc": 0.99, "fvu": 1 / 32}
@@ -60,13 +60,13 @@ def test_fault_14_a_missed_l0_is_no_baseline_and_no_point_of_comparison(run):
 
 @pytest.mark.parametrize("scored", [True, False])
 def test_fault_14_a_miss_is_shown_in_table_and_gaps(run, scored):
-    study = read_study(missing(run, scored=scored))
-    scores = arrange(study)
-    (gap,) = [g for g in gaps(study, scores, []) if g.kind == "missed L0"]
-    assert gap.what == "relu-l0_16: 16 asked for, 222, 222 and 222 reached" and len(gap.runs) == 3
-    rows, _ = table(scores, scores.headline, study.holes)
+    stored = read_scores(missing(run, scored=scored))
+    scores = arrange(stored)
+    (limitation,) = [g for g in limitations(stored, scores, []) if g.kind == "missed L0"]
+    assert limitation.what == "relu-l0_16: target 16, reached 222, 222 and 222" and len(limitation.runs) == 3
+    rows, _ = table(scores, scores.headline, stored.missing_results)
     (relu,) = [row for row in rows if row.method == "relu"]
-    assert relu.missed and relu.l0.short == "missed: 16 asked for" and not any(cell.best for cell in relu.cells)
+    assert relu.missed and relu.l0.short == "missed the target 16" and not any(cell.best for cell in relu.cells)
 
 
 def test_a_seed_that_missed_counts_alone(run):
@@ -74,9 +74,9 @@ def test_a_seed_that_missed_counts_alone(run):
     for seed in SEEDS:
         l0 = 20.0 if seed == 2 else 16.0
         folders.append(run("relu-l0_16", seed, {"l0": l0, "mcc": 0.6}, target=16.0, penalties={"l1": 0.1}))
-    scores = arrange(read_study(folders))
+    scores = arrange(read_scores(folders))
     assert [r.seed for r in scores.missed] == [2]
-    assert [len(m.runs) for m in scores.having("standard") if m.name == "relu"] == [2]
+    assert [len(m.runs) for m in scores.with_role("standard") if m.name == "relu"] == [2]
 
 
 def test_when_every_baseline_missed_its_l0_there_is_no_answer(run):
@@ -86,14 +86,14 @@ def test_when_every_baseline_missed_its_l0_there_is_no_answer(run):
         for seed in SEEDS
     ]
     (verdict,) = answered(folders).verdicts
-    assert verdict.tone == "unknown" and "every standard SAE missed the L0" in verdict.headline
+    assert verdict.tone == "unknown" and "every standard SAE missed its target L0" in verdict.headline
 
 
 def test_fault_15_a_score_that_fails_its_controls_has_no_verdict(run):
     """The card said "says little"; the headline stayed as it was."""
     folders = [*two_methods(run, 0.2), *controls(run, "untrained", 0.95, 2.0)]
     found = answered(folders)
-    assert {c.word for c in found.all if c.metric.metric == "mcc" and c.point.axis == "L0"} == {"no verdict"}
+    assert {c.outcome for c in found.all if c.metric.metric == "mcc" and c.point.axis == "L0"} == {"no verdict"}
     assert found.verdicts[0].tone != "yes" and "hsic is better" not in found.verdicts[0].headline
     assert of(found, "mcc").sentence.startswith("No verdict at L0 32.0: the best standard SAE, topk")
     assert "untrained" in of(found, "mcc").sentence
@@ -101,7 +101,7 @@ def test_fault_15_a_score_that_fails_its_controls_has_no_verdict(run):
 
 def test_controls_that_are_worse_take_nothing_away(run):
     found = answered([*two_methods(run, 0.2), *controls(run, "untrained", 0.3, 2.0)])
-    assert found.verdicts[0].tone == "yes" and not {c.word for c in found.all} & {"no verdict"}
+    assert found.verdicts[0].tone == "yes" and not {c.outcome for c in found.all} & {"no verdict"}
 
 
 def test_a_trained_control_and_a_ceiling_take_nothing_away(run):
@@ -137,22 +137,22 @@ def logged(run, per_step: float, seed: int = 0, noise: float = 0.02, **more):
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0.0), (0.02, 0.02), (0.1, 0.1), (0.5, 0.5)])
 def test_the_fall_of_a_loss_by_hand(run, share, expected):
     """By `share` in 200 of 1,000 steps; what happens while the learning rate falls is left out."""
-    study = read_study([logged(run, -math.log(1 - share) / 200)])
-    assert fall(study.runs[0]) == pytest.approx(expected, abs=0.02)
+    stored = read_scores([logged(run, -math.log(1 - share) / 200)])
+    assert fall(stored.runs[0]) == pytest.approx(expected, abs=0.02)
 
 
 def test_fault_15_a_loss_that_still_falls_is_said_in_headline_and_setup(run):
     folders = [logged(run, 0.001, seed) for seed in SEEDS]
     folders += [run("hsic-l0_16", s, {"l0": 16.0, "mcc": 0.6 + 0.001 * s}, penalties={"hsic": 1.0}) for s in SEEDS]
-    scores = arrange(read_study(folders))
-    assert answered(folders).verdicts[0].caveat.startswith("Training had not come to rest")
+    scores = arrange(read_scores(folders))
+    assert answered(folders).verdicts[0].caveat.startswith("Training had not converged")
     ((_, said),) = [pair for pair in setup(scores).training if pair[0].startswith("loss still fell")]
-    assert said.startswith("topk 1") and said.endswith("(not at rest)")
+    assert said.startswith("topk 1") and said.endswith("(not converged)")
 
 
 def test_a_loss_at_rest_weakens_nothing(run):
     log = curve(random.Random(0), 16.0, 0.2, 0.5)
-    scores = arrange(read_study([run("topk-l0_16", 0, {"l0": 16.0}, log=log)]))
+    scores = arrange(read_scores([run("topk-l0_16", 0, {"l0": 16.0}, log=log)]))
     assert caveat(falls(scores), ["topk"]) == ""
 
 
@@ -160,7 +160,7 @@ def test_the_page_shows_all_of_it(run, tmp_path):
     folders = [*missing(run), *controls(run, "untrained", 0.95, 2.0)]
     write_report(folders, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "missed L0" in page and "missed: 16 asked for" in page and "no verdict" in page
+    assert "missed L0" in page and "missed the target 16" in page and "no verdict" in page
 
 
 def test_fault_15_twenty_steps_on_a_world_give_no_headline(tmp_path):

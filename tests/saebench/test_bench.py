@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.spoiled import resealed
 
 from unbraid import catalog
-from unbraid.comparison.stored_scores import read_study
+from unbraid.comparison.stored_scores import read_scores
 from unbraid.evals.shared.evaluation import evaluate as score_by
 from unbraid.runs.run import Run
 from unbraid.saebench.bench import evaluate
@@ -29,7 +29,7 @@ def values(run: Run, name: str = "core") -> dict:
 
 def test_scores_reach_the_report_with_the_raw_json_kept(runs, bench):
     assert evaluate(runs, CORE, bench()) == 0
-    rows = read_study([run.path for run in runs]).rows
+    rows = read_scores([run.path for run in runs]).rows
     assert set(rows["eval"]) == {"saebench_core"} and set(rows["version"]) == {"1, sae-bench 0.6.0"}
     assert (runs[0].path / "saebench" / "core.json").is_file()
     about = json.loads((runs[0].path / "saebench" / "core.about.json").read_text())

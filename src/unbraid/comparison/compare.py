@@ -1,8 +1,8 @@
-"""Each method against the best standard SAE, at matched L0, FVU or bits.
+"""Comparison of each method with the best standard SAE, at matched L0, FVU or bits.
 
-The points of comparison are the baselines' own. Both sides are read off their curves at the same x, moved by at most
-10 % so that it lies inside the measured range of every seed. Where curves do not overlap, measured points within 10 %
-are compared; where there are none, nothing is.
+Comparisons are made at the points where baselines were measured. Both curves are read at the same x, which may move by
+up to 10 % to lie inside the measured range of every seed. Where the curves do not overlap, measured points within 10 %
+are compared; where there are none, nothing is compared.
 """
 
 import math
@@ -13,71 +13,72 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from unbraid.comparison.curves import TOLERANCE, Curve, clusters, interpolate, nearest
 from unbraid.comparison.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
-from unbraid.comparison.stored_scores import StoredRun, Study, params_text
+from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
 from unbraid.dictionary.initialisation import Claim
 from unbraid.objective.l0_control import missed
 from unbraid.runs.results import ScoreKind
 
 T = TypeVar("T")
 Role = Literal["standard", "compared", "control"]
-Word = Literal["better", "void", "no difference shown", "worse", "no verdict", "no interval", "not comparable"]
+Outcome = Literal["better", "void", "no difference shown", "worse", "no verdict", "no interval", "not comparable"]
 
 
-class Wanted(NamedTuple):
-    """A score by what it is."""
+class ScoreSelector(NamedTuple):
+    """A description of the scores to select: by eval, metric, params and kind."""
 
     eval: str
     metric: str
     params: Mapping[str, float | str] | None = None
-    """All it was stored with; None: whatever they are."""
+    """All params of the score; None matches any."""
     kind: ScoreKind = "measured"
 
     def matches(self, quantity: "Quantity") -> bool:
+        """True if the quantity is selected."""
         alike = (self.eval, self.metric, self.kind) == (quantity.eval, quantity.metric, quantity.kind)
         return alike and (self.params is None or params_text(self.params) == quantity.params)
 
 
 COUNTED = (
-    (Wanted("fidelity", "fvu"),),
-    (Wanted("saebench_core", "ce_loss_score"), Wanted("fidelity", "loss_recovered")),
-    (Wanted("recovery", "mcc"),),
-    (Wanted("recovery", "f1"),),
-    (Wanted("absorption", "absorption_full"),),
-    (Wanted("absorption", "parent_recall_given_child"),),
-    (Wanted("splitting", "latents_per_factor"),),
-    (Wanted("controllability", "isolation"),),
-    (Wanted("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),),
-    (Wanted("saebench_sparse_probing", "probe_accuracy", {"k": 1, "reads": "latents"}),),
-    (Wanted("saebench_sae_probes", "sae_probes_accuracy", {"k": 1, "reads": "latents"}),),
-    (Wanted("saebench_absorption", "first_letter_absorption_full"),),
-    (Wanted("saebench_ravel", "ravel_disentanglement"),),
+    (ScoreSelector("fidelity", "fvu"),),
+    (ScoreSelector("saebench_core", "ce_loss_score"), ScoreSelector("fidelity", "loss_recovered")),
+    (ScoreSelector("recovery", "mcc"),),
+    (ScoreSelector("recovery", "f1"),),
+    (ScoreSelector("absorption", "absorption_full"),),
+    (ScoreSelector("absorption", "parent_recall_given_child"),),
+    (ScoreSelector("splitting", "latents_per_factor"),),
+    (ScoreSelector("controllability", "isolation"),),
+    (ScoreSelector("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),),
+    (ScoreSelector("saebench_sparse_probing", "probe_accuracy", {"k": 1, "reads": "latents"}),),
+    (ScoreSelector("saebench_sae_probes", "sae_probes_accuracy", {"k": 1, "reads": "latents"}),),
+    (ScoreSelector("saebench_absorption", "first_letter_absorption_full"),),
+    (ScoreSelector("saebench_ravel", "ravel_disentanglement"),),
 )
 DIAGNOSTIC = (
-    (Wanted("saebench_tpp", "tpp", {"n": 20}),),
-    (Wanted("saebench_scr", "scr", {"n": 20}),),
-    (Wanted("saebench_meta_structure", "decoder_variance_explained"),),
-    (Wanted("controllability", "additive_r2"),),
-    (Wanted("controllability", "effect"),),
-    (Wanted("fidelity", "alive"),),
-    (Wanted("fidelity", "max_decoder_cosine"),),
+    (ScoreSelector("saebench_tpp", "tpp", {"n": 20}),),
+    (ScoreSelector("saebench_scr", "scr", {"n": 20}),),
+    (ScoreSelector("saebench_meta_structure", "decoder_variance_explained"),),
+    (ScoreSelector("controllability", "additive_r2"),),
+    (ScoreSelector("controllability", "effect"),),
+    (ScoreSelector("fidelity", "alive"),),
+    (ScoreSelector("fidelity", "max_decoder_cosine"),),
 )
-"""Scores that an objective can set directly (living latents, decoder cosines, what of atoms others explain, effects,
-and that they add up), or that an audit advises against choosing by (SAEBench's TPP and SCR, arXiv 2605.18229): shown,
-side by side, never counted as a win."""
+"""Scores that are shown but never counted as a win: an objective can set them directly (living latents, decoder
+cosines, how far atoms explain one another, effects and their additivity), or an audit advises against choosing by them
+(SAEBench's TPP and SCR, arXiv 2605.18229)."""
 HEADLINE = (*COUNTED, *DIAGNOSTIC)
-"""What is answered first: the first of each line that has scores. DCI and gaps in shared bits (mig, infom) are not
-among them: where factors form a forest, a code that absorbs parents can score above the truth."""
+"""The headline scores: of each line the first that was measured. DCI and the gaps in mutual information (mig, infom)
+are not among them: where factors form a forest, a code that absorbs parents can score above the truth."""
 AXES = (
-    ("L0", Wanted("fidelity", "l0")),
-    ("FVU", Wanted("fidelity", "fvu")),
-    ("bits", Wanted("description_length", "bits_per_token")),
+    ("L0", ScoreSelector("fidelity", "l0")),
+    ("FVU", ScoreSelector("fidelity", "fvu")),
+    ("bits", ScoreSelector("description_length", "bits_per_token")),
 )
-"""What can be held equal."""
+"""The quantities at which methods can be matched."""
 
 
 @dataclass(frozen=True, order=True)
 class Quantity:
-    """What one figure or column shows."""
+    """A metric with its params, direction and kind: the content of one figure or column."""
 
     eval: str
     metric: str
@@ -87,32 +88,35 @@ class Quantity:
 
     @cached_property
     def label(self) -> str:
+        """The metric's name, with kind and params where they matter."""
         shown = ", ".join(filter(None, (self.kind if self.reference else "", self.params)))
         return f"{self.metric} ({shown})" if shown else self.metric
 
     @property
     def chance(self) -> bool:
-        """Whether this is a chance level of the metric, not a score of the run."""
+        """True for a chance level of the metric, which is no score of the run."""
         return self.kind == "chance"
 
     @property
     def reference(self) -> bool:
-        """Whether this is a level to compare with (chance, ceiling, other directions), not a score of the run."""
+        """True for a level to compare with (chance, ceiling, other directions), which is no score of the run."""
         return self.kind != "measured"
 
     @cached_property
     def diagnostic(self) -> bool:
-        """Whether it is shown, and never counted as a win."""
-        return any(one.matches(self) for line in DIAGNOSTIC for one in line)
+        """True for scores that are shown and never counted as a win."""
+        return any(selector.matches(self) for line in DIAGNOSTIC for selector in line)
 
     @property
     def sign(self) -> int:
-        """Turns a difference into a gain; 0 where there is no better."""
+        """The factor that turns a difference into a gain: 1 or -1; 0 when neither direction is better."""
         return {"higher": 1, "lower": -1}.get(self.better, 0)
 
 
 @dataclass(frozen=True)
 class Method:
+    """An objective and activation function under one name and width, with its runs."""
+
     name: str
     role: Role
     d_sae: int
@@ -120,15 +124,17 @@ class Method:
 
     @property
     def claim(self) -> Claim:
+        """The claim that the method is evidence for."""
         return self.runs[0].summary.claim
 
     @property
     def trivial(self) -> bool:
+        """True for a control that was not trained."""
         return self.runs[0].summary.trivial
 
     @cached_property
     def settings(self) -> dict[str, list[StoredRun]]:
-        """Its runs by experiment name, that is by sparsity setting, least L0 first."""
+        """The runs by experiment name, that is by sparsity setting, in order of requested L0."""
         found: dict[str, list[StoredRun]] = {}
         for run in sorted(self.runs, key=lambda r: (math.isnan(r.requested_l0), r.requested_l0, r.name, r.seed)):
             found.setdefault(run.name, []).append(run)
@@ -137,39 +143,40 @@ class Method:
 
 @dataclass(frozen=True)
 class Scores:
-    """The study of one source, arranged for comparison."""
+    """All scores of one source, arranged for comparison."""
 
     methods: tuple[Method, ...]
     quantities: tuple[Quantity, ...]
     values: Mapping[Quantity, Mapping[str, float]]
-    """By quantity, its value of each run that has one."""
-    _kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What was worked out before: every comparison asks for the same curves."""
+    """Values by quantity and run."""
+    _cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Intermediate results: all comparisons need the same curves."""
 
     @cached_property
     def missed(self) -> tuple[StoredRun, ...]:
-        """Runs that did not reach the L0 they were to be trained to: shown, and compared with nothing."""
+        """The runs that did not reach their target L0: shown, and compared with nothing."""
         runs = [run for method in self.methods for run in method.runs if math.isfinite(run.target_l0)]
-        known = [run for run in runs if math.isfinite(self.reached(run))]
-        return tuple(run for run in known if missed(run.target_l0, self.reached(run)))
+        known = [run for run in runs if math.isfinite(self.reached_l0(run))]
+        return tuple(run for run in known if missed(run.target_l0, self.reached_l0(run)))
 
-    def reached(self, run: StoredRun) -> float:
-        """Its L0 as scored on held-out rows, else as training stored it."""
+    def reached_l0(self, run: StoredRun) -> float:
+        """The run's L0 as scored on held-out rows, or else as training stored it."""
         scored = math.nan if self.l0 is None else self.value(run, self.l0)
         return scored if math.isfinite(scored) else run.stored_l0
 
     def value(self, run: StoredRun, quantity: Quantity) -> float:
+        """The run's value of a quantity; NaN when it has none."""
         return self.values.get(quantity, {}).get(run.run, math.nan)
 
-    def kept(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
-        """What `make` gives, made once."""
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+    def cached(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Return the result of `make`, computed once per key."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
 
     def curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
-        """By seed. Runs that measured the same x are averaged."""
-        return self.kept(("curves", method.name, x, y), lambda: self._curves(method, x, y))
+        """The method's curves of y against x, by seed. Runs with equal x are averaged."""
+        return self.cached(("curves", method.name, x, y), lambda: self._curves(method, x, y))
 
     def _curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
         found: dict[int, dict[float, list[float]]] = {}
@@ -182,23 +189,24 @@ class Scores:
             for seed, points in sorted(found.items())
         }
 
-    def first(self, *wanted: Wanted) -> Quantity | None:
-        """The first of these scores that there is; of several that match it, one without params if possible."""
-        for one in wanted:
+    def find(self, *selectors: ScoreSelector) -> Quantity | None:
+        """Find the first selector that matches, and of its matches one without params if possible; None if none."""
+        for one in selectors:
             if found := [quantity for quantity in self.by_metric.get(one.metric, ()) if one.matches(quantity)]:
                 return min(found, key=lambda q: (bool(q.params), q))
         return None
 
     @cached_property
     def by_metric(self) -> dict[str, list[Quantity]]:
+        """The quantities of each metric."""
         found: dict[str, list[Quantity]] = {}
         for quantity in self.quantities:
             found.setdefault(quantity.metric, []).append(quantity)
         return found
 
     def chance(self, quantity: Quantity) -> float:
-        """What the same score gives by chance, averaged over the methods' runs; NaN where no eval says."""
-        return self.kept(("chance", quantity.eval, quantity.metric), lambda: self._chance(quantity))
+        """The chance level of a quantity, averaged over the methods' runs; NaN when no eval measured it."""
+        return self.cached(("chance", quantity.eval, quantity.metric), lambda: self._chance(quantity))
 
     def _chance(self, quantity: Quantity) -> float:
         chances = [q for q in self.quantities if q.chance and (q.eval, q.metric) == (quantity.eval, quantity.metric)]
@@ -207,36 +215,39 @@ class Scores:
 
     @cached_property
     def l0(self) -> Quantity | None:
-        return self.first(AXES[0][1])
+        """The measured L0; None when no run has one."""
+        return self.find(AXES[0][1])
 
     @cached_property
     def headline(self) -> list[Quantity]:
-        return [q for line in HEADLINE if (q := self.first(*line)) is not None]
+        """The headline scores that were measured."""
+        return [q for line in HEADLINE if (q := self.find(*line)) is not None]
 
     @property
     def widths(self) -> list[int]:
-        """Widths of the methods that are compared; controls may have others."""
+        """The widths of baselines and compared methods; controls may have others."""
         return sorted({m.d_sae for m in self.methods if m.role != "control"})
 
-    def having(self, role: Role, d_sae: int | None = None) -> list[Method]:
-        """Methods of a role, without the runs that missed their L0."""
+    def with_role(self, role: Role, d_sae: int | None = None) -> list[Method]:
+        """Return the methods of a role, without the runs that missed their L0."""
         missed = {run.run for run in self.missed}
-        asked = [m for m in self.methods if m.role == role and d_sae in (None, m.d_sae)]
-        kept = [replace(m, runs=tuple(run for run in m.runs if run.run not in missed)) for m in asked]
+        chosen = [m for m in self.methods if m.role == role and d_sae in (None, m.d_sae)]
+        kept = [replace(m, runs=tuple(run for run in m.runs if run.run not in missed)) for m in chosen]
         return [m for m in kept if m.runs]
 
 
-def arrange(study: Study) -> Scores:
+def arrange(stored: StoredScores) -> Scores:
+    """Arrange the stored scores of one source for comparison; repeated values of one run are averaged."""
     values: dict[Quantity, dict[str, list[float]]] = {}
-    for row in study.records:
+    for row in stored.records:
         quantity = Quantity(row["eval"], row["metric"], params_text(row["params"]), row["better"], row["kind"])
         values.setdefault(quantity, {}).setdefault(row["run"], []).append(row["value"])
     means = {q: {run: math.fsum(of) / len(of) for run, of in by_run.items()} for q, by_run in values.items()}
-    return Scores(tuple(methods(study.runs)), tuple(sorted(means)), means)
+    return Scores(tuple(methods(stored.runs)), tuple(sorted(means)), means)
 
 
 def methods(runs: Iterable[StoredRun]) -> list[Method]:
-    """Baselines, then what is compared with them, then controls. One name at two widths is two methods."""
+    """Group runs into methods: baselines, compared methods, controls. One name at two widths is two methods."""
     groups: dict[tuple[str, Role, int], list[StoredRun]] = {}
     for run in runs:
         role: Role = "control" if run.control else "standard" if run.summary.standard else "compared"
@@ -250,7 +261,7 @@ def methods(runs: Iterable[StoredRun]) -> list[Method]:
 
 
 class Point(NamedTuple):
-    """Where two methods are compared."""
+    """A point of comparison: the quantity that is matched, and its value."""
 
     axis: str
     quantity: Quantity
@@ -258,7 +269,7 @@ class Point(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Values by seed of two methods at a common x."""
+    """The values of two methods at a common x, by seed."""
 
     x: float
     a: dict[int, float]
@@ -268,11 +279,13 @@ class Matched(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
+    """The outcome of comparing one method with a baseline by one metric at one point."""
+
     metric: Quantity
     point: Point
     method: str
     baseline: str
-    word: Word
+    outcome: Outcome
     value: float = math.nan
     baseline_value: float = math.nan
     difference: Difference = Difference(math.nan, math.nan, math.nan, 0, False)
@@ -285,27 +298,27 @@ class Comparison:
 
 
 def points(scores: Scores, axis: str, d_sae: int) -> list[Point]:
-    """Where the standard SAEs of a width were measured on an axis."""
-    quantity = scores.first(dict(AXES)[axis])
+    """Return the points at which the standard SAEs of a width were measured on an axis."""
+    quantity = scores.find(dict(AXES)[axis])
     if quantity is None:
         return []
-    settings = [runs for method in scores.having("standard", d_sae) for runs in method.settings.values()]
+    settings = [runs for method in scores.with_role("standard", d_sae) for runs in method.settings.values()]
     means = [t_interval([scores.value(run, quantity) for run in runs]).mean for runs in settings]
     return [Point(axis, quantity, at) for at in clusters(means)]
 
 
 def compare(scores: Scores, point: Point, metric: Quantity, d_sae: int) -> list[Comparison]:
-    """Every compared method of a width against the best standard SAE there."""
-    compared = scores.having("compared", d_sae)
-    baseline = best_at(scores, scores.having("standard", d_sae), point, metric)
+    """Compare every method of a width with the best standard SAE at a point, corrected for multiplicity."""
+    compared = scores.with_role("compared", d_sae)
+    baseline = best_method(scores, scores.with_role("standard", d_sae), point, metric)
     if baseline is None:
         reason = f"no standard SAE has {metric.label} at this {point.axis}"
         return [Comparison(metric, point, m.name, "none", "not comparable", note=reason) for m in compared]
-    return corrected([against(scores, method, baseline, point, metric) for method in compared])
+    return correct_for_multiplicity([compare_pair(scores, method, baseline, point, metric) for method in compared])
 
 
-def best_at(scores: Scores, among: Sequence[Method], point: Point, metric: Quantity) -> Method | None:
-    """The method with the best mean at a point, however few its seeds: to beat the second best would be too easy."""
+def best_method(scores: Scores, among: Sequence[Method], point: Point, metric: Quantity) -> Method | None:
+    """Find the method with the best mean at a point, however few its seeds; None when none was measured there."""
     found = []
     for method in among:
         curves = scores.curves(method, point.quantity, metric)
@@ -316,7 +329,8 @@ def best_at(scores: Scores, among: Sequence[Method], point: Point, metric: Quant
     return max(found, key=lambda entry: entry[0])[1] if found else None
 
 
-def against(scores: Scores, method: Method, baseline: Method, point: Point, metric: Quantity) -> Comparison:
+def compare_pair(scores: Scores, method: Method, baseline: Method, point: Point, metric: Quantity) -> Comparison:
+    """Compare two methods by one metric at one point."""
     a = scores.curves(method, point.quantity, metric)
     b = scores.curves(baseline, point.quantity, metric)
     matched = match(a, b, point)
@@ -326,18 +340,18 @@ def against(scores: Scores, method: Method, baseline: Method, point: Point, metr
     found = difference(matched.a, matched.b)
     value, other = (t_interval(list(side.values())).mean for side in (matched.a, matched.b))
     if found.n == 0:
-        word, note = "not comparable", f"no finite {metric.label} on one side"
+        outcome, note = "not comparable", f"no finite {metric.label} on one side"
     elif found.n < FEWEST_SEEDS:
-        word, note = "no interval", f"{found.n} {'seed' if found.n == 1 else 'seeds'}: no interval"
+        outcome, note = "no interval", f"{found.n} {'seed' if found.n == 1 else 'seeds'}: no interval"
     else:
-        word, note = "no difference shown", matched.note
+        outcome, note = "no difference shown", matched.note
         if found.p < 1 and abs(found.mean) > found.half:
-            word = "better" if metric.sign * found.mean > 0 else "worse"
-    return Comparison(metric, point, method.name, baseline.name, word, value, other, found, note)
+            outcome = "better" if metric.sign * found.mean > 0 else "worse"
+    return Comparison(metric, point, method.name, baseline.name, outcome, value, other, found, note)
 
 
 def match(a: Mapping[int, Curve], b: Mapping[int, Curve], point: Point) -> Matched | None:
-    """Both sides at one x within TOLERANCE of the point, or at measured points within TOLERANCE of it; else None."""
+    """Read both sides at one x within TOLERANCE of the point, or else at measured points within it; else None."""
     curves = [*a.values(), *b.values()]
     if not a or not b:
         return None
@@ -355,11 +369,12 @@ def match(a: Mapping[int, Curve], b: Mapping[int, Curve], point: Point) -> Match
 
 
 def near(side: Mapping[int, Curve], at: float) -> dict[int, tuple[float, float]]:
+    """Return the measured point of each seed that is nearest to `at`, where one is within TOLERANCE."""
     return {seed: found for seed, curve in side.items() if (found := nearest(curve, at)) is not None}
 
 
 def reach(curves: Mapping[int, Curve], axis: str) -> str:
-    """The range of x a method covers, in words."""
+    """Describe the range of x that a method covers."""
     xs = [x for curve in curves.values() for x, _ in curve]
     if not xs:
         return f"it has no {axis} scores"
@@ -367,22 +382,24 @@ def reach(curves: Mapping[int, Curve], axis: str) -> str:
     return f"its {axis} is {low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"its {axis} covers {low:.3g} to {high:.3g}"
 
 
-def corrected(comparisons: list[Comparison]) -> list[Comparison]:
-    """The same, with claims taken back that do not survive Holm's correction over the methods tried at this point."""
+def correct_for_multiplicity(comparisons: list[Comparison]) -> list[Comparison]:
+    """Withdraw claims that do not survive Holm's correction over the methods tried at this point."""
     claims = [c for c in comparisons if math.isfinite(c.difference.p)]
     kept = dict(zip((c.method for c in claims), holm([c.difference.p for c in claims]), strict=True))
     note = f"the interval excludes 0, but not after correcting for the {len(claims)} methods tried (Holm)"
     return [
-        replace(c, word="no difference shown", note="; ".join(filter(None, (c.note, note))))
-        if c.word in ("better", "worse") and not kept[c.method]
+        replace(c, outcome="no difference shown", note="; ".join(filter(None, (c.note, note))))
+        if c.outcome in ("better", "worse") and not kept[c.method]
         else c
         for c in comparisons
     ]
 
 
-def primary(scores: Scores, candidates: Sequence[Point], d_sae: int) -> Point | None:
-    """The point most methods can be compared at with enough seeds, on scores that count, and of those the middle one:
-    chosen by coverage, never by outcome."""
+def primary_point(scores: Scores, candidates: Sequence[Point], d_sae: int) -> Point | None:
+    """Choose the headline point: the one with most comparisons of enough seeds, and of equals the middle one.
+
+    It is chosen by coverage, never by outcome.
+    """
     if not candidates:
         return None
     middle = math.exp(math.fsum(math.log(p.at) for p in candidates) / len(candidates))

@@ -1,7 +1,7 @@
-"""Whether training had come to rest: by how much the loss still fell, at the end of its plateau.
+"""Convergence of training: by how much the loss still fell at the end of its plateau.
 
 A log-linear fit of the reconstruction loss over the last fifth of training before the learning rate falls (a falling
-rate lowers any loss, and says nothing of what more training would do). Falls within two standard errors of 0 are none.
+rate lowers any loss, and does not show what more training would do). Falls within two standard errors of 0 count as 0.
 """
 
 import math
@@ -15,15 +15,15 @@ from unbraid.comparison.wording import listed
 
 LOSS = "losses/reconstruction"
 SHARE = 0.2
-"""Of training, looked at."""
+"""Share of training that the fit covers."""
 FALLING = 0.05
-"""Share of itself by which a loss that has come to rest falls at most, over that time."""
+"""Largest fall of a converged loss over that time, as a share of the loss."""
 FEWEST = 4
-"""Logged rows below which nothing can be said."""
+"""Least number of logged rows for a fit."""
 
 
 def fall(run: StoredRun) -> float:
-    """Share of itself by which the loss fell; NaN when the log does not say."""
+    """The share by which a run's loss fell at the end; NaN when its log has too few rows."""
     rows = [row for row in run.log() if row.get(LOSS, 0) > 0 and "step" in row]
     if not rows:
         return math.nan
@@ -42,7 +42,7 @@ def fall(run: StoredRun) -> float:
 
 
 def falls(scores: Scores) -> dict[str, float]:
-    """By method that was trained, the largest fall among its runs; those that the logs say nothing of are left out."""
+    """The largest fall among the runs of each trained method; methods without usable logs are left out."""
     found: dict[str, float] = {}
     for method in scores.methods:
         known = [f for run in method.runs if math.isfinite(f := fall(run))] if method.role != "control" else []
@@ -52,12 +52,12 @@ def falls(scores: Scores) -> dict[str, float]:
 
 
 def caveat(found: dict[str, float], methods: Sequence[str]) -> str:
-    """Which of `methods` still improved, in one sentence; empty when none did."""
+    """Say in one sentence which of `methods` were still improving; empty when none was."""
     moving = {name: found[name] for name in methods if found.get(name, 0.0) > FALLING}
     if not moving:
         return ""
     most = max(moving.values())
     return (
-        f"Training had not come to rest: over its last fifth before the learning rate fell, the reconstruction loss of "
-        f"{listed(list(moving))} still fell, by up to {most:.0%}. Longer training may turn the answer."
+        f"Training had not converged: over its last fifth before the learning rate fell, the reconstruction loss of "
+        f"{listed(list(moving))} still fell, by up to {most:.0%}. Longer training may change the answer."
     )

@@ -1,17 +1,17 @@
-"""One seed's scores along L0 (or FVU, or bits), read at a common point without extrapolation."""
+"""Curves of one seed's scores against L0 (or FVU, or bits), read at a common point without extrapolation."""
 
 import math
 from collections.abc import Sequence
 
 TOLERANCE = 0.10
-"""Two L0 (or FVU, or bits) within this share of one another count as matched."""
+"""Relative difference up to which two values of L0 (or FVU, or bits) count as matched."""
 
 Curve = Sequence[tuple[float, float]]
-"""Measured (x, y), ascending in x, x > 0. A missing y is NaN, and stays one: no interpolation across it."""
+"""Measured points (x, y), ascending in x, x > 0. A missing y is NaN, and nothing is interpolated across it."""
 
 
 def interpolate(curve: Curve, x: float) -> float:
-    """y at x, linear in log x between the two measured neighbours. Raises ValueError outside the measured range."""
+    """Return y at x, linear in log x between the measured neighbours. Raises ValueError outside the measured range."""
     if not curve or not curve[0][0] <= x <= curve[-1][0]:
         raise ValueError(f"{x:g} is outside the measured range")
     for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
@@ -24,13 +24,13 @@ def interpolate(curve: Curve, x: float) -> float:
 
 
 def nearest(curve: Curve, x: float) -> tuple[float, float] | None:
-    """The measured point nearest to x, when within TOLERANCE of it."""
+    """Return the measured point nearest to x if it is within TOLERANCE; else None."""
     close = [point for point in curve if abs(point[0] / x - 1) <= TOLERANCE]
     return min(close, key=lambda point: abs(math.log(point[0] / x))) if close else None
 
 
 def clusters(values: Sequence[float]) -> list[float]:
-    """Geometric means of groups of values that lie within TOLERANCE of the group's smallest."""
+    """Return the geometric means of groups of values that lie within TOLERANCE of the group's smallest."""
     groups: list[list[float]] = []
     for value in sorted(v for v in values if v > 0 and math.isfinite(v)):
         if groups and value <= groups[-1][0] * (1 + TOLERANCE):

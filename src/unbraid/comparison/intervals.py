@@ -1,4 +1,4 @@
-"""Means, differences and their 95 % t-intervals over seeds.
+"""Means, differences and their 95 % t-intervals over seeds, by scipy and statsmodels.
 
     mean +- t(0.975, n - 1) * sd / sqrt(n)
 
@@ -10,14 +10,17 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from scipy import stats
+import numpy as np
 
 LEVEL = 0.95
+"""Confidence level of intervals; tests are made at 1 - LEVEL."""
 FEWEST_SEEDS = 3
-"""Below this there is no interval and no claim."""
+"""Least number of seeds for an interval or a claim."""
 
 
 class Interval(NamedTuple):
+    """A mean with its confidence interval."""
+
     mean: float
     half: float
     """Half-width; NaN below FEWEST_SEEDS."""
@@ -25,17 +28,19 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
+    """A difference of means with its confidence interval and two-sided p-value."""
+
     mean: float
     half: float
     """Half-width; NaN below FEWEST_SEEDS."""
     p: float
     n: int
-    """Seeds on the side that has fewer."""
+    """Number of seeds on the side that has fewer."""
     paired: bool
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """Mean of the finite values and half-width of its interval."""
+    """Return the mean of the finite values and the half-width of its interval."""
     finite = [v for v in values if math.isfinite(v)]
     n = len(finite)
     if n == 0:
@@ -43,61 +48,61 @@ def t_interval(values: Sequence[float]) -> Interval:
     mean = math.fsum(finite) / n
     if n < FEWEST_SEEDS:
         return Interval(mean, math.nan, n)
-    return Interval(mean, t_quantile(float(n - 1)) * math.sqrt(variance(finite) / n), n)
+    return Interval(mean, t_quantile(n - 1) * standard_error(finite), n)
 
 
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
-    """Mean of a - b over seeds, from values by seed; NaN values count as absent."""
+    """Return the mean of a - b over seeds, from values by seed; NaN values count as absent."""
     a, b = finite_only(a), finite_only(b)
     if not a or not b:
         return Difference(math.nan, math.nan, math.nan, 0, False)
-    if set(a) == set(b):
-        deltas = [a[seed] - b[seed] for seed in sorted(a)]
-        n, df, paired = len(deltas), len(deltas) - 1.0, True
-        mean, squared = math.fsum(deltas) / n, variance(deltas) / n
-    else:
-        mean = math.fsum(a.values()) / len(a) - math.fsum(b.values()) / len(b)
-        va, vb = variance(list(a.values())) / len(a), variance(list(b.values())) / len(b)
-        squared, n, df, paired = va + vb, min(len(a), len(b)), welch_df(va, len(a), vb, len(b)), False
+    paired = set(a) == set(b)
+    first, second = ((tuple(side[seed] for seed in sorted(side))) for side in (a, b))
+    deltas = [x - y for x, y in zip(first, second, strict=True)] if paired else []
+    mean = (
+        math.fsum(deltas) / len(deltas) if paired else math.fsum(first) / len(first) - math.fsum(second) / len(second)
+    )
+    n = min(len(first), len(second))
     if n < FEWEST_SEEDS:
         return Difference(mean, math.nan, math.nan, n, paired)
-    error = math.sqrt(squared)
-    # Rounding leaves differences of equal numbers at 1e-17; such a spread or shift is none.
-    nothing = 1e-12 * max(map(abs, (*a.values(), *b.values())))
+    error = standard_error(deltas) if paired else math.hypot(standard_error(first), standard_error(second))
+    # Rounding leaves differences of equal numbers at 1e-17; such a spread or shift counts as 0.
+    nothing = 1e-12 * max(map(abs, (*first, *second)))
     if error <= nothing:
         return Difference(mean, 0.0, float(abs(mean) <= nothing), n, paired)
-    return Difference(mean, t_quantile(df) * error, float(2 * stats.t.sf(abs(mean) / error, df)), n, paired)
+    return Difference(mean, *t_test(first, second, paired), n, paired)
 
 
-def welch_df(va: float, na: int, vb: float, nb: int) -> float:
-    """Welch-Satterthwaite degrees of freedom from squared standard errors."""
-    if min(na, nb) < 2 or va + vb == 0:
-        return float(max(1, na + nb - 2))
-    return (va + vb) ** 2 / (va**2 / (na - 1) + vb**2 / (nb - 1))
+@lru_cache(maxsize=65_536)
+def t_test(a: tuple[float, ...], b: tuple[float, ...], paired: bool) -> tuple[float, float]:
+    """Return the half-width and the p-value of a paired t-test, or of Welch's. Cached: reports repeat comparisons."""
+    from scipy import stats
+
+    found = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+    low, high = found.confidence_interval(LEVEL)
+    return float(high - low) / 2, float(found.pvalue)
 
 
 @lru_cache(maxsize=1024)
-def t_quantile(df: float) -> float:
+def t_quantile(df: int) -> float:
+    """Return the quantile of Student's t with which a mean's standard error gives its half-width."""
+    from scipy import stats
+
     return float(stats.t.ppf(0.5 + LEVEL / 2, df))
 
 
-def variance(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def finite_only(values: Mapping[int, float]) -> dict[int, float]:
+    """Return the finite values by seed."""
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:
-    """Which tests of a family are significant at 1 - LEVEL after Holm's correction."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    significant = [False] * len(p_values)
-    for rank, i in enumerate(order):
-        if not p_values[i] <= (1 - LEVEL) / (len(p_values) - rank):
-            break
-        significant[i] = True
-    return significant
+    """Return which tests of a family are significant at 1 - LEVEL after Holm's correction."""
+    from statsmodels.stats.multitest import multipletests
+
+    return multipletests(p_values, alpha=1 - LEVEL, method="holm")[0].tolist() if len(p_values) else []

@@ -1,4 +1,4 @@
-"""Run folders in, tidy rows out: one row per stored number, and a stated reason for every number that is not there."""
+"""Reading of stored scores: run folders in, one tidy row per number out, and a reason for every missing result."""
 
 import json
 import math
@@ -22,16 +22,17 @@ COLUMNS = [
     "run", "name", "method", "l0_requested", "seed", "control", "eval", "version", "metric", "kind", "value", "better",
     "params", "d_sae", "architecture", "source",
 ]  # fmt: skip
-"""name: the method and the sparsity asked for; kind: measured, chance, ceiling or reference; params: as text."""
+"""The columns of `collect`. name: method and requested sparsity; kind: measured, chance, ceiling or reference; params:
+as text."""
 LOG = "metrics.jsonl"
 EVERY_EVAL = "all evals"
 LOG_BYTES = 2**28
-"""Largest log that is read."""
+"""Largest log that is read, in bytes."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What the report needs of a finished run besides its scores."""
+    """A finished run as read from its folder: everything that a report needs besides its scores."""
 
     folder: Path
     experiment: Mapping[str, Any]
@@ -41,19 +42,19 @@ class StoredRun:
 
     @property
     def run(self) -> str:
+        """The name of the run folder."""
         return self.folder.name
 
     @cached_property
     def summary(self) -> Summary:
-        """What training stored of it; of folders written before training stored it, worked out from their
-        experiment."""
+        """The summary that training stored; for folders without one, derived from their experiment."""
         if SUMMARY in self.provenance:
             return stored(self.provenance[SUMMARY])
         return summarise(self.experiment)
 
     @property
     def name(self) -> str:
-        """The method and the sparsity asked for: its runs differ in seed alone, or in width."""
+        """The method and the requested sparsity; runs of one name differ only in seed or width."""
         return label(self.summary.method, self.summary.l0)
 
     @property
@@ -82,32 +83,32 @@ class StoredRun:
 
     @property
     def requested_l0(self) -> float:
-        """The L0 asked for; NaN when none was."""
+        """The requested L0; NaN when none was requested."""
         return math.nan if self.summary.l0 is None else self.summary.l0
 
     @property
     def target_l0(self) -> float:
-        """The L0 that training was to reach by moving a weight; NaN when it was not."""
+        """The L0 that training should reach by controlling a weight; NaN without such control."""
         return float((self.experiment["objective"].get("target_l0") or {}).get("l0") or math.nan)
 
     @property
     def stored_l0(self) -> float:
-        """The L0 that training measured at its end; NaN where it stored none."""
+        """The L0 that training measured at its end; NaN when it stored none."""
         return float(self.provenance.get("l0_reached") or math.nan)
 
     @property
     def imported(self) -> Mapping[str, Any]:
-        """Where an SAE that others trained came from; empty for our own."""
+        """The origin of an imported SAE; empty for runs trained by Unbraid."""
         init = self.experiment["dictionary"].get("init") or {}
         return init if class_name(init) == "Imported" else {}
 
     def log(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl; a last line cut short by a crash is left out. Empty where it is damaged."""
+        """The rows of metrics.jsonl, without a last line cut short by a crash; empty when the file is damaged."""
         return [] if isinstance(self._log, Failure) else self._log
 
     @property
     def log_fault(self) -> str:
-        """Why metrics.jsonl cannot be read; empty when it can, or there is none."""
+        """The reason why metrics.jsonl cannot be read; empty when it can, or does not exist."""
         return self._log.reason if isinstance(self._log, Failure) else ""
 
     @cached_property
@@ -116,7 +117,7 @@ class StoredRun:
 
 
 def read_log(folder: Path, seals: Seals) -> list[dict[str, Any]]:
-    """Raises ValueError for another file than training wrote."""
+    """Read metrics.jsonl. Raises ValueError when it is not the file that training wrote."""
     path = folder / LOG
     if not path.exists() and LOG not in seals:
         return []
@@ -136,8 +137,8 @@ def read_log(folder: Path, seals: Seals) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Hole:
-    """A result that holds no scores, or not of all runs it could compare, and why."""
+class MissingResult:
+    """A result without scores, or one that had to leave out runs it compares with, and the reason."""
 
     run: str
     eval: str
@@ -147,6 +148,8 @@ class Hole:
 
 @dataclass(frozen=True)
 class Definition:
+    """The definition of one metric of one version of an eval."""
+
     eval: str
     version: str
     metric: str
@@ -156,60 +159,66 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Everything read: the only input of the rest of the report."""
+class StoredScores:
+    """Everything read from run folders: the only input of comparisons and reports."""
 
     runs: tuple[StoredRun, ...]
     records: tuple[Mapping[str, Any], ...]
-    """A row a stored number, by column."""
-    holes: tuple[Hole, ...]
+    """One row per stored number, by column."""
+    missing_results: tuple[MissingResult, ...]
     skipped: tuple[tuple[str, str], ...]
-    """Folders left out, with the reason: unfinished, or among the damaged."""
+    """Folders left out, with the reason: unfinished or damaged."""
     damaged: tuple[Failure, ...]
-    """Those that cannot be read."""
+    """Folders that cannot be read."""
     definitions: tuple[Definition, ...]
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        told = [{**row, "params": params_text(row["params"])} for row in self.records]
-        return pd.DataFrame(told, columns=COLUMNS).astype({"value": "float64", "l0_requested": "float64"})
+        """All stored numbers as a table with COLUMNS."""
+        shown = [{**row, "params": params_text(row["params"])} for row in self.records]
+        return pd.DataFrame(shown, columns=COLUMNS).astype({"value": "float64", "l0_requested": "float64"})
 
-    def of(self, source: str) -> "Study":
-        """The part that concerns one source."""
+    def of(self, source: str) -> "StoredScores":
+        """The part of one source."""
         runs = tuple(run for run in self.runs if run.source == source)
         names = {run.run for run in runs}
         rows = tuple(row for row in self.records if row["source"] == source)
         seen = {(row["eval"], row["metric"]) for row in rows}
         definitions = tuple(d for d in self.definitions if (d.eval, d.metric) in seen)
-        return Study(
-            runs, rows, tuple(h for h in self.holes if h.run in names), self.skipped, self.damaged, definitions
+        return StoredScores(
+            runs,
+            rows,
+            tuple(h for h in self.missing_results if h.run in names),
+            self.skipped,
+            self.damaged,
+            definitions,
         )
 
 
 def collect(runs: Sequence[Path]) -> pd.DataFrame:
-    """Stored scores of finished runs, one row a number, in an order that does not depend on the order of `runs`."""
-    return read_study(runs).rows
+    """Return the stored scores of finished runs, one row per number; the order of `runs` does not matter."""
+    return read_scores(runs).rows
 
 
 def scores_json(rows: pd.DataFrame, path: Path) -> None:
-    """Write `rows` as a JSON list, NaN as null."""
+    """Write `rows` to `path` as a JSON list, NaN as null."""
     data = [{column: plain_value(row[column]) for column in COLUMNS} for row in records(rows)]
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    columns = [rows[column].tolist() for column in rows.columns]
-    return [dict(zip(rows.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+    """Return the rows of a table as dicts of plain values."""
+    return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 
 
 def plain_value(value: Any) -> Any:
+    """Return a value as JSON holds it: no NumPy scalars, None for NaN and infinity."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_study(folders: Sequence[Path]) -> Study:
-    """What can be read of these runs. Raises ValueError when no folder is given, one is not a run, or none can be
-    read."""
+def read_scores(folders: Sequence[Path]) -> StoredScores:
+    """Read the scores of runs. Raises ValueError when no folder is given, one is not a run, or none can be read."""
     if not folders:
         raise ValueError("no run folder given; name some, such as runs/*")
     finished_ones, skipped = [], []
@@ -227,13 +236,13 @@ def read_study(folders: Sequence[Path]) -> Study:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left[:5])
         raise ValueError(f"none of the {len(left)} runs given is finished and whole: nothing to report ({reasons})")
     runs.sort(key=lambda run: (run.source, run.name, run.seed, run.run))
-    rows, holes, definitions = read_results(runs)
+    rows, missing, definitions = read_results(runs)
     ordered = tuple(sorted(definitions, key=lambda d: (d.metric, d.eval, d.version)))
-    return Study(tuple(runs), tuple(rows), tuple(holes), tuple(left), tuple(damaged), ordered)
+    return StoredScores(tuple(runs), tuple(rows), tuple(missing), tuple(left), tuple(damaged), ordered)
 
 
 def read_run(folder: Path) -> StoredRun:
-    """Raises ValueError unless its files are whole, and agree, and hold what a report reads."""
+    """Read one run without its scores. Raises ValueError unless its files are intact, agree and are complete."""
     facts = read_facts(folder)
     path = folder / "experiment.json"
     missing = sorted({"name", "seed", "source", "objective", "dictionary", "training"} - set(facts.experiment))
@@ -251,7 +260,7 @@ def read_run(folder: Path) -> StoredRun:
 
 
 def fault_of(experiment: Mapping[str, Any]) -> str:
-    """What is wrong with the shape of an experiment, as far as a report reads it; empty when nothing is."""
+    """Describe what is wrong with the structure of an experiment, as far as a report reads it; empty if nothing is."""
     for key, kind_of, word in (("name", str, "text"), ("seed", int, "a whole number")):
         if not isinstance(experiment[key], kind_of):
             return f"has a {key} that is not {word}"
@@ -265,40 +274,43 @@ def fault_of(experiment: Mapping[str, Any]) -> str:
     return "" if isinstance(dictionary.get("frozen") or [], list) else "has a list of frozen parameters that is none"
 
 
-def read_results(runs: Iterable[StoredRun]) -> tuple[list[dict[str, Any]], list[Hole], set[Definition]]:
+def read_results(runs: Iterable[StoredRun]) -> tuple[list[dict[str, Any]], list[MissingResult], set[Definition]]:
+    """Read all results of these runs: rows, results without scores, and definitions."""
     rows: list[dict[str, Any]] = []
-    holes: list[Hole] = []
+    missing: list[MissingResult] = []
     definitions: set[Definition] = set()
     for run in runs:
         paths = attempt("results", lambda run=run: results_of(run.folder))
         if isinstance(paths, Failure):
-            holes.append(Hole(run.run, EVERY_EVAL, "damaged", paths.reason))
+            missing.append(MissingResult(run.run, EVERY_EVAL, "damaged", paths.reason))
             continue
         for path in paths:
             result = attempt(path.stem, lambda run=run, path=path: result_of(run, path))
             if isinstance(result, Failure):
-                holes.append(Hole(run.run, path.stem, "damaged", result.reason))
+                missing.append(MissingResult(run.run, path.stem, "damaged", result.reason))
             elif "error" in result:
-                holes.append(Hole(run.run, path.stem, "error", result["error"]))
+                missing.append(MissingResult(run.run, path.stem, "error", result["error"]))
             elif "not_applicable" in result:
-                holes.append(Hole(run.run, path.stem, "not applicable", result["not_applicable"]))
+                missing.append(MissingResult(run.run, path.stem, "not applicable", result["not_applicable"]))
             else:
                 rows += result_rows(run, path.stem, result)
                 definitions |= set(result_definitions(path.stem, result))
-                holes += [Hole(run.run, path.stem, "left out", f"{other}: {why}") for other, why in left_out(result)]
+                missing += [
+                    MissingResult(run.run, path.stem, "left out", f"{other}: {why}") for other, why in left_out(result)
+                ]
         if run.log_fault:
-            holes.append(Hole(run.run, LOG, "damaged", run.log_fault))
-    return rows, holes, definitions
+            missing.append(MissingResult(run.run, LOG, "damaged", run.log_fault))
+    return rows, missing, definitions
 
 
 def left_out(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Runs that could not be compared with, and why."""
+    """Return the runs that an eval could not compare with, and why."""
     found = result.get("left_out")
     return [(str(name), str(why)) for name, why in found.items()] if isinstance(found, dict) else []
 
 
 def result_of(run: StoredRun, path: Path) -> dict[str, Any]:
-    """A result, of the weights that the run holds."""
+    """Read a result. Raises ValueError when it was computed from other weights than the run's."""
     result, weights = read_result(path), run.seals.get("sae_weights.safetensors", {}).get("sha256")
     if weights is not None and result.get("weights") != weights:
         raise ValueError(f"{path} scored other weights than the folder holds now; score the run again")
@@ -306,6 +318,7 @@ def result_of(run: StoredRun, path: Path) -> dict[str, Any]:
 
 
 def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per score of a result."""
     about = {
         "run": run.run, "name": run.name, "method": run.method, "l0_requested": run.requested_l0, "seed": run.seed,
         "control": run.control, "eval": name, "version": result.get("version"), "d_sae": run.d_sae,
@@ -325,12 +338,12 @@ def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[di
 
 
 def params_text(params: Mapping[str, Any]) -> str:
-    """directions latents, n 4"""
+    """Format params, as in "directions latents, n 4"."""
     return ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
 
 
 def result_definitions(name: str, result: Mapping[str, Any]) -> list[Definition]:
-    """One per metric; an eval may define its metrics one by one or all in one text."""
+    """Return one definition per metric; an eval may define its metrics one by one or all in one text."""
     texts, whole = result.get("definitions") or {}, str(result.get("definition") or "")
     better = {str(score["metric"]): str(score.get("better", "neither")) for score in result["scores"]}
     version = str(result.get("version"))
@@ -338,7 +351,7 @@ def result_definitions(name: str, result: Mapping[str, Any]) -> list[Definition]
 
 
 def describe(node: Any) -> str:
-    """Configuration on one line: World(d_in=64, factors=128). Equal text means equal configuration."""
+    """Format configuration on one line, as in World(d_in=64, factors=128). Equal text means equal configuration."""
     if isinstance(node, Mapping):
         fields = ", ".join(f"{key}={describe(value)}" for key, value in node.items() if key != "type")
         return f"{class_name(node)}({fields})" if "type" in node else "{" + fields + "}"
@@ -348,4 +361,5 @@ def describe(node: Any) -> str:
 
 
 def class_name(node: Mapping[str, Any]) -> str:
+    """Return the class that a node of configuration names, without its module."""
     return str(node.get("type", "")).rpartition(":")[2] or "unknown"

@@ -1,4 +1,4 @@
-"""Numbers and lists as a reader wants them: three significant digits, a real minus sign, "a, b and c"."""
+"""Formatting of numbers and lists for readers: three significant digits, a real minus sign, "a, b and c"."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from unbraid.comparison.intervals import Difference, Interval
 
 
 def number(value: float, decimals: int | None = None) -> str:
-    """Three significant digits, or as many decimals as asked."""
+    """Format a number with three significant digits, or with `decimals` decimals."""
     if not math.isfinite(value):
         return "NaN"
     if value != 0 and abs(value) < 1e-4 and (decimals is None or decimals > 6):
@@ -16,11 +16,12 @@ def number(value: float, decimals: int | None = None) -> str:
 
 
 def significant(value: float, digits: int = 3) -> int:
-    """Decimals that show so many significant digits."""
+    """The number of decimals that shows `digits` significant digits."""
     return 0 if value == 0 or not math.isfinite(value) else max(0, digits - 1 - math.floor(math.log10(abs(value))))
 
 
 def signed(value: float, decimals: int) -> str:
+    """Format a number with its sign; a number that rounds to 0 has none."""
     shown = number(value, decimals)
     if not any(digit in shown for digit in "123456789"):
         return shown.removeprefix("−")
@@ -28,7 +29,7 @@ def signed(value: float, decimals: int) -> str:
 
 
 def mean_half(interval: Interval) -> str:
-    """0.812 ± 0.021"""
+    """Format an interval, as in "0.812 ± 0.021"."""
     if not math.isfinite(interval.half):
         return number(interval.mean)
     decimals = max(2 if abs(interval.mean) < 10 else 0, significant(interval.mean))
@@ -38,7 +39,7 @@ def mean_half(interval: Interval) -> str:
 
 
 def change(found: Difference) -> str:
-    """+0.19 [+0.15, +0.23]"""
+    """Format a difference and its interval, as in "+0.19 [+0.15, +0.23]"."""
     size = found.half if math.isfinite(found.half) and found.half > 0 else found.mean
     decimals = significant(size, 2)
     if not math.isfinite(found.half):
@@ -48,15 +49,16 @@ def change(found: Difference) -> str:
 
 
 def seeds(found: Difference) -> str:
-    """3 paired seeds"""
+    """Format the number of seeds behind a difference, as in "3 paired seeds"."""
     count = "1 seed" if found.n == 1 else f"{found.n} {'paired ' if found.paired else ''}seeds"
     return count if found.paired or found.n < 2 else f"{count} a side, not paired"
 
 
 def listed(items: Sequence[str]) -> str:
-    """a, b and c"""
+    """Join items, as in "a, b and c"."""
     return " and ".join(filter(None, (", ".join(items[:-1]), items[-1]))) if items else ""
 
 
 def plural(count: int, noun: str) -> str:
+    """Format a count with its noun, as in "1 seed" and "3 seeds"."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -1,4 +1,4 @@
-"""The report: stored scores in, one HTML file out. It computes nothing but means and intervals."""
+"""Report: stored scores in, one HTML file out. It computes nothing but means and intervals."""
 
 from unbraid.comparison.stored_scores import collect, scores_json
 from unbraid.report.page import write_report

@@ -1,4 +1,4 @@
-"""Description length in the report: rate-distortion curves, bits against width, and what selection picks."""
+"""Description length in the report: rate-distortion curves, bits against width, and the selected settings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,67 +7,69 @@ from dataclasses import dataclass
 from unbraid.comparison.compare import Scores
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.mdl_selection import (
-    WAYS,
+    CODING_SCHEMES,
+    CodingScheme,
     Distortion,
     Pick,
     Setting,
-    Way,
-    described,
+    description_length_rows,
     distortions,
     pick,
     settings,
 )
-from unbraid.comparison.stored_scores import Study
+from unbraid.comparison.stored_scores import StoredScores
 from unbraid.report.figures import Figure, Look, Plot, chance_line, escape, frame, log_axis, looks
 
 AXIS = {"fvu": "FVU after rounding", "nats": "cross-entropy added, nats a token"}
 
-Table = Mapping[tuple[Way, Distortion], Sequence[Setting]]
+Table = Mapping[tuple[CodingScheme, Distortion], Sequence[Setting]]
 
 
 @dataclass(frozen=True)
 class Selection:
     """The section on description length."""
 
-    ways: tuple[Way, ...]
+    schemes: tuple[CodingScheme, ...]
     picks: list[tuple[Distortion, list[Pick | None]]]
-    """By distortion, a pick for each way."""
+    """For each distortion, a pick per scheme."""
     plots: list[Plot]
 
 
-def selection(study: Study, scores: Scores) -> Selection | None:
-    """None when no run was scored by `description_length`."""
-    wanted = distortions(study)
+def selection(stored: StoredScores, scores: Scores) -> Selection | None:
+    """Build the section on description length; None when no run was scored by `description_length`."""
+    wanted = distortions(stored)
     if not wanted:
         return None
-    table = {(way, at): settings(study, way, at) for way in WAYS for at in wanted}
-    picks = [(at, [pick(table[way, at]) for way in WAYS]) for at in wanted]
+    table = {(scheme, at): settings(stored, scheme, at) for scheme in CODING_SCHEMES for at in wanted}
+    picks = [(at, [pick(table[scheme, at]) for scheme in CODING_SCHEMES]) for at in wanted]
     plots = [
-        rate_distortion(study, table, way, [at for at in wanted if at.axis == axis], scores)
+        rate_distortion(stored, table, scheme, [at for at in wanted if at.axis == axis], scores)
         for axis in AXIS
-        for way in WAYS
+        for scheme in CODING_SCHEMES
         if any(at.axis == axis for at in wanted)
     ]
     if len({s.d_sae for found in table.values() for s in found if not s.control}) > 1:
-        plots += [against_width(table, way, common(table, wanted), scores) for way in WAYS]
-    return Selection(WAYS, [p for p in picks if any(p[1])], plots)
+        plots += [against_width(table, scheme, common(table, wanted), scores) for scheme in CODING_SCHEMES]
+    return Selection(CODING_SCHEMES, [p for p in picks if any(p[1])], plots)
 
 
 def common(table: Table, wanted: Sequence[Distortion]) -> Distortion:
-    """The smallest distortion that at least half the settings reach; else the largest."""
-    share = lambda at: [s.reached for s in table[WAYS[0], at] if not s.control]
+    """The smallest FVU that at least half of the settings reach; else the largest."""
+    share = lambda at: [s.reached for s in table[CODING_SCHEMES[0], at] if not s.control]
     reached = [at for at in wanted if at.axis == "fvu" and 2 * sum(share(at)) >= len(share(at))]
     return reached[0] if reached else [at for at in wanted if at.axis == "fvu"][-1]
 
 
-def rate_distortion(study: Study, table: Table, way: Way, wanted: Sequence[Distortion], scores: Scores) -> Plot:
-    """For each method, the fewest bits over its settings at each distortion."""
+def rate_distortion(
+    stored: StoredScores, table: Table, scheme: CodingScheme, wanted: Sequence[Distortion], scores: Scores
+) -> Plot:
+    """Plot the fewest bits over each method's settings against distortion."""
     traces = []
     for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
-        best = {at: shortest(table[way, at], set(method.settings), method.d_sae) for at in wanted}
+        best = {at: shortest(table[scheme, at], set(method.settings), method.d_sae) for at in wanted}
         points = [(at.at, found) for at, found in best.items() if found is not None]
         traces += [line(points, look, "distortion")] if points else []
-    linear = principal(study, wanted) if way.decoder == "without" else []
+    linear = principal(stored, wanted) if scheme.decoder == "without" else []
     if linear:
         traces.append(dotted(linear))
     layout = frame(AXIS[wanted[0].axis], "bits a token")
@@ -76,12 +78,12 @@ def rate_distortion(study: Study, table: Table, way: Way, wanted: Sequence[Disto
     layout["yaxis"]["rangemode"] = "tozero"
     caption = "fewest bits of each method's settings at each distortion; all seeds reach it"
     caption += " · dotted: principal components" if linear else ""
-    return Plot(f"Rate and distortion: {way.label}", caption, {"data": traces, "layout": layout})
+    return Plot(f"Rate and distortion: {scheme.label}", caption, {"data": traces, "layout": layout})
 
 
-def against_width(table: Table, way: Way, at: Distortion, scores: Scores) -> Plot:
-    """For each name, the fewest bits over its settings at each width."""
-    found = table[way, at]
+def against_width(table: Table, scheme: CodingScheme, at: Distortion, scores: Scores) -> Plot:
+    """Plot the fewest bits over each method's settings against width."""
+    found = table[scheme, at]
     traces = []
     for name in dict.fromkeys(s.method for s in found if not s.control):
         widths = sorted({s.d_sae for s in found if s.method == name})
@@ -94,12 +96,12 @@ def against_width(table: Table, way: Way, at: Distortion, scores: Scores) -> Plo
         "tickvals": widths,
         "ticktext": [f"{w:,}" for w in widths],
     }
-    title = f"Bits and width at {at.label}: {way.label}"
+    title = f"Bits and width at {at.label}: {scheme.label}"
     return Plot(title, "fewest bits of each method's settings at each width", {"data": traces, "layout": layout})
 
 
 def look_of(name: str, scores: Scores) -> Look:
-    """That of the first method of this name."""
+    """The look of the first method of this name."""
     return next(
         look
         for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True)
@@ -108,11 +110,13 @@ def look_of(name: str, scores: Scores) -> Look:
 
 
 def shortest(among: Sequence[Setting], names: set[str], d_sae: int) -> Setting | None:
+    """The setting with the fewest bits among those of these names and width; None when none reaches the distortion."""
     found = [s for s in among if s.name in names and s.d_sae == d_sae and s.reached]
     return min(found, key=lambda s: s.mean.mean, default=None)
 
 
 def line(points: Sequence[tuple[float, Setting]], look: Look, x: str) -> Figure:
+    """A trace of mean bits with intervals, in Plotly's JSON."""
     means = [setting.mean for _, setting in points]
     return {
         "type": "scatter", "mode": "lines+markers", "meta": look.index, "showlegend": False,
@@ -128,10 +132,10 @@ def line(points: Sequence[tuple[float, Setting]], look: Look, x: str) -> Figure:
     }  # fmt: skip
 
 
-def principal(study: Study, wanted: Sequence[Distortion]) -> list[tuple[float, float]]:
-    """Bits of principal components, the same for all runs."""
+def principal(stored: StoredScores, wanted: Sequence[Distortion]) -> list[tuple[float, float]]:
+    """The bits of principal components by FVU, the same for all runs."""
     found: dict[float, list[float]] = {}
-    for row in described(study):
+    for row in description_length_rows(stored):
         if row["kind"] == "reference":
             found.setdefault(float(row["params"]["fvu"]), []).append(row["value"])
     shown = {at.at for at in wanted if at.axis == "fvu"}
@@ -139,6 +143,7 @@ def principal(study: Study, wanted: Sequence[Distortion]) -> list[tuple[float, f
 
 
 def dotted(points: Sequence[tuple[float, float]]) -> Figure:
+    """The dotted line of principal components, in Plotly's JSON."""
     return chance_line(0.0, 1.0, 0.0) | {
         "x": [at for at, _ in points], "y": [bits for _, bits in points],
         "hovertemplate": "principal components<br>FVU %{x:.3~g}, %{y:.4~g} bits<extra></extra>",

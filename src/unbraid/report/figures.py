@@ -1,4 +1,4 @@
-"""Figures as Plotly's own JSON: scores along L0, and training curves. The browser sets colours of text and grid."""
+"""Figures in Plotly's JSON: scores against L0, and training curves. The browser sets colours of text and grid."""
 
 import html
 import json
@@ -30,11 +30,11 @@ SYMBOL_PATHS = {
     "square-open": "M11.5 2.5h7v7h-7z",
     "diamond-open": "M15 1l5 5-5 5-5-5z",
 }
-"""The same marks for the legend, around (15, 6)."""
+"""SVG paths of the same marks for the legend, around (15, 6)."""
 LOG_POINTS = 120
-"""Points of a training curve that are drawn, of few runs."""
+"""Largest number of points of one training curve."""
 FIGURE_POINTS = 24_000
-"""Points of all training curves in one figure: a browser draws no more without stuttering."""
+"""Largest number of points of all training curves in one figure: with more a browser becomes slow."""
 FEWEST_POINTS = 12
 
 Figure = dict[str, Any]
@@ -54,12 +54,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Plot:
+    """A figure with its title and caption."""
+
     title: str
     caption: str
     figure: Figure
 
 
 def looks(methods: Sequence[Method]) -> dict[str, Look]:
+    """Give every method its look: colours for methods, greys for controls."""
     found: dict[str, Look] = {}
     shown = controls = 0
     for index, method in enumerate(methods):
@@ -75,7 +78,7 @@ def looks(methods: Sequence[Method]) -> dict[str, Look]:
 
 
 def score_plot(scores: Scores, quantity: Quantity, definition: str) -> Plot | None:
-    """A score against L0: seeds as points, means with intervals as lines. None when nothing can be drawn."""
+    """Plot a score against L0: seeds as points, means with intervals as lines. None when nothing can be drawn."""
     if scores.l0 is None:
         return None
     traces, at = [], []
@@ -97,6 +100,7 @@ def score_plot(scores: Scores, quantity: Quantity, definition: str) -> Plot | No
 
 
 def seed_points(points: Sequence[tuple[float, float, StoredRun]], look: Look) -> Figure:
+    """A trace with one point per seed."""
     return {
         "type": "scatter", "mode": "markers", "meta": look.index, "showlegend": False,
         "x": [x for x, _, _ in points], "y": [y for _, y, _ in points],
@@ -107,6 +111,7 @@ def seed_points(points: Sequence[tuple[float, float, StoredRun]], look: Look) ->
 
 
 def mean_line(scores: Scores, method: Method, quantity: Quantity, look: Look) -> Figure:
+    """A trace of a method's means over seeds, with intervals."""
     assert scores.l0 is not None
     means = []
     for name, runs in method.settings.items():
@@ -129,10 +134,12 @@ def mean_line(scores: Scores, method: Method, quantity: Quantity, look: Look) ->
 
 
 def hover_half(half: float) -> str:
+    """Format the half-width of an interval for a tooltip."""
     return ", no interval" if math.isnan(half) else f" ± {number(half)} (95 %)"
 
 
 def chance_line(low: float, high: float, chance: float) -> Figure:
+    """A dotted horizontal line at the chance level."""
     return {
         "type": "scatter", "mode": "lines", "x": [low, high], "y": [chance, chance], "showlegend": False,
         "line": {"color": GREYS[0], "width": 1, "dash": "dot"}, "hovertemplate": "chance %{y:.3~g}<extra></extra>",
@@ -140,7 +147,7 @@ def chance_line(low: float, high: float, chance: float) -> Figure:
 
 
 def training_plots(scores: Scores) -> list[Plot]:
-    """Loss terms, FVU, L0 and dead latents over tokens, a line a run."""
+    """Plot loss terms, FVU, L0 and dead latents against tokens, one line per run."""
     logs = {run.run: run.log() for method in scores.methods for run in method.runs}
     known = dict.fromkeys(key for rows in logs.values() for row in rows[:1] + rows[-1:] for key in row)
     wanted = [key for key in known if key.startswith("losses/") or key in ("metrics/l0", "sparsity/dead")]
@@ -150,6 +157,7 @@ def training_plots(scores: Scores) -> list[Plot]:
 
 
 def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]]) -> Plot | None:
+    """Plot one logged quantity against tokens; None when no run logged it."""
     traces = []
     points = max(FEWEST_POINTS, min(LOG_POINTS, FIGURE_POINTS // max(1, len(logs))))
     for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
@@ -168,17 +176,19 @@ def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]
 
 
 def thin(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """At most `most` rows, first and last included."""
+    """Keep at most `most` rows, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return rows
     return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
 
 
 def rounded(value: Any) -> float | None:
+    """Round a logged number to five digits; None for what is no finite number."""
     return float(f"{value:.5g}") if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def frame(x: str, y: str) -> Figure:
+    """The layout that all figures share, with the titles of the axes."""
     return {
         "height": 290, "margin": {"l": 56, "r": 10, "t": 8, "b": 42}, "hovermode": "closest", "showlegend": False,
         "xaxis": {"title": {"text": escape(x), "font": {"size": 12}}, "automargin": True},
@@ -187,7 +197,7 @@ def frame(x: str, y: str) -> Figure:
 
 
 def log_axis(low: float, high: float) -> Figure:
-    """Log axis with ticks at powers of two, padded so that a single L0 does not fill it."""
+    """A log axis with ticks at powers of two, padded so that a single L0 does not fill it."""
     pad = max(0.06, 0.06 * math.log10(high / low)) if high > low else 0.3
     ends = [math.log10(low) - pad, math.log10(high) + pad]
     ticks = [float(2**i) for i in range(-4, 24) if ends[0] <= math.log10(2.0**i) <= ends[1]]
@@ -196,10 +206,10 @@ def log_axis(low: float, high: float) -> Figure:
 
 
 def escape(text: str) -> str:
-    """Plotly reads labels as HTML."""
+    """Escape a label, which Plotly reads as HTML."""
     return html.escape(text)
 
 
 def embedded(figure: Figure) -> str:
-    """JSON that can stand inside a script element."""
+    """Write a figure as JSON that is safe inside a script element."""
     return json.dumps(figure, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: the answer, then everything it rests on."""
+"""The report's page: one self-contained HTML file with the answer, then everything that it is based on."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,25 +15,27 @@ from unbraid.comparison import verdict as answering
 from unbraid.comparison import wording as text
 from unbraid.comparison.compare import Quantity, Scores, arrange
 from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
-from unbraid.comparison.stored_scores import Definition, Study, class_name, read_study
+from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores
 from unbraid.report.description_length import Selection, selection
 from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots
-from unbraid.report.forest import forest
-from unbraid.report.gaps import Gap, gaps
+from unbraid.report.forest_plot import forest_plot
+from unbraid.report.limitations import Limitation, limitations
 from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.table import Row, requested_text, table
 from unbraid.system.files import write_text
 
 TITLE = "Disentanglement or sparsity?"
 MOST_CURVES = 10_000
-"""Curves (scores times methods) up to which scores beside the headline are drawn: a page of more opens no browser."""
+"""Number of curves (scores times methods) up to which all scores are drawn; browsers fail on more."""
 MOST_COMPARISONS = 5_000
-"""Comparisons that are listed one by one."""
+"""Largest number of comparisons that are listed one by one."""
 QUESTION = "Should we optimise sparse autoencoders for disentanglement instead of sparsity?"
 
 
 @dataclass(frozen=True)
 class PlotGroup:
+    """A group of figures under one title."""
+
     title: str
     open: bool
     plots: list[Plot]
@@ -41,7 +43,7 @@ class PlotGroup:
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one source."""
+    """The part of the report on one source."""
 
     index: int
     title: str
@@ -50,15 +52,15 @@ class Section:
     looks: dict[str, Look]
     groups: list[PlotGroup]
     undrawn: int
-    """Scores that are not drawn, because there are too many methods."""
+    """Number of scores that are not drawn because there are too many methods."""
     selection: Selection | None
-    """Shortest descriptions, where they were scored."""
+    """The shortest descriptions, if they were scored."""
     columns: list[Quantity]
     rows: list[Row]
     controls: list[Row]
     runs: list[dict[str, Any]]
     definitions: list[Definition]
-    gaps: list[Gap]
+    limitations: list[Limitation]
     warnings: list[str]
     texts: dict[tuple[str, str], str]
     """Definitions by eval and metric."""
@@ -72,17 +74,18 @@ def write_report(
     question: str = QUESTION,
     notice: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
-    """Write the report on `runs` to `out` and return the rows behind its numbers. `notice` is told of every run that
-    cannot be read; the page says so too.
+    """Write the report on `runs` to `out` and return the rows behind its numbers.
+
+    `notice` is called with a message for every run that cannot be read; the page says so too.
 
     Raises ValueError when no folder is given, one is not a run, or none is finished and whole.
     """
-    study = read_study(runs)
-    sources = list(dict.fromkeys(run.source for run in study.runs))
-    titles = source_titles(study, sources)
-    sections = [section(i, titles[s], study.of(s), out) for i, s in enumerate(sources)]
+    stored = read_scores(runs)
+    sources = list(dict.fromkeys(run.source for run in stored.runs))
+    titles = source_titles(stored, sources)
+    sections = [section(i, titles[s], stored.of(s), out) for i, s in enumerate(sources)]
     if notice is not None:
-        for found in study.damaged:
+        for found in stored.damaged:
             notice(str(found))
     environment = Environment(
         loader=PackageLoader("unbraid.report"),
@@ -91,39 +94,47 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"text": text, "embedded": embedded, "forest": forest, "symbols": answering.SYMBOLS}
+    environment.globals |= {
+        "text": text,
+        "embedded": embedded,
+        "forest_plot": forest_plot,
+        "symbols": answering.SYMBOLS,
+    }
     environment.globals |= {"requested_text": requested_text, "symbol_paths": SYMBOL_PATHS}
     environment.globals |= {"most_comparisons": MOST_COMPARISONS}
     page = environment.get_template("report.html.j2").render(
         title=title,
         question=question,
         sections=sections,
-        skipped=study.skipped,
+        skipped=stored.skipped,
         plotly=get_plotlyjs(),
-        runs=len(study.runs),
+        runs=len(stored.runs),
     )
     write_text(out, page)
-    return study.rows
+    return stored.rows
 
 
-def section(index: int, title: str, study: Study, out: Path) -> Section:
-    scores = arrange(study)
+def section(index: int, title: str, stored: StoredScores, out: Path) -> Section:
+    """Build the part of the report on one source."""
+    scores = arrange(stored)
     answers = [answering.answer(scores, d_sae) for d_sae in scores.widths]
     columns = scores.headline
-    rows, controls = table(scores, columns, study.holes)
+    rows, controls = table(scores, columns, stored.missing_results)
     about = setup(scores)
     return Section(
-        index, title, answers, about, looks(scores.methods), plot_groups(scores, study.definitions),
-        0 if drawn_beside(scores) else len(beside_headline(scores)),
-        selection(study, scores), columns, rows, controls, run_list(study, out), list(study.definitions),
-        gaps(study, scores, answers), mixed_versions(study.definitions) + about.warnings,
-        definition_texts(study.definitions),
+        index, title, answers, about, looks(scores.methods), plot_groups(scores, stored.definitions),
+        0 if others_drawn(scores) else len(other_scores(scores)),
+        selection(stored, scores), columns, rows, controls, run_list(stored, out), list(stored.definitions),
+        limitations(stored, scores, answers), mixed_versions(stored.definitions) + about.warnings,
+        definition_texts(stored.definitions),
     )  # fmt: skip
 
 
-def source_titles(study: Study, sources: Sequence[str]) -> dict[str, str]:
-    """The class of each source, and the fields in which sources of one class differ."""
-    nodes = {source: next(run.experiment["source"] for run in study.runs if run.source == source) for source in sources}
+def source_titles(stored: StoredScores, sources: Sequence[str]) -> dict[str, str]:
+    """Title each source by its class, and by the fields in which sources of one class differ."""
+    nodes = {
+        source: next(run.experiment["source"] for run in stored.runs if run.source == source) for source in sources
+    }
     titles = {}
     for kind in dict.fromkeys(map(class_name, nodes.values())):
         fields = {source: dict(flat(node)) for source, node in nodes.items() if class_name(node) == kind}
@@ -135,9 +146,9 @@ def source_titles(study: Study, sources: Sequence[str]) -> dict[str, str]:
 
 
 def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotGroup]:
-    """Headline scores, then the rest by eval, then training."""
+    """Group the figures: headline scores, then other scores by eval, then training curves."""
     texts = definition_texts(definitions)
-    headline, rest = scores.headline, beside_headline(scores) if drawn_beside(scores) else []
+    headline, rest = scores.headline, other_scores(scores) if others_drawn(scores) else []
 
     def plots(quantities: Sequence[Quantity]) -> list[Plot]:
         drawn = (score_plot(scores, q, texts.get((q.eval, q.metric), "")) for q in quantities)
@@ -152,33 +163,36 @@ def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotG
     return [group for group in groups if group.plots]
 
 
-def beside_headline(scores: Scores) -> list[Quantity]:
-    """Scores that could be drawn besides those of the headline."""
+def other_scores(scores: Scores) -> list[Quantity]:
+    """The scores that can be drawn besides those of the headline."""
     rest = [q for q in scores.quantities if q not in scores.headline and q != scores.l0 and not q.reference]
-    return [q for q in rest if q.eval != DESCRIBED or not q.params]  # curves of their own show those
+    return [q for q in rest if q.eval != DESCRIBED or not q.params]  # shown in the section on description length
 
 
-def drawn_beside(scores: Scores) -> bool:
-    return len(beside_headline(scores)) * len(scores.methods) <= MOST_CURVES
+def others_drawn(scores: Scores) -> bool:
+    """True if scores other than the headline are drawn."""
+    return len(other_scores(scores)) * len(scores.methods) <= MOST_CURVES
 
 
 def definition_texts(definitions: Sequence[Definition]) -> dict[tuple[str, str], str]:
+    """Definitions by eval and metric."""
     return {(d.eval, d.metric): d.text for d in definitions}
 
 
-def run_list(study: Study, out: Path) -> list[dict[str, Any]]:
+def run_list(stored: StoredScores, out: Path) -> list[dict[str, Any]]:
+    """The facts on each run that the page lists."""
     return [
         {
             "run": run.run, "href": link(run.folder, out), "name": run.name, "seed": run.seed, "control": run.control,
             "d_sae": run.d_sae, "architecture": run.architecture, "seconds": run.provenance.get("seconds"),
             "finished": run.provenance.get("finished", ""),
         }
-        for run in study.runs
+        for run in stored.runs
     ]  # fmt: skip
 
 
 def link(folder: Path, out: Path) -> str:
-    """Relative to the report, so that the two can move together."""
+    """A link to a run folder, relative to the report, so that both can be moved together."""
     try:
         return quote(Path(os.path.relpath(folder, out.resolve().parent)).as_posix() + "/")
     except ValueError:  # another drive
@@ -186,6 +200,7 @@ def link(folder: Path, out: Path) -> str:
 
 
 def mixed_versions(definitions: Sequence[Definition]) -> list[str]:
+    """Warn of evals whose scores come from several versions."""
     versions: dict[str, set[str]] = {}
     for d in definitions:
         versions.setdefault(d.eval, set()).add(d.version)

@@ -1,4 +1,4 @@
-"""What was run, from experiment.json and provenance.json: source, training, objectives, machine; and what differs."""
+"""Setup of the runs in a report: source, training, objectives, machine, and in which settings runs differ."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ from unbraid.comparison.wording import listed, number, plural
 
 @dataclass(frozen=True)
 class MethodSetup:
+    """The setup of one method, as text."""
+
     name: str
     role: str
     objective: list[str]
     dictionary: str
     training: str
-    """Only what differs from the common settings."""
+    """Only the settings that differ from the common ones."""
     d_sae: str
     requested: str
     seeds: str
@@ -25,6 +27,8 @@ class MethodSetup:
 
 @dataclass(frozen=True)
 class Setup:
+    """The setup of all runs on one source, as text."""
+
     source: list[tuple[str, str]]
     training: list[tuple[str, str]]
     machine: list[tuple[str, str]]
@@ -33,38 +37,41 @@ class Setup:
 
 
 def setup(scores: Scores) -> Setup:
+    """Describe the setup of all runs on one source."""
     runs = [run for method in scores.methods for run in method.runs]
     trained = trained_here(runs) or runs
     common = {k: v for k, v in shared([run.experiment["training"] for run in trained]).items() if k != "type"}
     source = runs[0].experiment["source"]
     return Setup(
         [("kind", class_name(source)), *flat(source)],
-        [*((name, text(value)) for name, value in common.items()), *rest(scores)],
+        [*((name, text(value)) for name, value in common.items()), *convergence(scores)],
         machine(runs),
         [method_setup(method.name, method.role, method.runs, common) for method in scores.methods],
         differences(runs) + duplicates(runs),
     )
 
 
-def rest(scores: Scores) -> list[tuple[str, str]]:
-    """By how much losses still fell at the end of the plateau, from the logs."""
+def convergence(scores: Scores) -> list[tuple[str, str]]:
+    """Say by how much losses still fell at the end of the plateau, from the logs."""
     found = falls(scores)
-    said = [f"{name} {max(0.0, fell):.0%}{' (not at rest)' if fell > FALLING else ''}" for name, fell in found.items()]
-    return [("loss still fell, over the last fifth before the rate did, by", listed(said))] if said else []
+    shown = [
+        f"{name} {max(0.0, fell):.0%}{' (not converged)' if fell > FALLING else ''}" for name, fell in found.items()
+    ]
+    return [("fall of the loss in the last fifth before the learning rate falls", listed(shown))] if shown else []
 
 
 def trained_here(runs: Sequence[StoredRun]) -> list[StoredRun]:
-    """Neither controls nor imported."""
+    """The runs that are neither controls nor imported."""
     return [run for run in runs if not run.control and not run.imported]
 
 
 def shared(nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields all have, with the same value."""
+    """The fields that all nodes have with the same value."""
     return {k: v for k, v in nodes[0].items() if all(k in node and node[k] == v for node in nodes)}
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Fields by dotted name."""
+    """List the fields of a node by dotted name."""
     found = []
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
@@ -76,6 +83,7 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def text(value: Any) -> str:
+    """Format the value of a setting."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int):
@@ -84,6 +92,7 @@ def text(value: Any) -> str:
 
 
 def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mapping[str, Any]) -> MethodSetup:
+    """Describe the setup of one method over its runs."""
     objectives = [run.experiment["objective"] for run in runs]
     terms = [{"reconstruction": o["reconstruction"], **(o.get("penalties") or {})} for o in objectives]
     labels = dict.fromkeys(label for found in terms for label in found)
@@ -110,17 +119,17 @@ def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mappin
 
 
 def origin(init: Mapping[str, Any]) -> str:
-    """Whose SAE it is, of what kind, from which folder."""
+    """Describe the origin of an imported SAE: format, architecture, folder and weights."""
     return f"{init['format']} {init['architecture']} from {init['folder']}, weights {init['sha256'][:12]}"
 
 
 def values(key: str, nodes: Iterable[Mapping[str, Any]]) -> str:
-    """All values of one field, each once."""
+    """List the values of one field, each once."""
     return listed(list(dict.fromkeys(text(node[key]) for node in nodes if key in node)))
 
 
 def term_line(label: str, terms: Sequence[Mapping[str, Any]]) -> str:
-    """sparsity: L1, weight 0.01 and 0.03"""
+    """Describe a term over runs, as in "sparsity: L1, weight 0.01 and 0.03"."""
     fields = [k for k in dict.fromkeys(k for t in terms for k in t) if k not in ("type", "weight")]
     fields = [k for k in fields if k != "every" or any(t.get("every", 1) != 1 for t in terms)]
     parts = [f"weight {values('weight', terms)}"] if any("weight" in t for t in terms) else []
@@ -129,6 +138,7 @@ def term_line(label: str, terms: Sequence[Mapping[str, Any]]) -> str:
 
 
 def dictionary_line(nodes: Sequence[Mapping[str, Any]]) -> str:
+    """Describe activation functions, initialisations and frozen parameters over runs."""
     activations = list(dict.fromkeys(class_name(n.get("activation") or {}) for n in nodes))
     inits = list(dict.fromkeys(class_name(n.get("init") or {}) for n in nodes))
     frozen = list(dict.fromkeys(name for n in nodes for name in n.get("frozen") or ()))
@@ -137,7 +147,7 @@ def dictionary_line(nodes: Sequence[Mapping[str, Any]]) -> str:
 
 
 def machine(runs: Sequence[StoredRun]) -> list[tuple[str, str]]:
-    """Who made these runs, with what, and how long it took."""
+    """Describe machines, versions and durations of the runs."""
     seconds = [s for run in runs if isinstance(s := run.provenance.get("seconds"), int | float)]
     tokens = [t for run in runs if isinstance(t := run.provenance.get("tokens"), int | float)]
     found = [("runs", f"{len(runs)}")]
@@ -154,17 +164,19 @@ def machine(runs: Sequence[StoredRun]) -> list[tuple[str, str]]:
 
 
 def duration(seconds: float) -> str:
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 120:
         return f"{number(seconds)} s"
     return f"{number(seconds / 60)} minutes" if seconds < 7200 else f"{number(seconds / 3600)} hours"
 
 
 def loose(value: Any) -> str:
+    """Format a value of provenance, a mapping without braces."""
     return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 def differences(runs: Sequence[StoredRun]) -> list[str]:
-    """Training settings besides the objective in which the compared methods differ: each weakens the comparison."""
+    """Warn of training settings besides the objective in which runs differ: each weakens the comparison."""
     trained, found = trained_here(runs), []
     if names := sorted({run.method for run in runs if run.imported}):
         found.append(
@@ -181,6 +193,7 @@ def differences(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def duplicates(runs: Sequence[StoredRun]) -> list[str]:
+    """Warn of several runs with the same name, seed and width."""
     groups: dict[tuple[str, int, int], list[str]] = {}
     for run in runs:
         groups.setdefault((run.name, run.seed, run.d_sae), []).append(run.run)

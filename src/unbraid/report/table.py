@@ -1,4 +1,4 @@
-"""The table: one row per method and sparsity setting, a column per headline metric, mean and half-width over seeds."""
+"""The table of scores: a row per method and sparsity setting, a column per headline metric, means over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -7,27 +7,31 @@ from dataclasses import dataclass, replace
 from unbraid.comparison.compare import Method, Quantity, Scores
 from unbraid.comparison.curves import clusters
 from unbraid.comparison.intervals import t_interval
-from unbraid.comparison.stored_scores import Hole, StoredRun
+from unbraid.comparison.stored_scores import MissingResult, StoredRun
 from unbraid.comparison.wording import listed, mean_half, plural
 
 Reasons = dict[tuple[str, str], str]
-"""Why a run has no scores of an eval, by run and eval."""
+"""The reason why a run has no scores of an eval, by run and eval."""
 
 
 @dataclass(frozen=True)
 class Cell:
+    """One cell: its text, the value to sort by, and notes on missing seeds."""
+
     text: str
     sort: float
-    """NaN sorts last."""
+    """The value to sort by; NaN sorts last."""
     note: str = ""
-    """What is missing, and why."""
+    """The missing seeds, and why."""
     short: str = ""
-    """The same in a few words."""
+    """A short form of the note."""
     best: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
+    """One method at one sparsity setting."""
+
     method: str
     role: str
     d_sae: int
@@ -38,12 +42,14 @@ class Row:
     group: int
     """Rows with the same number have comparable L0; -1 when L0 is not known."""
     missed: bool = False
-    """Whether all its runs missed the L0 asked for: it is never the best."""
+    """True if all its runs missed their target L0: it is never marked as the best."""
 
 
-def table(scores: Scores, columns: Sequence[Quantity], holes: Sequence[Hole]) -> tuple[list[Row], list[Row]]:
-    """Rows of methods, by L0, and of controls."""
-    reasons = {(hole.run, hole.eval): f"{hole.kind}: {hole.reason}" for hole in holes}
+def table(
+    scores: Scores, columns: Sequence[Quantity], missing_results: Sequence[MissingResult]
+) -> tuple[list[Row], list[Row]]:
+    """Build the rows of methods, by L0, and those of controls."""
+    reasons = {(result.run, result.eval): f"{result.kind}: {result.reason}" for result in missing_results}
     rows = [
         row(scores, method, runs, columns, reasons) for method in scores.methods for runs in method.settings.values()
     ]
@@ -57,11 +63,12 @@ def table(scores: Scores, columns: Sequence[Quantity], holes: Sequence[Hole]) ->
 def row(
     scores: Scores, method: Method, runs: Sequence[StoredRun], columns: Sequence[Quantity], reasons: Reasons
 ) -> Row:
+    """Build the row of one method at one sparsity setting."""
     l0 = cell(scores, runs, scores.l0, reasons) if scores.l0 is not None else Cell("not scored", math.nan)
     if lost := [run.seed for run in runs if run in scores.missed]:
-        asked = f"{runs[0].target_l0:g}"
-        note = f"seeds {listed([str(s) for s in lost])} missed the L0 of {asked}: compared with nothing"
-        l0 = replace(l0, note="; ".join(filter(None, (l0.note, note))), short=f"missed: {asked} asked for")
+        target = f"{runs[0].target_l0:g}"
+        note = f"seeds {listed([str(s) for s in lost])} missed the target L0 of {target}: compared with nothing"
+        l0 = replace(l0, note="; ".join(filter(None, (l0.note, note))), short=f"missed the target {target}")
     cells = [cell(scores, runs, column, reasons) for column in columns]
     seeds = len({run.seed for run in runs})
     missed = len(lost) == len(runs)
@@ -69,6 +76,7 @@ def row(
 
 
 def cell(scores: Scores, runs: Sequence[StoredRun], column: Quantity, reasons: Reasons) -> Cell:
+    """Build a cell: mean and half-width over seeds, or why there is none."""
     by_seed: dict[int, list[float]] = {}
     missing: list[str] = []
     for run in runs:
@@ -87,19 +95,20 @@ def cell(scores: Scores, runs: Sequence[StoredRun], column: Quantity, reasons: R
 
 
 def short_reason(missing: Sequence[str]) -> str:
-    """NaN, error, damaged, n/a or not scored: never a blank."""
+    """Name the kind of a missing value: NaN, error, damaged, n/a or not scored."""
     kinds = (": NaN", "NaN"), (": error", "error"), (": damaged", "damaged"), (": not applicable", "n/a")
     return next((shown for mark, shown in kinds if any(mark in reason for reason in missing)), "not scored")
 
 
 def nearest_group(l0: float, centres: Sequence[float]) -> int:
+    """The index of the nearest centre on a log scale; -1 for an L0 that is unknown."""
     if not math.isfinite(l0) or l0 <= 0 or not centres:
         return -1
     return min(range(len(centres)), key=lambda i: abs(math.log(l0 / centres[i])))
 
 
 def mark_best(rows: list[Row], columns: Sequence[Quantity]) -> list[Row]:
-    """The best mean of each column among rows of comparable L0, where there are several to choose from."""
+    """Mark the best mean of each column among rows of comparable L0, where there are at least two."""
     marked = list(rows)
     for group in {r.group for r in rows if r.group >= 0}:
         for j, column in enumerate(columns):
@@ -118,4 +127,5 @@ def mark_best(rows: list[Row], columns: Sequence[Quantity]) -> list[Row]:
 
 
 def requested_text(row: Row) -> str:
+    """Format the requested L0; a dash when none was requested."""
     return f"{row.requested:g}" if math.isfinite(row.requested) else "—"

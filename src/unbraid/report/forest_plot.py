@@ -12,7 +12,9 @@ LEFT, RIGHT, ROW = 128.0, 372.0, 20.0
 
 
 @dataclass(frozen=True)
-class Line:
+class ForestRow:
+    """One method's difference and interval, in coordinates of the drawing."""
+
     method: str
     y: float
     colour: str
@@ -21,20 +23,22 @@ class Line:
     high: float
     interval: bool
     text: str
-    """What a reader of the screen hears."""
+    """The text for screen readers."""
 
 
 @dataclass(frozen=True)
-class Forest:
-    lines: list[Line]
+class ForestPlot:
+    """All rows of a forest plot, in coordinates of the drawing."""
+
+    rows: list[ForestRow]
     missing: list[str]
-    """Methods that could not be compared."""
+    """The methods that could not be compared."""
     zero: float
     height: float
 
 
-def forest(comparisons: Sequence[Comparison], looks: dict[str, Look]) -> Forest | None:
-    """None when nothing could be compared."""
+def forest_plot(comparisons: Sequence[Comparison], looks: dict[str, Look]) -> ForestPlot | None:
+    """Lay out the differences of one metric; None when nothing could be compared."""
     found = [c for c in comparisons if math.isfinite(c.gain)]
     if not found:
         return None
@@ -47,11 +51,11 @@ def forest(comparisons: Sequence[Comparison], looks: dict[str, Look]) -> Forest 
         return round(LEFT + 8 + (gain - low) * scale, 2) if scale else (LEFT + RIGHT) / 2
 
     lines = [
-        Line(
+        ForestRow(
             c.method, ROW * (i + 0.5), looks[c.method].colour, place(c.gain), place(c.gain - h), place(c.gain + h),
-            math.isfinite(c.difference.half), f"{c.method}: {c.word}, {change(c.difference)}",
+            math.isfinite(c.difference.half), f"{c.method}: {c.outcome}, {change(c.difference)}",
         )
         for i, (c, h) in enumerate(zip(found, halves, strict=True))
     ]  # fmt: skip
     missing = [c.method for c in comparisons if not math.isfinite(c.gain)]
-    return Forest(lines, missing, place(0.0), ROW * len(found))
+    return ForestPlot(lines, missing, place(0.0), ROW * len(found))
