@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from tests.known import EXACT, untrained
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.observe import observe
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import detection, f1, f1_pairs, owners
 from unbraid.metrics.latents_and_factors import Observed
 
@@ -60,7 +60,7 @@ def test_a_handful_of_firings_stand_for_nothing():
 def test_chance_is_as_wide_and_as_sparse_and_the_same_again():
     x = EXACT.sample(512, seed=0).x
     latents = code_matrix(untrained(EXACT, 40), x)
-    made = untrained_like(latents, x)
+    made = untrained_baseline(latents, x)
     assert code_matrix(made, x).shape == latents.shape and code_matrix(made, x).nnz == latents.nnz
-    assert torch.equal(made.W_dec, untrained_like(latents, x).W_dec)
-    assert untrained_like(csr_array((512, 40)), x).activation.k == 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.equal(made.W_dec, untrained_baseline(latents, x).W_dec)
+    assert untrained_baseline(csr_array((512, 40)), x).activation.k == 1  # pyright: ignore[reportAttributeAccessIssue]

@@ -56,7 +56,7 @@ class Panic(BaseException):
 )  # fmt: skip
 def test_fault_10_whatever_an_eval_raises_is_its_own_failure(error: BaseException, runs: list[Path]):
     opened, said = [Run.open(run) for run in runs], list[str]()
-    assert evaluate(opened, [of(fails_on(1, error))], watch=lambda run, item, status: said.append(status)) == 1
+    assert evaluate(opened, [of(fails_on(1, error))], on_result=lambda run, item, status: said.append(status)) == 1
     assert [status.startswith(type(error).__name__) for status in said] == [False, True, False]
     stored = result(runs[1])
     assert stored["error"].startswith(type(error).__name__) and "in score" in stored["traceback"][-1]
@@ -87,10 +87,10 @@ def test_fault_10_a_damaged_result_is_made_again_with_a_notice(content: str, run
     path = runs[0] / "results" / "fidelity.json"
     before = json.loads(path.read_text())["scores"]
     path.write_text(content)
-    assert evaluate(opened, fidelity, watch=lambda run, item, status: said.append(status)) == 0
+    assert evaluate(opened, fidelity, on_result=lambda run, item, status: said.append(status)) == 0
     assert "made again" in said[0] and "fidelity.json" in said[0] and "delete" not in said[0]
     assert json.loads(path.read_text())["scores"] == before
-    evaluate(opened, fidelity, watch=lambda run, item, status: said.append(status))
+    evaluate(opened, fidelity, on_result=lambda run, item, status: said.append(status))
     assert said[1] == "kept"
 
 
@@ -100,7 +100,7 @@ def test_a_changed_score_is_made_again(runs: list[Path]):
     path = runs[0] / "results" / "fidelity.json"
     scores = json.loads(path.read_text())["scores"]
     edit_json(path, scores=[{**scores[0], "value": 0.5}, *scores[1:]])
-    evaluate(opened, [catalog.evals()["fidelity"]], watch=lambda run, item, status: said.append(status))
+    evaluate(opened, [catalog.evals()["fidelity"]], on_result=lambda run, item, status: said.append(status))
     assert "was changed after it was written" in said[0] and json.loads(path.read_text())["scores"] == scores
 
 
@@ -109,7 +109,7 @@ def test_scores_of_other_weights_are_made_again(runs: list[Path]):
     evaluate([Run.open(runs[0])], [catalog.evals()["fidelity"]])
     (runs[1] / "results").mkdir()
     shutil.copy(runs[0] / "results" / "fidelity.json", runs[1] / "results")
-    evaluate([Run.open(runs[1])], [catalog.evals()["fidelity"]], watch=lambda run, item, status: said.append(status))
+    evaluate([Run.open(runs[1])], [catalog.evals()["fidelity"]], on_result=lambda run, item, status: said.append(status))
     assert "scored other weights" in said[0]
 
 

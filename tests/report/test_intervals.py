@@ -2,6 +2,7 @@ import math
 import random
 
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from unbraid.comparison.intervals import difference, holm, t_interval
 
@@ -54,6 +55,13 @@ def test_holm_stops_at_the_first_test_that_fails():
     assert holm([0.01, 0.04, 0.03]) == [True, False, False]
     assert holm([0.01, 0.02, 0.04]) == [True, True, True]
     assert holm([]) == []
+
+
+def test_holm_agrees_with_statsmodels():
+    rng = random.Random(0)
+    for count in (1, 3, 12):
+        p_values = [rng.random() ** 4 / 10 for _ in range(count)]
+        assert holm(p_values) == multipletests(p_values, alpha=0.05, method="holm")[0].tolist()
 
 
 def test_without_differences_one_family_in_twenty_makes_a_claim():

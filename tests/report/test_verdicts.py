@@ -146,7 +146,7 @@ def test_fault_15_a_loss_that_still_falls_is_said_in_headline_and_setup(run):
     folders += [run("hsic-l0_16", s, {"l0": 16.0, "mcc": 0.6 + 0.001 * s}, penalties={"hsic": 1.0}) for s in SEEDS]
     scores = arrange(read_scores(folders))
     assert answered(folders).verdicts[0].caveat.startswith("Training had not converged")
-    ((_, said),) = [pair for pair in setup(scores).training if pair[0].startswith("loss still fell")]
+    ((_, said),) = [pair for pair in setup(scores).training if pair[0].startswith("fall of the loss")]
     assert said.startswith("topk 1") and said.endswith("(not converged)")
 
 

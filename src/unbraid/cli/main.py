@@ -733,7 +733,7 @@ def score_all(folders: Sequence[Path], options: argparse.Namespace, names: Seque
     shown = tally(len(runs) * len(chosen), verbose=bool(names) or getattr(options, "verbose", False))
     failures = evaluate(
         runs, chosen, force=getattr(options, "force", False),
-        watch=lambda run, item, status: shown(run, item.name, status),
+        on_result=lambda run, item, status: shown(run, item.name, status),
         notice=lambda text: print(f"note: {text}", file=sys.stderr),
     )  # fmt: skip
     if summary := shown.summary():

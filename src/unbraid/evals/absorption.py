@@ -1,4 +1,4 @@
-"""Absorption, without probes: does the latent of a parent fall silent where a child's latent speaks for both?
+"""Absorption, without probes: does a parent's latent stop firing where a child's latent represents both?
 
     full       = P(no parent latent fires, and child latents supply >= 0.4 of the parent | parent and a child active)
     fractional = mean of min(supplied by child latents, missing from parent latents) / magnitude of the parent,
@@ -6,10 +6,10 @@
 
 A parent's latents are found where it is active *without* any child, so that absorption cannot hide them: all that
 detect it there, and those that greedily raise the F1 of a union by more than 0.03. Child latents are the others that
-stand for a factor below the parent, or for the parent but fire twice as often with a child as without. After
+represent a factor below the parent, or the parent itself but fire twice as often with a child as without. After
 SAEBench's absorption (Chanin et al. 2024, arXiv 2409.14507), with known factors in the place of probes. Factors
 without directions have no projections: full absorption then only asks that some child latent fires (params "by"), and
-there is no fractional one.
+there is no fractional score.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ SUPPLIED = 0.4
 GAIN = 0.03
 """Rise of F1 for which another latent joins a parent's. SAEBench's."""
 CANDIDATES = 10
-"""Latents that may be a parent's. SAEBench's."""
+"""Largest number of candidates for a parent's latents. SAEBench's."""
 DETECTED = 0.5
 """How far F1 must be from that of a latent that always fires (0) to that of the truth (1)."""
 PREFERS = 2
@@ -61,7 +61,7 @@ Rows = Bool[np.ndarray, " rows"]
 
 @dataclass(frozen=True)
 class Family:
-    """A parent, and where it is active with and without its children."""
+    """A parent, and the rows in which it is active with and without its children."""
 
     parent: int
     with_child: Rows
@@ -75,14 +75,14 @@ class Detector:
     latents: Int[np.ndarray, " own"]
     fires: Rows
     detects: bool
-    """Whether they find the parent when alone."""
+    """True if they detect the parent where it is alone."""
     prefers_child: Bool[np.ndarray, " d_sae"]
     """Latents that fire twice as often where the parent is with a child as where it is alone."""
 
 
 @dataclass(frozen=True)
 class Absorbed:
-    """What is scored of one parent."""
+    """The scores of one parent."""
 
     recall_given_child: float
     recall_alone: float
@@ -92,13 +92,13 @@ class Absorbed:
 
 
 def absorption(run: Run) -> list[Score]:
-    """Scores of a dictionary whose source knows its factors. Raises NotApplicable when none has children."""
+    """Score a run on a source with known factors. Raises NotApplicable when no factor has children."""
     return absorption_scores(run.dictionary(), run.source.truth())
 
 
 @torch.no_grad()
 def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
-    """`dictionary`: for raw activations."""
+    """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     observed = Observed(code_matrix(dictionary, labelled.x), magnitudes(labelled))
     found = families(observed.factors.tocsc(), truth.parents.numpy(), observed.rows)
@@ -116,6 +116,7 @@ def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
 
 
 def scores(scored: list[Absorbed], parents: int, *, by_direction: bool) -> list[Score]:
+    """Average the scores of single parents. `parents`: how many were tried."""
     mean = lambda values: float(np.mean(values)) if values else float("nan")
     full = Score(
         metric="absorption_full", value=mean([s.full for s in scored]), better="lower",
@@ -139,7 +140,7 @@ def scores(scored: list[Absorbed], parents: int, *, by_direction: bool) -> list[
 
 
 def families(factors: csc_array, parents: Int[np.ndarray, " factors"], rows: int) -> list[Family]:
-    """Every parent that is active in enough rows both with a child and alone."""
+    """Find every parent that is active in enough rows both with a child and alone."""
     found = []
     for parent in np.unique(parents[parents >= 0]).tolist():
         present, with_child = np.zeros((2, rows), dtype=bool)
@@ -154,12 +155,12 @@ def families(factors: csc_array, parents: Int[np.ndarray, " factors"], rows: int
 
 
 def active(matrix: csc_array, column: int) -> Int[np.ndarray, " active"]:
-    """Rows in which a column is not 0."""
+    """The rows in which a column is not 0."""
     return matrix.indices[matrix.indptr[column] : matrix.indptr[column + 1]]
 
 
 class Detectors:
-    """Finds parents' own latents."""
+    """Finds the latents of each parent."""
 
     def __init__(self, observed: Observed):
         self.by_row: csr_array = observed.latents
@@ -167,6 +168,7 @@ class Detectors:
         self.fired = observed.fired.numpy()
 
     def of(self, family: Family) -> Detector:
+        """Find the latents of one parent."""
         alone, with_child = self.firings(family.alone), self.firings(family.with_child)
         candidates = self.candidates(family, alone, with_child)
         chosen, best = self.union(family, candidates)
@@ -178,7 +180,7 @@ class Detectors:
         return Detector(np.array(sorted(chosen), dtype=int), fires, detects(best), prefers)
 
     def union(self, family: Family, candidates: Mapping[int, Rows]) -> tuple[set[int], float]:
-        """The latents whose union has, greedily, the best F1, and that F1."""
+        """Greedily choose the latents whose union has the best F1, and return them with that F1."""
         chosen, fires, best = set(), np.zeros_like(family.alone), 0.0
         while len(chosen) < len(candidates):
             f1s = {latent: self.f1(fires | rows, family) for latent, rows in candidates.items() if latent not in chosen}
@@ -191,7 +193,10 @@ class Detectors:
     def candidates(
         self, family: Family, alone: Int[np.ndarray, " d_sae"], with_child: Int[np.ndarray, " d_sae"]
     ) -> dict[int, Rows]:
-        """The latents of the best F1, and where they fire. `alone`, `with_child`: how often they do there."""
+        """Return the latents with the best F1, and the rows in which they fire.
+
+        `alone`, `with_child`: in how many rows each latent fires where the parent is alone or with a child.
+        """
         f1 = 2 * alone / (self.fired - with_child + family.alone.sum())
         found = {}
         for latent in np.argsort(-f1, kind="stable")[:CANDIDATES].tolist():
@@ -201,16 +206,17 @@ class Detectors:
         return found
 
     def firings(self, rows: Rows) -> Int[np.ndarray, " d_sae"]:
+        """Count in how many of these rows each latent fires."""
         return np.bincount(self.by_row[np.flatnonzero(rows)].indices, minlength=len(self.fired))
 
     def f1(self, fires: Rows, family: Family) -> float:
-        """With the parent, over the rows in which none of its children is active."""
+        """The F1 of detecting the parent, over the rows in which none of its children is active."""
         fired = np.sum(fires & ~family.with_child)
         return float(2 * np.sum(fires & family.alone) / max(1, fired + family.alone.sum()))
 
 
 class Absorbers:
-    """Scores what happens to parents where their children are active."""
+    """Scores parents where their children are active."""
 
     def __init__(self, dictionary: Dictionary, observed: Observed, truth: Truth):
         self.observed = observed
@@ -220,6 +226,7 @@ class Absorbers:
         self.owners = owners(observed)
 
     def absorbed(self, family: Family, detector: Detector) -> Absorbed:
+        """Score one parent."""
         rows = np.flatnonzero(family.with_child)
         child_latents = self.below(family.parent) | ((self.owners == family.parent) & detector.prefers_child)
         child_latents = np.setdiff1d(np.flatnonzero(child_latents), detector.latents)
@@ -244,15 +251,17 @@ class Absorbers:
         )
 
     def below(self, parent: int) -> Bool[np.ndarray, " d_sae"]:
-        """Latents that stand for a factor below the parent."""
+        """True for the latents that represent a factor below the parent."""
         return (self.owners >= 0) & (self.above[:, self.owners] == parent).any(0)
 
     def magnitude(self, factor: int) -> Float[np.ndarray, " rows"]:
+        """The magnitudes of a factor in all rows."""
         dense = np.zeros(self.observed.rows)
         part = slice(self.magnitudes.indptr[factor], self.magnitudes.indptr[factor + 1])
         dense[self.magnitudes.indices[part]] = self.magnitudes.data[part]
         return dense
 
     def cosines(self, latents: Int[np.ndarray, " some"], factor: int) -> Float[np.ndarray, " some"]:
+        """The cosines of these latents' atoms with a factor's direction."""
         assert self.directions is not None
         return cosines(self.atoms[latents], self.directions[[factor]])[:, 0].double().numpy()

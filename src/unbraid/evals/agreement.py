@@ -1,11 +1,11 @@
-"""Agreement across seeds: is what a dictionary found there to be found again? Needs no truth.
+"""Agreement across seeds: does another seed find the same latents? Needs no ground truth.
 
     pw_mcc = max over one-to-one matchings m of mean |cos(atom_i, other_m(i))|             (Paulo & Belrose, 2505.20254)
     udr    = 1/2 [mean_b max_a R_ab^2 / sum_a R_ab + mean_a max_b R_ab^2 / sum_b R_ab]   (Duan et al. 2020)
 
 R is |Spearman's correlation| of latents on the same held-out rows, over latents active in more than 1e-4 of them, with
-R < .05 taken for 0: thousands of latents would fill the sums with noise. A latent like none of the other's scores 0.
-The other dictionaries are the same experiment's at other seeds, at most 16. Both scores reward what is reproducible,
+R < .05 taken for 0: thousands of latents would fill the sums with noise. A latent without a similar one scores 0. The
+other dictionaries are of the same experiment at other seeds, at most 16. Both scores reward what is reproducible,
 absorbed or not.
 """
 
@@ -33,22 +33,22 @@ VERSION = 2
 DEFINITIONS = {
     "pw_mcc": "mean |cosine| of atoms and those of another seed matched to them one to one, dead ones too, mean over "
     "other seeds; kind=chance: random atoms of the same shapes; at best 1",
-    "udr": "how exclusively each live latent goes with one of another seed's (|Spearman| of codes on the same held-out "
-    "rows, below .05 as 0), median over other seeds; kind=chance: the other's rows shuffled; kind=ceiling: the "
-    "dictionary with itself, 1 only if its latents go with none of one another; NaN when none lives",
+    "udr": "how exclusively each live latent correlates with one of another seed's (|Spearman| of codes on the same "
+    "held-out rows, below .05 as 0), median over other seeds; kind=chance: the other's rows shuffled; kind=ceiling: "
+    "the dictionary with itself, 1 only if its latents are uncorrelated; NaN when no latent is live",
 }
 RARE = 1e-4
-"""Share of rows that a latent must be active in to be counted."""
+"""Least share of rows in which a latent must be active to be counted."""
 WEAK = 0.05
-"""|R| below which latents do not go together."""
+"""|R| below which latents count as uncorrelated."""
 MOST = 16
-"""Seeds that a run is compared with: the mean is known well by then, and all pairs of n seeds would cost n squared."""
+"""Largest number of seeds that a run is compared with: enough for the mean, and the cost of all pairs is quadratic."""
 SEED = 0
-"""Of chance: the same for every run."""
+"""Seed of the chance level, the same for every run."""
 
 
 def peers(run: Run) -> list[Run]:
-    """The same experiment's finished runs at other seeds: the next MOST, counted round."""
+    """Return the finished runs of the same experiment at other seeds: the next MOST, cyclically."""
     seed = lambda other: other.experiment.seed
     found = sorted(alike(run, "seed"), key=seed)
     after = [other for other in found if seed(other) > seed(run)]
@@ -56,7 +56,7 @@ def peers(run: Run) -> list[Run]:
 
 
 def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
-    """`seeds`: the same experiment's runs at other seeds. Raises NotApplicable when there is none."""
+    """Score a run against runs of the same experiment at other seeds. Raises NotApplicable when there is none."""
     others = [other.dictionary() for other in seeds]
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
@@ -82,13 +82,14 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
 
 @torch.no_grad()
 def pw_mcc(atoms: Float[Tensor, "a d_in"], others: Float[Tensor, "b d_in"]) -> float:
+    """Return the mean |cosine| of atoms matched one to one."""
     rows, columns = best_atom_pairs(atoms, others)
     return float((unit(atoms)[rows] * unit(others)[columns]).sum(1).abs().double().mean())
 
 
 @lru_cache(maxsize=16)
 def chance_mcc(a: int, b: int, d_in: int) -> float:
-    """`pw_mcc` of random atoms."""
+    """Return `pw_mcc` of random atoms."""
     drawn = [
         torch.randn(count, d_in, generator=seeding.stream(SEED, f"agreement/chance/{side}"))
         for side, count in enumerate((a, b))
@@ -97,7 +98,7 @@ def chance_mcc(a: int, b: int, d_in: int) -> float:
 
 
 def udr(ours: csr_array, theirs: csr_array) -> float:
-    """The score, from the ranks of live latents: of each dictionary once, as ranking takes longer than comparing."""
+    """Return UDR from the ranks of live latents, computed once per dictionary as ranking is the slowest step."""
     strength = correlations(ours, theirs).abs_()
     strength[strength < WEAK] = 0.0
     if not strength.numel():
@@ -106,12 +107,12 @@ def udr(ours: csr_array, theirs: csr_array) -> float:
 
 
 def exclusiveness(strength: Float[Tensor, "a b"]) -> float:
-    """Mean over rows of max^2 / sum; 0 for a row of zeros."""
+    """Return the mean over rows of max^2 / sum; 0 for a row of zeros."""
     share = strength.amax(1).square() / strength.sum(1).clamp_min(WEAK)
     return float(share.double().mean())
 
 
 def live_ranks(latents: csr_array) -> csr_array:
-    """Ranks of the codes of latents that live, zeros left out."""
+    """Return the ranks of the codes of live latents, without zeros."""
     rows = len(latents.indptr) - 1
     return ranks(latents[:, active_rows(latents) > RARE * rows])

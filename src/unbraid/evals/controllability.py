@@ -1,13 +1,13 @@
-"""Are latents handles: set one, keep the rest and the reconstruction's error, and watch the layers after.
+"""Controllability: set one latent, keep everything else fixed, and measure what changes downstream.
 
     x' = x + (level - z_i) atom_i,   level: R, the same for all runs of a source; size=own: the 95th percentile of z_i
 
 Where each factor's readout downstream is known (World): modularity of what moves, and the share that is the latent's
 own factor, the one it detects best. Everywhere: effects D_i = f(x + R atom_i) - f(x) - R atom_i, pooled over held-out
-contexts, their overlap, rank and interactions in pairs, and how far they add up, which is worth nothing without their
-size. R is where random directions leave the linear regime.
-kind=measured: living latents; chance: random directions, and for readouts an untrained dictionary as wide and sparse;
-reference: principal directions; ceiling: true directions.
+contexts, their overlap, rank and interactions in pairs, and their additivity, which means nothing without their size.
+R is the radius at which random directions leave the linear regime.
+kind=measured: living latents; chance: random directions, and for readouts an untrained dictionary of the same width and
+L0; reference: principal directions; ceiling: true directions.
 """
 
 import math
@@ -32,7 +32,7 @@ from unbraid.effects.radius import calibrate_radius, random_units
 from unbraid.effects.set_latent import Moves, modularity, moves, shares
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS, observe
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import FEWEST, f1
 from unbraid.metrics.latents_and_factors import Observed
 from unbraid.runs.results import ScoreKind
@@ -50,43 +50,45 @@ DEFINITIONS = {
     "factor has a readout",
     "hit": "share of these latents whose most moved factor is the one they detect best",
     "effect": "mean norm of effects over the root mean square of random directions' at the same R",
-    "felt": "share of latents whose effect is above a hundredth of that; the others count in none of the scores after",
+    "felt": "share of latents whose effect is above a hundredth of that; only these count in the scores below",
     "overlap": "mean largest cosine of an effect with another's or its nearest atom's; NaN when none is felt",
     "interaction": "|D_ij - D_i - D_j| / (|D_i| + |D_j|), mean over as many random pairs as latents; NaN below three",
-    "additive_r2": "share of what two to four of them do together, token by token in half of the contexts, that the "
-    "sum of what each does alone in the others explains; atoms that hardly do anything may be additive too: see effect",
-    "context_ceiling": "share of the same that does not depend on the context: about the most additive_r2 can be",
+    "additive_r2": "share of the joint effect of two to four of them, token by token in half of the contexts, that the "
+    "sum of their single effects in the other half explains; atoms with hardly any effect may be additive too: see "
+    "effect",
+    "context_ceiling": "share of the joint effect that does not depend on the context: about the largest possible "
+    "additive_r2",
     "atom_overlap": "mean largest cosine of these latents' atoms with their nearest",
     "effect_rank": "participation ratio of the effects of at most 64 latents: the dimensions they span",
     "radius": "R in raw units; by=nonlinearity: calibrated; by=spread: half the root mean square deviation of the "
-    "activations, where the layers after have no radius at which they bend",
+    "activations, where the downstream layers have no radius at which they leave the linear regime",
 }
 SEED = 0
-"""Of everything drawn: the same for every run."""
+"""Seed of everything drawn, the same for every run."""
 LATENTS = 64
-"""Living latents set, and directions beside them, at most."""
+"""Largest number of living latents set, and of reference directions."""
 CONTEXTS = 8
 SET_ROWS = 128
-"""Held-out rows in which readouts are watched."""
+"""Number of held-out rows in which readouts are measured."""
 NEGLIGIBLE = 1e-2
-"""Effects below this share of a random direction's are not felt."""
+"""Share of a random direction's effect below which an effect is negligible."""
 ROUNDING = 1e-4
-"""Effects of random directions below this share of the push are rounding: the layers after do nothing."""
+"""Share of the push below which effects of random directions are rounding errors: the downstream layers do nothing."""
 
 
 OTHERS = MappingProxyType({"directions": "principal"})
-"""Of scores that principal directions have."""
+"""Params of the scores of principal directions."""
 
 
 class Panel(NamedTuple):
-    """Directions to push along, and of each the atom nearest to it."""
+    """Directions to push along, each with the atom nearest to it."""
 
     directions: Float[Tensor, "k d_in"]
     neighbours: Float[Tensor, "k d_in"]
 
 
 class Levels(NamedTuple):
-    """Living latents, their atoms, and where their codes are when they are high."""
+    """Living latents, their atoms, and a high value of their codes."""
 
     latents: Int[Tensor, " k"]
     atoms: Float[Tensor, "k d_in"]
@@ -94,11 +96,12 @@ class Levels(NamedTuple):
 
     @property
     def signs(self) -> Float[Tensor, " k"]:
+        """The signs of the codes."""
         return self.high.sign()
 
 
-class Slice(NamedTuple):
-    """The layers after, and how far to push."""
+class PushSetup(NamedTuple):
+    """Held-out contexts with their downstream map, and the radius of pushes."""
 
     contexts: Contexts
     radius: float
@@ -106,14 +109,14 @@ class Slice(NamedTuple):
 
 
 def controllability(run: Run) -> list[Score]:
-    """Scores of latents as handles. Raises NotApplicable when nothing comes after the activations."""
+    """Score the controllability of a run's latents. Raises NotApplicable when the source has no downstream."""
     return controllability_scores(run.dictionary(), run.source)
 
 
 @torch.no_grad()
 def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score]:
-    """`dictionary`: for raw activations."""
-    after = slice_of(source)
+    """Score a dictionary of raw activations."""
+    after = push_setup(source)
     observed = observe(dictionary, source) if isinstance(source, World) else None
     latents = code_matrix(dictionary, held_out(source, ROWS).x) if observed is None else observed.latents
     living = alive(dictionary, latents)
@@ -129,28 +132,29 @@ def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score
 
 
 @lru_cache(maxsize=4)
-def slice_of(source: Source) -> Slice:
-    """Held-out contexts and the radius. Raises NotApplicable when there is nothing after the activations."""
+def push_setup(source: Source) -> PushSetup:
+    """Draw held-out contexts and calibrate the radius. Raises NotApplicable when the source has no downstream."""
     count = int(max(1, min(CONTEXTS, source.sequences("eval"))))  # a small text holds fewer
     try:
         contexts = source.contexts(count, split="eval", seed=SEED)
     except ValueError as reason:
-        raise NotApplicable(f"controllability pushes the layers after: {reason}") from reason
+        raise NotApplicable(f"controllability needs the layers downstream of the activations: {reason}") from reason
     try:
         radius = calibrate_radius(contexts, rng=stream("radius"))
-        return Slice(contexts, radius, "nonlinearity")
-    except ValueError:  # no such radius: the layers after are linear, or do nothing
+        return PushSetup(contexts, radius, "nonlinearity")
+    except ValueError:  # no such radius: the downstream layers are linear, or do nothing
         kept = contexts.acts[contexts.mask].float()
         spread = (kept - kept.mean(0)).square().sum(1).mean().sqrt()
-        return Slice(contexts, 0.5 * float(spread), "spread")
+        return PushSetup(contexts, 0.5 * float(spread), "spread")
 
 
 def stream(name: str) -> torch.Generator:
+    """Return this eval's random stream of that name."""
     return seeding.stream(SEED, f"controllability/{name}")
 
 
 def alive(dictionary: Dictionary, latents: csr_array) -> Levels:
-    """At most 64 latents that fire often enough to know their codes, in random order."""
+    """Choose at most 64 latents that fire often enough to know their codes, in random order."""
     columns = latents.tocsc()
     counts = np.diff(columns.indptr)
     living = torch.from_numpy(np.flatnonzero(counts >= FEWEST))
@@ -160,12 +164,12 @@ def alive(dictionary: Dictionary, latents: csr_array) -> Levels:
 
 
 def upper(values: np.ndarray) -> float:
-    """The 95th percentile by size, with its sign: codes may be negative."""
+    """The 95th percentile of |code|, with the sign of the codes, which may be negative."""
     return float(np.quantile(np.abs(values), 0.95) * np.sign(np.median(values)))
 
 
 def nearest(atoms: Float[Tensor, "all d_in"], chosen: Int[Tensor, " k"]) -> Float[Tensor, "k d_in"]:
-    """Of each chosen atom the most similar other one. The only atom there is has none but itself turned round."""
+    """Return for each chosen atom the most similar other one. With a single atom, its negative is used."""
     if len(atoms) < 2:
         return -atoms[chosen]
     cosines = atoms[chosen] @ atoms.T
@@ -175,8 +179,8 @@ def nearest(atoms: Float[Tensor, "all d_in"], chosen: Int[Tensor, " k"]) -> Floa
 
 @lru_cache(maxsize=4)
 def usual_effect(source: Source) -> float:
-    """Root mean square effect of random directions; 0 when it is so small that it is rounding."""
-    after = slice_of(source)
+    """Return the root mean square effect of random directions; 0 when it is a rounding error."""
+    after = push_setup(source)
     effects = pooled_effect(after.contexts, after.radius * random_units(LATENTS, source.d_in, stream("usual")))
     usual = float(effects.square().sum(1).mean().sqrt())
     return usual if usual > ROUNDING * after.radius else 0.0
@@ -184,7 +188,7 @@ def usual_effect(source: Source) -> float:
 
 @lru_cache(maxsize=8)
 def references(source: Source, d_sae: int) -> dict[ScoreKind, Panel]:
-    """Random directions, as many as latents to choose neighbours from; principal ones; the true ones where known."""
+    """Return panels of random directions (as many as latents), of principal ones, and of true ones where known."""
     x = held_out(source, ROWS).x.cpu().double()
     found: dict[ScoreKind, Float[Tensor, "k d_in"]] = {
         "chance": random_units(d_sae, source.d_in, stream("random")),
@@ -197,6 +201,7 @@ def references(source: Source, d_sae: int) -> dict[ScoreKind, Panel]:
 
 
 def true_directions(source: Source) -> Float[Tensor, "factors d_in"] | None:
+    """Return the true directions of the factors; None when the source does not know them."""
     try:
         return source.truth().directions
     except NoTruth:
@@ -204,21 +209,22 @@ def true_directions(source: Source) -> Float[Tensor, "factors d_in"] | None:
 
 
 def some_factors(count: int) -> Int[Tensor, " k"]:
+    """Choose at most 64 factors at random."""
     return torch.randperm(count, generator=stream("factors"))[:LATENTS]
 
 
 @lru_cache(maxsize=8)
 def reference_scores(source: Source, d_sae: int) -> tuple[Score, ...]:
-    """Of what is the same for every dictionary as wide."""
-    after, usual = slice_of(source), usual_effect(source)
+    """Return the scores that are the same for every dictionary of one width."""
+    after, usual = push_setup(source), usual_effect(source)
     panels = references(source, d_sae)
     return tuple(score for kind, panel in panels.items() for score in effect_scores(kind, panel, after, usual))
 
 
-def effect_scores(kind: ScoreKind, panel: Panel, after: Slice, usual: float) -> list[Score]:
-    """Effects at the common radius. `usual`: the root mean square of random directions'."""
+def effect_scores(kind: ScoreKind, panel: Panel, after: PushSetup, usual: float) -> list[Score]:
+    """Score the effects of a panel at the common radius. `usual`: the root mean square effect of random directions."""
     pushes, near = (after.radius * part for part in panel)
-    effects, beside = (pooled_effect(after.contexts, part) if len(part) else part for part in (pushes, near))
+    effects, nearby = (pooled_effect(after.contexts, part) if len(part) else part for part in (pushes, near))
     sizes = torch.linalg.vector_norm(effects, dim=1)
     felt = (sizes > NEGLIGIBLE * usual) & (usual > 0)
     together = in_pairs(after.contexts, pushes[felt], effects[felt])
@@ -230,7 +236,7 @@ def effect_scores(kind: ScoreKind, panel: Panel, after: Slice, usual: float) -> 
         "effect_rank": effect_rank(effects[felt]) if bool(felt.any()) else math.nan,
     }
     lower = {
-        "overlap": float(largest_cosines(effects[felt], beside[felt]).mean()),
+        "overlap": float(largest_cosines(effects[felt], nearby[felt]).mean()),
         "interaction": float(together.mean()),
         "atom_overlap": float(((panel.directions * panel.neighbours).sum(1))[felt].mean()),
     }
@@ -245,14 +251,14 @@ def effect_scores(kind: ScoreKind, panel: Panel, after: Slice, usual: float) -> 
 
 
 def in_pairs(contexts: Contexts, pushes: Float[Tensor, "k d_in"], effects: Effects) -> Float[Tensor, " pair"]:
-    """Interactions of each with the one after it, round the ring."""
+    """Return the interaction of each push with the next, cyclically."""
     if len(pushes) < 3:
         return effects.new_empty(0)
     return interactions(pooled_effect(contexts, pushes + pushes.roll(1, 0)), effects, effects.roll(1, 0))
 
 
 class Handles(NamedTuple):
-    """What setting latents, or pushing along directions, moves; and the factor each is meant to move, -1 for none."""
+    """The readouts that setting latents (or pushing along directions) moves, and the factor each should move or -1."""
 
     moved: Moves
     own: Int[Tensor, " k"]
@@ -261,7 +267,7 @@ class Handles(NamedTuple):
 def readout_scores(
     dictionary: Dictionary, world: World, observed: Observed, living: Levels, radius: float
 ) -> list[Score]:
-    """Which factors' readouts move when a latent is set, and whether it is its own."""
+    """Score which factors' readouts move when a latent is set, and whether it is the factor that it detects."""
     rows = world.labelled(SET_ROWS, split="eval", seed=SEED)
     readable = torch.linalg.vector_norm(world.effects, dim=1) > 0
     panels, factors = references(world, dictionary.d_sae), some_factors(world.factors)
@@ -277,7 +283,7 @@ def readout_scores(
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))
         return Handles(moved, detected(seen, chosen.latents))
 
-    untrained = untrained_like(observed.latents, held_out(world, ROWS).x)
+    untrained = untrained_baseline(observed.latents, held_out(world, ROWS).x)
     unlearned = observe(untrained, world)
     found: dict[ScoreKind, Handles] = {
         "measured": handles(dictionary, observed, living),
@@ -295,20 +301,23 @@ def readout_scores(
 
 
 def detected(observed: Observed, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
-    """The factor each latent detects best, by F1; -1 where it never fires with any."""
+    """Return the factor that each latent detects best, by F1; -1 where it never fires with any."""
     scores = torch.from_numpy(f1(observed)[latents.numpy()].toarray())
     best = scores.max(1)
     return torch.where(best.values > 0, best.indices, -1)
 
 
 def modular(moved: Moves, kind: ScoreKind, params: Mapping[str, str] = MappingProxyType({})) -> Score:
+    """Return the modularity score, mean over those that move anything."""
     value = float(modularity(moved).nanmean())
     return Score(metric="modularity", value=value, better="higher", kind=kind, params=params)
 
 
 def ownership(kind: ScoreKind, handles: Handles, readable: Bool[Tensor, " factors"]) -> list[Score]:
-    """Isolation and hit, over those that move something and whose own factor has a readout; one meant to move nothing
-    scores 0."""
+    """Return isolation and hit, over those that move something and whose factor has a readout.
+
+    A latent without a factor scores 0.
+    """
     counted = ((handles.own < 0) | readable[handles.own]) & (handles.moved.sum(1) > 0)
     share, own = shares(handles.moved[counted]), handles.own[counted]
     column = (readable.cumsum(0) - 1)[own]

@@ -1,11 +1,11 @@
-"""Description length: the bits a token that codes cost at equal distortion, and the whole rate-distortion curve.
+"""Description length: the bits per token of rounded codes at equal distortion, and the whole rate-distortion curve.
 
     bits(D) = those of round(z / step), at the coarsest global step with distortion <= D
 
 After MDL-SAEs (Ayonrinde et al. 2024, arXiv 2410.11179). Distortion is FVU of what rounded codes decode to and, on
-language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised) or gates down a
-tree, without the decoder or with what it adds to each of the rows scored. kind=reference: principal components at the
-same FVU, dense and linear: what a dictionary must beat to have found any structure.
+language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised), or given a
+parent latent (tree), without the decoder or with its bits divided over the rows scored. kind=reference: principal
+components at the same FVU, dense and linear: a dictionary must beat them to have found any structure.
 """
 
 from collections.abc import Callable
@@ -34,15 +34,15 @@ VERSION = 1
 DEFINITIONS = {
     "bits_per_token": "bits of the factorised code, without the decoder, at the coarsest step that adds at most 0.01 "
     "to the dictionary's own FVU",
-    "description_length": "bits a token at the coarsest rounding of all latents that keeps FVU (or the cross-entropy "
+    "description_length": "bits per token at the coarsest rounding of all latents that keeps FVU (or the cross-entropy "
     "added by splicing, in nats) at most as stated; no row where the dictionary cannot reach it. code=factorised: "
-    "every latent by itself, tree: gates given a parent gate, bound: L0 (log2 levels + log2 d_sae); decoder=with: "
+    "every latent by itself, tree: latents given a parent latent, bound: L0 (log2 levels + log2 d_sae); decoder=with: "
     "atoms (16 bits a coordinate) and the code's tables, over the rows; kind=reference: principal components rounded "
     "alike",
     "step": "rounding step for that distortion, in units of the activations",
 }
 ROWS = 16_384
-"""Held-out activations described."""
+"""Number of held-out activations described."""
 FVUS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5)
 NATS = (0.05, 0.1, 0.2, 0.5, 1.0)
 ADDED = 0.01
@@ -54,7 +54,7 @@ lacks = lacks_windows
 
 @torch.no_grad()
 def description_length(run: Run) -> list[Score]:
-    """Bits at every distortion that the dictionary reaches."""
+    """Score the bits of a run at every distortion that its dictionary reaches."""
     dictionary, batch = run.dictionary(), held_out(run.source, ROWS)
     z, error = described(dictionary, batch.x)
     scores = own(z, error, dictionary.d_in)
@@ -75,7 +75,7 @@ def description_length(run: Run) -> list[Score]:
 
 
 def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[csr_array, Callable[[float], float]]:
-    """Codes of x, and FVU as a function of the step they are rounded to."""
+    """Return the codes of x, and FVU as a function of their rounding step."""
     z = code_matrix(dictionary, x)
     atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.W_dec, dictionary.b_dec))
     exact = x.double().cpu().numpy()
@@ -83,7 +83,7 @@ def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[c
 
 
 def own(z: csr_array, error: Callable[[float], float], d_in: int) -> list[Score]:
-    """Bits near the dictionary's own FVU."""
+    """Return the bits near the dictionary's own FVU."""
     unrounded = error(1e-6 * float(np.abs(z.data).max()) if z.nnz else 1.0)
     return [
         Score(metric="bits_per_token", value=bits_of(rounded(z, step), d_in).total(), better="lower")
@@ -92,7 +92,7 @@ def own(z: csr_array, error: Callable[[float], float], d_in: int) -> list[Score]
 
 
 def curve(z: csr_array, steps: dict[float, float], d_in: int, axis: Literal["fvu", "nats"]) -> list[Score]:
-    """Rows of every code at every distortion."""
+    """Return the scores of every code at every distortion."""
     scores = []
     for at, step in steps.items():
         scores += rates(bits_of(rounded(z, step), d_in), {axis: at})
@@ -101,6 +101,7 @@ def curve(z: csr_array, steps: dict[float, float], d_in: int, axis: Literal["fvu
 
 
 def rates(bits: Bits, at: dict[str, float | str]) -> list[Score]:
+    """Return the scores of every code at one distortion."""
     row = lambda value, **params: Score(
         metric="description_length", value=value, better="lower", params={**params, **at}
     )
@@ -113,12 +114,12 @@ def rates(bits: Bits, at: dict[str, float | str]) -> list[Score]:
 
 @lru_cache(maxsize=2)
 def linear(source: Source) -> dict[float, float]:
-    """Bits of principal components by FVU: the same for every run of a source."""
+    """Return the bits of principal components by FVU, the same for every run of a source."""
     return principal_bits(held_out(source, ROWS).x.double().cpu().numpy(), FVUS)
 
 
 def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float], float]:
-    """Nats a token that splicing adds, as a function of the step codes are rounded to."""
+    """Return the nats per token that splicing adds, as a function of the rounding step of codes."""
     clean = cross_entropies(model, lambda x: x)
 
     def added(step: float) -> float:
@@ -132,6 +133,7 @@ def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float]
 
 
 def cross_entropies(model: LanguageModel, rewrite: Callable[[Tensor], Tensor]) -> float:
+    """Return the mean cross-entropy, in nats per token, with activations rewritten."""
     total, counted = 0.0, 0
     for part in eval_windows(model):
         log_probabilities, targets = predicted(part, model.spliced_logits(part, rewrite))

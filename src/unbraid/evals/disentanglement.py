@@ -1,17 +1,17 @@
-"""Disentanglement against truth: does each latent tell of one factor, and is each factor told by one latent?
+"""Disentanglement against ground truth: does each latent inform about one factor, and one latent about each factor?
 
     bits(i, f) = I(bins of latent i; factor f active),   N(i, f) = bits(i, f) / H(f)
 
-Everything is counted on held-out rows, over *live* latents (active in more than 1e-4 of them: InfoMEC's own filter, on
-the interquartile range, would drop every sparse latent) and *varying* factors (active in more than 1e-4 of them and
+Everything is counted on held-out rows, over *live* latents (active in more than 1e-4 of them: InfoMEC's filter, on the
+interquartile range, would drop every sparse latent) and *varying* factors (active in more than 1e-4 of them and
 inactive in as many). Bins are "inactive" and four quantiles of the active values; pairs that a G-test takes for
 independent share 0 bits. DCI, explicitness and InfoE come from sparse linear readouts of at most 32 factors.
 
-Each score comes three times: kind=measured; kind=chance, for an untrained dictionary of the same width and L0; and
+Each metric is scored three times: kind=measured; kind=chance, for an untrained dictionary of the same width and L0; and
 kind=ceiling, for the code whose latents are the factors. The ceiling may be below 1: in a forest the true code's
-latents do tell of other factors, a child's of its parent. There, mig, sap, modularity, infom and infoc prefer an
-absorbed code to the true one, and pass the ceiling; the dci scores do not, since a readout needs no child beside the
-parent's own latent.
+latents do inform about other factors, a child's about its parent. There, mig, sap, modularity, infom and infoc prefer
+an absorbed code to the true one, and exceed the ceiling; the dci scores do not, since a readout needs no child besides
+the parent's latent.
 """
 
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.correlation import correlations
 from unbraid.metrics.dci_mig import concentration, dci, gap, modularity, modularity_of_all
 from unbraid.metrics.information import binary_entropy, mutual_information
@@ -36,7 +36,7 @@ from unbraid.sources.truth import Truth
 
 VERSION = 2
 RARE = 1e-4
-"""Share of rows that a latent must be active in, and a factor both active and inactive in, to be counted."""
+"""Least share of rows in which a latent must be active (and a factor both active and inactive) to be counted."""
 _READ = (
     f"read out of the code by L1 logistic regression (at most {FACTORS} factors, evenly spaced by frequency, each "
     f"active and inactive in at least {FEWEST} rows of either half)"
@@ -49,18 +49,18 @@ _MEANINGS = {
     "dci_informativeness": f"F1 on held-out rows of a factor {_READ}, mean over factors",
     "dci_latents_per_factor": "effective number of latents a factor is read from, 2^entropy of importances, mean",
     "dci_factors_per_latent": "effective number of factors a latent is read for, 2^entropy of importances, weighted",
-    "mig": "bits about a factor of the latent that tells most of it less those of the second, over the factor's "
+    "mig": "bits about a factor of its most informative latent less those of the second, over the factor's "
     "entropy, mean over varying factors; 0 when each has two equal latents",
     "sap": "the same gap in squared correlations of latents with factors",
     "modularity": "1 - squared bits about a latent's other factors, over (factors - 1) times those about its first, "
-    "mean over latents that tell of any (disentanglement_lib: over all, see modularity_of_all); tends to 1 with many "
+    "mean over latents that inform about any (disentanglement_lib: over all, see modularity_of_all); tends to 1 with many "
     "factors; NaN for one",
     "modularity_of_all": "the same as disentanglement_lib has it: mean over all latents, where one that is dead or "
-    "tells of no factor counts as 0",
+    "informs about no factor counts as 0",
     "explicitness": f"area under the ROC curve on held-out rows of a factor {_READ}, mean",
-    "infom": "bits/H about a latent's first factor over the sum about all, mean over latents that tell of any, scaled "
+    "infom": "bits/H about a latent's first factor over the sum about all, mean over informative latents, scaled "
     "so that equal shares give 0; NaN for one factor",
-    "infoc": "bits/H of a factor's first latent over the sum of all, mean over factors that any latent tells of, "
+    "infoc": "bits/H of a factor's first latent over the sum of all, mean over factors with an informative latent, "
     "scaled so that equal shares give 0; NaN for one live latent",
     "infoe": f"(H - cross-entropy) / H on held-out rows of a factor {_READ}, mean; below 0 where it misleads",
     "telling": "share of live latents that share bits with any factor",
@@ -72,19 +72,19 @@ _KINDS = "kind=chance: an untrained dictionary of the same width and L0; kind=ce
 DEFINITIONS = {metric: f"{meaning}; {_KINDS}" for metric, meaning in _MEANINGS.items()}
 LOWER = {"dci_latents_per_factor", "dci_factors_per_latent"}
 SEED = 0
-"""Of held-out rows: the same for every run."""
+"""Seed of the held-out rows, the same for every run."""
 
 
 def disentanglement(run: Run) -> list[Score]:
-    """Raises NoTruth when the factors are not known."""
+    """Score a run on a source with known factors. Raises NoTruth when they are not known."""
     return disentanglement_scores(run.dictionary(), run.source.truth(), rows=ROWS)
 
 
 def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -> list[Score]:
-    """`dictionary`: for raw activations."""
+    """Score a dictionary of raw activations."""
     labelled = truth.labelled(rows, split="eval", seed=SEED)
     latents, factors = code_matrix(dictionary, labelled.x), magnitudes(labelled)
-    untrained = code_matrix(untrained_like(latents, labelled.x), labelled.x)
+    untrained = code_matrix(untrained_baseline(latents, labelled.x), labelled.x)
     kinds: dict[ScoreKind, csr_array] = {"measured": latents, "chance": untrained, "ceiling": factors}
     crossed = independent(factors)
     return [
@@ -95,7 +95,7 @@ def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -
 
 
 def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
-    """Every metric, by name. `crossed`: the factors are independent of one another, so that IRS means something."""
+    """Compute every metric, by name. `crossed`: the factors are independent, as IRS requires."""
     latents, observed = len(observed.fired), counted(observed)
     active = indicator(observed.factors)
     bits = mutual_information(observed.latents, active)
@@ -124,7 +124,7 @@ def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
 
 
 def counted(observed: Observed) -> Observed:
-    """Live latents and varying factors alone."""
+    """Keep only live latents and varying factors."""
     least = RARE * observed.rows
     live = kept(observed.fired > least)
     varying = kept((observed.present > least) & (observed.rows - observed.present > least))
@@ -132,9 +132,10 @@ def counted(observed: Observed) -> Observed:
 
 
 def kept(mask: Tensor) -> Int[Tensor, " kept"]:
+    """The indices at which a mask is True."""
     return mask.nonzero().squeeze(1)
 
 
 def share(values: Float[Tensor, " n"]) -> float:
-    """Of values above 0; NaN of none at all."""
+    """The share of values above 0; NaN when there are no values."""
     return float((values > 0).double().mean())

@@ -1,9 +1,9 @@
-"""How well a dictionary explains activations, how sparsely, and what splicing it into the model costs.
+"""Fidelity: how well a dictionary explains activations, how sparsely, and the loss from splicing it into the model.
 
     FVU = sum |x - x_hat|^2 / sum |x - mean x|^2        (a mean predictor scores explained variance 0)
     loss recovered = (CE_ablated - CE_spliced) / (CE_ablated - CE_clean)
 
-All on held-out rows of the run's own source. Codes may be signed: a latent is active when it is not zero.
+All on held-out rows of the run's source. Codes may be signed: a latent is active when it is not zero.
 """
 
 from dataclasses import dataclass
@@ -44,17 +44,17 @@ DEFINITIONS = {
     "the same tokens, so their difference is known better than this",
 }
 ROWS = 32_768
-"""Held-out activations the reconstruction is scored on; fewer when the eval split is smaller."""
+"""Largest number of held-out activations on which the reconstruction is scored."""
 CHUNK = 2048
 CLEAN_BYTES = 256 * 2**20
-"""Predictions of the model as it is that are kept for the next run of the same source, at most."""
+"""Largest size, in bytes, of the unmodified model's predictions that are kept for the next run of the same source."""
 
 lacks = lacks_windows
 
 
 @torch.no_grad()
 def fidelity(run: Run) -> list[Score]:
-    """Reconstruction, sparsity and splicing."""
+    """Score a run's reconstruction, sparsity and splicing."""
     dictionary = run.dictionary()
     scores = reconstruction(dictionary, held_out(run.source, ROWS).x.cpu())
     scores.append(Score(metric="max_decoder_cosine", value=max_decoder_cosine(dictionary.W_dec), better="lower"))
@@ -66,6 +66,7 @@ def fidelity(run: Run) -> list[Score]:
 
 
 def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
+    """Score the reconstruction and sparsity of activations x [batch, d_in]."""
     mean = x.double().mean(0)
     total = float((x.double() - mean).square().sum())
     error = active = magnitude = cosine = ratio = 0.0
@@ -77,7 +78,7 @@ def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
         error += float((x_hat - part).double().square().sum())
         active += float(z.l0()) * len(part)
         magnitude += float(z.values.abs().sum(dtype=torch.float64))
-        some = part.norm(dim=1) > 0  # a world without noise has rows of 0, that have no direction and no share
+        some = part.norm(dim=1) > 0  # a world without noise has rows of 0, which have no direction
         there += int(some.sum())
         cosine += float(torch.nn.functional.cosine_similarity(part[some], x_hat[some], dim=1).sum())
         ratio += float((x_hat[some].norm(dim=1) / part[some].norm(dim=1)).sum())
@@ -97,7 +98,7 @@ def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
 
 
 def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
-    """Mean over atoms of the largest |cosine| with another, a few rows of the Gram matrix at a time."""
+    """Return the mean over atoms of the largest |cosine| with another, a few rows of the Gram matrix at a time."""
     unit = atoms / atoms.norm(dim=1, keepdim=True).clamp_min(1e-12)
     if len(unit) < 2:
         return float("nan")
@@ -111,7 +112,7 @@ def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
 
 
 def splicing(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
-    """Next-token loss from the tokens a dictionary is trained on, with their activations replaced."""
+    """Score the next-token loss with the activations replaced at the tokens on which a dictionary is trained."""
     windows = scored_windows(model)
     clean, after, divergence = clean_pass(model), [], []
     for number, part in enumerate(in_passes(windows)):
@@ -130,7 +131,7 @@ def splicing(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
 
 
 def recovered(against: str, clean: "Clean", spliced: Tensor, ablated: Tensor) -> list[Score]:
-    """Loss recovered, and how far another draw of as many documents would move it."""
+    """Return the loss recovered, and its standard error over documents."""
     gained, lost = (per_document(ablated - losses, clean.documents) for losses in (spliced, clean.losses))
     share = float(gained.sum() / lost.sum())
     params = {"against": against}
@@ -141,13 +142,13 @@ def recovered(against: str, clean: "Clean", spliced: Tensor, ablated: Tensor) ->
 
 
 def per_document(values: Float[Tensor, " token"], documents: Int[Tensor, " token"]) -> Float[Tensor, " document"]:
-    """Sums over the tokens of each document."""
+    """Return the sums over the tokens of each document."""
     known, which = documents.unique(return_inverse=True)
     return torch.zeros(len(known), dtype=values.dtype).index_add_(0, which, values)
 
 
 def ratio_error(above: Float[Tensor, " n"], below: Float[Tensor, " n"]) -> float:
-    """The standard error of sum(above) / sum(below) over independent pairs, to first order; NaN for a single one."""
+    """Return the standard error of sum(above) / sum(below) over independent pairs, to first order; NaN for one pair."""
     count = len(above)
     if count < 2:
         return float("nan")
@@ -157,15 +158,15 @@ def ratio_error(above: Float[Tensor, " n"], below: Float[Tensor, " n"]) -> float
 
 @dataclass(frozen=True, eq=False)
 class Clean:
-    """What a model predicts as it is, on the windows that are scored."""
+    """The predictions of the unmodified model on the windows that are scored."""
 
     losses: Float[Tensor, " token"]
     documents: Int[Tensor, " token"]
     kept: tuple[Tensor, ...]
-    """Log-probabilities of each pass; none where they would take more than `CLEAN_BYTES`."""
+    """Log-probabilities of each pass; empty when they would take more than `CLEAN_BYTES`."""
 
     def predictions(self, number: int, part: Windows, model: LanguageModel) -> Float[Tensor, "token vocabulary"]:
-        """Log-probabilities of pass `number`."""
+        """Return the log-probabilities of pass `number`."""
         if self.kept:
             return self.kept[number].double()
         return predicted(part, model.logits(part))[0]
@@ -174,7 +175,7 @@ class Clean:
 @lru_cache(maxsize=1)
 @torch.no_grad()
 def clean_pass(model: LanguageModel) -> Clean:
-    """The model as it is: the same for every run of a source, so it runs once."""
+    """Run the unmodified model, once per source."""
     losses, documents, kept, size = [], [], [], 0
     windows = scored_windows(model)
     for part in in_passes(windows):
@@ -195,7 +196,7 @@ def clean_pass(model: LanguageModel) -> Clean:
 @lru_cache(maxsize=4)
 @torch.no_grad()
 def ablated(model: LanguageModel) -> dict[str, Tensor]:
-    """Loss of each token with the activations set to zero, and to their mean: the same for every run of a source."""
+    """Return the loss of each token with the activations set to zero and to their mean, once per source."""
     mean = held_out(model, ROWS).x.mean(0)
     ways = {"zero": torch.zeros_like, "mean": lambda x: mean.to(x).expand_as(x)}
     found: dict[str, list[Tensor]] = {name: [] for name in ways}
@@ -208,13 +209,13 @@ def ablated(model: LanguageModel) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=8)
 def say_why_no_loss(source: Cached) -> None:
-    """A cache holds no model to splice into: say which command scores the run on the model."""
+    """Warn that a cache holds no model to splice into, and name the command that scores the run on the model."""
     origin = source.origin()
     if origin.get("model"):
-        asked = " ".join(
+        flags = " ".join(
             f"--source.{name} {origin[name]}" for name in ("model", "layer", "site", "text") if name in origin
         )
         log.warning(
             "runs on the cache %s get no cross-entropy: it holds activations, no model to splice into; on the model: "
-            "unbraid import RUN lm %s --out FOLDER, then unbraid eval FOLDER/*", source.folder, asked,
+            "unbraid import RUN lm %s --out FOLDER, then unbraid eval FOLDER/*", source.folder, flags,
         )  # fmt: skip

@@ -1,11 +1,11 @@
-"""Hedging: did atoms hold a part of what only more latents could tell apart? Seen when the dictionary is widened.
+"""Hedging: do atoms mix correlated factors that a wider dictionary separates? Measured when a dictionary is widened.
 
     rate = (p - b) / (1 - b),   p = mean over old atoms of |projection of (wider - narrower) on the span of new atoms|,
     b = the same projection expected on the span of as many random vectors
 
 A narrow dictionary mixes correlated factors it has no latents for into those it has; given latents for them, it takes
 the mixture out again, along the new atoms (Chanin et al. 2025, arXiv 2505.11756). Atoms are unit vectors, so p and b
-are shares of an atom. Unlike their code, b is exact and a negative rate stays negative.
+are shares of an atom. Unlike in their code, b is exact and a negative rate stays negative.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ VERSION = 1
 DEFINITIONS = {
     "hedging": "share of an old atom that leaves along the new atoms when the dictionary is widened, beyond what as "
     "many random atoms would span; against=start: compared with the dictionary that was widened; against=control: with "
-    "that one trained as long without new latents, where such a run is beside; 0 by chance, NaN when the new atoms "
-    "span all dimensions",
+    "that one trained as long without new latents, if there is such a run in the same folder; 0 by chance, NaN when the "
+    "new atoms span all dimensions",
 }
 
 
 def hedging(run: Run, controls: Sequence[Run]) -> list[Score]:
-    """Scores of a widened run. Raises NotApplicable for all others."""
+    """Score a widened run. Raises NotApplicable for all others."""
     start = started_from(run)
     wider, narrower = run.dictionary().W_dec, start.start().W_dec
     if len(narrower) == len(wider):
@@ -45,7 +45,7 @@ def hedging(run: Run, controls: Sequence[Run]) -> list[Score]:
 
 
 def peers(run: Run) -> list[Run]:
-    """The run that started from the same dictionary and added nothing, when there is one."""
+    """Return the run that started from the same dictionary and added no latents, if there is one."""
     if not isinstance(run.experiment.dictionary.init, Extension):
         return []
     known = started_from(run).start().d_sae
@@ -53,14 +53,15 @@ def peers(run: Run) -> list[Run]:
 
 
 def started_from(run: Run) -> Extension:
+    """Return the initialisation of a widened run. Raises NotApplicable for all others."""
     init = run.experiment.dictionary.init
     if not isinstance(init, Extension):
-        raise NotApplicable("hedging is seen in runs that widen a trained dictionary (init: Extension)")
+        raise NotApplicable("hedging is measured on runs that widen a trained dictionary (init: Extension)")
     return init
 
 
 def rate(change: Float[Tensor, "old d_in"], added: Float[Tensor, "new d_in"]) -> float:
-    """Hedging rate of a change of unit atoms when others are added."""
+    """Return the hedging rate of a change of unit atoms when others are added."""
     lengths = torch.linalg.vector_norm(change.double(), dim=1)
     _, sizes, directions = torch.linalg.svd(added.double(), full_matrices=False)
     span = directions[sizes > 1e-6 * sizes.max()]
@@ -73,6 +74,6 @@ def rate(change: Float[Tensor, "old d_in"], added: Float[Tensor, "new d_in"]) ->
 
 
 def expected_projection(dimensions: int, d_in: int) -> float:
-    """Mean length of a unit vector's projection on a random subspace: the root of a Beta(k / 2, (d - k) / 2)."""
+    """Return the mean length of a unit vector's projection on a random subspace: the root of Beta(k/2, (d - k)/2)."""
     k, d = dimensions / 2, d_in / 2
     return float(np.exp(gammaln(k + 0.5) - gammaln(k) + gammaln(d) - gammaln(d + 0.5)))

@@ -20,7 +20,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import FEWEST
 from unbraid.metrics.latents_and_factors import Observed, magnitudes
 from unbraid.runs.results import ScoreKind
@@ -56,7 +56,7 @@ def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     labelled = truth.labelled(ROWS, split="eval")
     factors, above = magnitudes(labelled), ancestors(truth.parents).numpy()
     observed = Observed(code_matrix(dictionary, labelled.x), factors)
-    untrained = Observed(code_matrix(untrained_like(observed.latents, labelled.x), labelled.x), factors)
+    untrained = Observed(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
     return [*scores(observed, above, "measured"), *scores(untrained, above, "chance")]
 
 

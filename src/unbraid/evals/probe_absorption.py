@@ -35,7 +35,7 @@ from unbraid.dictionary.from_truth import ROWS as TRAIN_ROWS
 from unbraid.dictionary.from_truth import Lesson, learned
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import FEWEST
 from unbraid.metrics.k_sparse_probe import Labels, Rows, f1, k_sparse
 from unbraid.metrics.latents_and_factors import magnitudes
@@ -134,7 +134,7 @@ def probe_absorption_scores(dictionary: Dictionary, source: Source) -> list[Scor
     """`dictionary`: for raw activations."""
     known = probed(source)
     measured = seen(dictionary, known)
-    chance = seen(untrained_like(measured.held, known.held.x), known)
+    chance = seen(untrained_baseline(measured.held, known.held.x), known)
     return [
         *scores(measured, known.held, known.parents, "measured"),
         *scores(chance, known.held, known.parents, "chance"),

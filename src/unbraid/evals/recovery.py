@@ -20,7 +20,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
 from unbraid.metrics.latents_and_factors import Observed, magnitudes
 from unbraid.metrics.matching import Pairs, best_atom_pairs, cosines
@@ -66,7 +66,7 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     labelled = truth.labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = Observed(code_matrix(dictionary, labelled.x), factors)
-    untrained = untrained_like(observed.latents, labelled.x)
+    untrained = untrained_baseline(observed.latents, labelled.x)
     by_chance = Observed(code_matrix(untrained, labelled.x), factors)
     kinds: dict[ScoreKind, tuple[Dictionary, Observed]] = {
         "measured": (dictionary, observed), "chance": (untrained, by_chance),

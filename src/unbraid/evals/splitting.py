@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_like
+from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import owners
 from unbraid.metrics.latents_and_factors import Observed, magnitudes
 from unbraid.runs.run import Run
@@ -39,7 +40,7 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     labelled = run.source.truth().labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = observe_run(run, labelled)
-    by_chance = Observed(code_matrix(untrained_like(observed.latents, labelled.x), labelled.x), factors)
+    by_chance = Observed(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
     counts, chance = effective_counts(observed), effective_counts(by_chance)
     scores = [
         Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),

@@ -1,12 +1,12 @@
-"""Scores and how they are made: an eval is a function from a run to scores; the harness loops, skips, times and writes.
+"""The contract of evals, and the harness that runs them: it loops, skips, times and stores.
 
 An eval is a module `evals/<name>.py` with a function `<name>(run) -> list[Score]`, a `VERSION` to raise whenever its
-numbers change, and a `DEFINITIONS` text per metric, which the report prints. One that compares a run with others has
-a function `peers(run) -> list[Run]` too: it is called as `<name>(run, peers)` with those that can be read, and its
-results are made again when the peers change. One that needs more of a source than a few held-out rows has a function
-`lacks(source) -> str`: why no run of it could be scored, known before any is trained.
+numbers change, and a `DEFINITIONS` text per metric, which the report prints. An eval that compares a run with others
+also has a function `peers(run) -> list[Run]`: it is called as `<name>(run, peers)` with those that can be read, and its
+results are computed anew when the peers change. An eval that needs more of a source than a few held-out rows has a
+function `lacks(source) -> str`: the reason why runs on that source cannot be scored, known before any is trained.
 
-Each run and eval fails by itself, whatever it raises: the failure is stored and named, and the others go on.
+Each run and eval fails alone, whatever it raises: the failure is stored with its reason, and the others continue.
 """
 
 import math
@@ -25,38 +25,44 @@ from unbraid.system.each import Failure, attempt, failure_of
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One number. NaN stays NaN."""
+    """One number that an eval gives a run; NaN stays NaN."""
 
     metric: str
-    """fvu, l0, mcc, …"""
+    """Name of the metric: fvu, l0, mcc, …"""
     value: float
     better: Literal["higher", "lower", "neither"]
     params: Mapping[str, float | str] = field(default_factory=dict)
-    """What tells rows of one metric apart: {"k": 5}, {"split": "eval"}."""
+    """Parameters that distinguish several scores of one metric: {"k": 5}, {"split": "eval"}."""
     kind: ScoreKind = "measured"
-    """measured: of the run. chance, ceiling: what the same metric gives without training, and at best. reference: of
-    other directions than the run's, to compare with."""
+    """measured: of the run. chance, ceiling: the metric's value without training, and at best. reference: of directions
+    other than the run's, to compare with."""
 
 
 class NotApplicable(ValueError):
-    """This eval says nothing about this run, for the stated reason: a hole with a reason, not a failure."""
+    """The eval does not apply to this run (for instance: the source has no ground truth).
+
+    Reported as 'not applicable', not as an error.
+    """
 
 
 @dataclass(frozen=True)
 class Eval:
+    """An eval: its function, version and definitions."""
+
     name: str
     version: int
     definitions: Mapping[str, str]
     """One sentence per metric."""
     score: Callable[..., list[Score]]
-    """Called with the run, and where there are `peers`, with those that can be read."""
+    """Called with the run, and if `peers` is set, with those peers that can be read."""
     peers: Callable[[Run], list[Run]] | None = None
-    """Other runs the scores depend on."""
+    """The other runs that the scores depend on."""
     lacks: Callable[[Source], str] = few_rows
-    """What a source it applies to lacks to be scored on, with the remedy; empty when it lacks nothing."""
+    """The reason why a source cannot be scored by this eval, with the remedy; empty when it can."""
 
 
-Watch = Callable[[Run, Eval, str], None]
+ResultCallback = Callable[[Run, Eval, str], None]
+"""Called with each run, each eval, and its status: kept, how long it took, or why it failed."""
 
 
 def evaluate(
@@ -64,33 +70,33 @@ def evaluate(
     evals: Sequence[Eval],
     *,
     force: bool = False,
-    watch: Watch | None = None,
+    on_result: ResultCallback | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> int:
-    """Score every run by every eval into `<run>/results/<eval>.json`; the number of evals that failed.
+    """Score every run by every eval into `<run>/results/<eval>.json`; return how many evals failed.
 
-    A result of the same version is kept unless `force`. A failure is written with its message and the others go on.
-    `watch` is told how each went, `notice` of runs beside that were left out, once each.
+    A result of the same version is kept unless `force`. A failure is stored with its message, and the others continue.
+    `on_result` is called with the status of each; `notice` with a message for each unreadable run that was left out.
     """
-    failures, told = 0, set[str]()
+    failures, noticed = 0, set[str]()
     with read_once():
         for run in runs:
             for item in evals:
-                found = attempt(run.path.name, lambda run=run, item=item: settle(run, item, force))
-                # Not even its result could be written: there is nowhere but here to say so.
+                found = attempt(run.path.name, lambda run=run, item=item: update_result(run, item, force))
+                # A Failure here means that not even the result could be written.
                 status, failed = (found.typed, True) if isinstance(found, Failure) else found
                 failures += failed
-                if watch is not None:
-                    watch(run, item, status)
-            for name, reason in beside_unread(run, evals).items() if notice is not None else ():
-                if notice is not None and name not in told:
-                    told.add(name)
-                    notice(f"left out of what is compared with runs beside: {name}: {reason}")
+                if on_result is not None:
+                    on_result(run, item, status)
+            for name, reason in unreadable_siblings(run, evals).items() if notice is not None else ():
+                if notice is not None and name not in noticed:
+                    noticed.add(name)
+                    notice(f"left out of comparisons between runs: {name}: {reason}")
     return failures
 
 
-def settle(run: Run, item: Eval, force: bool) -> tuple[str, bool]:
-    """Keep the result there is or make it: how that went, and whether it failed."""
+def update_result(run: Run, item: Eval, force: bool) -> tuple[str, bool]:
+    """Keep the stored result or compute it anew; return its status, and True if it failed."""
     why = "" if force else attempt(run.path.name, lambda: stale(run, item))
     if isinstance(why, Failure):
         why = f"made again: {why.reason}"
@@ -103,7 +109,7 @@ def settle(run: Run, item: Eval, force: bool) -> tuple[str, bool]:
 
 
 def stale(run: Run, item: Eval) -> str:
-    """Why the stored result does not do; empty when it does. Raises ValueError when it is damaged."""
+    """The reason why a stored result is out of date; empty if it is not. Raises ValueError when it is damaged."""
     path = result_path(run.path, item.name)
     if not path.exists():
         return "there is none"
@@ -114,23 +120,24 @@ def stale(run: Run, item: Eval) -> str:
         return "made again: it scored other weights than the folder holds"
     peers = peers_of(run, item)
     if result.get("peers", []) != [peer.path.name for peer in peers]:
-        return "the runs it compares with are others"
+        return "the runs it compares with have changed"
     waiting = [peer for peer in peers if peer.path.name in result.get("left_out", {})]
     return "runs it left out can be read" if readable(waiting)[0] else ""
 
 
 def peers_of(run: Run, item: Eval) -> list[Run]:
+    """The other runs that an eval of this run depends on."""
     return [] if item.peers is None else item.peers(run)
 
 
-def beside_unread(run: Run, evals: Sequence[Eval]) -> dict[str, str]:
-    """The runs beside that cannot be read, where any of the evals compares runs."""
+def unreadable_siblings(run: Run, evals: Sequence[Eval]) -> dict[str, str]:
+    """The sibling runs that cannot be read, with the reason, if any of the evals compares runs."""
     found = attempt(run.path.name, lambda: left_out(run)) if any(item.peers for item in evals) else {}
     return {} if isinstance(found, Failure) else found
 
 
 def score(run: Run, item: Eval) -> dict[str, Any]:
-    """The JSON of one result: scores, or why there are none."""
+    """Compute one result as JSON: the scores, or the reason why there are none."""
     head: dict[str, Any] = {"eval": item.name, "version": item.version, "definitions": dict(item.definitions)}
     started = time.monotonic()
     try:
@@ -156,7 +163,7 @@ def score(run: Run, item: Eval) -> dict[str, Any]:
 
 
 def rows_of(scores: Sequence[Score]) -> list[dict[str, Any]]:
-    """Scores as a result holds them."""
+    """Convert scores to the rows of a result."""
     return [
         {
             "metric": s.metric,

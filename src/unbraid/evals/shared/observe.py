@@ -1,4 +1,4 @@
-"""Codes of a dictionary and the true factors of the same held-out rows."""
+"""Codes of a dictionary together with the true factors of the same held-out rows."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from unbraid.metrics.latents_and_factors import Observed, magnitudes
 from unbraid.sources.truth import Truth
 
 ROWS = 32_768
-"""Held-out rows an eval counts on, unless it says otherwise."""
+"""Number of held-out rows that evals use by default."""
 
 
 def observe(

@@ -1,6 +1,4 @@
-"""What a score gives without learning: random unit atoms read by their transpose, as wide and as sparse as a dictionary
-that learned.
-"""
+"""The untrained baseline of a score: random unit atoms with their transpose as encoder, at the same width and L0."""
 
 from typing import Any
 
@@ -14,11 +12,14 @@ from unbraid.dictionary.initialisation import set_tied
 from unbraid.dictionary.weights import Acts
 
 SEED = 0
-"""Of the random atoms: the same for every run."""
+"""Seed of the random atoms, the same for every run."""
 
 
-def untrained_like(latents: csr_array, x: Acts) -> Dictionary:
-    """For the codes `latents` [batch, d_sae] of raw activations x: as many latents, TopK at the nearest L0 there is."""
+def untrained_baseline(latents: csr_array, x: Acts) -> Dictionary:
+    """Return an untrained dictionary like the one with codes `latents` [batch, d_sae] of raw activations x.
+
+    It has as many latents, and TopK at the nearest possible L0.
+    """
     shape: Any = latents.shape
     rows, d_sae = shape
     k = min(d_sae, max(1, round(latents.nnz / max(1, rows))))
