@@ -231,7 +231,7 @@ def scored(damaged: Path, run: Path) -> tuple[Outcome, str]:
     known = catalog.evals()
     opened = Run.open(damaged)
     said: list[str] = []
-    failed = evaluate([opened], [known[name] for name in EVALS], on_result=lambda run, item, status: said.append(status))
+    failed = evaluate([opened], [known[name] for name in EVALS], on_result=lambda run, item, how: said.append(how))
     if failed:
         return ("refused" if names_it(said[0], damaged) else "unnamed"), said[0]
     return ("same" if rows_of(damaged) == rows_of(run) else "changed"), said[0]

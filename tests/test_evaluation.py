@@ -109,7 +109,7 @@ def test_scores_of_other_weights_are_made_again(runs: list[Path]):
     evaluate([Run.open(runs[0])], [catalog.evals()["fidelity"]])
     (runs[1] / "results").mkdir()
     shutil.copy(runs[0] / "results" / "fidelity.json", runs[1] / "results")
-    evaluate([Run.open(runs[1])], [catalog.evals()["fidelity"]], on_result=lambda run, item, status: said.append(status))
+    evaluate([Run.open(runs[1])], [catalog.evals()["fidelity"]], on_result=lambda run, item, how: said.append(how))
     assert "scored other weights" in said[0]
 
 

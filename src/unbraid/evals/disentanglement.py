@@ -53,7 +53,7 @@ _MEANINGS = {
     "entropy, mean over varying factors; 0 when each has two equal latents",
     "sap": "the same gap in squared correlations of latents with factors",
     "modularity": "1 - squared bits about a latent's other factors, over (factors - 1) times those about its first, "
-    "mean over latents that inform about any (disentanglement_lib: over all, see modularity_of_all); tends to 1 with many "
+    "mean over informative latents (disentanglement_lib: over all, see modularity_of_all); tends to 1 with many "
     "factors; NaN for one",
     "modularity_of_all": "the same as disentanglement_lib has it: mean over all latents, where one that is dead or "
     "informs about no factor counts as 0",

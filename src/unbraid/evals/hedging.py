@@ -25,8 +25,8 @@ VERSION = 1
 DEFINITIONS = {
     "hedging": "share of an old atom that leaves along the new atoms when the dictionary is widened, beyond what as "
     "many random atoms would span; against=start: compared with the dictionary that was widened; against=control: with "
-    "that one trained as long without new latents, if there is such a run in the same folder; 0 by chance, NaN when the "
-    "new atoms span all dimensions",
+    "that one trained as long without new latents, if there is such a run in the same folder; 0 by chance, NaN when "
+    "the new atoms span all dimensions",
 }
 
 

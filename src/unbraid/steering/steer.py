@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config.settings import PositiveInt, checked
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.effects.radius import calibrate_radius
 from unbraid.evals.shared.observe import ROWS
 from unbraid.runs.run import Run

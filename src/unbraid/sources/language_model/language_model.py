@@ -3,6 +3,7 @@
 The model is read through forward hooks and never changed (`unbraid.sources.language_model`).
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
