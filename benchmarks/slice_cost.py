@@ -31,7 +31,7 @@ from unbraid.terms.causal.interaction import Interaction
 from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.train.learner import Learner
-from unbraid.train.step_data import CONTEXTS, Supply
+from unbraid.train.step_data import CONTEXTS, ExtraInputs
 
 EVERY = 8
 TERMS: dict[str, Term] = {
@@ -85,9 +85,9 @@ def measure(given: LanguageModel, d_sae: int, batch: int, repetitions: int) -> d
     seconds: dict[str, list[float]] = {name: [] for name in learners}
     for number in range(repetitions + 1):
         for name, own in learners.items():
-            supply = Supply(given, 0, number * EVERY)  # contexts anew: what a cohort of one pays
+            extra = ExtraInputs(given, 0, number * EVERY)  # contexts anew: what a cohort of one pays
             before = time.process_time()
-            own.step(rows, number * EVERY, supply)
+            own.step(rows, number * EVERY, extra)
             if number:  # the first calibrates
                 seconds[name].append(time.process_time() - before)
     medians = {name: statistics.median(times) for name, times in seconds.items()}

@@ -31,7 +31,7 @@ from unbraid.terms.controls.masked import Masked
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_kl import GateKl
 from unbraid.train.learner import Learner
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 STEPS = 100_000
 WARM_UP = 2
@@ -69,12 +69,12 @@ class Bench:
         return Learner(experiment, sample)
 
 
-def given(supply: Supply, term: Term) -> None:
+def given(extra: ExtraInputs, term: Term) -> None:
     """Draw what a source gives: not the term's own cost, since a cohort shares it."""
-    supply.contexts()
-    supply.counterfactuals()
+    extra.contexts()
+    extra.counterfactuals()
     if isinstance(term, Masked):
-        supply.corrupted(term.share)
+        extra.corrupted(term.share)
 
 
 def cycle(term: Term) -> int:
@@ -93,11 +93,11 @@ def measure(
     def pair(number: int) -> list[float]:
         """Seconds of a step without the term and of one in which it is due."""
         index, batch = number * asked.every, batches[number % len(batches)]
-        supply, seconds = Supply(world, 0, index), []
-        given(supply, asked)
+        extra, seconds = ExtraInputs(world, 0, index), []
+        given(extra, asked)
         for learner in learners:
             before = time.process_time()
-            learner.step(batch, index, supply)
+            learner.step(batch, index, extra)
             seconds.append(time.process_time() - before)
         return seconds
 

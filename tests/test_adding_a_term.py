@@ -78,7 +78,7 @@ def check_runs(root: Path) -> None:
     runs = [p for p in (root / "runs" / "hoyer").iterdir() if p.is_dir()]
     assert len(runs) == 2
     with_term = [p for p in runs if "losses/hoyer" in (p / "metrics.jsonl").read_text()]
-    assert len(with_term) == 1 and '"rho": 0.1' in (with_term[0] / "experiment.json").read_text()
+    assert len(with_term) == 1 and '"gradient_ratio": 0.1' in (with_term[0] / "experiment.json").read_text()
     assert (root / "runs" / "hoyer" / "report.html").stat().st_size > 10_000
 
 

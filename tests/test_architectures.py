@@ -28,7 +28,7 @@ from unbraid.terms.sparsity.gate_l1 import GateL1
 from unbraid.train.learner import Learner
 from unbraid.train.loop import train
 from unbraid.train.resampling import GAIN, resample
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 GATE = {"sparsity": GateL1(weight=0.1), "gate": GateReconstruction()}
 
@@ -181,14 +181,14 @@ def test_training_restarts_what_is_dead_when_it_is_due_and_forgets_its_moments()
     base = experiment(activation=ReLU())
     due = replace(base, training=replace(base.training, resample_every=2 * 160))
     sample = WORLD.sample(1024, seed=3).x
-    learner, supply = Learner(due, sample), Supply(WORLD, 0, 0)
+    learner, extra = Learner(due, sample), ExtraInputs(WORLD, 0, 0)
     stream_ = Stream(WORLD, 160, seed=0)
     learner.dictionary.b_enc.data[5] = -100.0
-    learner.step(next(stream_), 0, supply)
+    learner.step(next(stream_), 0, extra)
     learner.dead_latents.since_fired[5] = 10**6
     old = learner.dictionary.W_dec[5].clone()
     assert learner.optimiser.adam.state[learner.optimiser.stored["W_dec"]]["exp_avg"][6].abs().sum() > 0
-    learner.step(next(stream_), 1, supply)
+    learner.step(next(stream_), 1, extra)
     assert learner.dead_latents.since_fired[5] == 0 and learner.dictionary.b_enc[5] == 0
     assert not torch.allclose(learner.dictionary.W_dec[5], old)
     for name in ("W_enc", "b_enc", "W_dec"):
@@ -205,5 +205,5 @@ def test_nothing_is_restarted_in_the_last_decay():
     learner = Learner(due, WORLD.sample(1024, seed=3).x)
     learner.dead_latents.since_fired[5] = 10**6
     learner.dictionary.b_enc.data[5] = -100.0
-    learner.step(next(Stream(WORLD, 160, seed=0)), learner.steps - 2, Supply(WORLD, 0, 0))
+    learner.step(next(Stream(WORLD, 160, seed=0)), learner.steps - 2, ExtraInputs(WORLD, 0, 0))
     assert learner.dead_latents.since_fired[5] > 10**6

@@ -138,7 +138,7 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "mean_firing_magnitudes": [(-1.0, 1.0), (1.0,)], "bias": [-1.0], "seed": [-1],
     },
     Bench: {"device": ["tpu"], "threads": [0], "limit": [0, -60.0, NAN], "size": ["big"], "dtype": ["int8"]},
-    l1.L1: {"weight": [-1.0, NAN, "1"], "rho": [-1.0], "start": [1.0, -0.1], "every": [0, 1.5]},
+    l1.L1: {"weight": [-1.0, NAN, "1"], "gradient_ratio": [-1.0], "start": [1.0, -0.1], "every": [0, 1.5]},
     aux_k.AuxK: {"weight": [-1.0], "k_share": [0.0]},
     c2r.C2R: {"form": ["mean"], "exponent": [-1.0], "chunk": [1]},
     causal_head.CausalHead: {"draws": [0], "taught": [-1], "most": [0], "rate": [0.0, 1.1], "decay": [1.0]},

@@ -24,17 +24,17 @@ from unbraid.terms.geometry.repulsion import Repulsion
 from unbraid.terms.statistics.where_latents_fire import firing
 from unbraid.train.learner import Learner
 from unbraid.train.loop import train
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 CAUSAL: dict[str, Term] = {
-    "effect": Effect(rho=0.1, every=4),
-    "head": CausalHead(rho=0.1, every=4, start=0.0),
-    "interaction": Interaction(rho=0.1, every=4),
-    "melbo": MelboReward(rho=0.1, every=8),
-    "sketch": EffectSketch(rho=0.1, refresh=16),
-    "readback": Readback(rho=0.1),
-    "downstream": DownstreamReconstruction(rho=0.1),
-    "repulsion": Repulsion(rho=0.1),
+    "effect": Effect(gradient_ratio=0.1, every=4),
+    "head": CausalHead(gradient_ratio=0.1, every=4, start=0.0),
+    "interaction": Interaction(gradient_ratio=0.1, every=4),
+    "melbo": MelboReward(gradient_ratio=0.1, every=8),
+    "sketch": EffectSketch(gradient_ratio=0.1, refresh=16),
+    "readback": Readback(gradient_ratio=0.1),
+    "downstream": DownstreamReconstruction(gradient_ratio=0.1),
+    "repulsion": Repulsion(gradient_ratio=0.1),
 }
 
 
@@ -87,7 +87,7 @@ def test_contexts_are_encoded_as_the_batch_is():
     learner = Learner(experiment(look=Look()), fitting_sample(WORLD, 0))
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
-    logged = learner.step(block.rows[:160], 8, Supply(WORLD, 0, 8))
+    logged = learner.step(block.rows[:160], 8, ExtraInputs(WORLD, 0, 8))
     assert logged["metrics/look/seen"] == 1
 
 
@@ -99,10 +99,10 @@ def test_what_the_head_knows_of_restarted_latents_is_forgotten():
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
     rows = block.rows[: asked.training.batch_size]
-    learner.step(rows, 8, Supply(WORLD, 0, 8))
+    learner.step(rows, 8, ExtraInputs(WORLD, 0, 8))
     known, before = learner.memory["head"]["seen"].clone(), learner.dictionary.W_dec.detach().clone()
     learner.dead_latents.since_fired.fill_(10_000)  # all that do not fire now are dead
-    learner.step(rows[:12], 9, Supply(WORLD, 0, 9))
+    learner.step(rows[:12], 9, ExtraInputs(WORLD, 0, 9))
     seen, heads = learner.memory["head"]["seen"], learner.memory["head"]["heads"]
     restarted = (before * learner.dictionary.W_dec).sum(1) < 0.9
     assert bool(restarted.any()) and bool((known[restarted] > 0).any()), "else nothing is tested"
@@ -161,10 +161,12 @@ def test_the_order_of_terms_changes_what_the_head_learns_from_but_not_the_effect
     """After `effect`, the head knows all the latents that it measured; before it, those of its own sets alone."""
 
     def seen(order: tuple[str, ...]) -> tuple[int, float]:
-        learner = Learner(asking({name: replace(CAUSAL[name], rho=0.0) for name in order}), fitting_sample(WORLD, 0))
+        learner = Learner(
+            asking({name: replace(CAUSAL[name], gradient_ratio=0.0) for name in order}), fitting_sample(WORLD, 0)
+        )
         block = WORLD.block(0, split="train", seed=0)
         assert block is not None
-        logged = learner.step(block.rows[:160], 8, Supply(WORLD, 0, 8))
+        logged = learner.step(block.rows[:160], 8, ExtraInputs(WORLD, 0, 8))
         return int(learner.memory["head"]["seen"].sum()), float(logged["metrics/effect/radius"])
 
     (after, radius), (before, same) = seen(("effect", "head")), seen(("head", "effect"))

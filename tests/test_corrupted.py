@@ -13,7 +13,7 @@ from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.world.world import World
 from unbraid.terms.controls.masked import Masked
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 WORLD = World(factors=64, d_in=64, l0=4.0, roots=8, noise=0.0, coherence=0.0, interactions=4)
 MODEL = LanguageModel(text="language://300", layer=1, max_norm_ratio=0.0)
@@ -58,10 +58,10 @@ def test_a_source_that_cannot_says_which_can(tmp_path):
 
 
 def test_a_supply_draws_once():
-    supply = Supply(WORLD, 0, 7)
-    assert supply.corrupted(0.1) is supply.corrupted(0.1)
-    assert supply.contexts() is supply.contexts() and supply.counterfactuals() is supply.counterfactuals()
-    assert not torch.equal(supply.corrupted(0.1), Supply(WORLD, 0, 8).corrupted(0.1))
+    extra = ExtraInputs(WORLD, 0, 7)
+    assert extra.corrupted(0.1) is extra.corrupted(0.1)
+    assert extra.contexts() is extra.contexts() and extra.counterfactuals() is extra.counterfactuals()
+    assert not torch.equal(extra.corrupted(0.1), ExtraInputs(WORLD, 0, 8).corrupted(0.1))
 
 
 def test_masked_is_the_squared_error_on_corrupted_rows():

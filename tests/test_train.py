@@ -31,7 +31,7 @@ from unbraid.train.checkpoint import steps_saved
 from unbraid.train.learner import Learner
 from unbraid.train.loop import train, train_folders
 from unbraid.train.schedule import schedule
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -231,7 +231,9 @@ def test_dead_latents_are_counted_in_tokens():
         learner.dictionary.b_enc[:60] = -1e3
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
-    dead = [int(learner.step(block.rows[:160], index, Supply(WORLD, 0, index))["sparsity/dead"]) for index in range(12)]
+    dead = [
+        int(learner.step(block.rows[:160], index, ExtraInputs(WORLD, 0, index))["sparsity/dead"]) for index in range(12)
+    ]
     assert dead[9] == 0 and dead[10] >= 60, "1,600 tokens are 10 steps of 160"
 
 
@@ -240,7 +242,7 @@ def test_atoms_have_unit_norm_after_every_step():
     block = WORLD.block(0, split="train", seed=0)
     assert block is not None
     for index in range(5):
-        learner.step(block.rows[:160], index, Supply(WORLD, 0, index))
+        learner.step(block.rows[:160], index, ExtraInputs(WORLD, 0, index))
         assert torch.allclose(learner.dictionary.W_dec.norm(dim=1), torch.ones(64), atol=1e-6)
 
 
@@ -255,7 +257,7 @@ def test_clipping_and_the_fused_optimiser_equal_plain_torch():
     assert block is not None
     for index in range(6):
         rows = block.rows[160 * index : 160 * (index + 1)]
-        learner.step(rows, index, Supply(WORLD, 0, index))
+        learner.step(rows, index, ExtraInputs(WORLD, 0, index))
         x = learner.normaliser(rows.x)
         loss = (reference.decode(reference.codes(x, "dense")) - x).square().sum() / 160
         loss.backward()
@@ -315,5 +317,5 @@ def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone():
     before = {name: value.clone() for name, value in learner.dictionary.state_dict().items()}
     learner.dictionary.b_enc.register_hook(lambda grad: grad * torch.nan)
     with pytest.raises(ValueError, match="gradient of b_enc is not finite at step 0"):
-        learner.step(block.rows[:160], 0, Supply(WORLD, 0, 0))
+        learner.step(block.rows[:160], 0, ExtraInputs(WORLD, 0, 0))
     assert all(torch.equal(value, before[name]) for name, value in learner.dictionary.state_dict().items())

@@ -1,4 +1,4 @@
-"""rho: a penalty's gradient is the asked share of the reconstruction's, measured once, the same after a resume."""
+"""gradient_ratio: a penalty's gradient is that share of the reconstruction's, measured once, equal after a resume."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from unbraid.terms.sparsity.l1 import L1
 from unbraid.train.checkpoint import steps_saved
 from unbraid.train.learner import Learner
 from unbraid.train.loop import train
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
 
@@ -66,11 +66,11 @@ def asking(penalties: dict[str, Term], *, tokens: int = 6400, **objective) -> Ex
 
 def run(of: Learner, until: int, start: int = 0) -> list[dict[str, torch.Tensor]]:
     rows = WORLD.block(0, split="train", seed=0).rows
-    return [of.step(rows[64 * (i % 32) : 64 * (i % 32 + 1)], i, Supply(WORLD, 0, i)) for i in range(start, until)]
+    return [of.step(rows[64 * (i % 32) : 64 * (i % 32 + 1)], i, ExtraInputs(WORLD, 0, i)) for i in range(start, until)]
 
 
 def test_the_first_weight_makes_the_gradient_rho_of_the_reconstructions():
-    of = learner({"pull": Pull(rho=0.3)})
+    of = learner({"pull": Pull(gradient_ratio=0.3)})
     x = WORLD.block(0, split="train", seed=0).rows.x[:64]
     z = of.dictionary.codes(of.normaliser(x))
     rec = ((of.normaliser(x) - of.dictionary.decode(z)) ** 2).sum() / 64
@@ -83,13 +83,15 @@ def test_the_first_weight_makes_the_gradient_rho_of_the_reconstructions():
 
 
 def test_the_penaltys_own_scale_and_weight_do_not_matter():
-    weights = [run(learner({"pull": Pull(rho=0.3, size=s, weight=w)}), 12) for s, w in ((1.0, 1.0), (50.0, 7.0))]
+    weights = [
+        run(learner({"pull": Pull(gradient_ratio=0.3, size=s, weight=w)}), 12) for s, w in ((1.0, 1.0), (50.0, 7.0))
+    ]
     for small, large in zip(*weights, strict=True):
         assert float(small["weights/pull"]) == pytest.approx(50 * float(large["weights/pull"]), rel=1e-3)
 
 
 def test_the_weight_is_frozen_after_the_window():
-    seen = [float(m["weights/pull"]) for m in run(learner({"pull": Pull(rho=0.1)}), 40)]
+    seen = [float(m["weights/pull"]) for m in run(learner({"pull": Pull(gradient_ratio=0.1)}), 40)]
     assert len(set(seen[:5])) == 5  # 5 % of 100 steps
     assert len(set(seen[5:])) == 1
 
@@ -99,14 +101,14 @@ def test_a_term_that_is_due_seldom_gets_the_weight_of_one_that_always_is(every):
     """Gradients fall fast at first; the window's end must decide, however many steps of it a term sees."""
     frozen = []
     for cadence in (1, every):
-        of = learner({"pull": Pull(rho=0.1, every=cadence)}, tokens=64 * 640)
+        of = learner({"pull": Pull(gradient_ratio=0.1, every=cadence)}, tokens=64 * 640)
         seen = [float(m["weights/pull"]) for m in run(of, 40) if "weights/pull" in m]
         frozen.append(seen[-1])
     assert frozen[1] == pytest.approx(frozen[0], rel=0.15)
 
 
 def test_a_penalty_without_gradient_has_no_weight_and_does_no_harm():
-    silent = learner({"pull": Pull(rho=0.1, size=0.0)})
+    silent = learner({"pull": Pull(gradient_ratio=0.1, size=0.0)})
     plain = learner({})
     for learning in (silent, plain):
         run(learning, 8)
@@ -114,10 +116,10 @@ def test_a_penalty_without_gradient_has_no_weight_and_does_no_harm():
 
 
 def test_a_resumed_run_keeps_the_frozen_weight():
-    whole, first = (learner({"ort": Orthogonality(rho=0.3, every=2)}) for _ in range(2))
+    whole, first = (learner({"ort": Orthogonality(gradient_ratio=0.3, every=2)}) for _ in range(2))
     run(whole, 20)
     run(first, 9)
-    second = learner({"ort": Orthogonality(rho=0.3, every=2)})
+    second = learner({"ort": Orthogonality(gradient_ratio=0.3, every=2)})
     second.restore({name: tensor.clone() for name, tensor in first.state().items()})
     run(second, 20, start=9)
     assert torch.equal(whole.dictionary.W_dec, second.dictionary.W_dec)
@@ -130,18 +132,20 @@ def test_a_term_is_left_out_before_its_start():
 
 def test_rho_and_the_l0_controller_cannot_both_set_a_weight():
     with pytest.raises(ValueError, match="leave one out"):
-        learner({"sparsity": L1(rho=0.1)}, target_l0=TargetL0(l0=3.0))
+        learner({"sparsity": L1(gradient_ratio=0.1)}, target_l0=TargetL0(l0=3.0))
 
 
-@pytest.mark.parametrize("wrong", [{"rho": -1.0}, {"rho": float("nan")}, {"start": 1.0}, {"start": -0.1}, {"every": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"gradient_ratio": -1.0}, {"gradient_ratio": float("nan")}, {"start": 1.0}, {"start": -0.1}, {"every": 0}]
+)
 def test_settings_that_cannot_be_are_refused(wrong):
-    with pytest.raises(ValueError, match="Pull.(rho|start|every) is"):
+    with pytest.raises(ValueError, match="Pull.(gradient_ratio|start|every) is"):
         learner({"pull": Pull(**wrong)})
 
 
 def test_the_reconstruction_has_no_rho():
-    with pytest.raises(ValueError, match="rho is a share of the reconstruction's"):
-        Objective(reconstruction=Reconstruction(rho=0.1))
+    with pytest.raises(ValueError, match="gradient_ratio is a share of the reconstruction's"):
+        Objective(reconstruction=Reconstruction(gradient_ratio=0.1))
 
 
 def test_a_bad_gradient_names_the_term_the_step_and_the_parameter_and_changes_nothing():
@@ -175,7 +179,7 @@ def test_a_bad_loss_names_the_tensor():
 
 
 def test_weights_are_measured_on_what_the_penalty_reaches():
-    of = learner({"l1": L1(rho=0.1)})
+    of = learner({"l1": L1(gradient_ratio=0.1)})
     x = of.normaliser(WORLD.block(0, split="train", seed=0).rows.x[:64])
     z = of.dictionary.codes(x)
     losses = ((x - of.dictionary.decode(z)) ** 2).sum() / 64, z.values.abs().sum() / 64
@@ -187,14 +191,14 @@ def test_weights_are_measured_on_what_the_penalty_reaches():
     (first,) = run(of, 1)
     assert float(first["weights/l1"]) == pytest.approx(0.1 * float(norms[0] / norms[1]), rel=1e-4)
     assert set(of.memory["l1"]) == set(weighting.KEYS)
-    assert replace(L1(), weight=0.0).wanted is False
+    assert replace(L1(), weight=0.0).enabled is False
 
 
 @pytest.mark.parametrize("wrong", [{"every": 2}, {"start": 0.1}, {"weight": 0.0}])
 def test_rho_needs_a_reconstruction_on_every_step(wrong):
     Objective(reconstruction=Reconstruction(**wrong), penalties={"pull": Pull()})
     with pytest.raises(ValueError, match="the reconstruction must run on every step"):
-        Objective(reconstruction=Reconstruction(**wrong), penalties={"pull": Pull(rho=0.1)})
+        Objective(reconstruction=Reconstruction(**wrong), penalties={"pull": Pull(gradient_ratio=0.1)})
 
 
 def test_a_controlled_penalty_must_act_from_the_start():

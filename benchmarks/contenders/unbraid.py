@@ -20,7 +20,7 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.train.learner import Learner
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 STEPS = 100_000
 
@@ -40,7 +40,7 @@ def build(setting: Setting, *, bfloat16: bool = False) -> Contender:
 
     def step(index: int, x: Tensor) -> None:
         nowhere = torch.full((len(x),), -1)
-        learner.step(Batch(x, nowhere, nowhere, nowhere), index, Supply(learner.experiment.source, 0, index))
+        learner.step(Batch(x, nowhere, nowhere, nowhere), index, ExtraInputs(learner.experiment.source, 0, index))
 
     active = lambda x: dictionary.codes(x, "dense").dense()
     return Contender(step, list(dictionary.parameters()), learner.optimiser.adam, active)

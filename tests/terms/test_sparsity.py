@@ -94,7 +94,7 @@ def test_dead_latents_are_charged_what_they_lack_to_their_threshold():
 
 def test_activations_without_thresholds_have_no_pre_activation_loss():
     with pytest.raises(ValueError, match="TopK has no threshold .* use aux_k"):
-        PreActivation().suits(TopK(3))
+        PreActivation().check_activation(TopK(3))
 
 
 def gated() -> Dictionary:
@@ -137,7 +137,7 @@ def test_without_its_terms_the_gate_learns_nothing_and_magnitudes_do():
 def test_terms_of_the_gate_want_a_gate():
     for term in (GateL1(), GateReconstruction()):
         with pytest.raises(ValueError, match="TopK has no gate .*use --dictionary.activation Gated"):
-            term.suits(TopK(3))
+            term.check_activation(TopK(3))
 
 
 def test_all_prefixes_of_one_are_plain_reconstruction():

@@ -31,7 +31,7 @@ from unbraid.train.checkpoint import KEPT
 from unbraid.train.checks import check_needs, check_shared
 from unbraid.train.learner import Learner
 from unbraid.train.schedule import steps
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 
 MEASURED_STEPS = 3
 PATIENCE = 60.0
@@ -234,7 +234,7 @@ def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
 
 def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> float:
     """Seconds of a step on raw activations, terms that are due on some steps only included at their true share."""
-    cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.wanted})
+    cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.enabled})
 
     def seconds(due: int) -> float:
         """Of the last step, so that every term has started, in which terms of cadence `due` run and others do not."""
@@ -244,9 +244,9 @@ def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> floa
         index = next(alone, last - last % due)
         times = []
         for batch in batches:
-            supply = Supply(source, learner.experiment.data_seed, index)
+            extra = ExtraInputs(source, learner.experiment.data_seed, index)
             before = time.monotonic()
-            learner.step(batch, index, supply)
+            learner.step(batch, index, extra)
             times.append(time.monotonic() - before)
         return sorted(times)[len(times) // 2]
 

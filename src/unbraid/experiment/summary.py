@@ -68,7 +68,7 @@ def stored(summary: Any) -> Summary:
 def wanted(experiment: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Penalties that do anything."""
     for term in (experiment["objective"].get("penalties") or {}).values():
-        if term.get("weight", 1.0) or term.get("rho"):
+        if term.get("weight", 1.0) or term.get("gradient_ratio"):
             yield term
 
 

@@ -118,7 +118,8 @@ def settings(experiment: Mapping[str, Any], provenance: Mapping[str, Any], run: 
 
 
 def strength(term: Mapping[str, Any]) -> str:
-    return f"rho {term['rho']:g}" if term.get("rho") else f"weight {term.get('weight', 1.0):g}"
+    ratio = term.get("gradient_ratio")
+    return f"gradient ratio {ratio:g}" if ratio else f"weight {term.get('weight', 1.0):g}"
 
 
 def class_name(node: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""One knob for all penalties: how large a penalty's gradient is beside the reconstruction's.
+"""One knob for all penalties: the size of a penalty's gradient as a share of the reconstruction's.
 
-    weight = rho |grad reconstruction| / |grad penalty|     over the parameters that the penalty's gradient reaches
+    weight = ratio |grad reconstruction| / |grad penalty|     over the parameters that the penalty's gradient reaches
 
 Norms are root mean squares, of one batch each, measured in the first `SETTLED` share of training in which the term
 runs; then the weight is frozen, so that the loss is again a fixed sum. Gradients shrink fast at first, so a measurement
@@ -25,7 +25,7 @@ KEYS = ("weighting.reconstruction", "weighting.penalty")
 
 
 def weight(
-    rho: float,
+    ratio: float,
     reconstruction: Float[Tensor, ""],
     penalty: Float[Tensor, ""],
     dictionary: Dictionary,
@@ -38,7 +38,7 @@ def weight(
     if elapsed < SETTLED or KEYS[0] not in memory:
         measure(reconstruction, penalty, dictionary, memory, max(elapsed, 1e-6) ** RECENCY)
     wanted, had = (float(memory.get(key, torch.zeros(()))) for key in KEYS)
-    return rho * (wanted / had) ** 0.5 if had > 0 else 0.0
+    return ratio * (wanted / had) ** 0.5 if had > 0 else 0.0
 
 
 def measure(

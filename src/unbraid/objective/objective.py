@@ -124,7 +124,7 @@ class Term(Settings, ABC):
 
     weight: NonNegativeFloat = 1.0
     """Multiplies the loss; 0 skips the term altogether."""
-    rho: NonNegativeFloat = 0.0
+    gradient_ratio: NonNegativeFloat = 0.0
     """Above 0, `weight` is not used: the weight makes this term's gradient so large a share of the reconstruction's
     (`weighting`). Ratios compare between terms and widths, as weights do not."""
     start: ShareBelowOne = 0.0
@@ -144,11 +144,11 @@ class Term(Settings, ABC):
     """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
 
     @property
-    def wanted(self) -> bool:
+    def enabled(self) -> bool:
         """Whether it does anything at all."""
-        return self.weight != 0 or self.rho > 0
+        return self.weight != 0 or self.gradient_ratio > 0
 
-    def suits(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
+    def check_activation(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
         """Raise ValueError for an activation that the term says nothing about. Called before training."""
 
     @abstractmethod
@@ -195,13 +195,16 @@ class Objective(Settings):
     def check_together(self) -> None:
         if "reconstruction" in self.penalties:
             raise ValueError("a penalty cannot be called 'reconstruction', as the reconstruction is; name it otherwise")
-        if self.reconstruction.rho > 0:
-            raise ValueError("rho is a share of the reconstruction's gradient, so the reconstruction has none; set 0")
-        plain = self.reconstruction.every == 1 and self.reconstruction.start == 0 and self.reconstruction.wanted
-        if not plain and any(term.rho > 0 for term in self.penalties.values()):
+        if self.reconstruction.gradient_ratio > 0:
             raise ValueError(
-                "rho is a share of the reconstruction's gradient, so the reconstruction must run on every step: set "
-                "its every to 1, its start to 0 and its weight above 0, or give penalties weights instead of rho"
+                "gradient_ratio is a share of the reconstruction's gradient, so the reconstruction has none; set 0"
+            )
+        plain = self.reconstruction.every == 1 and self.reconstruction.start == 0 and self.reconstruction.enabled
+        if not plain and any(term.gradient_ratio > 0 for term in self.penalties.values()):
+            raise ValueError(
+                "gradient_ratio is a share of the reconstruction's gradient, so the reconstruction must run on every "
+                "step: set its every to 1, its start to 0 and its weight above 0, or give penalties weights instead of "
+                "gradient_ratio"
             )
         if self.target_l0 is not None:
             self._check_controlled(self.target_l0.penalty)
@@ -212,8 +215,10 @@ class Objective(Settings):
                 f"target_l0 moves the penalty {name!r}, but there are {sorted(self.penalties)}; "
                 "add it, or name another with --objective.target-l0.penalty"
             )
-        if self.penalties[name].rho > 0:
-            raise ValueError(f"the weight of {name!r} is moved by target_l0 and set by its rho; leave one out")
+        if self.penalties[name].gradient_ratio > 0:
+            raise ValueError(
+                f"the weight of {name!r} is moved by target_l0 and set by its gradient_ratio; leave one out"
+            )
         if self.penalties[name].start > 0:
             raise ValueError(
                 f"target_l0 would wind up while {name!r}, whose weight it moves, has not started; set its start to 0"
@@ -245,7 +250,12 @@ def evaluate(
     for name, term in objective.terms().items():
         own = name == "reconstruction"
         share = scale.get(name, 1.0) * term.every * (1.0 if own else objective.ramped(step.progress, term))
-        if index % term.every or not term.wanted or (share == 0 and term.rho == 0) or step.progress < term.start:
+        if (
+            index % term.every
+            or not term.enabled
+            or (share == 0 and term.gradient_ratio == 0)
+            or step.progress < term.start
+        ):
             continue
         seen = replace_keeping(step, streams(name), memory[name])
         loss, extra = term(seen)
@@ -257,9 +267,11 @@ def evaluate(
                 f"weight{', its radius' if hasattr(term, 'radius') else ''} or the learning rate"
             )
         weight = term.weight
-        if term.rho > 0:
+        if term.gradient_ratio > 0:
             elapsed = step.progress - term.start
-            weight = weighting.weight(term.rho, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed)
+            weight = weighting.weight(
+                term.gradient_ratio, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed
+            )
             metrics[f"weights/{name}"] = torch.tensor(weight)
         total = total + weight * share * loss
         reconstruction = total if own else reconstruction
@@ -279,7 +291,7 @@ def culprits(
     """Terms whose own gradient on `step` is not finite."""
     found = []
     for name, term in objective.terms().items():
-        if term.wanted and not index % term.every and step.progress >= term.start:
+        if term.enabled and not index % term.every and step.progress >= term.start:
             loss = term(
                 replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
             ).loss

@@ -1,8 +1,8 @@
 """Objectives that look through the layers after: effects rewarded, added up, kept apart, read back; beside plain SAEs.
 
-Every term has a tenth of the reconstruction's gradient (`rho`); nothing is tuned on any score. Interactions and the
-head are never asked for without a reward for effects but in `interaction`, which shows what they do alone. `effect`
-comes first, so that the head learns from what it has measured.
+Every term has a tenth of the reconstruction's gradient (`gradient_ratio`); nothing is tuned on any score.
+Interactions and the head are never used without a reward for effects but in `interaction`, which shows what they do
+alone. `effect` comes first, so that the head learns from what it has measured.
 """
 
 from collections.abc import Mapping
@@ -28,28 +28,40 @@ from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.geometry.repulsion import Repulsion
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 
-RHO = 0.1
+RATIO = 0.1
 BLOCK = 16
 """Atoms that the strict form keeps orthonormal."""
 
 REWARDS: dict[str, Mapping[str, Term]] = {
-    "melbo": {"melbo": MelboReward(rho=RHO)},
-    "melbo-hinge": {"melbo": MelboReward(rho=RHO), "hinge": OrthogonalityHinge(rho=RHO)},
-    "sketch": {"sketch": EffectSketch(rho=RHO)},
-    "effect": {"effect": Effect(rho=RHO)},
+    "melbo": {"melbo": MelboReward(gradient_ratio=RATIO)},
+    "melbo-hinge": {
+        "melbo": MelboReward(gradient_ratio=RATIO),
+        "hinge": OrthogonalityHinge(gradient_ratio=RATIO),
+    },
+    "sketch": {"sketch": EffectSketch(gradient_ratio=RATIO)},
+    "effect": {"effect": Effect(gradient_ratio=RATIO)},
 }
 ADDED: dict[str, Mapping[str, Term]] = {
-    "interaction": {"interaction": Interaction(rho=RHO)},
-    "effect-interaction": {"effect": Effect(rho=RHO), "interaction": Interaction(rho=RHO)},
-    "effect-head": {"effect": Effect(rho=RHO), "head": CausalHead(rho=RHO)},
+    "interaction": {"interaction": Interaction(gradient_ratio=RATIO)},
+    "effect-interaction": {
+        "effect": Effect(gradient_ratio=RATIO),
+        "interaction": Interaction(gradient_ratio=RATIO),
+    },
+    "effect-head": {"effect": Effect(gradient_ratio=RATIO), "head": CausalHead(gradient_ratio=RATIO)},
 }
 APART: dict[str, Mapping[str, Term]] = {
-    "effect-repulsion": {"effect": Effect(rho=RHO), "repulsion": Repulsion(rho=RHO)},
-    "effect-functional": {"effect": Effect(rho=RHO), "functional": FunctionalOrthogonality(rho=RHO)},
+    "effect-repulsion": {
+        "effect": Effect(gradient_ratio=RATIO),
+        "repulsion": Repulsion(gradient_ratio=RATIO),
+    },
+    "effect-functional": {
+        "effect": Effect(gradient_ratio=RATIO),
+        "functional": FunctionalOrthogonality(gradient_ratio=RATIO),
+    },
 }
 READ: dict[str, Mapping[str, Term]] = {
-    "readback": {"readback": Readback(rho=RHO)},
-    "end-to-end": {"downstream": DownstreamReconstruction(rho=RHO)},
+    "readback": {"readback": Readback(gradient_ratio=RATIO)},
+    "end-to-end": {"downstream": DownstreamReconstruction(gradient_ratio=RATIO)},
 }
 
 
@@ -71,7 +83,7 @@ def beside(l0: int) -> dict[str, Member]:
     plain = of_methods(controls(l0), ("frozen-decoder", "untrained", "pca"))
     looking = Objective(reconstruction=Reconstruction(), penalties=READ["end-to-end"])
     own = {
-        "random-gradient": member({"push": RandomGradient(rho=RHO)}, l0, control=True),
+        "random-gradient": member({"push": RandomGradient(gradient_ratio=RATIO)}, l0, control=True),
         "frozen-end-to-end": Member(objective=looking, activation=BatchTopK(l0), frozen=("W_dec",), control=True),
     }
     return baselines | plain | at_l0(l0, own)

@@ -1,7 +1,7 @@
 """Disentanglement objectives from the literature beside standard SAEs and controls, at matched sparsity.
 
-Every term has a tenth of the reconstruction's gradient (`rho`); nothing is tuned on any score. Terms that ask nothing
-that disentanglement would are controls.
+Every term has a tenth of the reconstruction's gradient (`gradient_ratio`); nothing is tuned on any score. Terms that
+demand nothing that disentanglement would are controls.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ from unbraid.terms.weak_supervision.redundancy import Redundancy
 from unbraid.terms.weak_supervision.slowness import Slowness
 from unbraid.terms.weak_supervision.temporal import Temporal
 
-RHO = 0.1
+RATIO = 0.1
 SPARSITIES = (2, 4, 8)
 """Half, once and twice the factors that are active at a time."""
 BLOCK = 16
@@ -94,7 +94,7 @@ NOT_CONTENDERS: dict[str, Term] = {
 
 def member(term: Term, l0: int, *, control: bool = False) -> Member:
     """BatchTopK with AuxK and one term more. Terms of the decoder alone act from the first step."""
-    penalties = {"asked": replace(term, rho=RHO), "aux_k": AuxK()}
+    penalties = {"asked": replace(term, gradient_ratio=RATIO), "aux_k": AuxK()}
     ramp = 0.0 if term.reads == ("decoder",) else 0.05
     objective = Objective(reconstruction=Reconstruction(), penalties=penalties, ramp=ramp)
     return Member(objective=objective, activation=BatchTopK(l0), control=control)
@@ -149,7 +149,7 @@ def objectives_language() -> Study:
             member(Temporal(), l0),
             objective=Objective(
                 reconstruction=NestedReconstruction(shares=(0.2, 1.0)),
-                penalties={"asked": Temporal(rho=RHO), "aux_k": AuxK()},
+                penalties={"asked": Temporal(gradient_ratio=RATIO), "aux_k": AuxK()},
             ),
         )
     }

@@ -42,9 +42,9 @@ def check_needs(members: Sequence[Experiment]) -> None:
     check_device(members[0].training.device, "--training.device")
     for member in members:
         for name, term in member.objective.terms().items():
-            if term.wanted:
-                term.suits(member.dictionary.activation)
-            for part in term.reads if term.wanted else ():
+            if term.enabled:
+                term.check_activation(member.dictionary.activation)
+            for part in term.reads if term.enabled else ():
                 try:
                     check_source_provides(part, member.source)
                 except ValueError as error:
@@ -58,7 +58,7 @@ def check_radius(members: Sequence[Experiment]) -> None:
         (f"{member.label}: term {name!r}", term)
         for member in members
         for name, term in member.objective.terms().items()
-        if term.wanted and "contexts" in term.reads and hasattr(term, "radius")
+        if term.enabled and "contexts" in term.reads and hasattr(term, "radius")
     ]
     by_radius: dict[float, list[str]] = {}
     for what, term in pushing:

@@ -21,7 +21,7 @@ from unbraid.train.dead_latents import DeadLatents
 from unbraid.train.l0_controller import L0Controller
 from unbraid.train.optimiser import BadGradient, Optimiser
 from unbraid.train.schedule import steps
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 from unbraid.train.term_memory import TermMemory
 
 
@@ -53,12 +53,12 @@ class Learner:
         self.memory = TermMemory(experiment.objective, training.device)
         self._parts = (self.optimiser, self.constraints, self.dead_latents, self.l0_controller, self.memory)
 
-    def step(self, batch: Batch, index: int, supply: Supply) -> dict[str, Tensor]:
+    def step(self, batch: Batch, index: int, extra: ExtraInputs) -> dict[str, Tensor]:
         """Make one update on a batch of raw activations; what to log, by name. Raises ValueError, naming the term, for
         a loss or a gradient that is not finite; the parameters are then as before the step."""
         x = self.normaliser(batch.x)
         z = self.dictionary.unchecked_codes(x)
-        step = self._step(batch, x, z, index, supply)
+        step = self._step(batch, x, z, index, extra)
         scale = self.l0_controller.scale()
         streams = partial(self._term_stream, index)
         loss, metrics = evaluate(
@@ -79,13 +79,13 @@ class Learner:
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
         }  # fmt: skip
 
-    def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, supply: Supply) -> Step:
+    def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, extra: ExtraInputs) -> Step:
         """The record that terms read."""
         return Step(
-            x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=supply.contexts, progress=index / self.steps,
+            x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=extra.contexts, progress=index / self.steps,
             dead=self.dead_latents.now(), rng=torch.Generator(),
-            counterfactuals=lambda: self._normalised(supply.counterfactuals()),
-            corrupted=lambda share: self.normaliser(supply.corrupted(share).to(x.device)),
+            counterfactuals=lambda: self._normalised(extra.counterfactuals()),
+            corrupted=lambda share: self.normaliser(extra.corrupted(share).to(x.device)),
             normalise=self.normaliser, restore=self.normaliser.undo,
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ from unbraid.train.interrupt import Interrupted, interrupted_at
 from unbraid.train.learner import Learner
 from unbraid.train.saving import save_checkpoints, save_runs
 from unbraid.train.schedule import steps
-from unbraid.train.step_data import Supply
+from unbraid.train.step_data import ExtraInputs
 from unbraid.train.step_log import StepLog
 
 
@@ -180,12 +180,12 @@ def _loop(
         except KeyboardInterrupt:
             save_checkpoints(learners, dict.fromkeys(learners, (index, before)), started)
             raise interrupted_at(index, last) from None
-        supply = Supply(stream.source, stream.seed, index)
+        extra = ExtraInputs(stream.source, stream.seed, index)
         left = dict(going)
         while left and not stop.asked:
             folder, learner = next(iter(left.items()))
             del left[folder]
-            if index >= learner.begins and not _stepped(folder, learner, batch, index, supply, stream.position, log):
+            if index >= learner.begins and not _stepped(folder, learner, batch, index, extra, stream.position, log):
                 del learners[folder]
         if not left:
             log.callbacks.on_progress((index + 1) * training.batch_size, last * training.batch_size)
@@ -197,11 +197,11 @@ def _loop(
 
 
 def _stepped(
-    folder: Path, learner: Learner, batch: Batch, index: int, supply: Supply, position: Position, log: StepLog
+    folder: Path, learner: Learner, batch: Batch, index: int, extra: ExtraInputs, position: Position, log: StepLog
 ) -> bool:
     """Make one step of one member; return False when it failed and is marked so."""
     try:
-        metrics = learner.step(batch, index, supply)
+        metrics = learner.step(batch, index, extra)
     except MEMBER_ERRORS as error:
         mark_failed(folder, index, error)
         log.callbacks.on_failure(learner.experiment, failure(folder))

@@ -18,7 +18,7 @@ ROWS = 512
 
 
 @dataclass(frozen=True)
-class Supply:
+class ExtraInputs:
     source: Source
     seed: int
     index: int

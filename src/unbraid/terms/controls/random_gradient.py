@@ -2,9 +2,9 @@
 
     <R, W_dec>,   R random, tangent to the unit spheres, |R|_F = 1, new each time
 
-With `rho`, the push has the share of the reconstruction's gradient that the term it stands in for has; give it that
-term's `every` and `start` too. Whatever a penalty gains and this gains as well, perturbing atoms gains. The loss itself
-is zero; only its gradient, R, means anything.
+With `gradient_ratio`, the push has the share of the reconstruction's gradient that the term it replaces has; give it
+that term's `every` and `start` too. What a penalty gains and this gains as well comes from perturbing atoms. The loss
+itself is zero; only its gradient, R, means anything.
 """
 
 from dataclasses import dataclass

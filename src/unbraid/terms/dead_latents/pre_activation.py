@@ -22,7 +22,7 @@ class PreActivation(Term):
     family: ClassVar[Family] = "dead latents"
     standard: ClassVar[bool] = True
 
-    def suits(self, activation: Activation) -> None:
+    def check_activation(self, activation: Activation) -> None:
         if not isinstance(activation, Thresholded):
             raise ValueError(f"{type(activation).__name__} has no threshold for dead latents to be drawn to; use aux_k")
 

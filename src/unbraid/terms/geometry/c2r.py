@@ -26,7 +26,7 @@ from unbraid.terms.statistics.nearest_atoms import drawn_neighbours
 @dataclass(frozen=True, kw_only=True)
 class C2R(Term):
     weight: float = (
-        5.0  # as released, where norms are not divided by sqrt(batch): much less here; rho says what it does
+        5.0  # as released, where norms are not divided by sqrt(batch): much less here; gradient_ratio says what it does
     )
     every: int = 5  # as released
     form: Literal["sum", "coactivation"] = "sum"

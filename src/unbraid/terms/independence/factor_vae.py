@@ -47,7 +47,7 @@ class FactorVae(Term):
     """Of the moving averages that latents are scaled by."""
     family: ClassVar[Family] = "independence"
 
-    def suits(self, activation: Activation) -> None:
+    def check_activation(self, activation: Activation) -> None:
         if activation.same_l0:
             raise ValueError(
                 "factor_vae would learn that TopK rows have k active latents and mixed rows have not, and nothing "
@@ -55,7 +55,7 @@ class FactorVae(Term):
             )
 
     def __call__(self, step: Step) -> TermOutput:
-        self.suits(step.dictionary.activation)
+        self.check_activation(step.dictionary.activation)
         memory = step.memory
         average, _ = averaged(step.z, memory, self.decay)
         if "block" not in memory:

@@ -19,13 +19,13 @@ class GateReconstruction(Term):
     family: ClassVar[Family] = "reconstruction"
     standard: ClassVar[bool] = True
 
-    def suits(self, activation: Activation) -> None:
+    def check_activation(self, activation: Activation) -> None:
         if not isinstance(activation, Thresholded):
             raise ValueError(f"{type(activation).__name__} has no gate to teach; use --dictionary.activation Gated")
 
     def __call__(self, step: Step) -> TermOutput:
         dictionary = step.dictionary
-        self.suits(dictionary.activation)
+        self.check_activation(dictionary.activation)
         alone = gate_codes(step.z, dictionary.threshold).decode(dictionary.W_dec.detach()) + dictionary.b_dec.detach()
         error = (alone - step.x).square().sum()
         return TermOutput(error / len(step.x), {"fvu": (error / (step.x - step.x.mean(0)).square().sum()).detach()})

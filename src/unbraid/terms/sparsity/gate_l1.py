@@ -16,10 +16,10 @@ class GateL1(Term):
     family: ClassVar[Family] = "sparsity"
     standard: ClassVar[bool] = True
 
-    def suits(self, activation: Activation) -> None:
+    def check_activation(self, activation: Activation) -> None:
         if not isinstance(activation, Thresholded):
             raise ValueError(f"{type(activation).__name__} has no gate to charge; use --dictionary.activation Gated")
 
     def __call__(self, step: Step) -> TermOutput:
-        self.suits(step.dictionary.activation)
+        self.check_activation(step.dictionary.activation)
         return TermOutput(gate_codes(step.z, step.dictionary.threshold).values.sum() / step.z.batch)

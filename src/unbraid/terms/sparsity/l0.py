@@ -21,7 +21,7 @@ class L0(Term):
     family: ClassVar[Family] = "sparsity"
     standard: ClassVar[bool] = True
 
-    def suits(self, activation: Activation) -> None:
+    def check_activation(self, activation: Activation) -> None:
         if not (isinstance(activation, Thresholded) and activation.learns_threshold):
             raise ValueError(
                 f"the L0 penalty moves JumpReLU's thresholds; {type(activation).__name__} has none: "
@@ -30,7 +30,7 @@ class L0(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         activation = step.dictionary.activation
-        self.suits(activation)
+        self.check_activation(activation)
         assert isinstance(activation, Thresholded)
         threshold = step.z.along(step.dictionary.threshold)
         count = _Above.apply(step.z.pre, threshold, activation.kernel).sum()
