@@ -29,6 +29,7 @@ def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "", mode
         raise ValueError(f"{out} is inside the run, which stays as it was trained; name a folder elsewhere with --out")
     for name in COPIED:
         stays_inside(run, run / name)
+    saelens.check_known(run)
     dictionary = saelens.read(run)  # proves that the weights are whole before anything is copied
     metadata = read_json(run / "cfg.json").get("metadata")
     if not isinstance(metadata, dict):

@@ -104,6 +104,15 @@ def read(folder: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> Dictionary:
     return dictionary.requires_grad_(False)
 
 
+def check_known(folder: Path) -> None:
+    """Raise ValueError when a run's activation is one that no other library has."""
+    if OWN in (cfg := read_json(folder / CFG)):
+        raise ValueError(
+            f"{folder} has the activation {cfg.get('architecture')}, of which no library has an equivalent; only "
+            "Unbraid reads it, from the run folder itself"
+        )
+
+
 def activation_of(cfg: Mapping[str, Any], path: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> Activation:
     """The activation that cfg.json names. Raises ValueError for one that cannot be read."""
     name = cfg.get("architecture")
