@@ -10,7 +10,8 @@ import pytest
 from tests import tiny_lm
 from tests.small import experiment
 from tests.test_cli import QUICK, train_quickly
-from unbraid.cli.command_line import axes, axis, sentence
+from unbraid.cli.command_line import sentence
+from unbraid.cli.crossing import axes, axis
 from unbraid.cli.main import main
 from unbraid.experiment.study import cross
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -144,10 +145,10 @@ def test_boxes_of_either_kind_become_a_sentence():
 
 @pytest.mark.parametrize("shown", [False, True])
 def test_what_nobody_expected_ends_in_one_sentence_with_its_traceback_kept(shown, capsys, monkeypatch):
-    def broken(options, rest):
+    def broken(call):
         raise KeyError("surprise")
 
-    monkeypatch.setattr("unbraid.cli.main.run_list", broken)
+    monkeypatch.setattr("unbraid.cli.show.run_list", broken)
     monkeypatch.setenv("UNBRAID_TRACEBACK", "1") if shown else monkeypatch.delenv("UNBRAID_TRACEBACK", raising=False)
     assert main(["list"]) == 3
     err = capsys.readouterr().err
@@ -159,10 +160,10 @@ def test_what_nobody_expected_ends_in_one_sentence_with_its_traceback_kept(shown
 
 
 def test_no_memory_is_no_bug(capsys, monkeypatch):
-    def full(options, rest):
+    def full(call):
         raise MemoryError("3 TB")
 
-    monkeypatch.setattr("unbraid.cli.main.run_list", full)
+    monkeypatch.setattr("unbraid.cli.show.run_list", full)
     assert main(["list"]) == 2
     assert "out of memory (3 TB)" in capsys.readouterr().err
 

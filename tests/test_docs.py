@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from unbraid import catalog
-from unbraid.cli.main import arguments
+from unbraid.cli.calls import read
+from unbraid.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -30,7 +32,7 @@ def commands(path: Path) -> list[list[str]]:
         for block in re.findall(r"```sh\n(.*?)```", text_of(path), re.S)
         for line in block.splitlines()
     ]
-    return [part.split() for line in lines for part in line.split("&&") if part.strip().startswith("unbraid")]
+    return [shlex.split(part) for line in lines for part in line.split("&&") if part.strip().startswith("unbraid")]
 
 
 def hooks():
@@ -66,10 +68,9 @@ def test_the_readme_fits_on_a_hundred_lines():
 @pytest.mark.parametrize("page", [path for path in PAGES if commands(path)], ids=lambda path: path.stem)
 def test_commands_exist_with_their_flags(page):
     for words in commands(page):
-        options, _ = arguments().parse_known_args(words[1:])
-        assert options.command == words[1]
-        if options.overridable:
-            catalog.pick(options.name, catalog.experiments(), "experiment")
+        call = read(words[1], COMMANDS[words[1]], words[2:])
+        if call is not None and COMMANDS[words[1]].of_experiment:
+            catalog.pick(call.name or "", catalog.experiments(), "experiment")
 
 
 def test_every_command_is_on_the_page_of_commands():

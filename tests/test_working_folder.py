@@ -8,7 +8,6 @@ from pathlib import Path
 import annotated_types
 import pytest
 
-from unbraid.cli.main import own_command
 from unbraid.runs import provenance
 from unbraid.saebench import environment
 
@@ -37,8 +36,29 @@ def ran(command: list[str], folder: Path, **more: str) -> str:
     return done.stdout
 
 
+def unbraid(*words: str) -> list[str]:
+    """The command line as its script starts it, which has its own folder first in the path."""
+    code = f"import sys; sys.path.append({SRC!r}); from unbraid.cli.main import main; sys.exit(main())"
+    return [sys.executable, "-P", "-c", code, *words]
+
+
+IN_A_WORKER = """
+import sys
+sys.path.append({src!r})
+from unbraid.cli.workers import Task, in_background
+if __name__ == "__main__":
+    import os
+    with in_background([Task("folder", os.getcwd)]) as work:
+        pass
+    print(work.failures or work.results)
+"""
+
+
 def test_fault_20_what_demo_and_study_start_runs_nothing_of_the_working_folder(trapped):
-    assert "demo_world" in ran(own_command("list"), trapped)
+    script = trapped / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(IN_A_WORKER.format(src=SRC))
+    assert str(trapped) in ran([sys.executable, str(script)], trapped)
 
 
 def test_fault_20_nor_does_the_command_line_as_a_module(trapped):
@@ -67,7 +87,7 @@ def test_fault_20_a_package_of_the_users_own_is_still_found_and_comes_last(trapp
         "from unbraid.experiment.experiment import Experiment\nfrom unbraid.studies.world import world\n\n\n"
         "def own_world() -> Experiment:\n    'Ours.'\n    return world()\n"
     )
-    assert "own_world" in ran(own_command("list", "--package", "mine"), trapped)
+    assert "own_world" in ran(unbraid("list", "--package", "mine"), trapped)
     assert "own_world" in ran(
         [sys.executable, "-m", "unbraid.cli", "list", "--package", "mine"], trapped, PYTHONPATH=SRC
     )
@@ -76,7 +96,7 @@ def test_fault_20_a_package_of_the_users_own_is_still_found_and_comes_last(trapp
 def test_fault_20_asking_an_interpreter_for_saebench_runs_nothing_of_the_working_folder(trapped, monkeypatch):
     monkeypatch.chdir(trapped)
     with pytest.raises(ValueError, match="has no sae-bench|has sae-bench"):
-        environment.given(Path(sys.executable))
+        environment.from_interpreter(Path(sys.executable))
     assert not environment.imports(Path(sys.executable), "sae_bench")
     assert not (trapped / "RAN").exists()
 

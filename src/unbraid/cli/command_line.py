@@ -1,7 +1,5 @@
-"""How the command line is read: argparse and tyro, with every mistake told in one sentence that ends in a remedy."""
+"""How a command line is read by tyro, with every mistake told in one sentence that ends in a remedy."""
 
-import argparse
-import ast
 import difflib
 import io
 import os
@@ -9,31 +7,23 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Literal, NoReturn, TypeVar
 
+from unbraid.config.settings import annotations, fault_of, shown
 from unbraid.system.terminal import say
 
 T = TypeVar("T")
 
-HIDDEN = ("demo-part",)
-"""Commands that only other commands call."""
 WIDE = "4000"
 """Columns at which tyro breaks no line of a message."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are one sentence with the nearest right spelling."""
-
-    def error(self, message: str) -> NoReturn:
-        said = spelt(message)
-        fail(f"{said}{' See' if said.endswith('?') else '; see'} `{self.prog} --help`")
-
-
-def wide(prog: str) -> argparse.HelpFormatter:
-    """Help in few lines, whatever the terminal."""
-    return argparse.HelpFormatter(prog, width=110, max_help_position=32)
+CHOICE = r"'(.*?)'"
+WORDS = {
+    r"invalid literal for int\(\) with base 10: (.*)": r"\1 is not possible; it must be a whole number",
+    r"could not convert string to float: (.*)": r"\1 is not possible; it must be a number",
+}
+"""What Python says of a word for a number, and what we say."""
 
 
 def fail(message: str) -> NoReturn:
@@ -42,30 +32,39 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def spelt(message: str) -> str:
-    """argparse's message, with a suggestion in place of the list of all choices."""
-    found = re.fullmatch(r"argument (.+): invalid choice: '?(.*?)'? \(choose from (.*)\)", message, re.DOTALL)
-    if found is None:
-        return message
-    what, given, listed = found.groups()
-    choices = [choice for choice in re.findall(r"[\w.-]+", listed) if choice not in HIDDEN]
-    return f"{what} cannot be {given!r}; {nearest(given, choices)}"
-
-
 def nearest(given: str, choices: Iterable[str]) -> str:
     """ "did you mean …?", or what there is."""
     known = sorted(choices)
     near = difflib.get_close_matches(given, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)};"
 
 
-def unknown(parser: argparse.ArgumentParser, rest: Sequence[str]) -> NoReturn:
-    """For arguments that no flag takes."""
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    first = next((word for word in rest if word.startswith("-")), rest[0])
-    near = difflib.get_close_matches(first.partition("=")[0], flags, n=1)
-    hint = f"did you mean {near[0]}? See" if near else "see"
-    fail(f"unknown arguments {' '.join(map(repr, rest))}; {hint} `{parser.prog} --help`")
+def options_of(command: type[T], words: Sequence[str], prog: str, *, partly: bool) -> tuple[T, list[str]]:
+    """A command's flags, and with `partly` the words that are none of them. Ends with exit code 2 and a sentence for
+    flags that are none or values that cannot be."""
+    import tyro
+
+    config = (tyro.conf.FlagCreatePairsOff,)
+    with one_sentence(prog):
+        if partly:
+            options, rest = tyro.cli(
+                command, args=list(words), prog=prog, config=config, add_help=False, return_unknown_args=True
+            )
+        else:
+            options, rest = tyro.cli(command, args=list(words), prog=prog, config=config, add_help=False), []
+    check(options, prog)
+    return options, rest
+
+
+def check(options: Any, prog: str) -> None:
+    """End with exit code 2 and a sentence for a value outside its bounds."""
+    from unbraid.cli.arguments import flags_of
+
+    hints = annotations(type(options))
+    for flag in flags_of(type(options)):
+        value = getattr(options, flag.field)
+        if fault := next(filter(None, (fault_of(value, hint) for hint in hints[flag.field])), ""):
+            fail(f"argument {flag.name}: {shown(value)} is not possible; it must be {fault}; see `{prog} --help`")
 
 
 def overridden(named: T, rest: Sequence[str], prog: str) -> T:
@@ -75,21 +74,28 @@ def overridden(named: T, rest: Sequence[str], prog: str) -> T:
 
     # Without AvoidSubcommands an optional field (target_l0) would turn into a subcommand and hide the other flags.
     config = (tyro.conf.AvoidSubcommands,)
-    told, wanted = io.StringIO(), os.environ.get("COLUMNS")
+    with one_sentence(prog):
+        return tyro.cli(type(named), default=named, args=list(rest), prog=prog, config=config)
+
+
+@contextmanager
+def one_sentence(prog: str) -> Iterator[None]:
+    """Within, what tyro prints as it ends is made one sentence."""
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
     try:
         os.environ["COLUMNS"] = WIDE
-        with redirect_stderr(told), redirect_stdout(told):
-            return tyro.cli(type(named), default=named, args=list(rest), prog=prog, config=config)
+        with redirect_stderr(printed), redirect_stdout(printed):
+            yield
     except SystemExit as stopped:
         if not stopped.code:
             raise
-        fail(sentence(told.getvalue(), prog))
+        fail(sentence(printed.getvalue(), prog))
     finally:
-        restored("COLUMNS", wanted)
+        restore("COLUMNS", columns)
 
 
-def restored(name: str, value: str | None) -> None:
-    """A variable of the environment as it was."""
+def restore(name: str, value: str | None) -> None:
+    """Set a variable of the environment to what it was."""
     if value is None:
         os.environ.pop(name, None)
     else:
@@ -103,71 +109,31 @@ def sentence(box: str, prog: str) -> str:
     title = 1 if rows and "─" in rows[0] else rules[0] + 1 if rules else 0  # in the frame, or above a rule of its own
     end = next((index for index in rules if index > title), len(rows))
     message = " ".join(" ".join(rows[title:end]).split()).rstrip(".")
-    flags = [row.split()[0].rstrip(",") for row in rows if row.startswith("--") and not set(row) <= {"-"}]
-    if message.startswith("Unrecognized options") and flags:
-        given = message.split(": ", 1)[-1].split(",")[0]
-        near = (difflib.get_close_matches(given, flags, n=1) or flags)[0]
-        return f"{message}; did you mean {near}? See `{prog} --help`"
-    return f"{message or 'these flags cannot be read'}; see `{prog} --help`"
+    message = message.rstrip("!")
+    inside = [row for row in rows[title:] if row and not set(row) <= {"-", "─"}]
+    flags = [row.split()[0].rstrip(",") for row in inside if row.startswith("--") or row.isupper()]
+    return f"{in_words(message, flags)} `{prog} --help`"
 
 
-# ---- --cross ------------------------------------------------------------------------------------------------
+def in_words(message: str, flags: Sequence[str]) -> str:
+    """tyro's message in our words, up to "see". `flags`: those it names, each on a line of its own."""
+    if found := re.fullmatch(r"Unrecognized options?: (.*)", message):
+        given = found[1].split()[0].rstrip(",")
+        unknown = f"unknown arguments {', '.join(map(repr, found[1].split(', ')))}"
+        near = (difflib.get_close_matches(given, flags, n=1) or flags or [""])[0]
+        return f"{unknown}; did you mean {near}? See" if near and given.startswith("-") else f"{unknown}; see"
+    if message.startswith("Missing from") and flags:
+        return f"required: {', '.join(flags)}; see"
+    choice = r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)"
+    if found := re.fullmatch(choice, message, re.DOTALL):
+        given, flag, choices = found.groups()
+        return f"argument {flag} cannot be {given!r}; {nearest(given, re.findall(CHOICE, choices))} See"
+    if found := re.match(r"Error parsing (--\S+): (.*)", message, re.DOTALL):
+        for pattern, ours in WORDS.items():
+            if inside := re.search(pattern, found[2]):
+                return f"Error parsing {found[1]}: {inside.expand(ours)}; see"
+    return f"{message or 'these flags cannot be read'}; see"
 
-
-def axis(text: str) -> tuple[str, list[Any]]:
-    """ "training.lr=1e-4,3e-4" as a field and its values. A value that holds commas is quoted, or in brackets."""
-    field, equals, values = text.partition("=")
-    if not equals or not values.strip() or not field.strip():
-        raise ValueError(f"--cross {text!r}: write FIELD=VALUE,VALUE, such as training.lr=1e-4,3e-4")
-    found = [value(word) for word in separated(values, text)]
-    twice = [one for index, one in enumerate(found) if one in found[:index]]
-    if twice:
-        raise ValueError(f"--cross {text!r} names {twice[0]!r} twice; name each value once")
-    return field.strip(), found
-
-
-def axes(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """All fields that are crossed."""
-    found = [axis(text) for text in texts]
-    names = [field for field, _ in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"--cross {twice[0]} is given twice; write all its values in one: {twice[0]}=VALUE,VALUE")
-    return dict(found)
-
-
-def value(word: str) -> Any:
-    """As Python reads it, or the word itself."""
-    try:
-        return ast.literal_eval(word)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return word
-
-
-def separated(values: str, text: str) -> list[str]:
-    """Words between commas that stand outside quotes and brackets."""
-    words, depth, quote, start = [], 0, "", 0
-    for place, character in enumerate(values):
-        begins = place == start or depth > 0  # an apostrophe inside a word is none
-        if quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"" and begins:
-            quote = character
-        elif character in "([{" and begins:
-            depth += 1
-        elif character in ")]}" and depth:
-            depth -= 1
-        elif character == "," and not depth:
-            words.append(values[start:place])
-            start = place + 1
-    words.append(values[start:])
-    if quote or depth:
-        raise ValueError(f"--cross {text!r}: a quote or bracket is not closed; close it, or leave it out")
-    if not all(word.strip() for word in words):
-        raise ValueError(f"--cross {text!r} has an empty value; write '' for empty text, or drop a comma")
-    return [word.strip() for word in words]
-
-
-# ---- the last resort ----------------------------------------------------------------------------------------
 
 TRACEBACK = "UNBRAID_TRACEBACK"
 """Variable of the environment that has tracebacks shown."""

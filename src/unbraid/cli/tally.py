@@ -2,40 +2,36 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from unbraid.system.files import read_json
+from unbraid.system.progress import duration
 from unbraid.system.terminal import name as on_one_line
 from unbraid.system.terminal import say
 
-if TYPE_CHECKING:
-    from unbraid.runs.run import Run
-
-Duration = Callable[[float], str]
-
 
 class Tally:
-    """Counts every run and eval that is settled; tells of the time left by the mean of those not kept."""
+    """Counts every run and eval that is settled, and estimates the time left from those that were made anew."""
 
-    def __init__(self, total: int, duration: Duration, *, verbose: bool = True):
+    def __init__(self, total: int, *, verbose: bool = True):
         """`verbose`: evals that do not apply have lines of their own, with the reason."""
-        self.total, self.duration, self.verbose = total, duration, verbose
+        self.total, self.verbose = total, verbose
         self.begun = time.monotonic()
         self.done = self.worked = 0
         self.runs: set[str] = set()
         self.silent: dict[str, set[str]] = defaultdict(set)
         """Runs by the eval that does not apply to them."""
 
-    def __call__(self, run: "Run", name: str, status: str) -> None:
+    def __call__(self, folder: Path, name: str, status: str) -> None:
+        """A run and an eval are settled."""
         self.done, self.worked = self.done + 1, self.worked + (status != "kept")
-        self.runs.add(run.path.name)
-        if not self.verbose and inapplicable(run, name):
-            self.silent[name].add(run.path.name)
+        self.runs.add(folder.name)
+        if not self.verbose and inapplicable(folder, name):
+            self.silent[name].add(folder.name)
             return
         left = (time.monotonic() - self.begun) / max(self.worked, 1) * (self.total - self.done)
-        soon = f", {self.duration(left)} left" if self.worked and left >= 10 else ""
-        say(f"[{self.done}/{self.total}{soon}] {name:<18} {on_one_line(run.path.name):<60} {status}", flush=True)
+        soon = f", {duration(left)} left" if self.worked and left >= 10 else ""
+        say(f"[{self.done}/{self.total}{soon}] {name:<18} {on_one_line(folder.name):<60} {status}", flush=True)
 
     def summary(self) -> str:
         """The evals that do not apply, and where the reasons are; empty when all do."""
@@ -47,10 +43,9 @@ class Tally:
         return f"{count}: {names}; the reasons are in the results, and shown with --verbose"
 
 
-def inapplicable(run: "Run", name: str) -> bool:
-    """Whether the result that was just written, or kept, says that the eval does not apply."""
-    path = run.path / "results" / f"{name}.json"
+def inapplicable(folder: Path, name: str) -> bool:
+    """Tell whether the result that was just written, or kept, says that the eval does not apply."""
     try:
-        return "not_applicable" in read_json(path)
+        return "not_applicable" in read_json(folder / "results" / f"{name}.json")
     except ValueError:
         return False

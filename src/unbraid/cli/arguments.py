@@ -1,0 +1,266 @@
+"""The flags of every command, as typed dataclasses that tyro reads.
+
+The text below a field is its help. Of commands that take an experiment, the experiment's own fields are flags too.
+"""
+
+import inspect
+import os
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le
+from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
+
+from unbraid.config.settings import (
+    Device,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    annotations,
+)
+
+Threads = Annotated[int, Ge(0), Le(8 * (os.cpu_count() or 1))]
+"""More only take turns, and with far too many torch does not start."""
+Workers = Annotated[int, Ge(1), Le(8 * (os.cpu_count() or 1))]
+ONE_OF = create_mutex_group(required=False)
+"""Flags of which at most one is given."""
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made again."""
+    return Path(os.environ.get("UNBRAID_CACHE") or Path.home() / ".cache" / "unbraid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    package: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PACKAGE")] = ()
+    """Also look for studies, terms and evals in this Python package of yours; may be repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trusting(Options):
+    trust_remote_code: bool = False
+    """Run Python code that comes with a model from the hub. Off, such models are refused."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfExperiment(Trusting):
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs")
+    """Folder in which each run gets a folder."""
+    threads: Annotated[Threads, arg(metavar="N")] = 0
+    """CPU threads; 0 means all cores. 1 is fastest below about 1,000 latents."""
+    only: Annotated[tuple[str, ...], arg(metavar="MEMBER")] = ("*",)
+    """Use only these members of a study, by name or pattern, e.g. --only 'topk-*' 'relu-*'."""
+    add: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TERM")] = ()
+    """Add a term to the objective of the experiment, or of every trained member of a study, e.g. --add orthogonality;
+    may be repeated."""
+    activation: Annotated[str, arg(name="dictionary.activation", metavar="NAME")] = ""
+    """Replace the activation of a single experiment, e.g. JumpReLU; its fields then become flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    checkpoint_seconds: Annotated[NonNegativeFloat, arg(metavar="SECONDS")] = 120.0
+    """Time between checkpoints. A kill loses at most this much work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trains(Checkpoints):
+    resume: Annotated[bool, ONE_OF] = False
+    """Continue unfinished runs from their last checkpoint."""
+    overwrite: Annotated[bool, ONE_OF] = False
+    """Start unfinished runs anew. Finished runs are never trained again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaeBench:
+    title = "SAEBench"
+
+    plan: bool = False
+    """Print how long it will take and which evals cannot be run, and stop."""
+    cache: Annotated[Path, arg(metavar="FOLDER")] = field(default_factory=cache_folder)
+    """Folder of SAEBench's environment, made on first use. The variable UNBRAID_CACHE sets it too."""
+    python: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Python interpreter of an environment of yours that has sae-bench."""
+    size: Literal["auto", "small", "published"] = "auto"
+    """Size of SAEBench's data sets. auto: small for a model in a folder, as published for one on the hub."""
+    text: Annotated[str, arg(metavar="TEXT")] = ""
+    """Documents for its evals core and autointerp, e.g. corpus.jsonl (default: the run's held-out text)."""
+    labelled: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE:CLASS:ATTRIBUTE")] = ()
+    """Texts with two columns of labels, for its evals sparse_probing, scr and tpp; .jsonl, .csv, .parquet …; may be
+    repeated."""
+    ravel: Annotated[str, arg(metavar="FOLDER")] = ""
+    """Folder with RAVEL's JSON files, for its eval ravel."""
+    limit_minutes: Annotated[PositiveFloat, arg(metavar="MINUTES")] = 60.0
+    """Time after which one eval of one run is given up."""
+    device: Annotated[Device, arg(metavar="DEVICE")] = "cpu"
+    """Where SAEBench runs: cpu, cuda or mps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Options):
+    out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo")
+    """Folder of the runs and of report.html."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(OfExperiment):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Trains, OfExperiment):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Trains, OfExperiment):
+    cross: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=V1,V2")] = ()
+    """Train an experiment once for every value of a field, e.g. --cross seed=0,1,2; repeated, for every combination."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study(Checkpoints, OfExperiment, SaeBench):
+    plan: bool = False
+    """Print what training and SAEBench will take, and stop."""
+    overwrite: bool = False
+    """Start unfinished runs anew; they are continued otherwise. Finished runs are never trained again."""
+    threads: Annotated[Threads, arg(metavar="N")] = 1
+    """CPU threads of training, and of each process that scores; 0 means all cores."""
+    workers: Annotated[Workers, arg(metavar="N")] = 2
+    """Processes that score runs, side by side. Each needs the memory of one model."""
+    evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
+    """Score by these evals of ours (default: all that apply), e.g. --evals fidelity recovery."""
+    verbose: bool = False
+    """Also print why an eval does not apply to a run."""
+    saebench: Annotated[tuple[str, ...] | None, arg(metavar="[EVAL ...]")] = None
+    """Score by these evals of SAEBench (default: all that need no key); without a name: leave SAEBench out."""
+
+    @property
+    def resume(self) -> bool:
+        """A study goes on where it stopped, unless it is to start anew."""
+        return not self.overwrite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Trusting, SaeBench):
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Run folders, e.g. runs/*; what is none is passed over."""
+    evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
+    """Score by these evals (default: all that apply), e.g. --evals fidelity recovery."""
+    suite: Literal["own", "saebench"] = "own"
+    """Whose evals: our own, or SAEBench's."""
+    force: bool = False
+    """Score again what is already scored."""
+    verbose: bool = False
+    """Also print why an eval does not apply to a run."""
+    threads: Annotated[Threads, arg(metavar="N")] = 0
+    """CPU threads of each process; 0 means all cores (of SAEBench: 1)."""
+    workers: Annotated[Workers, arg(metavar="N")] = 1
+    """Processes that score runs, side by side. Each needs the memory of one model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Options):
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Run folders, e.g. runs/*; what is none is passed over."""
+    out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
+    """The HTML file to write."""
+    scores: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Also write the rows behind every number to this JSON file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steer(Trusting):
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """Run folder of a dictionary on a language model."""
+    latent: Annotated[NonNegativeInt, arg(metavar="N")]
+    """Index of the latent; in runs of MELBO and DCT they are sorted by strength, 0 = strongest."""
+    prompt: Annotated[str, arg(metavar="TEXT")]
+    """Text that the model continues."""
+    scale: Annotated[float, arg(metavar="X")] = 1.0
+    """How far to push, in units of --unit; below 0 pushes the opposite way."""
+    unit: Literal["auto", "own", "radius"] = "auto"
+    """own: the latent's 95th percentile; radius: the push at which downstream layers stop being linear; auto: radius
+    for runs of MELBO and DCT, else own."""
+    tokens: Annotated[PositiveInt, arg(metavar="N")] = 30
+    """Tokens to write."""
+    top: Annotated[PositiveInt, arg(metavar="N")] = 8
+    """Next tokens to show, those whose probability changes most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Options):
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
+    """The run folder to copy from."""
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    """The new folder; an existing one is never overwritten."""
+    to: Literal["saelens", "dictionary_learning", "sparsify", "hub"] = "saelens"
+    """Library that will read it; hub: SAELens's format with a model card and an index entry, ready to upload."""
+    repo: Annotated[str, arg(metavar="OWNER/NAME")] = ""
+    """With --to hub: the repository it will be uploaded to."""
+    model: Annotated[str, arg(metavar="OWNER/NAME")] = ""
+    """With --to hub: where the model can be found, when the run read it from a folder of this machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache(OfExperiment):
+    to: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Folder of the cache (required); an unfinished one is continued."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(OfExperiment):
+    called: Annotated[str, arg(name="as", metavar="NAME")] = ""
+    """Name of its method in reports (default: imported-FOLDER)."""
+    l0: Annotated[PositiveFloat | None, arg(metavar="L0")] = None
+    """The number of active latents it was trained for, where its activation has no k."""
+    seed: Annotated[Seed, arg(metavar="N")] = 0
+    """Number that tells SAEs of one method apart which were trained alike; give them one name."""
+    role: Literal["baseline", "method"] = "baseline"
+    """Role in reports. baseline: it was trained for sparsity alone; method: it is compared with the baselines."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List(Options):
+    pass
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag or a positional argument as help shows it."""
+
+    name: str
+    """With its dashes; a positional argument's is its metavar."""
+    field: str
+    metavar: str
+    positional: bool
+    required: bool
+    default: Any
+    group: str
+    """Title of the flags it stands among; empty for those of the command itself."""
+
+
+def flags_of(command: type) -> Iterator[Flag]:
+    """Every flag of a command, positional arguments among them; its own first, then those it shares with others."""
+    place = lambda one: next(i for i, cls in enumerate(command.__mro__) if one.name in inspect.get_annotations(cls))
+    for one in sorted(fields(command), key=place):
+        hint = annotations(command)[one.name][0]
+        extras = getattr(hint, "__metadata__", ())
+        named = next((extra for extra in extras if hasattr(extra, "metavar")), None)
+        metavar = getattr(named, "metavar", None) or choices(hint)
+        name = getattr(named, "name", None) or one.name
+        positional = any(extra in Positional[int].__metadata__ for extra in extras)  # pyright: ignore
+        shown = metavar if positional else f"--{name.replace('_', '-')}"
+        default = one.default_factory() if one.default_factory is not MISSING else one.default
+        group = getattr(command.__mro__[place(one)], "title", "") if place(one) else ""
+        yield Flag(shown, one.name, metavar, positional, default is MISSING, default, group)
+
+
+def choices(hint: Any) -> str:
+    """What a Literal allows; nothing for a switch."""
+    return "{" + ",".join(hint.__args__) + "}" if getattr(hint, "__origin__", None) is Literal else ""

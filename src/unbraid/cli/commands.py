@@ -1,0 +1,87 @@
+"""The commands of `unbraid`: what each does, its flags, and the function that does it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    summary: str
+    arguments: str
+    """Class in `arguments`."""
+    run: str
+    """module:function, in this package; imported when it is called."""
+    words: tuple[str, ...] = ()
+    """Words that come before all flags. A command with a NAME also takes the fields of the experiment as flags."""
+    stopped: str = "stopped"
+    """Printed when it was interrupted and has not said better itself."""
+
+    @property
+    def of_experiment(self) -> bool:
+        return "NAME" in self.words
+
+
+AGAIN = "stopped; run it again, it goes on where it stopped"
+NOTHING = "stopped; nothing was written"
+RESUME = "stopped; continue with --resume"
+
+COMMANDS = {
+    "demo": Command(
+        "train, score and report small studies on a world and on the embedded language model", "Demo",
+        "study:run_demo", stopped=AGAIN,
+    ),
+    "list": Command("show experiments, studies, terms and evals, one line each", "List", "show:run_list"),
+    "plan": Command(
+        "say what a training will take (tokens, disk, memory, time) and show a sample of the text", "Plan",
+        "train:run_plan", ("NAME",),
+    ),
+    "train": Command(
+        "train one named experiment, or every member of a study", "Train", "train:run_train", ("NAME",), RESUME
+    ),
+    "sweep": Command(
+        "train a study, or an experiment crossed with values", "Sweep", "train:run_sweep", ("NAME",), RESUME
+    ),
+    "eval": Command(
+        "score finished runs", "Eval", "score:run_eval",
+        stopped="stopped; results that were finished are kept, run it again for the others",
+    ),
+    "report": Command("write one HTML file from scored runs", "Report", "score:run_report", stopped=NOTHING),
+    "study": Command(
+        "train a study, score it by every eval and by SAEBench, and write its report; run it again to resume", "Study",
+        "study:run_study", ("NAME",), AGAIN,
+    ),
+    "steer": Command(
+        "show what a model writes with one latent's atom added to its activations", "Steer", "show:run_steer"
+    ),
+    "export": Command(
+        "copy a run's dictionary into a folder for another library", "Export", "exchange:run_export", stopped=NOTHING
+    ),
+    "import": Command(
+        "make a run of an SAE from a folder of SAELens, dictionary_learning, sparsify or Gemma Scope", "Import",
+        "exchange:run_import", ("SAE", "NAME"), "stopped; run it again",
+    ),
+    "cache": Command(
+        "write an experiment's activations to disk, to train on later", "Cache", "train:run_cache", ("NAME",),
+        "stopped; shards that were finished are kept, run it again for the others",
+    ),
+}  # fmt: skip
+"""In the order in which help lists them."""
+
+WORDS = {
+    "NAME": "a named experiment or study (`unbraid list` shows them); its fields become flags",
+    "SAE": "the folder with the SAE",
+}
+"""Help of the words that come before flags."""
+
+EPILOG = """\
+first steps
+  unbraid demo            train, score and report two small studies whose factors are known; minutes, no network
+  unbraid list            see what can be named
+  unbraid train world     train one sparse autoencoder on a synthetic world
+  unbraid train world --help       see the flags used most; every field of an experiment is one
+
+on a language model
+  unbraid plan  lm --source.model EleutherAI/pythia-70m-deduped --source.layer 3 --source.text corpus.jsonl
+  unbraid sweep lm --source.model ... --out runs/pythia            train every member on one stream of activations
+  unbraid eval runs/pythia/* && unbraid report runs/pythia/*       score the runs, and write report.html
+"""
+DESCRIPTION = "Should we optimise sparse autoencoders for disentanglement instead of sparsity?"

@@ -1,0 +1,42 @@
+"""The commands for dictionaries of other libraries: export and import."""
+
+from pathlib import Path
+
+from unbraid.cli.arguments import Export, Import
+from unbraid.cli.calls import Call
+from unbraid.cli.resolve import experiments_of
+from unbraid.formats.export import export
+from unbraid.runs.import_run import import_run
+from unbraid.system.terminal import say
+
+
+def run_export(call: Call[Export]) -> int:
+    options = call.options
+    export(options.run_folder, options.out, options.to, repo=options.repo, model=options.model)
+    loads = {
+        "saelens": f'load it with sae_lens.SAE.load_from_disk("{options.out}")',
+        "dictionary_learning": f'load it with dictionary_learning.utils.load_dictionary("{options.out}", "cpu")',
+        "sparsify": f'load it with sparsify.SparseCoder.load_from_disk("{options.out}")',
+        "hub": f"read {options.out / 'README.md'}, then `hf upload {options.repo or 'OWNER/NAME'} {options.out}`",
+    }
+    say(f"written: {options.out}   {loads[options.to]}")
+    return 0
+
+
+def run_import(call: Call[Import]) -> int:
+    options = call.options
+    if call.name is None or "SAE" not in call.words:
+        raise ValueError(
+            "import needs an experiment whose source the SAE is judged on: unbraid import FOLDER lm --source.model … "
+            "(`unbraid list` shows experiments)"
+        )
+    source = experiments_of(call)[0].source
+    run, fit, notes = import_run(
+        Path(call.words["SAE"]), source, options.out, name=options.called, seed=options.seed, l0=options.l0,
+        standard=options.role == "baseline",
+    )  # fmt: skip
+    for note in notes:
+        say(f"note: {note}")
+    say(f"at first sight: FVU {fit.fvu:.3f}, L0 {fit.l0:.1f}")
+    say(f"written: {run.path}   next: unbraid eval {run.path} && unbraid report {options.out}/*")
+    return 0

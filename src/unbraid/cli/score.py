@@ -1,0 +1,238 @@
+"""The commands that score and report: eval, with our own evals or SAEBench's, and report."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unbraid.cli.arguments import Eval, Report, SaeBench
+from unbraid.cli.arguments import Study as StudyOptions
+from unbraid.cli.calls import Call
+from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
+from unbraid.cli.tally import Tally
+from unbraid.cli.train import evals_named
+from unbraid.cli.workers import Task, in_background, tell
+from unbraid.evals.shared.evaluation import evaluate
+from unbraid.experiment.experiment import Experiment
+from unbraid.objective.l0_control import shortfall
+from unbraid.runs.failure import failure
+from unbraid.runs.run import Run, finished
+from unbraid.system.each import Failure, attempt, counted, each
+from unbraid.system.terminal import name as on_one_line
+from unbraid.system.terminal import say
+
+PARTS = 4
+"""Tasks a worker is given in turn: few, so that what lies beside a run is read seldom; several, so that all end
+together."""
+SENT = 1000
+"""Letters of a status that a worker tells."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How runs are scored by our own evals."""
+
+    packages: tuple[str, ...]
+    permissions: tuple[str, ...] = ()
+    evals: tuple[str, ...] = ()
+    """Those that were named; all that apply when none was."""
+    force: bool = False
+    verbose: bool = False
+
+    @staticmethod
+    def of(options: Eval | StudyOptions) -> "Scoring":
+        force = isinstance(options, Eval) and options.force
+        return Scoring(packages(options), permissions(options), options.evals, force, options.verbose)
+
+
+def run_eval(call: Call[Eval]) -> int:
+    options = call.options
+    folders = run_folders(options.runs)
+    done = [path for path in folders if finished(path)]
+    for path in sorted(set(folders) - set(done)):
+        reason = failure(path) or "not finished; continue it with --resume"
+        say(f"passed over {on_one_line(path)}: {reason}", file=sys.stderr)
+    if not done:
+        raise ValueError("none of these runs is finished; train them to the end with --resume")
+    if options.suite == "saebench":
+        return run_saebench(done, options, options.evals)
+    if options.plan:
+        raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
+    use_threads(options.threads)
+    return score_all(done, Scoring.of(options), workers=options.workers, threads=options.threads)
+
+
+def open_runs(folders: Sequence[Path], scoring: Scoring) -> tuple[list[Run], list[Failure]]:
+    """The runs that can be read, and why others cannot."""
+    return each(folders, lambda folder: Run.open(folder, scoring.packages, scoring.permissions))
+
+
+def report_unread(failures: Sequence[Failure]) -> None:
+    for one in failures:
+        say(f"error: {on_one_line(one.what)}: {one.reason}", file=sys.stderr)
+
+
+def summed_up(failed: int, total: int) -> int:
+    """Say at the end of a command how many of its items failed; its exit code."""
+    if failed:
+        say(f"{counted(failed, total)}; the reasons are above, and in the results of those scored", file=sys.stderr)
+    return 1 if failed else 0
+
+
+# ---- our own evals ------------------------------------------------------------------------------------------
+
+
+def score_all(folders: Sequence[Path], scoring: Scoring, *, workers: int = 1, threads: int = 1) -> int:
+    """Score runs by our own evals, here or in several processes of so many threads each; the exit code."""
+    names = [item.name for item in evals_named(scoring.evals, scoring.packages)]
+    runs, unread = open_runs(folders, scoring)
+    report_unread(unread)
+    if not runs:
+        return 2
+    for run in runs:
+        for text in run.notes:
+            say(f"note: {text}", file=sys.stderr)
+        if short := attempt(run.path.name, lambda run=run: shortfall(run.facts.provenance)):
+            say(f"note: {on_one_line(run.path.name)} {short}", file=sys.stderr)
+    # Evals that were named say why they do not apply, others only that they do not.
+    tally = Tally(len(runs) * len(names), verbose=bool(scoring.evals) or scoring.verbose)
+    notes = set[str]()
+
+    def note(text: str) -> None:
+        if text not in notes:
+            notes.add(text)
+            say(f"note: {text}", file=sys.stderr)
+
+    failures = (
+        evaluate(
+            runs, evals_named(scoring.evals, scoring.packages), force=scoring.force,
+            on_result=lambda run, item, status: tally(run.path, item.name, status), notice=note,
+        )
+        if min(workers, len(runs)) == 1
+        else score_in_workers([run.path for run in runs], scoring, (tally, note), workers, threads)
+    )  # fmt: skip
+    if summary := tally.summary():
+        say(summary)
+    return summed_up(failures + len(unread) * len(names), len(folders) * len(names))
+
+
+def score_in_workers(folders: Sequence[Path], scoring: Scoring, heard: Any, workers: int, threads: int) -> int:
+    """Score runs in several processes; how many results failed. `heard`: the tally, and what notes are given to."""
+    tally, note = heard
+    parts = min(len(folders), workers * PARTS)
+    tasks = [
+        Task(", ".join(folder.name for folder in part), score_part, (part, scoring))
+        for part in (folders[start::parts] for start in range(parts))
+    ]
+    hear = lambda told: tally(*told[1:]) if told[0] == "scored" else note(told[1])
+    with in_background(tasks, workers=workers, threads=threads, hear=hear) as work:
+        pass
+    for one in work.failures:
+        say(f"error: {one}", file=sys.stderr)
+    lost = sum(len(tasks[place].arguments[0]) for place, found in work.results.items() if isinstance(found, Failure))
+    return lost + sum(found for found in work.results.values() if not isinstance(found, Failure))
+
+
+def score_part(folders: Sequence[Path], scoring: Scoring) -> int:
+    """Score some runs in a worker, and tell how each went; how many results failed."""
+    runs, unread = open_runs(folders, scoring)
+    return len(unread) + evaluate(
+        runs, evals_named(scoring.evals, scoring.packages), force=scoring.force,
+        on_result=lambda run, item, status: tell(("scored", run.path, item.name, status[:SENT])),
+        notice=lambda text: tell(("note", text[:SENT])),
+    )  # fmt: skip
+
+
+# ---- SAEBench -----------------------------------------------------------------------------------------------
+
+
+def saebench_environment(options: SaeBench, *, make: bool = True) -> Any:
+    """The environment that has SAEBench, made on first use; None when there is none and none is to be made."""
+    from unbraid.saebench import environment
+
+    if options.python:
+        return environment.from_interpreter(options.python)
+    if not make:
+        return environment.find(options.cache)
+    return environment.make(options.cache, lambda text: say(text, flush=True))
+
+
+def bench_of(options: Eval | StudyOptions) -> Any:
+    """How SAEBench is run. Raises ValueError for files that are named and cannot be used."""
+    from unbraid.saebench import bench, environment
+    from unbraid.system.devices import check_device
+
+    check_device(options.device, "--device")
+    how = bench.Bench(
+        environment=saebench_environment(options, make=False) or environment.NOT_MADE, work=options.cache / "work",
+        device=options.device, threads=max(1, options.threads), limit=60 * options.limit_minutes, size=options.size,
+        text=options.text, labelled=tuple(options.labelled), ravel=options.ravel, environ=bench.own_environ(os.environ),
+    )  # fmt: skip
+    how.check()
+    return how
+
+
+def environment_to_make(options: SaeBench) -> Path | None:
+    """The folder in which SAEBench's environment is still to be made; None when there is one."""
+    from unbraid.saebench import environment
+
+    return None if saebench_environment(options, make=False) else environment.folder_of(options.cache)
+
+
+def plan_saebench(experiments: list[Experiment], options: StudyOptions) -> int:
+    """Print what SAEBench will take for runs that are still to be trained."""
+    from unbraid.saebench import cost, eval_specs, targets
+
+    source, how = experiments[0].source, bench_of(options)
+    target = targets.target_in(source.metadata(), source)
+    chosen = eval_specs.chosen(list(options.saebench or ()))
+    lines = [cost.estimate_one(one, target, how, runs=len(experiments), kept=0, d_in=source.d_in) for one in chosen]
+    say("\n".join(["SAEBench", *cost.describe(lines, [], environment_to_make(options))]))
+    return 0
+
+
+def run_saebench(folders: Sequence[Path], options: Eval | StudyOptions, names: Sequence[str]) -> int:
+    """Score runs by SAEBench's evals of these names, or by all that need no key; the exit code."""
+    from unbraid.saebench import bench, cost, eval_specs
+
+    chosen, how = eval_specs.chosen(list(names)), bench_of(options)
+    runs, unread = open_runs(folders, Scoring.of(options))
+    report_unread(unread)
+    if not runs:
+        return 2
+    lines, without = cost.estimate(runs, chosen, how)
+    say("\n".join(cost.describe(lines, without, environment_to_make(options))))
+    if options.plan:
+        return 0
+    force = isinstance(options, Eval) and options.force
+    if force or any(line.minutes for line in lines):
+        how = replace(how, environment=saebench_environment(options))
+    tally = Tally(len(runs) * len(chosen))
+    failures = bench.evaluate(
+        runs, chosen, how, force=force, on_result=lambda run, name, status: tally(run.path, name, status)
+    )
+    return summed_up(failures + len(unread) * len(chosen), len(folders) * len(chosen))
+
+
+# ---- report -------------------------------------------------------------------------------------------------
+
+
+def run_report(call: Call[Report]) -> int:
+    return report_on(run_folders(call.options.runs), call.options.out, call.options.scores)
+
+
+def report_on(folders: Sequence[Path], out: Path, scores: Path | None) -> int:
+    """Write the report, and the rows behind it where asked: 1 when runs could not be read, which are named."""
+    from unbraid.report import scores_json, write_report
+
+    unread: list[str] = []
+    rows = write_report(folders, out, notice=unread.append)
+    for text in unread:
+        say(f"error: {text}", file=sys.stderr)
+    if scores is not None:
+        scores_json(rows, scores)
+        say(f"scores: {scores}")
+    say(f"report: {out}")
+    return 1 if unread else 0

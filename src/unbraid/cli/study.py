@@ -1,0 +1,122 @@
+"""The commands that do the whole line, training, scores and report: demo and study."""
+
+import sys
+from pathlib import Path
+
+from unbraid import catalog
+from unbraid.cli.arguments import Demo, Study, Train
+from unbraid.cli.calls import Call
+from unbraid.cli.resolve import experiments_of, packages, use_threads
+from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
+from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
+from unbraid.cli.workers import Background, Task, in_background
+from unbraid.evals.shared.evaluation import NotApplicable
+from unbraid.experiment.experiment import Experiment
+from unbraid.experiment.study import Study as NamedStudy
+from unbraid.runs.run import finished
+from unbraid.system.locks import held
+from unbraid.system.terminal import say
+
+DEMO_EVALS = {
+    "demo_world": ("fidelity", "recovery", "absorption", "splitting", "controllability"),
+    "demo_language": ("fidelity", "recovery", "absorption", "splitting", "interchange"),
+}
+"""What the demo's minutes allow; `unbraid eval runs/demo/*` makes the rest."""
+
+
+# ---- demo ---------------------------------------------------------------------------------------------------
+
+
+def run_demo(call: Call[Demo]) -> int:
+    options = call.options
+    use_threads(1)
+    folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
+    say("two worlds at once, one core each; the whole takes a few minutes")
+    language = Task("demo_language", demo_part, ("demo_language", options))
+    with held([options.out]):
+        with in_background([language]) as other:
+            failed = demo_part("demo_world", options)
+        failed = worst(other) or failed
+        return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed
+
+
+def worst(work: Background) -> int:
+    """The exit code of what other processes did: 1 when one failed, which is named, else what they returned."""
+    for failure in work.failures:
+        say(f"error: {failure}", file=sys.stderr)
+    return 1 if work.failures else max(work.results.values(), default=0)
+
+
+def demo_part(name: str, options: Demo) -> int:
+    """Train and score one of the demo's studies; the exit code."""
+    experiments, allowed = demo_experiments(name), packages(options)
+    how = Train(out=options.out, package=options.package, resume=True, threads=1)
+    trained = train_all(how, experiments, evals_named(DEMO_EVALS[name], allowed))
+    if trained > 1:
+        return trained
+    return score_all(trained_folders(options.out, experiments), Scoring(allowed, evals=DEMO_EVALS[name])) or trained
+
+
+def trained_folders(out: Path, experiments: list[Experiment]) -> list[Path]:
+    """The finished runs among those of these experiments; why others failed has been said."""
+    return [folder for experiment in experiments if finished(folder := out / experiment.folder)]
+
+
+def demo_experiments(name: str) -> list[Experiment]:
+    study = catalog.make(catalog.experiments()[name])
+    assert isinstance(study, NamedStudy)
+    return study.experiments()
+
+
+# ---- study --------------------------------------------------------------------------------------------------
+
+
+def run_study(call: Call[Study]) -> int:
+    from unbraid.saebench import eval_specs
+
+    options, experiments = call.options, experiments_of(call)
+    evals = evals_named(options.evals, packages(options))  # a name that is none is told before the night, not after it
+    eval_specs.chosen(list(options.saebench or ()))
+    benched = options.saebench != () and can_be_benched(experiments, options)
+    if options.plan:
+        return plan(experiments, options, evals) or (plan_saebench(experiments, options) if benched else 0)
+    if refused := preflight(options, experiments, evals):
+        return refused
+    if benched:
+        saebench_environment(options)  # first, so that no night ends for want of it
+    with held([options.out]):
+        return train_and_score(experiments, options, benched=benched)
+
+
+def can_be_benched(experiments: list[Experiment], options: Study) -> bool:
+    """Tell whether SAEBench reads such models; False, and said, where nobody asked for it by name. Raises ValueError
+    for files that are named and cannot be used."""
+    from unbraid.saebench import targets
+
+    bench_of(options)
+    source = experiments[0].source
+    try:
+        targets.target_in(source.metadata(), source)
+    except NotApplicable as reason:
+        if options.saebench:
+            raise
+        say(f"note: left out: {reason}", file=sys.stderr)
+        return False
+    return True
+
+
+def train_and_score(experiments: list[Experiment], options: Study, *, benched: bool) -> int:
+    """Train, score in several processes by our evals and then by SAEBench's, and write the report; the exit code."""
+    trained = train_checked(options, experiments)
+    folders = trained_folders(options.out, experiments)
+    if trained > 1 or not folders:
+        return trained
+    failed = score_all(folders, Scoring.of(options), workers=options.workers, threads=options.threads)
+    if benched:
+        # SAEBench reads its data once for all the runs that it is given, so each worker has a share of them.
+        shares = [folders[start :: options.workers] for start in range(min(options.workers, len(folders)))]
+        tasks = [Task("SAEBench", run_saebench, (share, options, options.saebench or ())) for share in shares]
+        with in_background(tasks, workers=options.workers, threads=options.threads) as work:
+            pass
+        failed = worst(work) or failed
+    return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed or trained

@@ -1,0 +1,202 @@
+"""The commands that train: plan, train, sweep, cache. What cannot work is refused before the first step."""
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from unbraid import catalog
+from unbraid.cli.arguments import Cache, OfExperiment, Plan, Study, Sweep, Train
+from unbraid.cli.calls import Call
+from unbraid.cli.command_line import fail
+from unbraid.cli.crossing import axes
+from unbraid.cli.plan import Budget, Estimate, budget, estimate
+from unbraid.cli.resolve import chosen, experiments_of, packages, resolved
+from unbraid.evals.shared.evaluation import Eval
+from unbraid.experiment.experiment import Experiment
+from unbraid.experiment.study import cohorts, cross
+from unbraid.runs.run import finished
+from unbraid.sources.base import Split
+from unbraid.sources.cached import EVAL_ROWS, write_cache
+from unbraid.system.progress import ProgressDisplay, duration
+from unbraid.system.terminal import say
+from unbraid.train.callbacks import Progress
+from unbraid.train.checks import check_unfinished
+from unbraid.train.cohort import Failed, left_to_train
+from unbraid.train.interrupt import Interrupted
+from unbraid.train.loop import train
+
+Trainer = Train | Sweep | Study
+"""The commands whose flags say how to train."""
+
+
+def evals_named(names: Sequence[str], allowed: tuple[str, ...]) -> list[Eval]:
+    """The evals of these names, or all there are. Raises ValueError for a name that is none."""
+    known = catalog.evals(allowed)
+    return [catalog.pick(name, known, "eval") for name in names] or list(known.values())
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+# ---- plan ---------------------------------------------------------------------------------------------------
+
+
+def run_plan(call: Call[Plan]) -> int:
+    return plan(experiments_of(call), call.options, None)
+
+
+def plan(experiments: list[Experiment], options: OfExperiment, evals: Sequence[Eval] | None) -> int:
+    """Print what a training will take. `evals`: those that the same command will score by."""
+    groups, budgets = checked(experiments, options, evals)
+    for cohort, found in zip(groups, budgets, strict=True):
+        say("\n".join(described(found)))
+        if policy := cohort[0].source.token_policy():
+            say(f"token policy  {policy}")
+        for text in cohort[0].source.sample_text(2):
+            say(f"reads         {text[:300]!r}")
+    if not refuse(budgets):
+        return 2
+    for cohort in groups:
+        say(f"measuring a few steps of each kind of member, {len(cohort)} members in all …", flush=True)
+        with ProgressDisplay() as see:
+            measured = estimate(cohort, watch=partial(see, "measuring", "kinds"))
+        say("\n".join(estimated(measured)))
+    return 0
+
+
+def estimated(measured: Estimate) -> list[str]:
+    kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
+    fits = f", {duration(measured.fitting)} of it in fits" if measured.fitting else ""
+    some = measured.measured < measured.kinds
+    share = f" of {measured.measured} of {measured.kinds} kinds of member, the rest taken to be alike" if some else ""
+    return [
+        f"cache         {gigabytes(measured.cache)} more if you write the activations to disk (unbraid cache)",
+        f"terms         keep {kept} more, and {on_disk} on disk; what a step makes and frees, as passes through "
+        "downstream layers, is not counted",
+        f"time          {duration(measured.seconds)}{fits}, from measured steps{share}",
+    ]
+
+
+def described(found: Budget) -> list[str]:
+    number = lambda tokens: f"{tokens:,.0f}" if tokens != float("inf") else "no end to what is"
+    return [
+        f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
+        f"tokens        {found.tokens:,} needed, {number(found.available)} available, "
+        f"{number(found.held_out)} held out for evals",
+        f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",
+        f"memory        {gigabytes(found.memory)} besides the model and terms, {gigabytes(found.memory_free)} free",
+    ]
+
+
+# ---- before training ----------------------------------------------------------------------------------------
+
+
+def checked(
+    experiments: list[Experiment], options: OfExperiment, evals: Sequence[Eval] | None
+) -> tuple[list[list[Experiment]], list[Budget]]:
+    """Cohorts, and what each needs: of all, before the first of them is trained. `evals`: those that the same command
+    will score by; None: all there are, for later."""
+    groups = cohorts(experiments)
+    begun = time.monotonic()
+    say("reading the text and the model …", flush=True)
+    later = evals_named([], packages(options)) if evals is None else evals
+    found = [budget(group, options.out, later, asked=evals is not None) for group in groups]
+    say(f"reading took {time.monotonic() - begun:.0f} s", flush=True)
+    return groups, found
+
+
+def refuse(budgets: Sequence[Budget]) -> bool:
+    """Print what stands in the way, and what only should be known; True when nothing stands in the way."""
+    problems = list(dict.fromkeys(problem for found in budgets for problem in found.problems()))
+    for problem in problems:
+        say(f"error: {problem}", file=sys.stderr)
+    for note in dict.fromkeys(note for found in budgets for note in found.notes):
+        say(f"note: {note}", file=sys.stderr)
+    return not problems
+
+
+def preflight(options: Trainer, experiments: list[Experiment], evals: Sequence[Eval] | None = None) -> int:
+    """2 when what is left to train cannot be, or could not be scored: said before any folder is made."""
+    left = left_to_train(in_folders(options.out, experiments), anew=options.overwrite)
+    check_unfinished(left, resume=options.resume, overwrite=options.overwrite)
+    return 2 if left and not refuse(checked(list(left.values()), options, evals)[1]) else 0
+
+
+def in_folders(out: Path, experiments: Sequence[Experiment]) -> dict[Path, Experiment]:
+    """Experiments by the folder that each is trained into."""
+    return {out / experiment.folder: experiment for experiment in experiments}
+
+
+# ---- train and sweep ----------------------------------------------------------------------------------------
+
+
+def run_train(call: Call[Train]) -> int:
+    return train_all(call.options, experiments_of(call))
+
+
+def run_sweep(call: Call[Sweep]) -> int:
+    named = resolved(call)
+    if not call.options.cross:
+        return train_all(call.options, chosen(named, call.options.only))
+    if not isinstance(named, Experiment):
+        raise ValueError("--cross works on a single experiment; a study already names its members and seeds")
+    return train_all(call.options, cross(named, axes(call.options.cross)))
+
+
+def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[Eval] | None = None) -> int:
+    """Check and train. `evals`: those that the same command will score by. The exit code."""
+    return preflight(options, experiments, evals) or train_checked(options, experiments)
+
+
+def train_checked(options: Trainer, experiments: list[Experiment]) -> int:
+    """Train what `preflight` has let through, cohort by cohort. The exit code."""
+    failed = sum(train_cohort(options, cohort) for cohort in cohorts(experiments))
+    if failed == len(experiments):
+        return 1
+    say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
+    return 1 if failed else 0
+
+
+def train_cohort(options: Trainer, cohort: Sequence[Experiment]) -> int:
+    """Train the members that are left, on one stream; the number that failed, which are named."""
+    todo = left_to_train(in_folders(options.out, cohort), anew=options.overwrite)
+    done = sum(finished(options.out / experiment.folder) for experiment in cohort)
+    say(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
+    if todo:
+        say("reading the first activations, and starting dictionaries from them …", flush=True)
+    try:
+        train(
+            cohort, options.out, resume=options.resume, overwrite=options.overwrite,
+            checkpoint_seconds=options.checkpoint_seconds, callbacks=[Progress()],
+        )  # fmt: skip
+    except Interrupted as where:
+        raise KeyboardInterrupt(str(where)) from None  # whatever was to follow, or runs in the background, ends too
+    except Failed as error:
+        say(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
+        return len(error.reasons)
+    return 0
+
+
+# ---- cache --------------------------------------------------------------------------------------------------
+
+
+def run_cache(call: Call[Cache]) -> int:
+    from rich.progress import Progress as Bars
+
+    folder = call.options.to
+    if folder is None:
+        return fail("cache needs a folder to write to: give one with --to FOLDER")
+    experiment = experiments_of(call)[0]
+    wanted: dict[Split, int] = {"train": experiment.training.tokens, "eval": EVAL_ROWS}
+    with Bars() as bars:
+        for split, tokens in wanted.items():
+            task = bars.add_task(f"{split} activations", total=tokens)
+            see = lambda _, rows, total, task=task: bars.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
+            write_cache(
+                experiment.source, folder, seed=experiment.data_seed, tokens=tokens, splits=[split], progress=see
+            )
+    say(f"written: {folder}   train on it with `unbraid sweep cached --source.folder {folder}`")
+    return 0

@@ -1,0 +1,93 @@
+"""What is done in other processes: results, lines, failures one by one, and every way to end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import workers_tasks
+from unbraid.cli.workers import Task, in_background
+
+
+def gone(process: int) -> bool:
+    return not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+
+
+def wait_for(path: Path, seconds: float = 60.0) -> int:
+    """The process number that a sleeping task has written."""
+    until = time.monotonic() + seconds
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < until, "it has not begun"
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def wait_until_gone(process: int) -> None:
+    until = time.monotonic() + 30
+    while not gone(process):
+        assert time.monotonic() < until, "it is still there"
+        time.sleep(0.02)
+
+
+def test_results_come_back_in_order_and_each_failure_is_its_own(capsys):
+    tasks = [
+        Task("two", workers_tasks.double, (2,)), Task("bad", workers_tasks.refuse, ("no such thing",)),
+        Task("dead", workers_tasks.ends_abruptly), Task("loud", workers_tasks.noisy),
+        Task("five", workers_tasks.double, (5,)),
+    ]  # fmt: skip
+    with in_background(tasks, workers=2) as work:
+        pass
+    assert (work.results[0], work.results[4]) == (4, 10)
+    bad, dead = work.failures
+    assert str(bad) == "bad: no such thing" and dead.what == "dead" and "ended abruptly" in dead.reason
+    lines = capsys.readouterr().out.splitlines()
+    assert "  | doubling 5" in lines and all(line.startswith("  | ") for line in lines)
+    assert not any("\x1b" in line for line in lines) and sum(line.count("x") for line in lines) >= 9000
+
+
+def test_nothing_to_do_is_done_at_once():
+    with in_background([]) as work:
+        pass
+    assert work.results == {} and work.failures == []
+
+
+@pytest.mark.parametrize("when", ["ours is at work", "we wait for it"])
+def test_what_runs_beside_is_stopped_when_ours_fails_or_is_interrupted(when, tmp_path):
+    mark = tmp_path / "pid"
+    tasks = [Task("asleep", workers_tasks.sleep, (str(mark),)), Task("next", workers_tasks.sleep, (str(mark),))]
+    with pytest.raises(KeyboardInterrupt), in_background(tasks) as work:
+        process = wait_for(mark)
+        begun = time.monotonic()
+        if when == "ours is at work":
+            raise KeyboardInterrupt
+        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    assert not work.is_alive() and work.results == {} and time.monotonic() - begun < 30
+    wait_until_gone(process)
+
+
+ORPHANED = """
+import sys
+sys.path[:0] = {path!r}
+from tests import workers_tasks
+from unbraid.cli.workers import Task, in_background
+if __name__ == "__main__":
+    import time
+    with in_background([Task("asleep", workers_tasks.sleep, ({mark!r},))]) as work:
+        time.sleep(600)
+"""
+
+
+def test_fault_11_what_runs_beside_a_command_that_is_killed_ends_with_it(tmp_path):
+    """Else it would hold its folders, and a resume would be refused."""
+    script, mark = tmp_path / "script.py", tmp_path / "pid"
+    script.write_text(ORPHANED.format(path=sys.path, mark=str(mark)))
+    with subprocess.Popen([sys.executable, str(script)]) as parent:
+        process = wait_for(mark)
+        parent.kill()
+    wait_until_gone(process)
