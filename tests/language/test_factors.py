@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unbraid.sources.synthetic_language.documents import documents, read, words
-from unbraid.sources.synthetic_language.factors import FACTORS, active, retold
+from unbraid.sources.synthetic_language.factors import FACTORS, active, with_variable
 from unbraid.sources.synthetic_language.lexicon import IDS, NOUNS
 from unbraid.sources.synthetic_language.pairs import LEAST, VARIABLES, pairs
 from unbraid.sources.synthetic_language.states import PAST
@@ -60,28 +60,28 @@ def test_every_factor_occurs_and_none_always() -> None:
 
 def test_a_text_told_again_differs_in_what_the_variable_decides_and_nothing_else() -> None:
     told = read((HEADER + "the old crows fly and they").split())
-    changed = retold(told, "plural", 0)
+    changed = with_variable(told, "plural", 0)
     assert changed is not None
     assert " ".join(words(changed)) == HEADER + "the old crow flies and it"
-    yesterday = retold(told, "tense", PAST)
+    yesterday = with_variable(told, "tense", PAST)
     assert yesterday is not None
     assert " ".join(words(yesterday)) == "hey , yesterday in the forest , the old crows flew and they"
-    fox = retold(told[:-3], "subject", NOUNS.index("fox"))
+    fox = with_variable(told[:-3], "subject", NOUNS.index("fox"))
     assert fox is not None
     assert words(fox)[-1] == "foxes"
 
 
 def test_a_variable_given_twice_changes_where_it_was_given_last() -> None:
     told = read((HEADER + "a crow flies . today the fox").split())
-    changed = retold(told, "tense", PAST)
+    changed = with_variable(told, "tense", PAST)
     assert changed is not None
     assert " ".join(words(changed)) == HEADER + "a crow flies . yesterday the fox"
 
 
 def test_a_text_that_cannot_be_told_again_is_none() -> None:
     told = read((HEADER + "the old crows fly").split())
-    assert retold(told, "relation", 1) is None  # not in force
-    assert retold(read((HEADER + "Ada lives").split()), "plural", 1) is None  # one person is one
+    assert with_variable(told, "relation", 1) is None  # not in force
+    assert with_variable(read((HEADER + "Ada lives").split()), "plural", 1) is None  # one person is one
 
 
 def test_pairs_are_equally_long_and_decide_the_next_word() -> None:

@@ -7,7 +7,7 @@ import torch
 from benchmarks.language_model.entropy import entropy_rate
 
 from unbraid.sources.synthetic_language import lexicon as lex
-from unbraid.sources.synthetic_language.documents import LONGEST, Told, documents, next_word, read, text, words
+from unbraid.sources.synthetic_language.documents import LONGEST, Word, documents, next_word, read, text, words
 from unbraid.sources.synthetic_language.grammar import NODES, moves
 from unbraid.sources.synthetic_language.states import State
 
@@ -89,7 +89,7 @@ def test_named_people_are_all_combinations_of_home_job_and_gender_once() -> None
 @pytest.mark.parametrize(("count", "within"), [(300, 0.025), pytest.param(2000, 0.01, marks=pytest.mark.slow)])
 def test_entropy_rate_is_the_mean_of_exact_entropies_and_of_surprise(count: int, within: float) -> None:
     rate, error = entropy_rate(count, seed=5)
-    told: list[Told] = [word for document in documents(count, seed=5) for word in document]
+    told: list[Word] = [word for document in documents(count, seed=5) for word in document]
     surprise = torch.tensor([-math.log(word.move.probability) for word in told])
     assert error < within
     assert abs(float(surprise.mean()) - rate) < 4 * float(surprise.std()) / math.sqrt(len(told))

@@ -50,7 +50,7 @@ def test_each_factor_fires_with_its_stated_probability(world: World):
 
 
 def test_marginals_hold_when_a_sample_is_drawn_in_many_chunks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unbraid.sources.world.firing.ROWS", 100)
+    monkeypatch.setattr("unbraid.sources.world.active_factors.ROWS", 100)
     active = firings(replace(SMALL), 20_050)
     assert_near_binomial(active.mean(0), SMALL.probabilities, len(active))
 

@@ -1,4 +1,4 @@
-"""What activations are: rows of a batch, blocks of rows, and whole sequences with the layers after them.
+"""The interface of sources: activations as rows of a batch, blocks of rows, and sequences with the downstream layers.
 
 A source is a random-access sequence of *blocks*. Block i depends on (source, split, seed, i) alone, so a stream can
 be resumed, cached or shared by many dictionaries without keeping any state but a position.
@@ -87,17 +87,17 @@ class Counterfactuals:
 
 
 class NoHeldOut(ValueError):
-    """There are no activations besides those trained on."""
+    """The error of a source that has no activations other than those trained on."""
 
 
 def passes(epochs: int, split: Split) -> int:
-    """How often a split is read. The eval split is read once, however often training reads its own: a row scored twice
-    says no more."""
+    """Return the number of passes over a split. The eval split is read once, however often training reads its own: a
+    row scored twice says no more."""
     return epochs if split == "train" else 1
 
 
 class Source(Settings, ABC):
-    """Where activations come from. Subclasses are frozen dataclasses: settings only; heavy things load on first use."""
+    """The base of all sources of activations: frozen dataclasses of settings, which load heavy things on first use."""
 
     more_held_out: ClassVar[str] = "give more data"
     """How to get more of the eval split."""
@@ -109,7 +109,7 @@ class Source(Settings, ABC):
 
     @property
     def has_documents(self) -> bool:
-        """Whether rows come from documents that hold many of them."""
+        """True when rows come from documents that hold many of them."""
         return True
 
     @abstractmethod
@@ -160,16 +160,17 @@ class Source(Settings, ABC):
         """Raise ValueError for what would be found out midway. Called before any work; reads no activations."""
 
     def token_policy(self) -> str:
-        """Which tokens are rows, and what stands before them; for `unbraid plan`. Empty when there is no text."""
+        """Return a sentence on which tokens are rows, and what comes before them; for `unbraid plan`. Empty without
+        text."""
         return ""
 
     @abstractmethod
     def metadata(self) -> Mapping[str, str | int | bool]:
-        """What SAELens stores about the site: model_name, hook_name, context_size, …"""
+        """Return the facts that SAELens stores about the site: model_name, hook_name, context_size, …"""
 
     @abstractmethod
     def sample_text(self, count: int) -> list[str]:
-        """What the model will read, decoded; for `unbraid plan`. Empty when there is no text."""
+        """Return a few windows as the model reads them, decoded; for `unbraid plan`. Empty when there is no text."""
 
     def truth(self) -> Truth:
         """The factors behind the activations. Raises NoTruth where they are not known."""
@@ -179,7 +180,7 @@ class Source(Settings, ABC):
 
 
 def no_downstream(what: str) -> ValueError:
-    """The error for a slice term on a source with no model after it."""
+    """Return the error for a term that needs downstream layers, on a source that has none."""
     return ValueError(f"{what} has no downstream map; use a source that has one: LanguageModel or World")
 
 
@@ -188,6 +189,7 @@ LEAST_ROWS = 2
 
 
 def few_rows(source: Source, least: int = LEAST_ROWS) -> str:
-    """Why evals on held-out rows could not be answered, and the remedy; empty when they can. Reads no activations."""
+    """Return why evals on held-out rows are impossible, and the remedy; empty when they are not. Reads no
+    activations."""
     rows = source.available("eval")
     return "" if rows >= least else f"the eval split holds {rows:,.0f} tokens; {source.more_held_out}"

@@ -57,7 +57,7 @@ class Cached(Source):
 
     @property
     def has_documents(self) -> bool:
-        """Whether the first shard has two rows of one document: a world's rows are each a document of their own."""
+        """True when the first shard has two rows of one document: a world's rows are each a document."""
         shards = [shard for split in self._index["shards"].values() for shard in split]
         documents = self._read(shards[0]).rows.documents if shards else torch.empty(0)
         known = documents[documents >= 0]
@@ -215,7 +215,7 @@ def cache_bytes(source: Source, block: Block, tokens: int, dtype: StorageType = 
 
 
 def fault_of(path: Path, shard: Mapping[str, Any]) -> str:
-    """What is wrong with a shard, as the end of a sentence; empty when nothing is."""
+    """Return the fault of a shard, as the end of a sentence; empty when there is none."""
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size
@@ -243,7 +243,7 @@ SHARD_FIELDS: Mapping[str, type] = {"file": str, "rows": int, "filtered": int, "
 
 
 def index_fault(index: Mapping[str, Any]) -> str:
-    """What an index lacks, or has of another kind; empty when it is whole."""
+    """Return the fault of an index: a field that is missing or of another kind; empty when there is none."""
     if name := wrong(index, FIELDS):
         return f"{name!r} is missing, or not what write_cache puts there"
     shards = [shard for found in index["shards"].values() for shard in (found if isinstance(found, list) else [found])]
@@ -261,21 +261,21 @@ def wrong(found: Mapping[str, Any], fields: Mapping[str, type]) -> str:
 
 def _started(home: Path, source: Source, *, seed: int, dtype: StorageType) -> dict[str, Any]:
     """The index to continue. Raises ValueError when the folder was written from something else."""
-    asked = {"format": FORMAT, "source": to_json(source), "seed": seed, "dtype": dtype}
+    expected = {"format": FORMAT, "source": to_json(source), "seed": seed, "dtype": dtype}
     path = home / INDEX
     if path.is_file():
         index = read_index(path)
-        was, now = _flat({**index, "source": upgraded(index["source"])}), _flat(asked)
+        was, now = _flat({**index, "source": upgraded(index["source"])}), _flat(expected)
         differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
         if differing:
             raise ValueError(f"{home} was written with other settings ({', '.join(differing)}); give another folder")
         return index
     metadata, sample_text = dict(source.metadata()), source.sample_text(SAMPLES)
-    return {**asked, "d_in": source.d_in, "metadata": metadata, "sample_text": sample_text, "shards": {}}
+    return {**expected, "d_in": source.d_in, "metadata": metadata, "sample_text": sample_text, "shards": {}}
 
 
 def _flat(index: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cache was, or would be, written from."""
+    """Return the settings that a cache was, or would be, written from, by name."""
     return {"seed": index["seed"], "dtype": index["dtype"]} | {f"source.{k}": v for k, v in index["source"].items()}
 
 

@@ -14,7 +14,7 @@ from unbraid.sources.base import Batch, NoHeldOut, Source, Split
 
 @dataclass
 class Position:
-    """Where a stream stands. `carry` is what was left of the blocks before `block`, fewer rows than a batch."""
+    """The position of a stream. `carry` is what was left of the blocks before `block`, fewer rows than a batch."""
 
     block: int = 0
     taken: int = 0

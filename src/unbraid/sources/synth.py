@@ -174,7 +174,7 @@ class Synth(Source, Truth):
 
     @property
     def _vectors(self) -> Float[Tensor, "factors d_in"]:
-        """What a magnitude of 1 adds."""
+        """The vector that each factor adds at magnitude 1."""
         return self._synthetic.feature_dict.feature_vectors.detach().float()
 
     def _draw(self, count: int, seed: int) -> Labelled:

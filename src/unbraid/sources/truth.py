@@ -1,4 +1,4 @@
-"""What is known of the factors behind activations: their names, their forest, and who is active where.
+"""Known factors behind activations: their names, their forest, and which are active where.
 
 A source that knows hands a `Truth` out of `Source.truth()`; evals read nothing else of it, so one eval scores a vector
 world and a language world alike.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class NoTruth(ValueError):
-    """The factors behind these activations are not known."""
+    """The error of a source whose factors are not known."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Truth(ABC):
     @property
     @abstractmethod
     def names(self) -> Sequence[str]:
-        """What each factor is called."""
+        """The name of each factor."""
 
     @property
     @abstractmethod

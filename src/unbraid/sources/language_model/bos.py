@@ -6,17 +6,17 @@ from typing import Any
 AUTO, NEVER = "auto", "never"
 
 
-def bos_of(tokenizer: Any, asked: str) -> int | None:
+def bos_of(tokenizer: Any, setting: str) -> int | None:
     """The id in front of every window; None for none. Raises ValueError for a token that the tokenizer lacks."""
-    if asked == NEVER:
+    if setting == NEVER:
         return None
-    return added(tokenizer) if asked == AUTO else named(tokenizer, asked)
+    return added(tokenizer) if setting == AUTO else named(tokenizer, setting)
 
 
-def policy_in_words(tokenizer: Any, bos: int | None, asked: str, mask_special: bool, max_norm_ratio: float) -> str:
-    """Return which tokens are rows, and what stands before them; for `unbraid plan`."""
+def policy_in_words(tokenizer: Any, bos: int | None, setting: str, mask_special: bool, max_norm_ratio: float) -> str:
+    """Return a sentence on which tokens are rows, and what comes before them; for `unbraid plan`."""
     front = "no BOS" if bos is None else f"{tokenizer.convert_ids_to_tokens(bos)} in front of every window"
-    if bos is None and asked == AUTO and tokenizer.bos_token is not None:
+    if bos is None and setting == AUTO and tokenizer.bos_token is not None:
         front += f" (the tokenizer adds none; --source.bos '{tokenizer.bos_token}' puts it there)"
     kept = "special tokens are no rows" if mask_special else "special tokens are rows too"
     quiet = f", nor what exceeds {max_norm_ratio:g} times the median norm" if max_norm_ratio else ""
@@ -24,7 +24,8 @@ def policy_in_words(tokenizer: Any, bos: int | None, asked: str, mask_special: b
 
 
 def added(tokenizer: Any) -> int | None:
-    """What the tokenizer adds in front of a text. That it has a `bos_token` says nothing: SmolLM2 adds none."""
+    """Return the id that the tokenizer adds in front of a text. Having a `bos_token` proves nothing: SmolLM2 adds
+    none."""
     whole = list(tokenizer("a", add_special_tokens=True)["input_ids"])
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]

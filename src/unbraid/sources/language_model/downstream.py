@@ -1,6 +1,5 @@
-"""The layers after a site, as a function: a model's own blocks, replayed with the very arguments (masks, rotary angles)
-they got in the base forward pass.
-"""
+"""The layers downstream of a site as a function: a model's own blocks, replayed with the arguments (masks, rotary
+angles) of the base forward pass."""
 
 import copy
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -67,7 +66,8 @@ class DownstreamBlocks:
 def capture(
     model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], DownstreamBlocks]:
-    """What enters block `first`, what leaves block `last`, and the map between them, from one forward pass."""
+    """Return the input of block `first`, the output of block `last`, and the map between them, from one forward
+    pass."""
     known = LAYOUTS.setdefault(model, {})
     if (first, last) not in known:
         known[first, last] = layout(model, first, last)
@@ -79,7 +79,8 @@ def capture(
 def called(
     model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> tuple[Tensor, Tensor, tuple[Call, ...]]:
-    """What enters block `first`, what leaves block `last`, and how the blocks between were called."""
+    """Return the input of block `first`, the output of block `last`, and the calls of the blocks from one to the
+    other."""
     calls: list[Call] = []
     passed: list[Tensor] = []
     seen: dict[int, Any] = {}
@@ -108,7 +109,7 @@ def called(
 
 
 def as_it_was(value: Any, seen: dict[int, Any]) -> Any:
-    """An argument as the first block of the map got it: what blocks write into it later is not in it."""
+    """Return an argument as the first block of the map got it, without what blocks write into it later."""
     if not isinstance(value, MutableMapping):
         return value
     if id(value) not in seen:
@@ -118,7 +119,7 @@ def as_it_was(value: Any, seen: dict[int, Any]) -> Any:
 
 @torch.no_grad()
 def layout(model: nn.Module, first: int, last: int) -> Mapping[Path, int]:
-    """Which dimension of each argument counts sequences, seen by running two of them and three."""
+    """Return the dimension of each argument that counts sequences, found by running two of them and three."""
     shapes = []
     for sequences in (2, 3):
         ids, attention = random_tokens(model, sequences)
@@ -169,7 +170,7 @@ def span(model: nn.Module, layer: int, site: str, last: int) -> tuple[int, int]:
     return first, last
 
 
-# ---- is it the model's own? --------------------------------------------------------------------------------
+# ---- does the map equal the model? --------------------------------------------------------------------------------
 
 NO_MAP = "so its downstream map cannot be had; use terms that need none"
 TOLERANCE = 1e-3
@@ -205,7 +206,7 @@ def put_through(
     ids: Int[Tensor, "seq pos"],
     attention: Bool[Tensor, "seq pos"],
 ) -> Float[Tensor, "fold seq pos d_out"]:
-    """What leaves block `last` when the model itself runs with these activations entering block `first`."""
+    """Return the output of block `last` when the model itself runs with these activations entering block `first`."""
     copies = len(put)
     start = HookPoint(block_at(model, first)[1], "", of_input=True)
     with start.hooked(lambda _: put.flatten(0, 1)):

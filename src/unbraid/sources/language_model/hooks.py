@@ -19,7 +19,7 @@ from unbraid.sources.language_model.blocks import text_config
 
 
 class Stop(Exception):
-    """Ends a forward pass once everything asked for has been seen."""
+    """The signal that ends a forward pass once everything needed has been read."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def hidden_of(output: Any) -> Any:
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
-def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **asked: bool) -> Any:
-    """Return what the model's own forward pass does. Positions count from the first token read, wherever the padding
+def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **options: bool) -> Any:
+    """Run the model's own forward pass. Positions count from the first token read, wherever the padding
     is. A model that transformers does not know is given the arguments that it names, at least the ids."""
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention.long(), "use_cache": False, **asked}
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention.long(), "use_cache": False, **options}
     if not bool(attention[:, 0].all()):
         inputs["position_ids"] = (attention.long().cumsum(1) - 1).clamp(min=0)
     if text_config(model) is not None:

@@ -1,4 +1,4 @@
-"""Activations of any Hugging Face causal language model, and the layers after them.
+"""Activations of a causal language model, and its downstream layers.
 
 The model is read through forward hooks and never changed (`unbraid.sources.language_model`).
 """
@@ -264,7 +264,7 @@ class LanguageModel(Source):
         return read(self._model, self._hook_point, windows.ids, windows.attention).float()
 
     def logits(self, windows: Windows) -> Float[Tensor, "seq pos vocabulary"]:
-        """What the model predicts. `windows[:8]` keeps memory down."""
+        """Return the model's logits. `windows[:8]` keeps memory down."""
         return logits_of(forward(self._model, windows.ids, windows.attention)).float()
 
     def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
@@ -277,14 +277,14 @@ class LanguageModel(Source):
         return packed.windows(torch.arange(len(packed))).to(self._device)
 
     def logits_from(self, windows: Windows, acts: Float[Tensor, "seq pos d_in"]) -> Float[Tensor, "seq pos vocabulary"]:
-        """What the model predicts when its activations at the site are these."""
+        """Return the logits when the model's activations at the site are these."""
         with self._hook_point.hooked(lambda hidden: acts.to(hidden.dtype)):
             return self.logits(windows)
 
     def spliced_logits(
         self, windows: Windows, rewrite: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
     ) -> Float[Tensor, "seq pos vocabulary"]:
-        """What the model predicts when `rewrite` rewrites the activations of the tokens a dictionary is trained on."""
+        """Return the logits when `rewrite` rewrites the activations of the tokens a dictionary is trained on."""
 
         limit = self.max_norm  # Needs forward passes of its own, so not inside the hook.
 

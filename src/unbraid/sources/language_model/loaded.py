@@ -39,7 +39,7 @@ HASHED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDicti
 
 def add_model(model: Any, device: Any, dtype: Any) -> dict[str, str]:
     """Register a loaded model, and return the settings `model`, `device` and `dtype` that it has. Raises ValueError for
-    what is no loaded model, or is elsewhere than asked for."""
+    what is no loaded model, or not where the settings say."""
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"model is a {type(model).__name__} ({shown(model)}); expected a loaded model (a torch.nn.Module), or the "
@@ -108,7 +108,7 @@ def reloaded(reference: Reference, load: Callable[[str, str], nn.Module]) -> nn.
 
 
 def counters(model: nn.Module) -> tuple[int, ...]:
-    """How often each tensor was written to in place, as autograd counts it."""
+    """Return how often each tensor was written to in place, as autograd counts it."""
     tensors = [*model.parameters(), *model.buffers()]
     return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
 
@@ -164,7 +164,7 @@ def place_of(model: nn.Module) -> tuple[str, str]:
 
 
 def checked_place(model: nn.Module, device: Any, dtype: Any) -> tuple[str, str]:
-    """Return the device and precision of a loaded model. Raises ValueError where others are asked for than its own."""
+    """Return the device and precision of a loaded model. Raises ValueError where the settings name others."""
     own_device, own_dtype = place_of(model)
     if device not in ("cpu", own_device, own_device.partition(":")[0]):
         raise ValueError(

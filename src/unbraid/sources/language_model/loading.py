@@ -50,8 +50,8 @@ def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
 
 
 def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code: bool) -> Any:
-    """`load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model, when it needs code
-    of its own that is not trusted, and when trusted code fails."""
+    """Return `load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model, when it
+    needs code that is not trusted, and when trusted code fails."""
     model = located(model)
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise ValueError(f"there is no model folder at {model!r}; check --source.model")
@@ -65,7 +65,7 @@ def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code:
 
 
 def _fault(error: BaseException, trust_remote_code: bool) -> str:
-    """Why loading failed, and the remedy."""
+    """Return why loading failed, and the remedy."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if isinstance(error, OSError) and "safetensors" in reason:
         return f"{reason}; pickled weights are not read: load it once with transformers and save_pretrained() it"
@@ -73,7 +73,7 @@ def _fault(error: BaseException, trust_remote_code: bool) -> str:
         return f"{reason}; check --source.model, or download it where there is a network"
     if isinstance(error, ValueError) and "trust_remote_code" in str(error) and not trust_remote_code:
         return (
-            "it brings code of its own, which is not run unasked; read it and, if you trust it, allow it with "
+            "it brings its own code, which is not run without permission; read it and, if you trust it, allow it with "
             "--trust-remote-code (in Python: trust_remote_code=True)"
         )
     if trust_remote_code:

@@ -1,4 +1,4 @@
-"""One batch of random tokens through a model, and what it shows of one block."""
+"""A test of one block of a model, on one batch of random tokens."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
@@ -18,11 +18,11 @@ SEQUENCES, POSITIONS = 2, 9
 
 
 class Unproven(Exception):
-    """Why something does not hold for a model, as the end of a sentence."""
+    """The error of a property that does not hold for a model, with the reason as the end of a sentence."""
 
 
 FAILURES = (ValueError, RuntimeError, LookupError, AttributeError, TypeError, AssertionError)
-"""What a model's own code raises when it is asked for what it was not made for."""
+"""What a model's own code raises for a use that it was not made for."""
 
 
 def in_one_line(error: Exception) -> str:
@@ -43,7 +43,7 @@ def random_tokens(
 
 @dataclass(eq=False)
 class Seen:
-    """What one forward pass showed of a block, each time it ran."""
+    """The inputs and outputs of a block in one forward pass, each time it ran."""
 
     came: list[Any] = field(default_factory=list)
     """What the block before gave."""
@@ -57,7 +57,7 @@ class Seen:
     hidden_states: Sequence[Any] = ()
 
     def once(self) -> dict[str, Tensor]:
-        """What those modules gave that ran once."""
+        """Return the outputs of those modules that ran once."""
         return {name: found[0] for name, found in self.gave.items() if len(found) == 1}
 
 
@@ -89,12 +89,12 @@ class Probe:
     def run(self, place: HookPoint | None = None, put: Tensor | None = None, *, states: bool = False) -> Seen:
         """One forward pass, with `put` at `place`."""
         ids, attention = random_tokens(self.model)
-        asked = {"output_hidden_states": True} if states and text_config(self.model) is not None else {}
+        options = {"output_hidden_states": True} if states and text_config(self.model) is not None else {}
         seen = Seen()
         with nullcontext() if place is None else place.hooked(lambda _: put), ExitStack() as stack:
             for handle in self._watched(seen):
                 stack.enter_context(handle)
-            output = forward(self.model, ids, attention, **asked)
+            output = forward(self.model, ids, attention, **options)
         seen.logits = logits_of(output)
         seen.hidden_states = getattr(output, "hidden_states", None) or ()
         return seen
@@ -152,7 +152,8 @@ ROUNDINGS = 8
 
 
 def is_sum(total: Tensor, addends: Sequence[Tensor]) -> bool:
-    """Whether `addends` make up `total`, element by element, to rounding; elements that overflowed say nothing."""
+    """Return whether `addends` sum to `total`, element by element, to rounding; elements that overflowed are left
+    out."""
     eps = rounding(total, *addends)
     wide = [addend.double().reshape(total.shape) for addend in addends]
     size = sum((part.abs() for part in wide), total.double().abs())
@@ -161,7 +162,7 @@ def is_sum(total: Tensor, addends: Sequence[Tensor]) -> bool:
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal to rounding, by the largest of their elements."""
+    """Return whether two tensors are equal to rounding, by the largest of their elements."""
     if a.shape != b.shape:
         return False
     eps, wide_a, wide_b = rounding(a, b), a.double().nan_to_num(0, 0, 0), b.double().nan_to_num(0, 0, 0)

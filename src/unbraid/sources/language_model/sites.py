@@ -35,7 +35,7 @@ PROVEN: WeakKeyDictionary[nn.Module, dict[tuple[int, Site], HookPoint | str]] = 
 
 
 def hook_point(model: nn.Module, layer: int, site: Site) -> HookPoint:
-    """Where `site` of block `layer` is. Raises ValueError, with the reason, when this model has no such place."""
+    """Return the place of `site` in block `layer`. Raises ValueError, with the reason, when this model has none."""
     block_at(model, layer)
     known = PROVEN.setdefault(model, {})
     if (layer, site) not in known:
@@ -151,27 +151,28 @@ def role(name: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What a block does to the residual stream, and what its modules gave that could be part of it."""
+    """The change that a block makes to the residual stream, and the outputs of its modules that could be part of it."""
 
     before: Tensor
     after: Tensor
     gave: Mapping[str, Tensor]
 
     def other(self, name: str) -> str | None:
-        """What makes up the step together with this sublayer: the other one, or nothing ("")."""
+        """Return the module that makes up the step together with this sublayer, "" when it does so alone, None when
+        none does."""
         if self._made_of(name):
             return ""
-        return next((o for o in self.gave if self._beside(name, o) and self._made_of(name, o)), None)
+        return next((o for o in self.gave if self._apart(name, o) and self._made_of(name, o)), None)
 
-    def _beside(self, name: str, other: str) -> bool:
-        """Whether two modules are apart, and not of one sublayer."""
+    def _apart(self, name: str, other: str) -> bool:
+        """Return whether two modules are apart, and not of one sublayer."""
         return not nested(name, other) and role(name) != role(other)
 
     def _made_of(self, *names: str) -> bool:
         return is_sum(self.after, [self.before, *(self.gave[name] for name in names)])
 
     def why_not(self, named: list[str]) -> str:
-        """Why none of these is what the block adds, as the end of a sentence."""
+        """Return why none of these is what the block adds, as the end of a sentence."""
         here = [name for name in named if name in self.gave]
         if not here:
             return f"{named[0]} gives no tensor of the size of the residual stream, once a pass"
@@ -184,7 +185,7 @@ class Step:
         )
 
     def _third(self, name: str) -> str:
-        """What the block adds besides attention and MLP; empty when that is not it."""
+        """Return what the block adds besides attention and MLP; empty when that is not the reason."""
         apart = [other for other in self.gave if not nested(name, other)]
         for pair in combinations(apart, 2):
             if not nested(*pair) and self._made_of(name, *pair):
@@ -194,9 +195,9 @@ class Step:
         return ""
 
     def _scale(self, name: str) -> str:
-        """The factor the block adds this sublayer by; empty when it is no factor."""
+        """Return the factor that the block scales this sublayer by; empty when that is not the reason."""
         step = self.after.double() - self.before.double()
-        for other in (other for other in self.gave if self._beside(name, other) and role(other)):
+        for other in (other for other in self.gave if self._apart(name, other) and role(other)):
             columns = torch.stack([self.gave[name].double().flatten(), self.gave[other].double().flatten()], 1)
             factors = torch.linalg.lstsq(columns.cpu(), step.flatten()[:, None].cpu()).solution.flatten().tolist()
             added = [f * self.gave[n].double() for f, n in zip(factors, (name, other), strict=True)]
@@ -206,5 +207,5 @@ class Step:
 
 
 def nested(name: str, other: str) -> bool:
-    """Whether one module lies in the other."""
+    """Return whether one module lies in the other."""
     return f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}.")

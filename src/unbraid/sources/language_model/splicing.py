@@ -20,7 +20,7 @@ POSITIONS = 1024
 
 
 def lacks_windows(source: Source) -> str:
-    """What evals that read held-out rows, and splice where there is text, lack of a source; empty when nothing."""
+    """Return what a source lacks for evals that read held-out rows and splice text; empty when nothing."""
     if source.predicting("eval") < 1:
         rows, windows = source.available("eval"), source.sequences("eval")
         return (
@@ -57,7 +57,7 @@ def in_passes(windows: Windows) -> Iterator[Windows]:
 
 
 def counted(windows: Windows) -> Bool[Tensor, "seq pos"]:
-    """Where a dictionary sees the token that the next is predicted from; the last position predicts nothing."""
+    """Return a mask of the positions whose token a dictionary sees and whose next token is predicted."""
     return windows.keep[:, :-1] & windows.attention[:, 1:]
 
 

@@ -20,7 +20,7 @@ LONGEST = 126
 DRAWS = 2**16
 
 
-class Told(NamedTuple):
+class Word(NamedTuple):
     """A word of a document."""
 
     before: State
@@ -29,18 +29,18 @@ class Told(NamedTuple):
     """After the word."""
 
 
-def documents(count: int, *, seed: int) -> Iterator[list[Told]]:
+def documents(count: int, *, seed: int) -> Iterator[list[Word]]:
     """`count` documents, after the start token."""
     uniform = draws(seed)
     for _ in range(count):
-        state, told = State(), []
-        while len(told) < LONGEST and state.node != "end":
+        state, document = State(), []
+        while len(document) < LONGEST and state.node != "end":
             ahead, chances = cumulative(relevant(state))
             move = ahead[bisect(chances, next(uniform) * chances[-1])]
             after = move.turn.after(state)
-            told.append(Told(state, move, after))
+            document.append(Word(state, move, after))
             state = after
-        yield told
+        yield document
 
 
 def draws(seed: int) -> Iterator[float]:
@@ -55,18 +55,18 @@ def cumulative(state: State) -> tuple[tuple[Move, ...], tuple[float, ...]]:
     return ahead, tuple(accumulate(move.probability for move in ahead))
 
 
-def words(told: Sequence[Told]) -> list[str]:
-    return [word.move.word for word in told]
+def words(document: Sequence[Word]) -> list[str]:
+    return [word.move.word for word in document]
 
 
-def text(told: Sequence[Told]) -> str:
+def text(document: Sequence[Word]) -> str:
     """The words, without the end token."""
-    return " ".join(word for word in words(told) if word != EOS_WORD)
+    return " ".join(word for word in words(document) if word != EOS_WORD)
 
 
-def read(found: Sequence[str]) -> list[Told]:
+def read(found: Sequence[str]) -> list[Word]:
     """Words read back. Raises ValueError at the first word the grammar does not allow."""
-    state, told = State(), []
+    state, document = State(), []
     for i, word in enumerate(found):
         move = by_word(relevant(state)).get(word)
         if move is None:
@@ -75,9 +75,9 @@ def read(found: Sequence[str]) -> list[Told]:
                 f"{word!r} cannot follow {' '.join(found[max(0, i - 5) : i])!r}; the language allows "
                 f"{', '.join(allowed[:8])}{', …' * (len(allowed) > 8)}"
             )
-        told.append(Told(state, move, move.turn.after(state)))
-        state = told[-1].state
-    return told
+        document.append(Word(state, move, move.turn.after(state)))
+        state = document[-1].state
+    return document
 
 
 @cache

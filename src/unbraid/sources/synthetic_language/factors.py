@@ -11,7 +11,7 @@ from functools import cache
 from typing import NamedTuple
 
 from unbraid.sources.synthetic_language import lexicon as lex
-from unbraid.sources.synthetic_language.documents import Told
+from unbraid.sources.synthetic_language.documents import Word
 from unbraid.sources.synthetic_language.grammar import moves, relevant
 from unbraid.sources.synthetic_language.states import PEOPLE, PLACE_OF, Move, State
 
@@ -69,20 +69,20 @@ WITH_VERB = ("head", "predicate", "will", "again", "again will")
 """Nodes before a verb that both things and people can be the subject of."""
 
 
-def active(told: Told) -> frozenset[int]:
+def active(word: Word) -> frozenset[int]:
     """Factors active at a word; parents of active factors included."""
-    return expressed(told) | read_by_next(told.state)
+    return expressed(word) | read_by_next(word.state)
 
 
-def expressed(told: Told) -> frozenset[int]:
-    found = set(shown_by_word(told.move.word))
+def expressed(word: Word) -> frozenset[int]:
+    found = set(shown_by_word(word.move.word))
     for variable in State._fields[1:]:
-        value, new = getattr(told.before, variable), getattr(told.state, variable)
+        value, new = getattr(word.before, variable), getattr(word.state, variable)
         if new not in (-1, value):
             found |= with_value(variable, new)
-    if told.before.node == "converse":
+    if word.before.node == "converse":
         return frozenset()  # `below` answers `above`: the word names the one relation and follows from the other
-    return with_parents(frozenset(found)) | shown_by_choice(relevant(told.before), told.move)
+    return with_parents(frozenset(found)) | shown_by_choice(relevant(word.before), word.move)
 
 
 @cache
@@ -219,39 +219,39 @@ def with_parents(found: frozenset[int]) -> frozenset[int]:
 # ---- minimal pairs
 
 
-def retold(told: Sequence[Told], variable: str, value: int) -> list[Told] | None:
-    """The same choices with one variable changed since it last took its value, as far as `told` goes.
+def with_variable(document: Sequence[Word], variable: str, value: int) -> list[Word] | None:
+    """Return the same choices with one variable changed since it last took its value.
 
     Words correspond one to one. None where the choices cannot be had with the other value (a fish does not fly), or
     take another number of words (the future's `will`).
     """
-    now = getattr(told[-1].state, variable)
+    now = getattr(document[-1].state, variable)
     if now in (-1, value):
         return None
-    start = next(i for i in reversed(range(len(told))) if chooses(told[i], variable, now))
-    before, _, after = told[start]
+    start = next(i for i in reversed(range(len(document))) if chooses(document[i], variable, now))
+    before, _, after = document[start]
     wanted = after._replace(**{variable: value})
     first = next((move for move in moves(before) if gives(move, variable) and move.turn.after(before) == wanted), None)
     if first is None:
         return None
-    new = [*told[:start], Told(before, first, wanted)]
-    for word in told[start + 1 :]:
+    new = [*document[:start], Word(before, first, wanted)]
+    for word in document[start + 1 :]:
         state = new[-1].state
         same = next((move for move in moves(state) if move.choice == word.move.choice), None)
         if same is None:
             return None
-        new.append(Told(state, same, same.turn.after(state)))
+        new.append(Word(state, same, same.turn.after(state)))
     return new
 
 
-def chooses(told: Told, variable: str, value: int) -> bool:
-    """Whether a word gives the variable this value where another was possible."""
-    return gives(told.move, variable) and any(
-        gives(move, variable) and getattr(move.turn.after(told.before), variable) != value
-        for move in moves(told.before)
+def chooses(word: Word, variable: str, value: int) -> bool:
+    """Return whether a word gives the variable this value where another was possible."""
+    return gives(word.move, variable) and any(
+        gives(move, variable) and getattr(move.turn.after(word.before), variable) != value
+        for move in moves(word.before)
     )
 
 
 def gives(move: Move, variable: str) -> bool:
-    """Whether a move gives the variable a value, rather than leaving the one it has."""
+    """Return whether a move gives the variable a value, rather than leaving the one it has."""
     return any(place == PLACE_OF[variable] for place, _ in move.turn.changes)

@@ -6,7 +6,7 @@
 
 From one state every word leads to one next state, so a prefix determines the state and the exact distribution of the
 next word is the chain's own: P(next | prefix) = P(next | state). A `Move` also says *what* is chosen ("verb 12"), apart
-from the form it takes (flies, flew), so a document can be told again with one variable changed.
+from the form it takes (flies, flew), so a document can be written again with one variable changed.
 """
 
 from collections.abc import Iterator

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.sources.synthetic_language import lexicon as lex
-from unbraid.sources.synthetic_language.documents import Told, documents, next_word, words
-from unbraid.sources.synthetic_language.factors import distribution, retold
+from unbraid.sources.synthetic_language.documents import Word, documents, next_word, words
+from unbraid.sources.synthetic_language.factors import distribution, with_variable
 from unbraid.sources.synthetic_language.grammar import relevant
 from unbraid.sources.synthetic_language.lexicon import IDS
 from unbraid.sources.synthetic_language.states import PAST, PEOPLE, PRESENT, State
@@ -59,10 +59,10 @@ def pairs(variable: str, count: int, *, seed: int) -> list[Pair]:
 
 def _pairs(variable: str, seed: int) -> Iterator[Pair]:
     rng = seeding.stream(seed, f"language/pairs/{variable}")
-    for told in documents(10**9, seed=seeding.integer(seed, f"language/pairs/{variable}")):
+    for document in documents(10**9, seed=seeding.integer(seed, f"language/pairs/{variable}")):
         found = 0
-        for place in torch.randperm(min(LONGEST, len(told)), generator=rng).tolist():
-            pair = pair_at(told[: place + 1], variable, rng)
+        for place in torch.randperm(min(LONGEST, len(document)), generator=rng).tolist():
+            pair = pair_at(document[: place + 1], variable, rng)
             if pair is not None:
                 yield pair
                 found += 1
@@ -70,19 +70,19 @@ def _pairs(variable: str, seed: int) -> Iterator[Pair]:
                 break
 
 
-def pair_at(told: Sequence[Told], variable: str, rng: torch.Generator) -> Pair | None:
+def pair_at(document: Sequence[Word], variable: str, rng: torch.Generator) -> Pair | None:
     """A pair that ends here, or None when the next word does not depend enough on the variable."""
-    state = told[-1].state
+    state = document[-1].state
     values = [(name, value) for name, value in VARIABLES[variable](state) if far(state, name, value)]
     if not values:
         return None
     name, value = values[int(torch.randint(len(values), (1,), generator=rng))]
-    changed = retold(told, name, value)
+    changed = with_variable(document, name, value)
     if changed is None:
         return None
     other = changed[-1].state
     return Pair(
-        tuple(words(told)), tuple(words(changed)), next_word(state), next_word(other), betraying(other, variable)
+        tuple(words(document)), tuple(words(changed)), next_word(state), next_word(other), betraying(other, variable)
     )
 
 

@@ -11,7 +11,7 @@ PEOPLE = len(lex.NOUNS)
 
 
 class State(NamedTuple):
-    """Where a document stands. A variable that is not in force is -1."""
+    """The state of a document at a word. A variable that is not in force is -1."""
 
     node: str = "opener"
     register: int = -1
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Where a move leads: the next node, and the variables that change."""
+    """The result of a move: the next node, and the variables that change."""
 
     node: str
     changes: tuple[tuple[int, int], ...]

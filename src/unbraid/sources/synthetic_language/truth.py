@@ -1,4 +1,4 @@
-"""Factors of the language beside the activations of a model that reads it."""
+"""Factors of the language, together with the activations of a model that reads it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Bytes and lines of text files, unpacked where they are packed.
 
-How a file is packed is told by its first bytes, whatever its name. It is unpacked a piece at a time, and no more than
-memory can take: a few kilobytes can hold gigabytes.
+The compression of a file is found by its first bytes, whatever its name. It is unpacked a piece at a time, and no more
+than memory can take: a few kilobytes can hold gigabytes.
 """
 
 import bz2
@@ -77,7 +77,7 @@ def head(path: Path) -> bytes:
 
 
 def packing(path: Path) -> str:
-    """How a file is packed, by its first bytes; empty when it is not."""
+    """Return the compression of a file, by its first bytes; empty when there is none."""
     with path.open("rb") as file:
         start = file.read(8)
     return next((name for magic, name in PACKED.items() if start.startswith(magic)), "")
@@ -144,7 +144,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def unmarked(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """Without a byte order mark at the beginning."""
+    """Yield the same pieces without a byte order mark at the beginning."""
     first = next(parts, b"")
     yield first.removeprefix(codecs.BOM_UTF8)
     yield from parts

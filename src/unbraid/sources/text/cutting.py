@@ -43,7 +43,7 @@ def cut(text: str, least: int = PARAGRAPHS) -> Iterator[str]:
 
 
 def shorter(documents: Iterable[str | list[int]]) -> Iterator[str | list[int]]:
-    """The same text, or the same token ids, in documents of a few thousand characters."""
+    """Cut documents, texts or token ids, into documents of a few thousand characters."""
     for document in documents:
         if isinstance(document, str):
             yield from cut(document)

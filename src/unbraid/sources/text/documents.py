@@ -38,7 +38,7 @@ BLANK = r"\n\s*\n"
 ENDLESS = 2**22
 """Characters without a blank line after which plain text is cut, so that no more of it is held."""
 NOT_DATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "README.md"}
-"""Files that describe those beside them."""
+"""Files that describe the data files of a folder."""
 SPLITS = r"(?:^|[^a-z])(train|test|validation|valid|dev|eval)(?:[^a-z]|$)"
 HELD_SHARE = 0.5
 """Of free memory, at most, for documents held as a list."""
@@ -47,7 +47,7 @@ PYTHON_TEXT = 4
 
 
 def is_stream(text: str) -> bool:
-    """Whether documents arrive over the network, in an order and a number we do not choose."""
+    """Return whether documents arrive over the network, in an order and a number not known beforehand."""
     return text.startswith("hf://")
 
 
@@ -56,7 +56,7 @@ def is_sample(text: str) -> bool:
 
 
 def is_language(text: str) -> bool:
-    """Whether documents are those of the synthetic language, whose factors are known."""
+    """Return whether documents are those of the synthetic language, whose factors are known."""
     return text.startswith("language://")
 
 
@@ -157,7 +157,7 @@ def from_file(path: Path, column: str, render: Render | None) -> Iterator[Docume
 
 
 def paragraphs(path: Path) -> Iterator[str]:
-    """What stands between blank lines, read a megabyte at a time."""
+    """Yield the text between blank lines, read a megabyte at a time."""
     pending = ""
     for part in texts(path):
         pending += part
@@ -225,7 +225,7 @@ def hidden(path: Path, folder: Path) -> bool:
 def from_language(text: str) -> list[str]:
     """`language://count[?seed=n]`: documents of the synthetic language."""
     count, seed = count_and_seed(text, "language")
-    return [language.text(told) for told in language.documents(count, seed=seed)]
+    return [language.text(document) for document in language.documents(count, seed=seed)]
 
 
 def count_and_seed(text: str, scheme: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Rows of the files that people keep text in: JSON lines, JSON, CSV, Parquet, Arrow, and what datasets saves.
 
-A row is an object by column, or a text or a list by itself. How a file is written is told by its content before its
+A row is an object by column, or a text or a list by itself. The format of a file is found by its content before its
 name.
 """
 
@@ -51,7 +51,7 @@ def ending(path: Path) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """How a file is written: text, json, csv, parquet, arrow. Raises ValueError for what is none of them."""
+    """Return the format of a file: text, json, csv, parquet, arrow. Raises ValueError for what is none of them."""
     start, named = head(path), ENDINGS.get(ending(path), "")
     if start.startswith(PARQUET):
         return "parquet"
@@ -106,7 +106,7 @@ def decoded(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """One value a line, or one for the whole file."""
+    """Yield the rows of JSON: one value a line, or one value for the whole file."""
     full = ((number, line) for number, line in decoded(path) if line.strip())
     first, second = next(full, None), next(full, None)
     if first is None:
@@ -337,7 +337,7 @@ def is_chat(value: Any) -> bool:
 
 
 def in_words(value: Any) -> str:
-    """What a value is, as an error says it."""
+    """Return the kind of a value, as an error names it."""
     if is_chat(value):
         return "a chat"
     if are_ids(value):

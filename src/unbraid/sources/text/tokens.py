@@ -173,5 +173,5 @@ def warn_if_spelt(tokenizer: Any, ids: Int[Tensor, " token"], characters: int) -
 
 
 def is_byte(token: str) -> bool:
-    """Whether a token is a byte that stands for no text of its own, as SentencePiece writes it: <0xE4>."""
+    """Return whether a token is a single byte and no text, as SentencePiece writes it: <0xE4>."""
     return len(token) == 6 and token.startswith("<0x") and token.endswith(">")

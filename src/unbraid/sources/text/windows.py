@@ -55,7 +55,7 @@ class Windows:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reader:
-    """How a model reads text: its tokenizer and the token policy."""
+    """The way a model reads text: its tokenizer and the token policy."""
 
     tokenizer: Any
     context: int
@@ -84,13 +84,13 @@ class Reader:
 
     @cached_property
     def special(self) -> list[int]:
-        """Ids that stand for no text: BOS, EOS, unknown, chat markers, …"""
+        """Ids of tokens that are no text: BOS, EOS, unknown, chat markers, …"""
         added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return sorted(added | set(self.tokenizer.all_special_ids) | ({self.bos} if self.bos is not None else set()))
 
     @cached_property
     def padding(self) -> int:
-        """What windows are padded with; never looked at, but embedded."""
+        """The id that windows are padded with; masked, but embedded."""
         return next(i for i in (self.tokenizer.pad_token_id, *self.special, 0) if i is not None and i < self.vocabulary)
 
     @property
@@ -108,7 +108,7 @@ class Reader:
 
     @property
     def keeps_bos(self) -> bool:
-        """Whether the BOS in front of every window is a row too."""
+        """Return whether the BOS in front of every window is a row too."""
         return self.prepend_bos and not self.mask_special
 
     @property
@@ -121,7 +121,7 @@ class Reader:
         return ~torch.isin(ids, torch.tensor(self.special, dtype=ids.dtype, device=ids.device))
 
     def is_bos(self, tokens: Int[Tensor, " token"], places: Int[Tensor, " place"]) -> Bool[Tensor, " place"]:
-        """Where the tokens at these places are the one that windows begin with."""
+        """Return a mask of the places whose token is the one that windows begin with."""
         if self.bos is None or not len(tokens):
             return torch.zeros_like(places, dtype=torch.bool)
         return tokens[places.clamp(max=len(tokens) - 1)] == self.bos
@@ -193,7 +193,7 @@ class Packed:
     @staticmethod
     def laid(ids: Ids, index: Int[Tensor, " document"], reader: Reader) -> "Packed":
         """Pack documents laid end to end; `index` says which each is. A BOS of the text's own in front of a document or
-        a window (chat templates write one) is left out: the window's stands for it."""
+        a window (chat templates write one) is left out: the window has its own."""
         tokens, lengths, begin = ids.flat, ids.lengths, _before(ids.lengths)
         leads = reader.is_bos(tokens, begin) & (lengths > 0)
         begin, lengths = begin + leads, lengths - leads.long()

@@ -1,4 +1,4 @@
-"""Which roots fire: independently, or in groups by a Gaussian copula, without a number for every root of every row.
+"""Samples of active roots: independent, or in groups by a Gaussian copula, without a number for every root of a row.
 
     root i fires where  sqrt(rho) s_g(i) + sqrt(1 - rho) e_i > b_i,   s_g = l_g . c,   |l_g| = 1,   b_i = -Phi^-1(p_i)
 

@@ -1,4 +1,4 @@
-"""The layers after a world's activations: they read factors and write effects, beside the residual skip path.
+"""The layers downstream of a world's activations: they read factors and add effects to the residual stream.
 
 y = x + sum_i gate_i effect_i + sum_(i,j) gate_i gate_j pair_effect_ij
 read_i = d_i . (x - offset), or the length of the projection where factor i is a manifold
@@ -39,7 +39,7 @@ class Downstream:
         return acts + gates @ self.effects.to(acts) + joint @ self.pair_effects.to(acts)
 
     def gates(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
-        """How far the gate of each factor is open."""
+        """Return the value of each factor's gate."""
         read = self._read(acts - self.offset.to(acts))
         match self.gate:
             case "additive":
@@ -50,7 +50,7 @@ class Downstream:
                 return relu(read - self.threshold)
 
     def readouts(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
-        """What each factor contributes, alone: gate_i |effect_i|."""
+        """Return the norm of each factor's own contribution: gate_i |effect_i|."""
         return self.gates(acts) * torch.linalg.vector_norm(self.effects, dim=1).to(acts)
 
     def _read(self, centred: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:

@@ -56,7 +56,7 @@ def units(count: int, d_in: int, coherence: float | None, rng: torch.Generator) 
 
 
 def overlaps(vectors: Float[Tensor, "count d_in"], target: float) -> tuple[Float[Tensor, "count d_in"], float]:
-    """Where each vector is pushed by those too near it, and the largest |cos| of two."""
+    """Return the force on each vector from those too near it, and the largest |cos| of two."""
     forces, largest = torch.zeros_like(vectors), 0.0
     for start in range(0, len(vectors), CHUNK):
         cosines = vectors[start : start + CHUNK] @ vectors.T

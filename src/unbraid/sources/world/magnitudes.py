@@ -1,4 +1,4 @@
-"""How strongly active factors are active: mean 1, positive, with a stated spread."""
+"""Magnitudes of active factors: positive, of mean 1, with a stated spread."""
 
 import math
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ class Manifolds:
         return len(self.bases)
 
     def among(self, factors: Int[Tensor, " active"]) -> Bool[Tensor, " active"]:
-        """Which of these factors are manifolds."""
+        """Return a mask of the factors that are manifolds."""
         return (factors >= self.first) & (factors < self.first + len(self))
 
     def draw(self, factors: Int[Tensor, " active"], rng: torch.Generator) -> Float[Tensor, "active 3"]:
@@ -53,7 +53,7 @@ class Manifolds:
         return torch.einsum("ak,akd->ad", points, self.bases[factors - self.first])
 
     def readouts(self, centred: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold manifolds"]:
-        """How far activations reach into each manifold's subspace."""
+        """Return the norm of the activations' projection on each manifold's subspace."""
         coordinates = centred @ self.bases.to(centred).flatten(0, 1).T
         return torch.linalg.vector_norm(coordinates.unflatten(-1, (len(self), MOST)), dim=-1)
 

@@ -4,7 +4,7 @@
 
 Factors form a forest (a child is active only where its parent is); roots follow a Zipf law and fire together by a
 Gaussian copula; some may be dense, or circles and spheres. After SynthSAEBench (Chanin 2026), but parents also fire
-alone, so that absorption can be seen, and there are layers after, so that there is something to steer.
+alone, so that absorption can be seen, and there are downstream layers, so that there is something to steer.
 """
 
 import math
@@ -32,9 +32,9 @@ from unbraid.config.settings import (
 )
 from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, Source, Split
 from unbraid.sources.truth import Labelled, Truth
+from unbraid.sources.world.active_factors import FactorSampler
 from unbraid.sources.world.copula import Copula
 from unbraid.sources.world.downstream import Downstream, Gate, in_subspace
-from unbraid.sources.world.firing import Firing
 from unbraid.sources.world.forest import Forest, Span, spans
 from unbraid.sources.world.geometry import check_coherence, random_units, units
 from unbraid.sources.world.magnitudes import Kind, Magnitudes
@@ -135,7 +135,8 @@ class World(Source, Truth):
         return False
 
     def twin(self) -> "World":
-        """The same probabilities, directions and effects, and no factor knows of another."""
+        """Return the world with the same probabilities, directions and effects, in which all factors are
+        independent."""
         return replace(self, independent=True)
 
     @cached_property
@@ -193,7 +194,7 @@ class World(Source, Truth):
 
     @cached_property
     def effects(self) -> Float[Tensor, "factors d_in"]:
-        """What each factor adds downstream at gate 1; zero for those without effect."""
+        """The vector that each factor adds downstream at gate 1; zero for those without effect."""
         silent = self._order("effective")[round(self.effective * self.factors) :]
         return (self.effect * self._effect_units("effects", self.factors)).index_fill(0, silent, 0.0)
 
@@ -205,25 +206,25 @@ class World(Source, Truth):
 
     @cached_property
     def pair_effects(self) -> Float[Tensor, "pairs d_in"]:
-        """What each pair adds downstream, besides, when both gates are 1."""
+        """The vector that each pair adds downstream, on top of its factors' own, when both gates are 1."""
         return self.interaction * self._effect_units("pair-effects", self.interactions)
 
     def gates(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
-        """How far the gate of each factor is open."""
+        """Return the value of each factor's gate."""
         return self._downstream.gates(acts)
 
     def readouts(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
-        """What each factor contributes downstream, alone: gate_i |effect_i|."""
+        """Return the norm of each factor's own contribution downstream: gate_i |effect_i|."""
         return self._downstream.readouts(acts)
 
     def downstream(self, acts: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold d_in"]:
-        """The layers after: the activations themselves, the factors' effects, and the pairs'."""
+        """Return what the downstream layers give: the activations, the factors' effects, and the pairs'."""
         return self._downstream(acts)
 
     def intervene(
         self, acts: Float[Tensor, "*fold d_in"], factor: int, magnitude: float | Float[Tensor, "*fold"]
     ) -> Float[Tensor, "*fold d_in"]:
-        """What changes downstream when `magnitude` more of a factor is added, along its direction, to activations.
+        """Return the change downstream when a factor's direction, times `magnitude`, is added to the activations.
 
         To set a factor that has magnitude z to m, add m - z. Raises ValueError for a factor there is not.
         """
@@ -234,16 +235,16 @@ class World(Source, Truth):
 
     def sample(self, count: int, *, seed: int, name: str = "sample") -> Sample:
         """`count` samples of stream `name`, with their factors. Allocates count x factors."""
-        x, firings = self._sampler.draw(count, seeding.stream(seed, name))
+        x, active = self._sampler.draw(count, seeding.stream(seed, name))
         z = torch.zeros(count, self.factors)
-        return Sample(x, z.index_put((firings.rows, firings.factors), firings.magnitudes))
+        return Sample(x, z.index_put((active.rows, active.factors), active.magnitudes))
 
     def truth(self) -> Truth:
         return self
 
     def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
-        x, firings = self._sampler.draw(count, seeding.stream(seed, f"labelled/{split}"))
-        return Labelled(x, firings.rows, firings.factors, firings.magnitudes, self.factors)
+        x, active = self._sampler.draw(count, seeding.stream(seed, f"labelled/{split}"))
+        return Labelled(x, active.rows, active.factors, active.magnitudes, self.factors)
 
     def block(self, index: int, *, split: Split, seed: int) -> Block:
         x, _ = self._sampler.draw(self.block_rows, seeding.stream(seed, block_stream(split, index)))
@@ -259,8 +260,8 @@ class World(Source, Truth):
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
         """Rows without one of their factors. Of `count` rows those that have a factor to lose."""
         rng = seeding.stream(seed, f"counterfactuals/{split}")
-        x, firings = self._sampler.draw(count, rng)
-        x, changed, _ = without_one(x, firings, self.directions, self._manifolds, self.parents, rng)
+        x, active = self._sampler.draw(count, rng)
+        x, changed, _ = without_one(x, active, self.directions, self._manifolds, self.parents, rng)
         return Counterfactuals(x, changed)
 
     def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
@@ -316,12 +317,12 @@ class World(Source, Truth):
         return planted(self._axes, first, self.factors, self.circles, self.spheres)
 
     @cached_property
-    def _firing(self) -> Firing:
+    def _factor_sampler(self) -> FactorSampler:
         sparse, dense = self.probabilities.split([self.factors - self.dense, self.dense])
         roots = self._forest.tops
         groups = torch.randperm(len(roots), generator=self._stream("groups")) % self.correlation_groups
         loadings = random_units(int(groups.max()) + 1, self.correlation_rank, self._stream("loadings"))
-        return Firing(
+        return FactorSampler(
             forest=self._forest,
             copula=Copula(sparse[roots], self.correlation, groups, loadings),
             sparse=sparse,
@@ -334,7 +335,7 @@ class World(Source, Truth):
 
     @cached_property
     def _sampler(self) -> Sampler:
-        return Sampler(self._firing, self.directions, self.offset, self.noise)
+        return Sampler(self._factor_sampler, self.directions, self.offset, self.noise)
 
     @cached_property
     def _downstream(self) -> Downstream:

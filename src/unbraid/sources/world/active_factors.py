@@ -23,7 +23,7 @@ ACTIVE = 2**21
 """Active factors drawn at once, about: 16 MB a column of them."""
 
 
-class Firings(NamedTuple):
+class ActiveFactors(NamedTuple):
     """Active factors of some rows, row by row."""
 
     rows: Int[Tensor, " active"]
@@ -34,7 +34,7 @@ class Firings(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Firing:
+class FactorSampler:
     """Who fires, and how strongly."""
 
     forest: Forest
@@ -56,8 +56,8 @@ class Firing:
         active = float(self.sparse.sum() + self.dense.sum())
         return max(1, min(ROWS, int(ACTIVE / active)))
 
-    def draw(self, count: int, rng: torch.Generator) -> Firings:
-        """Firings of `count` rows."""
+    def draw(self, count: int, rng: torch.Generator) -> ActiveFactors:
+        """ActiveFactors of `count` rows."""
         factors = len(self.sparse) + len(self.dense)
         if self.twin:
             found = [independent(self.sparse, count, rng)]
@@ -68,7 +68,7 @@ class Firing:
         cells = torch.cat([rows * factors + which for rows, which in found]).sort().values
         rows, which = cells // factors, cells % factors
         points = self.manifolds.draw(which[self.manifolds.among(which)], rng)
-        return Firings(rows, which, self._draw_magnitudes(which, rng), points)
+        return ActiveFactors(rows, which, self._draw_magnitudes(which, rng), points)
 
     def _draw_dense(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         rows, which = (torch.rand(count, len(self.dense), generator=rng) < self.dense).nonzero(as_tuple=True)
@@ -81,19 +81,22 @@ class Firing:
 
 
 def add_factors(
-    x: Float[Tensor, "count d_in"], firings: Firings, directions: Float[Tensor, "factors d_in"], manifolds: Manifolds
+    x: Float[Tensor, "count d_in"],
+    active: ActiveFactors,
+    directions: Float[Tensor, "factors d_in"],
+    manifolds: Manifolds,
 ) -> None:
     """Add sum_i z_i d_i to each row in place, without the rows x factors matrix."""
-    curved = manifolds.among(firings.factors)
-    ends = torch.bincount(firings.rows, minlength=len(x)).cumsum(0)
+    curved = manifolds.among(active.factors)
+    ends = torch.bincount(active.rows, minlength=len(x)).cumsum(0)
     # 32-bit indices: the kernel for 64-bit ones takes three times as long.
     x += embedding_bag(
-        firings.factors.int(),
+        active.factors.int(),
         directions,
         torch.cat([ends.new_zeros(1), ends[:-1]]).int(),
-        per_sample_weights=firings.magnitudes * ~curved,
+        per_sample_weights=active.magnitudes * ~curved,
         mode="sum",
     )
-    if len(firings.points):
-        vectors = manifolds.vectors(firings.factors[curved], firings.points)
-        x.index_add_(0, firings.rows[curved], vectors * firings.magnitudes[curved].unsqueeze(1))
+    if len(active.points):
+        vectors = manifolds.vectors(active.factors[curved], active.points)
+        x.index_add_(0, active.rows[curved], vectors * active.magnitudes[curved].unsqueeze(1))
