@@ -35,7 +35,7 @@ from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downs
 from unbraid.system.files import write_json, write_text
 from unbraid.terms.dead_latents.aux_k import AuxK
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 SIDE = 8
 WIDTHS = (16, 32, 64, 128, 256)

@@ -30,8 +30,8 @@ from unbraid.terms.causal.effect import Effect
 from unbraid.terms.causal.interaction import Interaction
 from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
-from unbraid.train.learner import Learner
-from unbraid.train.step_data import CONTEXTS, ExtraInputs
+from unbraid.training.learner import Learner
+from unbraid.training.step_data import CONTEXTS, ExtraInputs
 
 EVERY = 8
 TERMS: dict[str, Term] = {

@@ -30,8 +30,8 @@ from unbraid.system.files import write_json
 from unbraid.terms.controls.masked import Masked
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_kl import GateKl
-from unbraid.train.learner import Learner
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.learner import Learner
+from unbraid.training.step_data import ExtraInputs
 
 STEPS = 100_000
 WARM_UP = 2

@@ -41,7 +41,7 @@ from unbraid.sources.text.documents import documents, stream
 from unbraid.sources.world.world import World
 from unbraid.steering.steer import steer
 from unbraid.system.files import inside, read_json
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 Asked = list[str] | Callable[[], object]
 

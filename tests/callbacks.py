@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from unbraid.experiment.experiment import Experiment
-from unbraid.train.callbacks import Callback
+from unbraid.training.callbacks import Callback
 
 
 class Stopped(BaseException):

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.small import experiment
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 SPOKEN = LanguageModel(text="language://300", context=64, buffer_tokens=4096)
 

@@ -21,7 +21,7 @@ from typing import Any
 import safetensors.torch
 
 from unbraid.system import files
-from unbraid.train import checkpoint
+from unbraid.training import checkpoint
 
 TOLD = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.utime"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC

@@ -16,7 +16,7 @@ from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats import saelens
 from unbraid.runs.run import Run
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 every_activation = pytest.mark.parametrize("kind", activations().values(), ids=activations().keys())
 D_SAE, K = 40, 3

@@ -16,7 +16,7 @@ from unbraid.config.serialise import OWN_PACKAGES
 from unbraid.formats import saelens
 from unbraid.formats.export import export
 from unbraid.runs.run import Run
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "adding-an-activation.md").read_text(encoding="utf-8")

@@ -25,10 +25,10 @@ from unbraid.sources.stream import Stream, held_out
 from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_l1 import GateL1
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
-from unbraid.train.resampling import GAIN, resample
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
+from unbraid.training.resampling import GAIN, resample
+from unbraid.training.step_data import ExtraInputs
 
 GATE = {"sparsity": GateL1(weight=0.1), "gate": GateReconstruction()}
 

@@ -15,7 +15,7 @@ from unbraid.runs.run import Run
 from unbraid.sources.cached import write_cache
 from unbraid.sources.stream import Stream
 from unbraid.steering.steer import steer
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 FLAGS: list[tuple[str, str]] = [
     ("--training.batch-size", "-5"),
@@ -120,7 +120,7 @@ from pathlib import Path
 from tests.small import WORLD, experiment
 from unbraid.sources.cached import write_cache
 from unbraid.experiment.study import cross
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 base, there = experiment(), Path("there")
 for ask in (

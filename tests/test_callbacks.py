@@ -13,9 +13,9 @@ from tests.callbacks import AtProgress, Stopped
 from tests.small import experiment
 from tests.test_failure import sick
 from unbraid.experiment.experiment import Experiment
-from unbraid.train.callbacks import Callback, Callbacks, Progress, TensorBoard, Trackio, WandB
-from unbraid.train.cohort import Failed
-from unbraid.train.loop import train
+from unbraid.training.callbacks import Callback, Callbacks, Progress, TensorBoard, Trackio, WandB
+from unbraid.training.cohort import Failed
+from unbraid.training.loop import train
 
 
 class Recorder(Callback):

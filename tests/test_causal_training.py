@@ -22,9 +22,9 @@ from unbraid.terms.causal.melbo import MelboReward
 from unbraid.terms.causal.readback import Readback
 from unbraid.terms.geometry.repulsion import Repulsion
 from unbraid.terms.statistics.where_latents_fire import firing
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
+from unbraid.training.step_data import ExtraInputs
 
 CAUSAL: dict[str, Term] = {
     "effect": Effect(gradient_ratio=0.1, every=4),

@@ -14,7 +14,7 @@ from unbraid.cli.main import main
 from unbraid.formats import recognise
 from unbraid.formats.claims import contradictions, mending_factor
 from unbraid.runs.import_run import default_name, import_run
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 KNOWN = {
     "model_name": "/data/models/Gemma-2-2B", "hook_name": "blocks.12.hook_resid_post", "hook_layer": 12,

@@ -12,7 +12,7 @@ from unbraid.config.serialise import check_stored, fingerprint, from_json, packa
 from unbraid.runs.run import Run
 from unbraid.studies.world import world
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 
 def test_an_experiment_survives_the_round_trip_through_json():

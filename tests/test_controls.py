@@ -29,8 +29,8 @@ from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.truth import NoTruth
 from unbraid.sources.world.world import World
 from unbraid.studies.methods import ceilings, controls
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
 
 EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, branching=2, depth=1, noise=0.0, interactions=2)
 

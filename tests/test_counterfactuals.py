@@ -11,7 +11,7 @@ from unbraid.sources.language_model import pairs_file
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.pairs_file import read_pairs
 from unbraid.studies.world import world
-from unbraid.train.checks import check_needs
+from unbraid.training.checks import check_needs
 
 SOURCE = LanguageModel(text="language://300", layer=1)
 

@@ -16,7 +16,7 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import DenseCodes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 every_path = pytest.mark.parametrize("path", ["auto", "sparse", "dense"])
 every_activation = pytest.mark.parametrize("activation", [*ACTIVATIONS, MatchingPursuit(4)], ids=str)

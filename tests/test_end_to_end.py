@@ -25,7 +25,7 @@ from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.sites import Site
 from unbraid.sources.stream import held_out
 from unbraid.studies.methods import compared
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 
 def study(source: LanguageModel | Cached, *, l0: int = 4, d_sae: int = 48, tokens: int = 1920) -> list[Experiment]:

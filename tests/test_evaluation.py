@@ -13,7 +13,7 @@ from unbraid import catalog
 from unbraid.cli.main import main
 from unbraid.evals.shared.evaluation import Eval, NotApplicable, Score, evaluate
 from unbraid.runs.run import Run
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from unbraid.formats.widen import Extension
 from unbraid.runs.run import Run
 from unbraid.seeding import stream
 from unbraid.sources.stream import held_out
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 KINDS = {"relu": ReLU(), "topk": TopK(3), "batchtopk": BatchTopK(3), "jumprelu": JumpReLU()}
 

@@ -21,10 +21,10 @@ from unbraid.runs.run import Run, finished
 from unbraid.terms.independence import factor_vae
 from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train import loop as training
-from unbraid.train.checkpoint import steps_saved
-from unbraid.train.cohort import Failed
-from unbraid.train.loop import train
+from unbraid.training import loop as training
+from unbraid.training.checkpoint import steps_saved
+from unbraid.training.cohort import Failed
+from unbraid.training.loop import train
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,9 +23,9 @@ from unbraid.formats.export import export
 from unbraid.runs.run import finished
 from unbraid.sources.cached import write_cache
 from unbraid.system import files
-from unbraid.train import checkpoint
-from unbraid.train.checkpoint import steps_saved
-from unbraid.train.loop import train
+from unbraid.training import checkpoint
+from unbraid.training.checkpoint import steps_saved
+from unbraid.training.loop import train
 
 BIG = {"x": torch.zeros(100_000)}
 
@@ -154,7 +154,7 @@ MOUNTED = """
 import sys
 from pathlib import Path
 from tests.small import experiment, seeded
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 train([seeded(experiment(), n) for n in range(3)], Path(sys.argv[1]), resume=True, checkpoint_steps=5)
 """
 

@@ -13,7 +13,7 @@ from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.runs.run import Run
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 COUNT = 42
 """Mutations: every kind of damage three times."""

@@ -19,8 +19,8 @@ from unbraid.runs.run import Run
 from unbraid.sources.base import NoHeldOut
 from unbraid.sources.cached import Cached, write_cache
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.held_out_scores import HeldOutScores, due
-from unbraid.train.loop import train
+from unbraid.training.held_out_scores import HeldOutScores, due
+from unbraid.training.loop import train
 
 NAMES = {"heldout/fvu", "heldout/l0", "heldout/dead"}
 

@@ -22,7 +22,7 @@ from unbraid.sources.cached import write_cache
 from unbraid.system import locks as holding
 from unbraid.system import processes
 from unbraid.system.locks import LOCK, Held, held
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 HOLDS = """
 import sys, time
@@ -104,7 +104,7 @@ def test_fault_11_other_members_of_the_same_study_train_beside(tmp_path):
 
 def test_fault_11_a_run_that_another_process_finished_meanwhile_is_not_trained_again(tmp_path, monkeypatch):
     """Both found it unfinished; the second gets it when the first lets it go."""
-    from unbraid.train import loop as training
+    from unbraid.training import loop as training
 
     real = training.held
 

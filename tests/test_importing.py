@@ -20,7 +20,7 @@ from unbraid.report import collect, write_report
 from unbraid.runs.import_run import default_name, experiment_of, import_run
 from unbraid.runs.run import Run
 from unbraid.sources.world.world import World
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 SOURCE = World(factors=48, d_in=D_IN, l0=3.0, roots=8, branching=2, depth=1, block_rows=1024)
 

@@ -18,9 +18,9 @@ from unbraid.formats.export import export
 from unbraid.runs.run import finished
 from unbraid.sources.cached import write_cache
 from unbraid.system import files
-from unbraid.train import loop as training
-from unbraid.train.checkpoint import common_step, load_checkpoint, path_of, steps_saved
-from unbraid.train.loop import train
+from unbraid.training import loop as training
+from unbraid.training.checkpoint import common_step, load_checkpoint, path_of, steps_saved
+from unbraid.training.loop import train
 
 STEPS, EVERY = 8, 2
 

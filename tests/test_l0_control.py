@@ -21,8 +21,8 @@ from unbraid.objective.objective import TargetL0
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import held_out
 from unbraid.studies.methods import architectures, standard
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
 
 TARGET = TargetL0(l0=8.0)
 

@@ -12,9 +12,9 @@ from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream
 from unbraid.terms.independence.factorised_support import Support
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.checkpoint import load_checkpoint, steps_saved
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
+from unbraid.training.checkpoint import load_checkpoint, steps_saved
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
 
 
 @pytest.mark.parametrize("steps", [1000, 391, 41])

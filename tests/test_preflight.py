@@ -98,7 +98,7 @@ def test_fault_12_more_passes_over_the_text_leave_the_eval_split_as_it_is(model,
     assert again.available("eval") == source.available("eval")
     torch.testing.assert_close(held_out(again, 10**6).x, held_out(source, 10**6).x)
     made = replace(experiment(tokens=1600), source=again)
-    from unbraid.train.loop import train
+    from unbraid.training.loop import train
 
     (run,) = train([made], tmp_path / "runs")
     chosen = [item for item in EVALS if item.name in ("fidelity", "description_length")]
@@ -260,8 +260,8 @@ def test_fault_12_an_unfinished_run_of_a_later_cohort_is_found_before_the_first_
     unfinished = tmp_path / second.folder
     unfinished.mkdir()
     (unfinished / "experiment.json").write_text(json.dumps(to_json(second)))
-    from unbraid.train.checks import check_unfinished
-    from unbraid.train.cohort import left_to_train
+    from unbraid.training.checks import check_unfinished
+    from unbraid.training.cohort import left_to_train
 
     left = left_to_train({tmp_path / e.folder: e for e in (experiment(), second)})
     with pytest.raises(ValueError, match="holds an unfinished run: continue it with --resume"):

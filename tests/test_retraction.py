@@ -12,8 +12,8 @@ from unbraid.dictionary.orthonormalise import orthonormalise_blocks, polar
 from unbraid.experiment.experiment import Experiment
 from unbraid.runs.run import Run
 from unbraid.sources.fitting_sample import fitting_sample
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
 
 SIZE = 8
 

@@ -18,7 +18,7 @@ from unbraid.runs.provenance import git_state
 from unbraid.runs.run import Run
 from unbraid.sources.stream import held_out
 from unbraid.system import files
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

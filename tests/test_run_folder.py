@@ -22,7 +22,7 @@ from unbraid.formats import saelens
 from unbraid.formats.widen import Extension
 from unbraid.runs.run import Run, save_run
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 
 @pytest.fixture(scope="module")

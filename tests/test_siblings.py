@@ -16,7 +16,7 @@ from unbraid.runs import siblings
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import alike, left_out, read_once
 from unbraid.runs.widths import other_widths, width
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 SEEDS = 4
 

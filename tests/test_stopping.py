@@ -16,11 +16,11 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Step, Term, TermOutput
 from unbraid.sources.world.world import World
 from unbraid.system.stopping import Stop, stopping
-from unbraid.train import loop as training
-from unbraid.train import saving
-from unbraid.train.checkpoint import steps_saved
-from unbraid.train.interrupt import Interrupted
-from unbraid.train.loop import train
+from unbraid.training import loop as training
+from unbraid.training import saving
+from unbraid.training.checkpoint import steps_saved
+from unbraid.training.interrupt import Interrupted
+from unbraid.training.loop import train
 
 ASKED: dict[float, Callable[[], object]] = {}
 """What one member does when so much of training is over."""

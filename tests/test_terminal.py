@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.small import experiment
 from unbraid.cli.main import main
 from unbraid.system.terminal import clean, name, say
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 OWNED = "\x1b]0;owned\x07\x1b[2J"
 

@@ -27,11 +27,11 @@ from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruct
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.checkpoint import steps_saved
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train, train_folders
-from unbraid.train.schedule import schedule
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.checkpoint import steps_saved
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train, train_folders
+from unbraid.training.schedule import schedule
+from unbraid.training.step_data import ExtraInputs
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -19,10 +19,10 @@ from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.checkpoint import steps_saved
-from unbraid.train.learner import Learner
-from unbraid.train.loop import train
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.checkpoint import steps_saved
+from unbraid.training.learner import Learner
+from unbraid.training.loop import train
+from unbraid.training.step_data import ExtraInputs
 
 WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
 

@@ -19,8 +19,8 @@ from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruct
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.learner import Learner
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.learner import Learner
+from unbraid.training.step_data import ExtraInputs
 
 STEPS = 100_000
 

@@ -29,9 +29,9 @@ from unbraid.terms.causal.effect import Effect
 from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.train.checkpoint import common_step
-from unbraid.train.interrupt import Interrupted
-from unbraid.train.loop import train
+from unbraid.training.checkpoint import common_step
+from unbraid.training.interrupt import Interrupted
+from unbraid.training.loop import train
 
 EVERY = 5
 """Steps between checkpoints: a round every few hundredths of a second, so that many kills hit one."""

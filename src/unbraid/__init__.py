@@ -1,3 +1,57 @@
-"""Unbraid: should we optimise sparse autoencoders for disentanglement instead of sparsity?"""
+"""Unbraid: should we optimise sparse autoencoders for disentanglement instead of sparsity?
+
+    import unbraid as ub
+
+    sae = ub.fit(x, d_sae=1024, activation=ub.BatchTopK(32))
+
+Names are imported when they are first used, so `import unbraid` itself is light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from unbraid.config.names import classes
+
+if TYPE_CHECKING:
+    from unbraid import sources as sources
+    from unbraid import steering as steering
+    from unbraid import terms as terms
+    from unbraid.api import compare, evaluate, fit, load, score, scores, train, write_report
+    from unbraid.objective.objective import Step, Term, TermOutput
+    from unbraid.report import plot
+    from unbraid.runs.run import Run
+    from unbraid.training import callbacks
 
 __version__ = "0.1.0"
+
+LAZY = {
+    **dict.fromkeys(("fit", "score", "load", "train", "evaluate", "scores", "compare", "write_report"), "api"),
+    **dict.fromkeys(("Term", "TermOutput", "Step"), "objective.objective"),
+    "Dictionary": "dictionary.dictionary",
+    "Run": "runs.run",
+    "Score": "evals.shared.evaluation",
+}
+"""By name, the module that defines it."""
+MODULES = {
+    "callbacks": "train.callbacks",
+    "plot": "report.plot",
+    "terms": "terms",
+    "steering": "steering",
+    "sources": "sources",
+}
+"""By name, the module that it is."""
+APART = ("terms", "steering", "saebench", "cli")
+"""Packages whose classes are reached through them: unbraid.terms.L1."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in MODULES:
+        return import_module(f"{__name__}.{MODULES[name]}")
+    module = f"{__name__}.{LAZY[name]}" if name in LAZY else classes(__name__, APART).get(name)
+    if module is None:
+        raise AttributeError(f"module 'unbraid' has no attribute {name!r}; dir(unbraid) lists what it has")
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({"__version__", *LAZY, *MODULES, *classes(__name__, APART)})

@@ -20,8 +20,8 @@ from unbraid.steering.exponential_dct import ExponentialDct
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
 from unbraid.steering.quadratic_dct import QuadraticDct
-from unbraid.train.interrupt import Interrupted
-from unbraid.train.loop import train
+from unbraid.training.interrupt import Interrupted
+from unbraid.training.loop import train
 
 FITS: dict[str, SliceFit] = {
     "melbo sequential": Melbo(steps=3),

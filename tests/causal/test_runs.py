@@ -12,8 +12,8 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.runs.run import Run
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
-from unbraid.train.cohort import Failed
-from unbraid.train.loop import train
+from unbraid.training.cohort import Failed
+from unbraid.training.loop import train
 
 
 def fitted(init, *, tokens: int = 0, **changes) -> Experiment:

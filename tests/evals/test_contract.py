@@ -16,7 +16,7 @@ from unbraid.evals.shared.evaluation import Eval, NotApplicable, Score, evaluate
 from unbraid.runs.results import ScoreKind, read_result
 from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached, write_cache
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 Made = Callable[[Eval], list[Score] | NotApplicable]
 # Its pushes through what is downstream take as long as all other evals together.

@@ -15,7 +15,7 @@ from unbraid.evals.hedging import DEFINITIONS, expected_projection, hedging, pee
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.formats.widen import Extension
 from unbraid.runs.run import Run
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from unbraid.formats import recognise
 from unbraid.formats.export import Target, export
 from unbraid.runs.run import Run
 from unbraid.sources.stream import held_out
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 KINDS = {"relu": ReLU(), "topk": TopK(3), "jumprelu": JumpReLU(), "pursuit": MatchingPursuit(3)}
 

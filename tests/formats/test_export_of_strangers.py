@@ -20,7 +20,7 @@ from unbraid.formats.export import Target, export, new_folder
 from unbraid.runs.import_run import import_run
 from unbraid.sources.world.world import World
 from unbraid.system import files, processes
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 
 @pytest.fixture(scope="module")

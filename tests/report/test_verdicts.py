@@ -22,7 +22,7 @@ from unbraid.report.table import table
 from unbraid.runs.run import Run
 from unbraid.studies.methods import controls as controls_of
 from unbraid.studies.methods import disentangling, standard
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 UNTRAINED = {"tokens": 0}
 

@@ -17,7 +17,7 @@ from unbraid.runs.run import Run
 from unbraid.saebench.bench import Bench
 from unbraid.saebench.environment import Environment
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 FAKE = Path(__file__).parent / "fake.py"
 

@@ -17,7 +17,7 @@ from unbraid.saebench.environment import from_interpreter
 from unbraid.saebench.eval_specs import EVAL_SPECS
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 pytestmark = pytest.mark.saebench
 

@@ -14,7 +14,7 @@ from unbraid.sources.base import Block, Source
 from unbraid.sources.cached import Cached, row_bytes, write_cache
 from unbraid.sources.stream import Stream
 from unbraid.terms.weak_supervision.slowness import Slowness
-from unbraid.train.checks import check_needs
+from unbraid.training.checks import check_needs
 
 
 @pytest.fixture(scope="session")

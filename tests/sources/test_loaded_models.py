@@ -25,7 +25,7 @@ from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loaded import MODELS, TOKENIZERS, weights_sha256
 from unbraid.sources.text.in_memory import TEXTS
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 SETTINGS: dict[str, Any] = {"layer": 1, "context": CONTEXT, "buffer_tokens": 200, "batch": 7, "eval_share": 0.2}
 

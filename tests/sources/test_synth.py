@@ -18,7 +18,7 @@ from unbraid.runs.run import Run
 from unbraid.sources.base import Split
 from unbraid.sources.stream import Stream, held_out
 from unbraid.sources.synth import SYNTHSAEBENCH_16K, Synth
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

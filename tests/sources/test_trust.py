@@ -16,7 +16,7 @@ from unbraid.cli import main as cli
 from unbraid.config.serialise import fingerprint, from_json, to_json
 from unbraid.runs.run import Run
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.train.loop import train
+from unbraid.training.loop import train
 
 CODE = """
 from pathlib import Path

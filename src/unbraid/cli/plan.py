@@ -27,11 +27,11 @@ from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream
 from unbraid.steering.base import SliceFit
 from unbraid.system.memory import free_memory
-from unbraid.train.checkpoint import KEPT
-from unbraid.train.checks import check_needs, check_shared
-from unbraid.train.learner import Learner
-from unbraid.train.schedule import steps
-from unbraid.train.step_data import ExtraInputs
+from unbraid.training.checkpoint import KEPT
+from unbraid.training.checks import check_needs, check_shared
+from unbraid.training.learner import Learner
+from unbraid.training.schedule import steps
+from unbraid.training.step_data import ExtraInputs
 
 MEASURED_STEPS = 3
 PATIENCE = 60.0

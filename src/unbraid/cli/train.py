@@ -21,11 +21,11 @@ from unbraid.sources.base import Split
 from unbraid.sources.cached import EVAL_ROWS, write_cache
 from unbraid.system.progress import ProgressDisplay, duration
 from unbraid.system.terminal import say
-from unbraid.train.callbacks import Progress
-from unbraid.train.checks import check_unfinished
-from unbraid.train.cohort import Failed, left_to_train
-from unbraid.train.interrupt import Interrupted
-from unbraid.train.loop import train
+from unbraid.training.callbacks import Progress
+from unbraid.training.checks import check_unfinished
+from unbraid.training.cohort import Failed, left_to_train
+from unbraid.training.interrupt import Interrupted
+from unbraid.training.loop import train
 
 Trainer = Train | Sweep | Study
 """The commands whose flags say how to train."""

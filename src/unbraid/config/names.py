@@ -5,9 +5,11 @@ configuration classes, the subclasses of `Settings`, must not repeat; other clas
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = "Settings"
@@ -56,3 +58,26 @@ def find(name: str) -> str:
         said = f"is defined in {' and '.join(homes)}" if homes else f"is no class of {PACKAGE}"
         raise ValueError(f"{name} {said}; name one of its public classes")
     return homes[0]
+
+
+def classes(package: str, apart: tuple[str, ...] = ()) -> Mapping[str, str]:
+    """Return the configuration classes of a package by name, each with its module; those in the packages `apart` in it
+    are left out."""
+    hidden = tuple(f"{package}.{inner}." for inner in apart)
+    return {
+        name: module
+        for name, module in public().items()
+        if module.startswith(f"{package}.") and not module.startswith(hidden)
+    }
+
+
+def attributes(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Return `__getattr__` and `__dir__` of a package that gives its configuration classes by name, importing the file
+    of one when it is first used: a new file needs no line anywhere."""
+
+    def get(name: str) -> Any:
+        if name.startswith("_") or name not in classes(package):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; dir({package}) lists what it has")
+        return getattr(import_module(classes(package)[name]), name)
+
+    return get, lambda: sorted(classes(package))

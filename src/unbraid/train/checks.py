@@ -17,7 +17,7 @@ from unbraid.sources.base import Source
 from unbraid.system.devices import check_device
 from unbraid.system.files import read_json
 from unbraid.system.sealing import REMEDY
-from unbraid.train.step_data import CONTEXTS
+from unbraid.training.step_data import CONTEXTS
 
 
 def check_shared(members: Sequence[Experiment]) -> None:

@@ -17,10 +17,10 @@ from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
 from unbraid.system.files import write_json
 from unbraid.system.locks import LOCK, Held, held
-from unbraid.train.callbacks import Callback
-from unbraid.train.checkpoint import Due, FitCheckpoint, drop_checkpoints, newest, tidy, trim_log
-from unbraid.train.interrupt import Interrupted
-from unbraid.train.learner import Learner
+from unbraid.training.callbacks import Callback
+from unbraid.training.checkpoint import Due, FitCheckpoint, drop_checkpoints, newest, tidy, trim_log
+from unbraid.training.interrupt import Interrupted
+from unbraid.training.learner import Learner
 
 MEMBER_ERRORS = (ValueError, torch.linalg.LinAlgError)  # pyright: ignore[reportPrivateImportUsage]
 """What one member's numbers can cause; anything else (no memory, a bug) stops the cohort."""

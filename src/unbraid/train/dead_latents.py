@@ -9,8 +9,8 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
-from unbraid.train.resampling import resample
-from unbraid.train.schedule import steps
+from unbraid.training.resampling import resample
+from unbraid.training.schedule import steps
 
 NAME = "since_fired"
 

@@ -15,14 +15,14 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
 from unbraid.objective.objective import Step, culprits, evaluate
 from unbraid.sources.base import Batch, Counterfactuals
-from unbraid.train import optimiser, term_memory
-from unbraid.train.constraints import Constraints
-from unbraid.train.dead_latents import DeadLatents
-from unbraid.train.l0_controller import L0Controller
-from unbraid.train.optimiser import BadGradient, Optimiser
-from unbraid.train.schedule import steps
-from unbraid.train.step_data import ExtraInputs
-from unbraid.train.term_memory import TermMemory
+from unbraid.training import optimiser, term_memory
+from unbraid.training.constraints import Constraints
+from unbraid.training.dead_latents import DeadLatents
+from unbraid.training.l0_controller import L0Controller
+from unbraid.training.optimiser import BadGradient, Optimiser
+from unbraid.training.schedule import steps
+from unbraid.training.step_data import ExtraInputs
+from unbraid.training.term_memory import TermMemory
 
 
 class Learner:

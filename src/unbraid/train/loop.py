@@ -24,10 +24,10 @@ from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Position, Stream
 from unbraid.system.locks import held
 from unbraid.system.stopping import Stop, stopping
-from unbraid.train.callbacks import Callback, Callbacks
-from unbraid.train.checkpoint import Due
-from unbraid.train.checks import check_finished, check_needs, check_shared, check_unfinished
-from unbraid.train.cohort import (
+from unbraid.training.callbacks import Callback, Callbacks
+from unbraid.training.checkpoint import Due
+from unbraid.training.checks import check_finished, check_needs, check_shared, check_unfinished
+from unbraid.training.cohort import (
     MEMBER_ERRORS,
     Failed,
     clear_finished,
@@ -36,13 +36,13 @@ from unbraid.train.cohort import (
     resume_learners,
     start_learners,
 )
-from unbraid.train.held_out_scores import HeldOutScores
-from unbraid.train.interrupt import Interrupted, interrupted_at
-from unbraid.train.learner import Learner
-from unbraid.train.saving import save_checkpoints, save_runs
-from unbraid.train.schedule import steps
-from unbraid.train.step_data import ExtraInputs
-from unbraid.train.step_log import StepLog
+from unbraid.training.held_out_scores import HeldOutScores
+from unbraid.training.interrupt import Interrupted, interrupted_at
+from unbraid.training.learner import Learner
+from unbraid.training.saving import save_checkpoints, save_runs
+from unbraid.training.schedule import steps
+from unbraid.training.step_data import ExtraInputs
+from unbraid.training.step_log import StepLog
 
 
 def train(

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
-from unbraid.train.resampling import forget
-from unbraid.train.schedule import schedule, steps
+from unbraid.training.resampling import forget
+from unbraid.training.schedule import schedule, steps
 
 PREFIX = "adam/"
 

@@ -14,9 +14,9 @@ from unbraid.runs.failure import failure, mark_failed
 from unbraid.runs.run import save_run
 from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
-from unbraid.train.callbacks import Callback
-from unbraid.train.checkpoint import drop_checkpoints, prune, save_checkpoint
-from unbraid.train.learner import Learner
+from unbraid.training.callbacks import Callback
+from unbraid.training.checkpoint import drop_checkpoints, prune, save_checkpoint
+from unbraid.training.learner import Learner
 
 
 def save_runs(

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from unbraid.sources.stream import Position
 from unbraid.system.files import append_text
-from unbraid.train import held_out_scores
-from unbraid.train.callbacks import Callback
-from unbraid.train.held_out_scores import HeldOutScores
-from unbraid.train.learner import Learner
+from unbraid.training import held_out_scores
+from unbraid.training.callbacks import Callback
+from unbraid.training.held_out_scores import HeldOutScores
+from unbraid.training.learner import Learner
 
 LOGGED_STEPS = 200
 """Steps of a run that are logged, about."""

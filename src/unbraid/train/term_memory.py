@@ -6,7 +6,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from unbraid.objective.objective import Objective
-from unbraid.train.resampling import forget
+from unbraid.training.resampling import forget
 
 PREFIX = "memory/"
 
