@@ -43,6 +43,23 @@ def test_a_class_of_a_script_or_notebook_is_read_again_without_permission(monkey
     check_stored(Guarded(old=3), "it")
 
 
+def test_a_class_of_a_notebook_is_found_in_a_package_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "fromnotebook").mkdir()
+    (tmp_path / "fromnotebook" / "__init__.py").write_text("")
+    text = "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Mine:\n    a: int = 1\n"
+    (tmp_path / "fromnotebook" / "own.py").write_text(text)
+    found = from_json({"type": "__main__:Mine", "a": 2}, packages=("unbraid", "fromnotebook"))
+    assert type(found).__module__ == "fromnotebook.own" and found.a == 2
+    with pytest.raises(ValueError, match="--package mine"):
+        from_json({"type": "__main__:Mine", "a": 2})
+    (tmp_path / "fromnotebook" / "other.py").write_text(text)
+    with pytest.raises(ValueError, match="there are several in unbraid, fromnotebook"):
+        from_json({"type": "__main__:Mine"}, packages=("unbraid", "fromnotebook"))
+    with pytest.raises(ValueError, match="cannot import nowhere"):
+        from_json({"type": "__main__:Mine"}, packages=("unbraid", "nowhere"))
+
+
 def test_a_class_that_a_script_has_imported_is_not_its_own(monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "Guarded", Guarded, raising=False)
     with pytest.raises(ValueError, match="outside.*--package tests"):
@@ -147,7 +164,7 @@ OTHER_SHAPES: dict[str, tuple[Any, str]] = {
     "an unknown class": ({"type": "L7"}, "there is no class L7; one of another package is named as package.module:L7"),
     "an unknown module": ({"type": "unbraid_nowhere.l7:L1"}, "lives outside"),
     "a class of others": ({"type": "unbraid.runs.run:Path"}, "there is no class Path"),
-    "a class of a script that is none": ({"type": "__main__:L7"}, "is it defined in this script or notebook"),
+    "a class of a script that is none": ({"type": "__main__:L7"}, "put it into a module, say mine.py, and name that"),
     "an abstract class": ({"type": "Term"}, "cannot be made of"),
     "text for a number": ({"type": "L1", "weight": "1"}, "weight"),
     "a list for a number": ({"type": "L1", "weight": [1]}, "weight"),

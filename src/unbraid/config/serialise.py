@@ -14,9 +14,11 @@ import hashlib
 import importlib
 import json
 import math
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 from unbraid.config import names
@@ -152,18 +154,41 @@ def resolve(path: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
     module = module or names.public()[name]
     check_package(path, module, packages)
     try:
-        found = getattr(sys.modules[MAIN] if module == MAIN else importlib.import_module(module), name)
+        found = of_script(name, packages) if module == MAIN else getattr(importlib.import_module(module), name)
+    except ValueError:
+        raise
     except Exception as error:  # a package may raise anything when it is imported
-        raise ValueError(f"cannot import {path} ({error}); is {home(module)}?") from error
+        raise ValueError(f"cannot import {path} ({error}); is its package installed and on the path?") from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ValueError(f"{path} is not a dataclass, so it cannot be configuration")
     check_package(path, found.__module__, packages)  # modules hold classes of others too
     return found
 
 
-def home(module: str) -> str:
-    """Where a class should have been, as the end of a question."""
-    return "it defined in this script or notebook" if module == MAIN else "its package installed and on the path"
+def of_script(name: str, packages: tuple[str, ...]) -> type:
+    """Return the dataclass `name` that a script or notebook defined: this one, or else the only one of that name in
+    the packages named. Raises ValueError when there is none, or several."""
+    here = getattr(sys.modules[MAIN], name, None)
+    places = [found for package in packages if package != names.PACKAGE for found in modules_of(package)]
+    found = [here] if here is not None else [vars(place)[name] for place in places if name in vars(place)]
+    classes = {cls for cls in found if isinstance(cls, type) and dataclasses.is_dataclass(cls)}
+    if len(classes) == 1:
+        return classes.pop()
+    among = f"in {', '.join(packages)}" if packages != OWN_PACKAGES else "here"
+    raise ValueError(
+        f"{name} was defined in a script or notebook, and there {'are several' if classes else 'is none'} {among}: "
+        "define it before reading, or put it into a module, say mine.py, and name that: --package mine"
+    )
+
+
+def modules_of(package: str) -> list[ModuleType]:
+    """Return a package that the user named and the modules in it. Raises ValueError when one cannot be imported."""
+    try:
+        parent = importlib.import_module(package)
+        inside = pkgutil.walk_packages(getattr(parent, "__path__", []), f"{package}.")
+        return [parent, *(importlib.import_module(found.name) for found in inside)]
+    except Exception as error:  # a package may raise anything when it is imported
+        raise ValueError(f"cannot import {package} ({error}); is it installed and on the path?") from error
 
 
 def check_package(path: str, module: str, packages: tuple[str, ...]) -> None:
