@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Misuse of the front door, and a part of what each is told. Run as a program, it prints what each raises as JSON."""
 
 import json

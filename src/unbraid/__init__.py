@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unbraid.config.names import classes
+from unbraid.config.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from unbraid import sources as sources
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from unbraid.runs.run import Run
     from unbraid.training import callbacks
 
-__version__ = "0.1.0"
 
 LAZY = {
     **dict.fromkeys(("fit", "score", "load", "train", "evaluate", "scores", "compare", "write_report"), "api"),
@@ -33,7 +33,7 @@ LAZY = {
 }
 """By name, the module that defines it."""
 MODULES = {
-    "callbacks": "train.callbacks",
+    "callbacks": "training.callbacks",
     "plot": "report.plot",
     "terms": "terms",
     "steering": "steering",

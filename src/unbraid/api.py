@@ -22,7 +22,8 @@ from unbraid.comparison.stored_scores import params_text, read_study
 from unbraid.comparison.verdict import answer
 from unbraid.config.serialise import OWN_PACKAGES, packages_of, to_json
 from unbraid.config.settings import PositiveInt, checked, shown
-from unbraid.dictionary.activation import Activation, BatchTopK
+from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation
@@ -90,8 +91,8 @@ def fit(
     Examples:
         >>> x = np.random.default_rng(0).normal(size=(2000, 16))
         >>> sae = ub.fit(x, d_sae=64, activation=ub.BatchTopK(4), tokens=8000)
-        >>> sae.encode(x[:8]).shape, sae(x[:8]).shape
-        (torch.Size([8, 64]), torch.Size([8, 16]))
+        >>> sae(x[:8]).shape
+        torch.Size([8, 16])
         >>> term = ub.terms.Orthogonality(rho=0.1)
         >>> sae = ub.fit(x, d_sae=64, penalties=term, tokens=8000, callbacks=[], save="runs/mine")
     """
@@ -234,7 +235,7 @@ def train(
         Failed: once the others are finished, when some could not be trained to their end; it says which and why.
 
     Examples:
-        >>> world = ub.World(d_in=16, factors=32, roots=4)
+        >>> world = ub.World(d_in=16)
         >>> plain = ub.Objective(reconstruction=ub.terms.Reconstruction())
         >>> members = {"topk": ub.Member(objective=plain, activation=ub.TopK(4))}
         >>> study = ub.Study(source=world, d_sae=32, training=ub.Training(tokens=4096), members=members)
@@ -269,7 +270,8 @@ def evaluate(
         The rows of `scores`. A warning names every eval that failed; the others are there.
 
     Examples:
-        >>> sorted(set(ub.evaluate("runs/x/*", ["fidelity", "recovery"]).eval))
+        >>> table = ub.evaluate("runs/x/*", ["fidelity", "recovery"])
+        >>> sorted(set(table["eval"]))
         ['fidelity', 'recovery']
     """
     allowed = (*OWN_PACKAGES, *as_list(packages))

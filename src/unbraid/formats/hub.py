@@ -16,8 +16,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import unbraid
 from unbraid.config.old_names import upgraded, upgraded_score
+from unbraid.config.version import __version__
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats import saelens
 from unbraid.system.files import inside, read_json, stays_inside, write_json, write_text
@@ -54,7 +54,7 @@ def write(
         architecture=kind, repo=repo, sae_id=sae_id, trained_as=metadata.get("training_architecture"),
         made=settings(experiment, provenance, run),
         imported=init if isinstance(init, dict) and init.get("type") == "Imported" else None,
-        base_model=hub_id(model), scores=scores, unbraid=unbraid.__version__,
+        base_model=hub_id(model), scores=scores, unbraid=__version__,
     )  # fmt: skip
     write_text(out / "README.md", card)
     write_text(out / "pretrained_saes.yaml", index_entry(release, repo, sae_id, metadata, scores))

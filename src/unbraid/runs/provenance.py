@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-import unbraid
+from unbraid.config.version import __version__
 
 
 def machine() -> dict[str, Any]:
     """Who made this, with what: versions, code state, hardware."""
     packages = ("torch", "transformers", "safetensors", "numpy")
     return {
-        "unbraid": unbraid.__version__,
+        "unbraid": __version__,
         "git": git_state(),
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
