@@ -18,7 +18,7 @@ import pandas as pd
 
 from unbraid import catalog
 from unbraid.comparison.compare import Comparison, arrange
-from unbraid.comparison.stored_scores import params_text, read_study
+from unbraid.comparison.stored_scores import params_text, read_scores
 from unbraid.comparison.verdict import answer
 from unbraid.config.serialise import OWN_PACKAGES, packages_of, to_json
 from unbraid.config.settings import PositiveInt, checked, shown
@@ -291,7 +291,7 @@ def scores(runs: Runs) -> pd.DataFrame:
         >>> table = ub.scores("runs/x/*")
         >>> figure = ub.plot.score(table, "f1", against="l0")
     """
-    return read_study(folders_of(runs)).rows
+    return read_scores(folders_of(runs)).rows
 
 
 def compare(runs: Runs) -> pd.DataFrame:
@@ -299,14 +299,14 @@ def compare(runs: Runs) -> pd.DataFrame:
 
     Returns:
         A row a comparison: source, d_sae, axis and at (what is held equal), eval, metric, params, method, baseline,
-        word (better, no difference shown, worse, …), value, baseline_value, difference, half (of its 95 % interval),
+        outcome (better, no difference shown, worse, …), value, baseline_value, difference, half (of its 95 % interval),
         p, seeds, note.
 
     Examples:
         >>> len(ub.compare("runs/x/*"))
         0
     """
-    study = read_study(folders_of(runs))
+    study = read_scores(folders_of(runs))
     rows = []
     for source in dict.fromkeys(run.source for run in study.runs):
         arranged = arrange(study.of(source))
@@ -316,7 +316,7 @@ def compare(runs: Runs) -> pd.DataFrame:
 
 
 COMPARED = (
-    "axis", "at", "eval", "metric", "params", "method", "baseline", "word", "value", "baseline_value", "difference",
+    "axis", "at", "eval", "metric", "params", "method", "baseline", "outcome", "value", "baseline_value", "difference",
     "half", "p", "seeds", "note",
 )  # fmt: skip
 
@@ -326,7 +326,7 @@ def as_row(found: Comparison) -> dict[str, Any]:
     metric, difference = found.metric, found.difference
     row = (
         found.point.axis, found.point.at, metric.eval, metric.metric, metric.params, found.method, found.baseline,
-        found.word, found.value, found.baseline_value, difference.mean, difference.half, difference.p, difference.n,
+        found.outcome, found.value, found.baseline_value, difference.mean, difference.half, difference.p, difference.n,
         found.note,
     )  # fmt: skip
     return dict(zip(COMPARED, row, strict=True))

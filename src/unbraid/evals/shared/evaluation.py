@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from unbraid.runs.in_memory import InMemory, NoRunFolder
 from unbraid.runs.results import ScoreKind, read_result, result_path, write_result
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import left_out, read_once, readable
@@ -127,7 +128,7 @@ def stale(run: Run, item: Eval) -> str:
 
 def peers_of(run: Run, item: Eval) -> list[Run]:
     """The other runs that an eval of this run depends on."""
-    return [] if item.peers is None else item.peers(run)
+    return [] if item.peers is None or isinstance(run, InMemory) else item.peers(run)
 
 
 def unreadable_siblings(run: Run, evals: Sequence[Eval]) -> dict[str, str]:
@@ -146,13 +147,13 @@ def score(run: Run, item: Eval) -> dict[str, Any]:
         if item.peers is None:
             scores = item.score(run)
         else:
-            peers = item.peers(run)
+            peers = peers_of(run, item)
             usable, unread = readable(peers)
             head |= {"peers": [peer.path.name for peer in peers]} if peers else {}
             head |= {"left_out": dict(unread)} if unread else {}
             scores = item.score(run, usable)
         rows = rows_of(scores)
-    except (NotApplicable, NoTruth, NoHeldOut) as reason:
+    except (NotApplicable, NoRunFolder, NoTruth, NoHeldOut) as reason:
         return {**head, "not_applicable": str(reason)}
     except (KeyboardInterrupt, SystemExit):
         raise
