@@ -18,12 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, L
 from unbraid.config.serialise import from_json, to_json
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.evals.fidelity import fidelity
+from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.runs.run import Run
+from unbraid.saebench.targets import target_in
 from unbraid.sources.base import Contexts, Source
 from unbraid.sources.in_process import Reference
 from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.sources.language_model.loaded import MODELS, TOKENIZERS, weights_sha256
+from unbraid.sources.language_model.loaded import MODELS, TOKENIZERS, value_sha256, weights_sha256
 from unbraid.sources.text.in_memory import TEXTS
 from unbraid.training.loop import train
 
@@ -57,6 +59,29 @@ class Adapted(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.base_model.get_submodule("model")(*args, **kwargs)
+
+
+class Int8(nn.Module):
+    """A linear layer with weights of 8 bits, as quantised models have."""
+
+    scale: torch.Tensor
+    weight: torch.Tensor
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.register_buffer("scale", base.weight.detach().abs().amax() / 127)
+        self.register_buffer("weight", (base.weight.detach() / self.scale).round().to(torch.int8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.weight.to(x.dtype) * self.scale).T
+
+
+def quantised() -> nn.Module:
+    model = LlamaForCausalLM(FAMILIES["llama"]())
+    layers: Any = model.model.layers
+    for block in layers:
+        block.mlp.down_proj = Int8(block.mlp.down_proj)
+    return model
 
 
 class Block(nn.Module):
@@ -96,6 +121,7 @@ MAKE: dict[str, Callable[[], nn.Module]] = {
     "gpt2": lambda: GPT2LMHeadModel(FAMILIES["gpt2"]()),
     "adapted": lambda: Adapted(LlamaForCausalLM(FAMILIES["llama"]())),
     "custom": Custom,
+    "quantised": quantised,
     "bfloat16": lambda: LlamaForCausalLM(FAMILIES["llama"]()).bfloat16(),
 }
 every_kind = pytest.mark.parametrize("kind", MAKE)
@@ -266,6 +292,14 @@ def test_one_weight_in_another_place_or_type_is_another_model():
     assert len(seen) == 5
 
 
+def test_a_state_of_other_things_than_tensors_is_hashed_by_its_content():
+    long = torch.arange(5000)
+    assert value_sha256((long, None)) == value_sha256((long.clone(), None)) != value_sha256((long.flip(0), None))
+    assert len({value_sha256(value) for value in ("1", 1, 1.0, True, None, torch.int8, b"1")}) == 7
+    with pytest.raises(ValueError, match="holds a object, whose content does not show.*give it by name"):
+        value_sha256(object())
+
+
 def test_tied_weights_and_views_are_hashed_as_what_they_hold():
     tied, apart = GPT2LMHeadModel(FAMILIES["gpt2"]()), GPT2LMHeadModel(FAMILIES["gpt2"]())
     apart.load_state_dict(tied.state_dict())
@@ -309,6 +343,12 @@ def test_a_model_whose_name_gives_the_same_weights_is_loaded_by_its_name(home, g
     assert rows(from_json(stored)).shape[1] == 16
     with pytest.raises(ValueError, match=r"\(.*model has other weights\); load it and give it again"):
         rows(from_json(other))
+
+
+def test_saebench_is_told_that_it_cannot_load_the_model(give):
+    source = give(of(MAKE["llama"]))
+    with pytest.raises(NotApplicable, match="given as an object .LlamaForCausalLM .*train on the model's name"):
+        target_in(source.metadata(), source)
 
 
 def test_texts_of_another_process_are_asked_for(give, texts, another_process):

@@ -9,6 +9,7 @@ from typing import Any
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
+from unbraid.sources.in_process import Reference, is_reference
 from unbraid.sources.language_model.loading import located
 
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -51,6 +52,11 @@ def target_in(metadata: Mapping[str, Any], source: Source) -> Target:
             f"SAEBench needs a language model; this run is on {metadata.get('model_name', 'no model')!r}"
         )
     model = str(metadata["model_name"])
+    if is_reference(model):
+        raise NotApplicable(
+            "SAEBench loads models by name, and this run's was given as an object "
+            f"({Reference.parse(model).in_words}); train on the model's name or folder"
+        )
     folder = Path(located(model)).expanduser()
     if not folder.is_dir() and not HUB_NAME.fullmatch(model):
         raise ValueError(f"the run's model is not at {model!r} any more; put it, or a link to it, back there")

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import NoneType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,8 @@ from unbraid.system.notices import Pace
 
 MODELS: Registry[nn.Module] = Registry(kept=2)
 TOKENIZERS: Registry[Any] = Registry(kept=4)
+PLAIN = (str, bytes, bool, int, float, NoneType, torch.dtype)
+"""Entries of a state, other than tensors, that their text identifies."""
 THREADS = 8
 """Tensors hashed at once, at most."""
 HASHED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
@@ -142,9 +145,17 @@ def identity(value: Any) -> Any:
 
 
 def value_sha256(value: Any) -> str:
-    """Return the SHA-256 of one entry of a state, which in quantised models may hold several tensors, or none."""
+    """Return the SHA-256 of one entry of a state, which in quantised models may hold several tensors, or none. Raises
+    ValueError for an object whose content does not show."""
+    if isinstance(value, tuple | list):
+        return hashlib.sha256(json.dumps([value_sha256(item) for item in value]).encode()).hexdigest()
+    if isinstance(value, PLAIN):
+        return hashlib.sha256(f"{type(value).__name__} {value!r}".encode()).hexdigest()
     if not isinstance(value, Tensor):
-        return hashlib.sha256(repr(value).encode()).hexdigest()
+        raise ValueError(
+            f"the state of the model holds a {type(value).__name__}, whose content does not show, so that the model "
+            "cannot be told from others; give it by name or folder"
+        )
     head = f"{value.dtype} {list(value.shape)}"
     if (flatten := getattr(value, "__tensor_flatten__", None)) is not None:
         names, _ = flatten()
