@@ -50,7 +50,7 @@ def test_its_provenance_says_where_it_came_from_and_what_was_changed(imported: R
     assert any("one JumpReLU" in note for note in about["notes"])
     assert any("trained at blocks.2.hook_resid_post, and is scored at blocks.0" in note for note in about["notes"])
     assert any("worse than its mean: is it the right model" in note for note in about["notes"])
-    assert about["first_sight"]["fvu"] > 1
+    assert about["quick_fit"]["fvu"] > 1
 
 
 def test_it_reconstructs_as_it_did(imported: Run, tmp_path: Path):

@@ -5,10 +5,10 @@ from typing import Literal
 import pytest
 import torch
 from tests.coded import sparse, step
-from tests.test_gram import columns
+from tests.terms.test_pair_sums import columns
 from torch import Tensor
 
-from unbraid.terms.weak_supervision.redundancy import Redundancy, barlow, vicreg, views
+from unbraid.terms.weak_supervision.redundancy import Redundancy, barlow, token_pairs, vicreg
 
 Form = Literal["barlow", "vicreg"]
 forms = pytest.mark.parametrize("form", ["barlow", "vicreg"])
@@ -29,12 +29,12 @@ def quarters(seed: int = 0) -> list[Tensor]:
 
 def test_rows_are_paired_within_documents_and_documents_kept_apart():
     documents = torch.tensor([5, 7, 5, 7, 5, 7, 7, 9, 9, -1, -1, 3])
-    halves = views(documents, 100, rng())
+    halves = token_pairs(documents, 100, rng())
     used = torch.cat([torch.cat(half) for half in halves])
     assert len(used) == len(used.unique()) == 2 * (1 + 2 + 1)
     assert all(torch.equal(documents[one], documents[other]) for one, other in halves)
     assert not set(documents[halves[0][0]].tolist()) & set(documents[halves[1][0]].tolist())
-    assert sum(len(one) for one, _ in views(documents, 3, rng())) == 3
+    assert sum(len(one) for one, _ in token_pairs(documents, 3, rng())) == 3
 
 
 def test_barlow_worked_out_by_hand():

@@ -7,7 +7,7 @@ from tests.coded import sparse, step
 from torch import Tensor
 
 from unbraid.terms.independence.factorised_support import Support, likely_pairs
-from unbraid.terms.statistics.past_codes import recalled
+from unbraid.terms.statistics.past_codes import PastCodes
 
 
 def rows(*points: tuple[float, float], repeat: int = 40) -> Tensor:
@@ -74,7 +74,7 @@ def test_likely_pairs_are_drawn_evenly():
     codes = torch.zeros(100, 4).double()
     for latent, firings in enumerate((10, 20, 40, 80)):
         codes[:firings, latent] = 1
-    known = recalled({}, step(codes).z)
+    known = PastCodes({}).with_past(step(codes).z)
     eligible = torch.tensor([True, True, True, True])
     pairs = likely_pairs(known, eligible, 6000, 8.0, torch.Generator().manual_seed(0))
     seen, counts = pairs.unique(dim=0, return_counts=True)

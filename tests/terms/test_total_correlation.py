@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tests.coded import sparse, step
-from tests.test_gram import columns
+from tests.terms.test_pair_sums import columns
 from torch import Tensor
 
 from unbraid.terms.independence.total_correlation import (

@@ -33,8 +33,8 @@ def weight(
     *,
     elapsed: float,
 ) -> float:
-    """The weight to use now; 0 while the penalty has had no gradient. `elapsed`: share of training since the term's
-    start; within the window the weight is measured on these two losses, and `memory` is updated."""
+    """Return the weight to use now; 0 while the penalty has had no gradient. `elapsed`: share of training since the
+    term's start; within the window the weight is measured on these two losses, and `memory` is updated."""
     if elapsed < SETTLED or KEYS[0] not in memory:
         measure(reconstruction, penalty, dictionary, memory, max(elapsed, 1e-6) ** RECENCY)
     wanted, had = (float(memory.get(key, torch.zeros(()))) for key in KEYS)
@@ -60,7 +60,7 @@ def measure(
 
 
 def gradients(loss: Float[Tensor, ""], dictionary: Dictionary) -> Mapping[str, Tensor]:
-    """Of the trained parameters it reaches, by name; atoms' without the part along the atom."""
+    """Gradients of the trained parameters that the loss reaches, by name; atoms' without the part along the atom."""
     named = {name: p for name, p in dictionary.named_parameters() if p.requires_grad}
     if not loss.requires_grad:
         return {}

@@ -1,4 +1,4 @@
-"""An L0 asked for: where a dictionary starts, how a penalty's weight is moved to stay there, and whether it arrived.
+"""Control of L0: a dictionary starts near its target, and a penalty's weight is moved to hold it there.
 
     e = log(L0 / target), averaged over steps;   b += rate' clip(e, -1, 1);   u = b + rate lookahead clip(e, -2, 2)
     factor of the weight = exp(u), and for a penalty that may be signed, exp(u) - 4 sinh(rate lookahead (-e - 0.1)+)
@@ -40,7 +40,7 @@ MOST_BELOW = 100.0
 
 
 class Control(NamedTuple):
-    """What is remembered from step to step."""
+    """The controller's state from step to step."""
 
     level: float
     """Moving average of log L0; NaN before the first step."""
@@ -54,7 +54,7 @@ class Control(NamedTuple):
         return 0.0 if math.isnan(self.level) else self.level - math.log(target.l0)
 
     def factor(self, target: TargetL0, signed: bool) -> float:
-        """What the penalty's weight is multiplied by."""
+        """The factor that the penalty's weight is multiplied by."""
         gain, error = target.rate * target.lookahead, self.error(target)
         wanted = math.exp(clipped(self.integral + gain * clipped(error, 2.0), WIDEST))
         short = gain * max(0.0, -error - 0.1)
@@ -90,12 +90,12 @@ def measured(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"]) -> flo
 
 
 def missed(asked: int | float, reached: int | float) -> bool:
-    """Whether an L0 is further from its target than TOLERANCE."""
+    """True when an L0 is further from its target than TOLERANCE."""
     return not abs(reached / asked - 1) <= TOLERANCE
 
 
 def shortfall(provenance: Mapping[str, Any]) -> str:
-    """How a finished run missed its L0, from what training stored; empty when it did not, or had none to reach."""
+    """A sentence on how a finished run missed its L0, from its provenance; empty when it did not, or had no target."""
     asked, reached = provenance.get("l0_target"), provenance.get("l0_reached")
     if asked is None or reached is None or not missed(asked, reached):
         return ""
@@ -103,7 +103,7 @@ def shortfall(provenance: Mapping[str, Any]) -> str:
 
 
 def too_short(target: TargetL0 | None, steps: int, rate: int | float) -> str:
-    """Why training is unlikely to reach its L0; empty when it may, or has none to reach."""
+    """A sentence on why training is unlikely to reach its L0; empty when it may, or has no target."""
     if target is None or steps * rate >= ENOUGH:
         return ""
     return (

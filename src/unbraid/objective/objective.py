@@ -1,4 +1,4 @@
-"""What is minimised: a reconstruction term plus named penalties.
+"""The loss that training minimises: a reconstruction term plus named penalties.
 
     loss = reconstruction + sum_i ramp * weight_i * penalty_i
 
@@ -35,7 +35,7 @@ from unbraid.sources.base import Batch, Contexts, Counterfactuals
 
 Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
 """codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
-step.batch.documents and positions. contexts: whole sequences and the layers after them. counterfactuals: minimal
+step.batch.documents and positions. contexts: whole sequences and their downstream layers. counterfactuals: minimal
 pairs. corrupted: rows with some of their causes replaced."""
 
 Family = Literal[
@@ -57,12 +57,12 @@ PenaltyName = Annotated[str, Matches(r"\w[\w.-]*", "letters, digits and _ - . (i
 
 
 def no_normaliser(rows: Rows) -> Rows:
-    raise ValueError("this step was not told how raw activations are normalised, so those of contexts have no codes")
+    raise ValueError("this step has no normaliser, so raw activations of contexts have no codes")
 
 
 @dataclass(frozen=True)
 class Step:
-    """Everything one training step knows. Terms read it; they may write to `memory` and `shared` alone."""
+    """The record of one training step, which terms read; they may write to `memory` and `shared` alone."""
 
     x: Float[Tensor, "batch d_in"]
     """Normalised activations."""
@@ -120,7 +120,7 @@ class TermOutput(NamedTuple):
 class Term(Settings, ABC):
     """One addend of the loss. Subclasses are frozen dataclasses: the fields are the settings, the call is the maths.
 
-    Bounds of settings stand beside them: `columns: PositiveInt = 8` (`settings`)."""
+    Annotations state the bounds of settings: `columns: PositiveInt = 8` (`settings`)."""
 
     weight: NonNegativeFloat = 1.0
     """Multiplies the loss; 0 skips the term altogether."""
@@ -145,7 +145,7 @@ class Term(Settings, ABC):
 
     @property
     def enabled(self) -> bool:
-        """Whether it does anything at all."""
+        """True when the term has a weight or a gradient ratio; otherwise it is skipped."""
         return self.weight != 0 or self.gradient_ratio > 0
 
     def check_activation(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
@@ -159,7 +159,7 @@ class Term(Settings, ABC):
 class TargetL0(Settings):
     """Control of one penalty's weight that holds the mean L0 on target (`l0_control`).
 
-    A penalty's weight is not comparable between objectives or widths; L0 is. Training starts at about the L0 asked for.
+    A penalty's weight is not comparable between objectives or widths; L0 is. Training starts near the target.
     """
 
     l0: PositiveFloat = 32.0
@@ -175,9 +175,9 @@ class TargetL0(Settings):
 @dataclass(frozen=True, kw_only=True)
 class Objective(Settings):
     reconstruction: Term
-    """What must be explained."""
+    """The term that measures how well activations are reconstructed."""
     penalties: Mapping[PenaltyName, Term] = field(default_factory=dict)
-    """What is asked besides, by name."""
+    """The other terms, by name."""
     ramp: Share = 0.05
     """Share of training over which penalty weights rise linearly from 0, from a penalty's start. Terms that must act
     from the first step: set 0."""
@@ -301,7 +301,7 @@ def culprits(
 
 
 def what_is_bad(step: Step, metrics: Mapping[str, Tensor]) -> str:
-    """Which tensors of the step, or of what the term measured, are not finite."""
+    """Name the tensors of the step, or of the term's metrics, that are not finite."""
     seen = {"x": step.x, "z": step.z.values, **dict(step.dictionary.named_parameters()), **metrics}
     bad = [name for name, tensor in seen.items() if not bool(torch.isfinite(tensor.detach()).all())]
     return f"not finite: {', '.join(bad)}" if bad else "what it read is finite, so it is the term's own arithmetic"

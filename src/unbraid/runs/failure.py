@@ -1,4 +1,4 @@
-"""A member that cannot be trained to its end: why and where it stopped, in its folder's failed.json.
+"""The mark of a run that cannot be trained to its end: failed.json, with the step and the reason.
 
 Training is a function of the experiment, so it would fail again at the same step: a failed run is neither resumed nor
 waited for by the cohort it was in. Starting it anew removes the mark.
@@ -18,7 +18,7 @@ def mark_failed(folder: Path, step: int, error: Exception) -> None:
 
 
 def failure(folder: Path) -> str:
-    """Why the run stopped for good; empty when it did not."""
+    """The reason why the run stopped for good; empty when it did not."""
     path = folder / MARK
     if not path.is_file():
         return ""

@@ -40,7 +40,7 @@ POOR_FVU = 1.0
 
 @dataclass(frozen=True)
 class Fit:
-    """What an SAE makes of a source's activations, at first sight: on training rows, before any eval."""
+    """A quick fit of an SAE to a source's activations: FVU and L0 on training rows, before any eval."""
 
     fvu: float
     l0: float
@@ -88,7 +88,7 @@ def import_run(
     standard: bool = True,
     l0: float | None = None,
 ) -> tuple[Run, Fit, tuple[str, ...]]:
-    """Write the run under `root`; what it makes of the source, and what to beware of.
+    """Write the run under `root`. Return it, its quick fit to the source, and warnings.
 
     Raises ValueError for a folder that cannot be read, and when the source's activations have other dimensions.
     """
@@ -104,8 +104,8 @@ def import_run(
             "name the model, layer and site it was trained on"
         )
     sample = fitting_sample(source, experiment.data_seed)
-    fit = first_sight(published.dictionary, sample)
-    warnings = (*published.notes, *doubts(published, source, fit, sample))
+    fit = quick_fit(published.dictionary, sample)
+    warnings = (*published.notes, *consistency_warnings(published, source, fit, sample))
     about = {"imported": provenance(published, experiment, fit, warnings), "tokens": 0}
     seconds = {"seconds": round(time.monotonic() - started, 2)}
     normaliser = Normaliser.fit(sample, "none")
@@ -119,13 +119,13 @@ def provenance(published: Published, experiment: Experiment, fit: Fit, notes: tu
     assert isinstance(init, Imported)
     return {
         "from": init.folder, "sha256": init.sha256, "format": published.format,
-        "architecture": published.architecture, "trained": plain(published.trained), "first_sight": asdict(fit),
+        "architecture": published.architecture, "trained": plain(published.trained), "quick_fit": asdict(fit),
         "notes": list(notes),
     }  # fmt: skip
 
 
 def plain(node: Any, depth: int = DEPTH) -> Any:
-    """What JSON can hold of another library's metadata; the rest as text."""
+    """Another library's metadata as JSON; values that JSON cannot hold become text."""
     if depth == 0:
         return "…"
     if isinstance(node, Mapping):
@@ -140,15 +140,16 @@ def is_finite(node: Any) -> bool:
 
 
 @torch.no_grad()
-def first_sight(dictionary: Dictionary, sample: torch.Tensor) -> Fit:
+def quick_fit(dictionary: Dictionary, sample: torch.Tensor) -> Fit:
+    """Measure FVU and L0 on the first rows of the sample."""
     x = sample[:SIGHT].float()
     z = dictionary.codes(x)
     error, spread = (x - dictionary.decode(z)).square().sum(), (x - x.mean(0)).square().sum()
     return Fit(float(error / spread), float(z.l0()))
 
 
-def doubts(published: Published, source: Source, fit: Fit, sample: torch.Tensor) -> list[str]:
-    """Signs that the source is not what it was trained on, or the weights not what they were."""
+def consistency_warnings(published: Published, source: Source, fit: Fit, sample: torch.Tensor) -> list[str]:
+    """Signs that the SAE was trained on another source, or that its weights have changed; each in a sentence."""
     found = contradictions(published.stated, source.metadata())
     found += sparsity(published, fit.l0, sample[:SIGHT].float())
     if not fit.fvu < POOR_FVU:

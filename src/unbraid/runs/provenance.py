@@ -1,4 +1,4 @@
-"""What made a run: machine, versions and the state of the code."""
+"""The provenance of a run: machine, versions and the state of the code."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from unbraid.config.version import __version__
 
 
 def machine() -> dict[str, Any]:
-    """Who made this, with what: versions, code state, hardware."""
+    """Return versions, code state and hardware of this process."""
     packages = ("torch", "transformers", "safetensors", "numpy")
     return {
         "unbraid": __version__,

@@ -25,7 +25,7 @@ def results_of(run: Path) -> list[Path]:
 
 
 def result_path(run: Path, name: str) -> Path:
-    """Where the result of an eval is, or will be. Raises ValueError where writing would lead out of the run folder."""
+    """The path of an eval's result, written or not. Raises ValueError where it would be outside of the run folder."""
     path = own_folder(run, FOLDER) / f"{name}.json"
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise ValueError(f"{path} is a link or no file: nothing is written through it; remove it")
@@ -47,7 +47,7 @@ def write_result(run: Path, name: str, result: Mapping[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Raises ValueError, naming the file, unless it is a whole result of the eval it is named after."""
+    """Read a result. Raises ValueError, naming the file, unless it is a whole result of the eval it is named after."""
     result = read_signed(path, remedy=REMEDY)
     if fault := fault_of(result, path.stem):
         raise ValueError(f"{path} {fault}; {REMEDY}")
@@ -57,7 +57,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def fault_of(result: Mapping[str, Any], name: str) -> str:
-    """What is wrong with the shape of a result; empty when nothing is."""
+    """The fault in the shape of a result; empty when there is none."""
     if result.get("eval", name) != name:
         return f"is the result of {result['eval']!r}, expected {name!r}"
     if not isinstance(result.get("version", 0), int | str):
@@ -74,7 +74,7 @@ def fault_of(result: Mapping[str, Any], name: str) -> str:
 
 
 def is_score(row: object) -> bool:
-    """Whether this is what `evaluation.rows_of` writes."""
+    """True for a score as `evaluation.rows_of` writes it."""
     if not isinstance(row, dict) or not {"metric", "value"} <= set(row):
         return False
     params = row.get("params", {})

@@ -1,4 +1,4 @@
-"""A run on disk: an SAELens folder with our configuration, logs, scores and provenance beside it.
+"""A run on disk: an SAELens folder with our configuration, logs, scores and provenance next to it.
 
 cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm
 experiment.json                     the resolved configuration
@@ -51,8 +51,8 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> "Run":
-        """Raises ValueError when there is no finished run at `path`, its files were changed or do not agree, or its
-        experiment is of another version."""
+        """Open a run. Raises ValueError when there is no finished run at `path`, its files were changed or do not
+        agree, or its experiment is of another version."""
         if not is_run(path):
             raise ValueError(f"{path} is not a run folder (no experiment.json)")
         if not finished(path):
@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def facts(self) -> Facts:
-        """What its JSON files say."""
+        """The contents of its JSON files."""
         found = read_facts(self.path)
         if not found.cfg:
             raise ValueError(f"{self.path / 'cfg.json'} is missing; {REMEDY}")
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def notes(self) -> list[str]:
-        """What in its files is set aside, each in a sentence."""
+        """Settings in its files that are not used here, each in a sentence."""
         asked, used = self.experiment.source, self.source
         if asked == used:
             return []
@@ -115,7 +115,7 @@ class Run:
         return found
 
     def fit(self) -> dict[str, torch.Tensor]:
-        """What a fit found besides the atoms; empty where nothing was fitted."""
+        """Results of a fit besides the atoms; empty where nothing was fitted."""
         path = self.path / "fit.safetensors"
         if not path.is_file():
             return {}

@@ -1,4 +1,4 @@
-"""What a run folder says of itself: experiment.json, cfg.json and provenance.json, read together and compared.
+"""The description in a run folder: experiment.json, cfg.json and provenance.json, read together and compared.
 
 A folder may come from anywhere. It is refused, in one sentence that names the file, when one of these is missing, no
 file, changed since it was sealed, or says something else than the others.
@@ -42,17 +42,17 @@ class Facts:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether `folder` holds a run, whole or not: even one whose experiment.json is a pipe is to be named."""
+    """True when `folder` holds a run, whole or not, even one whose experiment.json is no plain file."""
     return os.path.lexists(folder / EXPERIMENT) or os.path.lexists(folder / PROVENANCE)
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run was trained to its end; what stands in provenance.json's place is told when it is read."""
+    """True when a run was trained to its end: provenance.json is there, whatever it turns out to be when read."""
     return os.path.lexists(folder / PROVENANCE)
 
 
 def read_facts(folder: Path) -> Facts:
-    """Raises ValueError for what cannot be trusted."""
+    """Read and compare the three files. Raises ValueError for what cannot be trusted."""
     provenance = read_signed(folder / PROVENANCE)
     seals = seals_in(provenance, folder / PROVENANCE)
     experiment = read_own(folder, EXPERIMENT, seals)
@@ -64,14 +64,14 @@ def read_facts(folder: Path) -> Facts:
 
 
 def read_own(folder: Path, name: str, seals: Seals) -> dict[str, Any]:
-    """A JSON object that is a file of the folder's own, and the one that was sealed."""
+    """Read a JSON file of the folder's own. Raises ValueError when it is not the one that was sealed."""
     check_plain(folder / name, REMEDY, links=False, most=JSON_BYTES)
     check_sealed(folder, name, seals)
     return read_json(folder / name, remedy=REMEDY)
 
 
 def disagreement(experiment: Mapping[str, Any], cfg: Mapping[str, Any]) -> str:
-    """Where experiment.json and cfg.json contradict one another; empty where both say the same, or one says nothing."""
+    """The contradiction between experiment.json and cfg.json, in words; empty where both agree or one is silent."""
     told = experiment.get("dictionary"), experiment.get("source")
     dictionary, source = ({} if not isinstance(node, dict) else node for node in told)
     activation = dictionary.get("activation")

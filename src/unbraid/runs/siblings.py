@@ -1,4 +1,4 @@
-"""The finished runs beside a run, found by what they share; those that cannot be read are left out, with the reason.
+"""Siblings of a run: finished runs in the same folder, found by the settings they share. Unreadable ones are left out.
 
 A folder is read once for all who ask within `read_once`, and runs are found by a key: asking for the seeds of each of n
 runs takes n steps, not n squared.
@@ -47,7 +47,7 @@ _read: ContextVar[dict[Key, Folder] | None] = ContextVar("folders read", default
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Within, what lies beside runs is what lay there when it was first asked for."""
+    """Read each folder once inside this context: siblings are those of the first look."""
     before = _read.set({})
     try:
         yield
@@ -63,7 +63,7 @@ def alike(run: Run, *apart: str) -> list[Run]:
 
 
 def left_out(run: Run) -> dict[str, str]:
-    """The runs beside that cannot be read, and why."""
+    """Siblings that cannot be read, and why, by name."""
     return {name: reason for name, reason in folder_of(run).left_out.items() if name != run.path.name}
 
 
@@ -95,7 +95,7 @@ def key_of(experiment: Experiment, apart: Sequence[str]) -> str:
 
 
 def readable(runs: Sequence[Run]) -> tuple[list[Run], Mapping[str, str]]:
-    """Those whose dictionary can be read, and why the others' cannot, by name."""
+    """Return the runs whose dictionary can be read, and by name why the others' cannot."""
 
     def proved(run: Run) -> Run:
         _: Dictionary = run.dictionary()

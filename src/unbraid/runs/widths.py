@@ -5,7 +5,7 @@ from unbraid.runs.siblings import alike
 
 
 def other_widths(run: Run) -> list[Run]:
-    """A run beside for each other width that differs from this one in width and name alone, narrowest first. Of
+    """A sibling for each other width that differs from this one in width and name alone, narrowest first. Of
     several at one width the first by name."""
     found: dict[int, Run] = {}
     for other in alike(run, "name", "dictionary.d_sae"):

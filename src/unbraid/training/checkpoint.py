@@ -43,7 +43,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], positi
 
 
 def load_checkpoint(folder: Path, step: int) -> tuple[dict[str, Tensor], Position, float]:
-    """(state, stream position, seconds spent). Raises ValueError when the file is damaged."""
+    """Read (state, stream position, seconds spent). Raises ValueError when the file is damaged."""
     path = path_of(folder, step)
     tensors, facts = read_sealed(path)
     if facts.get("step") != str(step):
@@ -60,7 +60,7 @@ def write_sealed(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, st
 
 
 def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Raises ValueError when the file is missing, damaged, or not what was written."""
+    """Read a sealed file. Raises ValueError when it is missing, damaged, or not as it was written."""
     remedy = "delete it to resume from the one before"
     with reading(path, remedy), safe_open(path, framework="pt") as file:
         facts = dict(file.metadata() or {})
@@ -71,7 +71,7 @@ def read_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
-    """SHA-256 of names, types, shapes and bytes, and of the facts beside them."""
+    """SHA-256 of names, types, shapes and bytes, and of the facts stored with them."""
     found = hashlib.sha256(json.dumps(sorted(facts.items())).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -80,7 +80,7 @@ def digest(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
 
 
 def newest(folder: Path, tell: Callable[[str], None]) -> tuple[int, dict[str, Tensor], Position, float] | None:
-    """The newest checkpoint that is whole: step, state, stream position, seconds spent. Damaged ones are told of and
+    """The newest checkpoint that is whole: step, state, stream position, seconds spent. Damaged ones are reported and
     removed, since what is trained again will be written in their place. None when there is none."""
     for step in sorted(steps_saved(folder), reverse=True):
         try:
@@ -126,7 +126,7 @@ def drop_checkpoints(folder: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what a killed process was writing; the folder is ours, so nobody else is."""
+    """Remove half-written files of a killed process. This process holds the folder, so nobody is writing them."""
     for place in (folder, folder / "checkpoints"):
         if place.is_dir():
             clear_leftovers(place, held=True)
@@ -150,7 +150,7 @@ def step_of(row: str) -> float:
 
 
 class FitCheckpoint:
-    """Where an initialisation that takes minutes stands: written when that is due, and when it is broken off."""
+    """The checkpoint of an initialisation that takes minutes: written when due, and when it is interrupted."""
 
     def __init__(self, folder: Path, due: "Due", tell: Callable[[str], None]):
         self.path = folder / "checkpoints" / "fit.safetensors"
@@ -159,7 +159,7 @@ class FitCheckpoint:
         self._steps = 0
 
     def read(self) -> dict[str, Tensor]:
-        """What an earlier attempt wrote; empty when there is none, or it is damaged, which is told."""
+        """Read what an earlier attempt wrote; empty when there is none or, with a warning, when it is damaged."""
         if not self.path.is_file():
             return {}
         try:
@@ -174,7 +174,7 @@ class FitCheckpoint:
         return {name: tensor.clone() for name, tensor in tensors.items()}
 
     def write(self, state: Mapping[str, Tensor]) -> None:
-        """`state` is kept as it is: its tensors must not change afterwards."""
+        """Keep `state`, and write it when that is due; its tensors must not change afterwards."""
         self._latest = dict(state)
         self._steps += 1
         if self._due.now(self._steps):
@@ -190,7 +190,7 @@ class FitCheckpoint:
 
 
 class Due:
-    """Whether a checkpoint is due: every so many seconds, or steps when that is not 0."""
+    """Decides when a checkpoint is due: every so many seconds, or steps when that is not 0."""
 
     def __init__(self, seconds: float, steps: int):
         self._seconds, self._steps = seconds, steps

@@ -118,7 +118,7 @@ def other_than(folder: Path, experiment: Experiment) -> str:
 
 
 def difference(stored: Any, asked: Any, at: str = "") -> str:
-    """Where two JSON values first differ, in words; empty when they are equal."""
+    """The first place where two JSON values differ, in words; empty when they are equal."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         parts = ((key, stored.get(key), asked.get(key)) for key in sorted({*stored, *asked}))
         return next((d for key, left, right in parts if (d := difference(left, right, f"{at}.{key}".lstrip(".")))), "")

@@ -46,7 +46,7 @@ class HeldOutScores:
 
 
 def has_held_out(source: Source) -> bool:
-    """Whether there are enough held-out rows to score on. Reads no activations."""
+    """True when there are enough held-out rows to score on. Reads no activations."""
     try:
         return not few_rows(source)
     except ValueError:  # a cache without an eval split
@@ -67,6 +67,6 @@ def score(dictionary: Dictionary, x: Float[Tensor, "row d_in"], sample: Float[Te
 
 
 def due(training: Training, index: int) -> bool:
-    """Whether scores are measured after step `index`: when training passes a multiple of `score_every` tokens."""
+    """True when scores are measured after step `index`: when training passes a multiple of `score_every` tokens."""
     every, tokens = training.score_every, (index + 1) * training.batch_size
     return bool(every) and tokens % every < training.batch_size

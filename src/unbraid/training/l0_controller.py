@@ -12,7 +12,7 @@ NAME = "l0_control"
 
 
 class L0Controller:
-    """Does nothing for an objective without a `target_l0`."""
+    """The state of the controller; for an objective without a `target_l0` it does nothing."""
 
     def __init__(self, objective: Objective, steps: int):
         self._objective, self._steps = objective, steps
@@ -20,7 +20,7 @@ class L0Controller:
         """The two numbers of a `Control`."""
 
     def scale(self) -> dict[str, float]:
-        """By name, the factor of the weight of the penalty that is moved."""
+        """Return the factor of the weight of the penalty that is moved, by its name."""
         target = self._objective.target_l0
         if target is None:
             return {}
@@ -35,7 +35,7 @@ class L0Controller:
             self._memory.copy_(torch.tensor(moved, dtype=torch.float64))
 
     def metrics(self, scale: Mapping[str, float]) -> dict[str, Tensor]:
-        """What to log of a step: the target and the factors of weights."""
+        """Return what to log of a step: the target and the factors of weights."""
         target = self._objective.target_l0
         weights = {f"weights/{name}": torch.tensor(factor) for name, factor in scale.items()}
         return weights if target is None else {**weights, "metrics/l0_target": torch.tensor(target.l0)}

@@ -46,7 +46,7 @@ def resample(
 
 @torch.no_grad()
 def forget(moments: Mapping[str, Tensor], latents: Int[Tensor, " new"]) -> None:
-    """Zero what has a row a latent of these: an optimiser's moments of a parameter, or what a term remembers."""
+    """Zero the rows of these latents: of an optimiser's moments of a parameter, or what a term remembers."""
     for moment in moments.values():
         if moment.ndim:  # not the count of steps
             moment[latents] = 0.0

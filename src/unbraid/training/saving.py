@@ -1,4 +1,4 @@
-"""What is written of a cohort: checkpoints of all members as it goes on, run folders when it is done."""
+"""Writes a cohort: checkpoints of all members as training goes on, run folders when it is done."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a source gives a training step besides its rows: drawn when a term first asks, the same for a whole cohort."""
+"""Extra inputs of a training step besides its rows: drawn when a term first needs them, the same for a whole cohort."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,12 @@ ROWS = 512
 
 @dataclass(frozen=True)
 class ExtraInputs:
+    """Contexts, minimal pairs and corrupted rows of one step, as the source gives them: raw."""
+
     source: Source
     seed: int
     index: int
-    """The step's."""
+    """The number of the step."""
     _drawn: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def contexts(self) -> Contexts:

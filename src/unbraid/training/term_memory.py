@@ -1,4 +1,4 @@
-"""What terms keep from step to step: averages, queues of past codes, small networks."""
+"""The tensors that terms keep from step to step: averages, queues of past codes, small networks."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""What latents do downstream should add up: a causal decoder beside the decoder, trained along, predicts joint effects.
+"""Latents' downstream effects should add up: a causal decoder, trained next to the decoder, predicts joint effects.
 
     mean |P E(sum_j c_j d_j) - sum_j phi(c_j) u_j|^2 / max( |P E|^2, floor |P E(random)|^2 )
 
@@ -29,7 +29,7 @@ from unbraid.terms.statistics.where_latents_fire import Firing, firing
 
 
 class Draws(NamedTuple):
-    """What is pushed together."""
+    """Sets of latents that are pushed together."""
 
     latents: Int[Tensor, " k"]
     sizes: Float[Tensor, "draw k"]
@@ -90,7 +90,7 @@ class CausalHead(Term):
         return TermOutput(loss, {"effect": effects.detach().square().sum(1).mean().sqrt() / radius})
 
     def _learn_singles(self, step: Step, radius: float) -> None:
-        """From what another term of this step has measured of latents alone, at R."""
+        """Learn from the effects of single latents that another term of this step has measured at R."""
         found = singles(step, radius)
         if found is not None:
             effects = found.effects.detach() @ step.memory["projection"].T

@@ -1,4 +1,4 @@
-"""The layers after should not notice that activations were reconstructed (end-to-end SAEs, arXiv 2405.12241).
+"""Downstream layers should not notice that activations were reconstructed (end-to-end SAEs, arXiv 2405.12241).
 
     sum |G(X_hat) - Y|^2 / sum |Y - mean Y|^2     over the kept tokens of the step's contexts
 

@@ -1,4 +1,4 @@
-"""Atoms should move the layers after, each differently: exponential DCT in kernel form (after Mack and Turner 2024).
+"""Atoms should move downstream layers, each differently: exponential DCT in kernel form (after Mack and Turner 2024).
 
     -tr( E (Gamma + ridge I)^-1 E' ) / (|S| e),   E = [Delta°(R d_j)]_(j in S),   Gamma = expm1(D_S D_S')
 

@@ -1,4 +1,4 @@
-"""Atoms should move the layers after, to first order: MELBO's reward (Mack and Turner 2024) as its radius goes to 0.
+"""Atoms should move downstream layers, to first order: MELBO's reward (Mack and Turner 2024) as its radius goes to 0.
 
     -mean_j min( 1/2 log( |M d_j|^2 / (|M|^2 / d_in) ), cap ),   M = W J, random combinations of the slice's derivatives
 

@@ -1,4 +1,4 @@
-"""Functional orthogonality: what atoms do to the layers after should differ (OroJaR and DCT, by the largest cosine).
+"""Functional orthogonality: atoms' effects on downstream layers should differ (OroJaR and DCT, by the largest cosine).
 
     mean_i max_(j != i) relu(cos(E_i, E_j))^2,     E_i = Delta°(R d_i), the effect of a finite push along atom i
 
@@ -26,7 +26,7 @@ class FunctionalOrthogonality(Term):
     start: float = 0.2
     every: int = 8
     columns: PositiveInt = 8
-    """Latents sampled each time; as many neighbours beside."""
+    """Latents sampled each time; and as many neighbours."""
     neighbours: bool = True
     """Sample each one's nearest atom too. Without, only chance brings duplicates together."""
     radius: NonNegativeFloat = 0.0
@@ -48,7 +48,7 @@ class FunctionalOrthogonality(Term):
 
 
 def largest_cosines(effects: Float[Tensor, "k d_out"]) -> Float[Tensor, " k"]:
-    """Of each effect with the one of the others that is most like it."""
+    """Cosine of each effect with the one of the others that is most like it."""
     units = norm_one(effects)
     cosines = units @ units.T
     hidden = torch.eye(len(units), dtype=torch.bool, device=units.device)

@@ -1,4 +1,4 @@
-"""Hessian penalty through the layers after: pairs of atoms should not interact (Peebles et al. 2020, arXiv 2008.10599).
+"""Hessian penalty, downstream: pairs of atoms should not interact (Peebles et al. 2020, arXiv 2008.10599).
 
     Var_v [E(theta(v)) + E(-theta(v))] / mean_v |E(theta(v)) - E(-theta(v))|^2 * 4          (causal/curvature.py)
 

@@ -1,4 +1,4 @@
-"""Latents that fire together should not interact in the layers after, at a finite size, in any context.
+"""Latents that fire together should not interact in downstream layers, at a finite size, in any context.
 
     1/2 |s(r1) - s(r2)|^2 / ( mean_r |f(r)|^2 + floor R^2 ),   push(r) = R / sqrt|A| sum_(j in A) r_j d_j,  r_j = +-1
     s(r) = E(push) + E(-push),   f(r) = (E(push) - E(-push)) / 2,   E: Delta° of one token's push, at all kept tokens
@@ -6,7 +6,7 @@
 A are up to `most` living latents that fire at one token of each sequence, and there they are pushed. For random signs
 the numerator is unbiased for 2 sum_(i != j) of the squared joint effects of all pairs (Peebles et al. 2020, arXiv
 2008.10599). `hessian` pools effects over contexts first, where interactions of opposite signs cancel, and takes any
-atoms, few of which ever fire together. Alone it drives atoms to where the layers after do not look: the floor bounds
+atoms, few of which ever fire together. Alone it drives atoms to where downstream layers do not look: the floor bounds
 how hard, and only a term that rewards effects (`effect`, `melbo`) opposes it.
 """
 
@@ -60,7 +60,7 @@ class Interaction(Term):
     def _pushes(
         self, step: Step, active: Firing, tokens: Int[Tensor, " seq"], radius: float
     ) -> Float[Tensor, "samples token d_in"]:
-        """Nothing at all tokens but these; there, random signs of latents that fire."""
+        """Pushes that are zero at all tokens but these; there, random signs of latents that fire."""
         atoms = step.dictionary.W_dec
         pushes = atoms.new_zeros(self.samples, len(active.sequences), step.dictionary.d_in)
         for token in tokens:
@@ -71,7 +71,7 @@ class Interaction(Term):
 
 
 def one_a_sequence(active: Firing, rng: torch.Generator) -> Int[Tensor, " seq"]:
-    """Of each sequence, a random token at which two latents or more fire; none of one without."""
+    """A random token of each sequence at which two latents or more fire; none of a sequence without."""
     found = active.together(2)
     found = drawn(found, len(found), rng)
     _, inverse = active.sequences[found].unique(return_inverse=True)

@@ -1,4 +1,4 @@
-"""Atoms should move the layers after where their latents fire: MELBO's reward (Mack and Turner 2024), capped.
+"""Atoms should move downstream layers where their latents fire: MELBO's reward (Mack and Turner 2024), capped.
 
     -mean_j min( log s_j / s, cap ),   s_j = ( mean_i ( mean_(t in I_ij) |Delta°_t(R d_j)|^p )^(1/q) )^(q/p)
 

@@ -1,4 +1,4 @@
-"""Orthogonal Jacobian through the layers after: atoms' effects should be orthogonal (OroJaR, arXiv 2203.07251).
+"""Orthogonal Jacobian through downstream layers: atoms' effects should be orthogonal (OroJaR, arXiv 2203.07251).
 
     Var_v |first(v)|^2 / (mean_v |first(v)|^2)^2,   first(v) = (E(theta(v)) - E(-theta(v))) / 2   (causal/curvature.py)
 

@@ -1,4 +1,4 @@
-"""What is written should be read back: pushing along an atom sets its latent, and no other.
+"""A latent that is written should be read back: pushing along an atom sets its latent, and no other.
 
     mean |enc(x + R d_j) - enc(x) - R e_j|^2 / R^2
 

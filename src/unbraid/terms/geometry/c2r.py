@@ -52,7 +52,7 @@ class C2R(Term):
 
 
 def root_mean_squares(z: Codes) -> Float[Tensor, " d_sae"]:
-    """Of each latent over the batch; a silent one has 0 and no gradient."""
+    """Root mean square of each latent over the batch; a silent one has 0 and no gradient."""
     values, _, latents = z.entries()
     squares = values.new_zeros(z.d_sae).index_add(0, latents, values.square()) / z.batch
     silent = squares == 0

@@ -63,7 +63,7 @@ class MetaSAE(Term):
         return 1 - (atoms - reconstructed).square().sum(1)
 
     def _gradients(self, parameters: Mapping[str, Tensor], atoms: Float[Tensor, "sample d_in"]) -> dict[str, Tensor]:
-        """Of the meta-SAE's error, for each of its parameters."""
+        """Gradients of the meta-SAE's error, for each of its parameters."""
         own = {name: parameters[name].clone().requires_grad_() for name in PARAMETERS}
         with torch.enable_grad():
             found = torch.autograd.grad(-self._explained(own, atoms).mean(), list(own.values()))

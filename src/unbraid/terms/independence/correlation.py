@@ -17,7 +17,7 @@ from typing import ClassVar
 from unbraid.config.settings import ShareBelowOne, TwoOrMore
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.pair_sums import halves, split_half
+from unbraid.terms.statistics.pair_sums import split_half, split_in_halves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,6 @@ class Correlation(Term):
         average, deviation = averaged(step.z, step.memory, self.decay)
         kept = average.living(self.rarest)
         scaled = lambda z, latents: z / deviation[latents].unsqueeze(1)
-        first, second = (half.mapped(scaled) for half in halves(step.z, self.rows, kept, step.rng))
+        first, second = (half.mapped(scaled) for half in split_in_halves(step.z, self.rows, kept, step.rng))
         loss = split_half(first, second) / max(1, len(kept))
         return TermOutput(loss, {"compared": step.x.new_tensor(len(kept))})

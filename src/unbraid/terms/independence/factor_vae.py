@@ -22,7 +22,7 @@ from unbraid.dictionary.activations.base import Activation
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.discriminator import fresh, logits, trained
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.pair_sums import gather
+from unbraid.terms.statistics.pair_sums import rows_of
 
 NAME = "discriminator."
 CERTAIN = 0.95
@@ -91,7 +91,7 @@ def block_inputs(
 ) -> Float[Tensor, "rows inputs"]:
     """[s, log(1 + z / unit)] of the block, in random rows."""
     order = torch.randperm(step.z.batch, generator=step.rng)[:rows].to(block.device)
-    found = gather(step.z, order).restricted(block)
+    found = rows_of(step.z, order).restricted(block)
     values = torch.log1p(found.values[:, 0].clamp_min(0) / unit[found.latents])
     gates = torch.ones_like(values.detach())
     return torch.cat([found.table(gates), found.table(values)]).T.contiguous()

@@ -4,7 +4,7 @@
 
 Latents may correlate; no combination may be missing. Differences from the paper, which has ten dense latents: only
 pairs are drawn that chance would show together `least` times among the rows known, since a pair of rare latents is
-never seen together and would only learn to shrink; rows known are a bank of past codes and the batch; corners are a
+never seen together and would only learn to shrink; rows known are a queue of past codes and the batch; corners are a
 grid of values that either takes in the batch, silence among them, and keep their gradient (without it training
 diverges, says the released code); near points are looked for among the latest rows in which both, or either, fire;
 values are in units of each latent's 99th percentile, that of a normal with its active values' moving moments.
@@ -22,7 +22,7 @@ from unbraid.config.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.dictionary.codes import looked_up, starts
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import Moments, averaged
-from unbraid.terms.statistics.past_codes import Entries, recalled, remember
+from unbraid.terms.statistics.past_codes import Entries, PastCodes
 
 PERCENTILE = 2.326
 """Standard deviations from the mean of a normal to its 99th percentile."""
@@ -50,8 +50,9 @@ class Support(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)
-        known = recalled(step.memory, step.z)
-        remember(step.memory, step.z)
+        past = PastCodes(step.memory)
+        known = past.with_past(step.z)
+        past.push(step.z)
         firing = step.z.firings()
         pairs = likely_pairs(known, firing > 0, self.pairs, self.least, step.rng)
         if not len(pairs):

@@ -24,7 +24,7 @@ from torch import Tensor
 from unbraid.config.settings import PositiveInt, ShareBelowOne, TwoOrMore
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.pair_sums import halves, split_half
+from unbraid.terms.statistics.pair_sums import split_half, split_in_halves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Hsic(Term):
         average, deviation = averaged(step.z, step.memory, self.decay)
         kept, rms = average.living(self.rarest), average.rms().clamp_min(1e-12)
 
-        first, second = halves(step.z, self.rows, kept, step.rng)
+        first, second = split_in_halves(step.z, self.rows, kept, step.rng)
         frequencies = drawn(step.z.d_sae, self.waves, step.rng).to(step.z.values)
 
         def phi(z: Float[Tensor, "nnz 1"], latents: Int[Tensor, " nnz"]) -> Float[Tensor, "nnz r"]:

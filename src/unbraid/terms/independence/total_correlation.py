@@ -22,7 +22,7 @@ from unbraid.config.settings import PositiveFloat, PositiveInt, ShareBelowOne, T
 from unbraid.dictionary.codes import starts
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.pair_sums import Columns, halves
+from unbraid.terms.statistics.pair_sums import SparseColumns, split_in_halves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class TotalCorrelation(Term):
         rms = average.rms().clamp_min(1e-12)
         scaled = lambda z, latents: z / rms[latents].unsqueeze(1)
         kept = average.living(self.rarest)
-        choosing, measuring = halves(step.z, self.rows, kept, step.rng)
+        choosing, measuring = split_in_halves(step.z, self.rows, kept, step.rng)
         blocks = fire_together(choosing, self.blocks, self.size, self.excess, step.rng)
         metrics = {"blocks": step.x.new_tensor(len(blocks))}
         if not len(blocks):
@@ -60,7 +60,7 @@ class TotalCorrelation(Term):
 
 @torch.no_grad()
 def fire_together(
-    columns: Columns, count: int, size: int, deviations: float, rng: torch.Generator
+    columns: SparseColumns, count: int, size: int, deviations: float, rng: torch.Generator
 ) -> Int[Tensor, "blocks size"]:
     """Random latents, each with those that fire with it most beyond chance; -1 where there are fewer."""
     firings = columns.firings().to(columns.values.dtype)
@@ -78,7 +78,7 @@ def fire_together(
 
 
 def excess(
-    columns: Columns, blocks: Int[Tensor, "blocks size"], noise: float, rng: torch.Generator
+    columns: SparseColumns, blocks: Int[Tensor, "blocks size"], noise: float, rng: torch.Generator
 ) -> Float[Tensor, " blocks"]:
     """Total correlation of each block, in nats, less what it is once rows are shuffled for each latent."""
     size, rows = blocks.shape[1], columns.batch
@@ -93,7 +93,7 @@ def excess(
 
 
 def active_rows(
-    columns: Columns, blocks: Int[Tensor, "blocks size"], turns: Int[Tensor, "blocks size"]
+    columns: SparseColumns, blocks: Int[Tensor, "blocks size"], turns: Int[Tensor, "blocks size"]
 ) -> tuple[Float[Tensor, "blocks most size"], Bool[Tensor, "blocks most"]]:
     """Values of each block in the rows where any of it fires, after turning each column; and which rows there are."""
     size, counts = blocks.shape[1], columns.firings()

@@ -1,4 +1,4 @@
-"""What Gated SAEs teach their gate by: it must reconstruct alone (Rajamanoharan et al. 2024a, eq. 8).
+"""Gated SAEs train their gate by having it reconstruct alone (Rajamanoharan et al. 2024a, eq. 8).
 
     |x - b_dec - relu(gate) @ W_dec|^2, averaged over tokens, W_dec and b_dec held fixed
 

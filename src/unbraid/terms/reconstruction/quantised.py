@@ -25,8 +25,8 @@ class Quantised(Term):
     levels: PositiveInt = 8
     """Magnitudes a latent may have, besides zero."""
     commit: NonNegativeFloat = 1.0
-    """How much a latent is drawn to its level, beside the error that rounding it makes. For orthogonal atoms the two
-    are the same quantity."""
+    """Strength with which a latent is drawn to its level, relative to the error that rounding it makes. For orthogonal
+    atoms the two are the same quantity."""
     decay: Share = 0.99
     """Of a level's moving average, in batches that have a value nearest to it."""
     family: ClassVar[Family] = "reconstruction"

@@ -41,7 +41,7 @@ NARROWEST = 0.05
 
 @dataclass(frozen=True)
 class Prior:
-    """What codes have been like; of each latent."""
+    """The prior over codes: one set of parameters per latent."""
 
     on: Float[Tensor, " d_sae"]
     """Probability of a gate where its parent is open."""
@@ -97,7 +97,7 @@ class DescriptionLength(Term):
         return 1 + soft - soft.detach()
 
     def _parents(self, step: Step, rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"]) -> Int[Tensor, " d_sae"]:
-        """Of each latent, -1 for roots; chosen anew on this batch when it is time to."""
+        """The parent of each latent, -1 for roots; chosen anew on this batch when it is time to."""
         seen = int(step.memory.get("seen", torch.zeros(())))
         known = step.memory.get("parent", torch.full_like(step.dead, -1, dtype=torch.long))
         if not self.tree or (seen and (step.progress >= self.settled or seen % self.apart)):
@@ -162,7 +162,7 @@ def gate_bits(
 def entry_of(
     rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], parent: Int[Tensor, " d_sae"], d_sae: int
 ) -> Int[Tensor, " nnz"]:
-    """Which entry is the parent of each, in the same row; -1 where it has none, or it is silent."""
+    """The entry that is the parent of each, in the same row; -1 where it has none, or it is silent."""
     if not len(rows):
         return latents
     keys, wanted = rows * d_sae + latents, rows * d_sae + parent[latents]

@@ -24,7 +24,7 @@ from torch.nn.functional import logsigmoid
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Share, ShareBelowOne
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.pair_sums import gather
+from unbraid.terms.statistics.pair_sums import rows_of
 
 FLOOR = 1e-5
 """Smallest firing rate: that of a dead latent must not make opening it infinitely dear."""
@@ -72,7 +72,7 @@ class GateKl(Term):
         return step.dictionary.activation.thresholds(step.dictionary, step.z, rows, latents)
 
     def _remembered(self, step: Step, rates: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
-        """What inactive latents cost beside being closed, as last measured; when measured now, with gradient."""
+        """Nats that inactive latents cost besides being closed, as last measured; with gradient when measured now."""
         if not self.rows:
             return step.x.new_zeros(())
         if (int(step.memory["seen"]) - 1) % self.apart and "inactive" in step.memory:
@@ -88,7 +88,7 @@ class GateKl(Term):
         opens = self._opens(step, order.repeat_interleave(len(latents)), latents.repeat(len(order))).view_as(pre)
         logits = (pre - opens) / self.temperature
         more = gate_kl(logits, rates) + torch.log1p(-rates)
-        active = gather(step.z, order)
+        active = rows_of(step.z, order)
         return more.index_put((active.rows, active.places), more.new_zeros(())).sum() / len(order)
 
 

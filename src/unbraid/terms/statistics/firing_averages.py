@@ -1,4 +1,4 @@
-"""Moving averages of how each latent fires: what penalties normalise by, without gradient.
+"""Moving averages of how each latent fires, without gradient: penalties normalise by them.
 
 A latent that has just come to
 life has a small average: where the batch at hand has `LEAP` times its variance, the batch's is taken, which keeps
@@ -45,7 +45,7 @@ class Moments:
 
 @torch.no_grad()
 def measured(z: Codes) -> Moments:
-    """Of one batch."""
+    """Averages over one batch."""
     values, _, latents = z.entries()
     sums = lambda of: of.new_zeros(z.d_sae).index_add_(0, latents, of) / z.batch
     return Moments(sums(torch.ones_like(values)), sums(values), sums(values.square()))

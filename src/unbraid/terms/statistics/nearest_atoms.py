@@ -1,4 +1,4 @@
-"""Which atom is nearest to each, in random chunks: the neighbours that decoder penalties keep apart.
+"""The nearest other atom of each atom, in random chunks: the neighbours that decoder penalties keep apart.
 
 Nothing of d_sae x d_sae is ever formed: atoms meet the others of their chunk alone, a few rows at a time.
 """

@@ -26,14 +26,14 @@ FREQUENT = 16
 
 
 @dataclass(frozen=True)
-class Columns:
+class SparseColumns:
     """Features of some latents in some rows: r numbers where a latent is active, zeros elsewhere."""
 
     values: Float[Tensor, "nnz r"]
     rows: Int[Tensor, " nnz"]
     """Ascending."""
     places: Int[Tensor, " nnz"]
-    """Which of `kept` each entry is of."""
+    """The place in `kept` of each entry's latent."""
     batch: int
     kept: Int[Tensor, " width"]
     """The latents that have a column."""
@@ -42,19 +42,19 @@ class Columns:
     def latents(self) -> Int[Tensor, " nnz"]:
         return self.kept[self.places]
 
-    def mapped(self, features: Callable[[Float[Tensor, "nnz r"], Int[Tensor, " nnz"]], Tensor]) -> "Columns":
+    def mapped(self, features: Callable[[Float[Tensor, "nnz r"], Int[Tensor, " nnz"]], Tensor]) -> "SparseColumns":
         """The same entries with features of (values, latents) instead."""
         return replace(self, values=features(self.values, self.latents))
 
     def firings(self) -> Int[Tensor, " width"]:
         return torch.bincount(self.places, minlength=len(self.kept))
 
-    def restricted(self, to: Int[Tensor, " fewer"]) -> "Columns":
+    def restricted(self, to: Int[Tensor, " fewer"]) -> "SparseColumns":
         """The columns of some of the kept, by place."""
         place = torch.full_like(self.kept, -1).index_copy_(0, to, torch.arange(len(to), device=to.device))
         places = place[self.places]
         held = (places >= 0).nonzero().squeeze(1)
-        return Columns(self.values[held], self.rows[held], places[held], self.batch, self.kept[to])
+        return SparseColumns(self.values[held], self.rows[held], places[held], self.batch, self.kept[to])
 
     def table(self, values: Float[Tensor, " nnz"]) -> Float[Tensor, "width rows"]:
         """One number an entry, where it belongs in a dense row of each latent. Differentiable."""
@@ -64,7 +64,7 @@ class Columns:
         return self._sums(self.values) / self.batch
 
     def covariances(self) -> Float[Tensor, "width r r"]:
-        """Of each latent's own features."""
+        """Covariance of each latent's own features."""
         means, r = self.means(), self.values.shape[1]
         squares = (self.values.unsqueeze(2) * self.values.unsqueeze(1)).flatten(1)
         second = self._sums(squares).view(-1, r, r)
@@ -74,7 +74,7 @@ class Columns:
         return values.new_zeros(len(self.kept), values.shape[1]).index_add(0, self.places, values)
 
 
-def gather(z: Codes, order: Int[Tensor, " rows"]) -> Columns:
+def rows_of(z: Codes, order: Int[Tensor, " rows"]) -> SparseColumns:
     """All latents' values in the given rows of a code, renumbered in that order."""
     values, rows, latents = z.entries()
     place = torch.full((z.batch,), -1, device=rows.device)
@@ -83,17 +83,19 @@ def gather(z: Codes, order: Int[Tensor, " rows"]) -> Columns:
     held = (fresh >= 0).nonzero().squeeze(1)
     held = held[fresh[held].argsort(stable=True)]
     kept = torch.arange(z.d_sae, device=rows.device)
-    return Columns(values[held].unsqueeze(1), fresh[held], latents[held], len(order), kept)
+    return SparseColumns(values[held].unsqueeze(1), fresh[held], latents[held], len(order), kept)
 
 
-def halves(z: Codes, rows: int, kept: Int[Tensor, " width"], rng: torch.Generator) -> tuple[Columns, Columns]:
+def split_in_halves(
+    z: Codes, rows: int, kept: Int[Tensor, " width"], rng: torch.Generator
+) -> tuple[SparseColumns, SparseColumns]:
     """The kept latents in two random halves of `rows` rows."""
     order = torch.randperm(z.batch, generator=rng)[:rows].to(z.values.device)
     half = len(order) // 2
-    return gather(z, order[:half]).restricted(kept), gather(z, order[half : 2 * half]).restricted(kept)
+    return rows_of(z, order[:half]).restricted(kept), rows_of(z, order[half : 2 * half]).restricted(kept)
 
 
-def products(a: Columns, b: Columns) -> Float[Tensor, "rows_a rows_b"]:
+def products(a: SparseColumns, b: SparseColumns) -> Float[Tensor, "rows_a rows_b"]:
     """Inner products of every row of one with every row of the other."""
     frequent = torch.minimum(a.firings(), b.firings()) >= FREQUENT
     wide, rare = frequent.nonzero().squeeze(1), (~frequent).nonzero().squeeze(1)
@@ -103,7 +105,7 @@ def products(a: Columns, b: Columns) -> Float[Tensor, "rows_a rows_b"]:
     )
 
 
-def _pairwise(a: Columns, b: Columns) -> Float[Tensor, "rows_a rows_b"]:
+def _pairwise(a: SparseColumns, b: SparseColumns) -> Float[Tensor, "rows_a rows_b"]:
     """Entry by entry of equal columns."""
     by_column, counts = b.places.argsort(stable=True), b.firings()
     repeats = counts[a.places]
@@ -115,19 +117,19 @@ def _pairwise(a: Columns, b: Columns) -> Float[Tensor, "rows_a rows_b"]:
     return found.new_zeros(a.batch * b.batch).index_add(0, cells, found).view(a.batch, b.batch)
 
 
-def centred_products(a: Columns, b: Columns) -> Float[Tensor, "rows_a rows_b"]:
-    """The same of columns centred over their own rows."""
+def centred_products(a: SparseColumns, b: SparseColumns) -> Float[Tensor, "rows_a rows_b"]:
+    """Products as above, of columns centred over their own rows."""
     means_a, means_b = a.means(), b.means()
     across, along = _dot(a, means_b), _dot(b, means_a)
     return products(a, b) - across.unsqueeze(1) - along + (means_a * means_b).sum()
 
 
-def _dot(columns: Columns, vector: Float[Tensor, "width r"]) -> Float[Tensor, " rows"]:
+def _dot(columns: SparseColumns, vector: Float[Tensor, "width r"]) -> Float[Tensor, " rows"]:
     found = (columns.values * vector[columns.places]).sum(1)
     return found.new_zeros(columns.batch).index_add(0, columns.rows, found)
 
 
-def split_half(a: Columns, b: Columns) -> Float[Tensor, ""]:
+def split_half(a: SparseColumns, b: SparseColumns) -> Float[Tensor, ""]:
     """Unbiased sum over ordered pairs i != j of |C_ij|^2; may be negative."""
     total = centred_products(a, b).square().sum() / ((a.batch - 1) * (b.batch - 1))
     return total - (a.covariances() * b.covariances()).sum()
@@ -137,7 +139,7 @@ class _Products(torch.autograd.Function):
     """Row by row, the sum over its entries of value * the other's column."""
 
     @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, a: Columns, b: Columns) -> Tensor:
+    def forward(ctx: Any, left: Tensor, right: Tensor, a: SparseColumns, b: SparseColumns) -> Tensor:
         ctx.save_for_backward(left, right)
         ctx.columns = a, b
         a_starts = _starts(a)
@@ -161,12 +163,14 @@ class _Products(torch.autograd.Function):
         return d_left, d_right, None, None
 
 
-def _pull(grad: Float[Tensor, "rows others"], own: Columns, values: Tensor, other: Columns) -> Float[Tensor, "nnz r"]:
+def _pull(
+    grad: Float[Tensor, "rows others"], own: SparseColumns, values: Tensor, other: SparseColumns
+) -> Float[Tensor, "nnz r"]:
     """For each entry, its row of `grad` times the other's column."""
     at = _starts(own)
     parts = [pair_products(grad, other.table(v), own.places, own.rows, at) for v in values.unbind(1)]
     return torch.stack(parts, 1)
 
 
-def _starts(columns: Columns) -> Int[Tensor, " rows"]:
+def _starts(columns: SparseColumns) -> Int[Tensor, " rows"]:
     return starts(torch.bincount(columns.rows, minlength=columns.batch))

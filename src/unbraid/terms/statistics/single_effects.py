@@ -16,11 +16,11 @@ class Singles(NamedTuple):
 
 
 def share_singles(step: Step, measured: Singles) -> None:
-    """The last ones measured in a step are kept."""
+    """Keep effects measured in this step for later terms; the last ones replace earlier ones."""
     step.shared["singles"] = measured
 
 
 def singles(step: Step, radius: float) -> Singles | None:
-    """What was measured at this radius in this step, if anything was."""
+    """The effects measured at this radius in this step; None when there are none."""
     found: Singles | None = step.shared.get("singles")
     return found if found is not None and found.radius == radius else None

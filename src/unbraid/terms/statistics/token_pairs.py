@@ -43,8 +43,8 @@ def earlier_tokens(batch: Batch, rng: torch.Generator, *, nearest: bool) -> RowP
     return RowPairs(*(rows.to(batch.documents.device) for rows in pairs))
 
 
-class Differing(NamedTuple):
-    """How the pairs' codes differ: every latent active in either row, once a pair."""
+class CodeDifferences(NamedTuple):
+    """The differences between paired codes: every latent active in either row, once a pair."""
 
     change: Float[Tensor, " entry"]
     """The value in the first row less that in the second."""
@@ -52,7 +52,7 @@ class Differing(NamedTuple):
     latents: Int[Tensor, " entry"]
 
 
-def side_by_side(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " pair"]) -> Differing:
+def code_differences(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " pair"]) -> CodeDifferences:
     """The codes of rows `one` and `other`, pair by pair, on the union of their supports. Differentiable."""
     values, rows, latents = z.entries()
     keys = rows * z.d_sae + latents  # ascending: entries come row by row, latents ascending within
@@ -73,11 +73,11 @@ def side_by_side(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " pair"
 
     at_one, pair_one = of(one)
     at_other, pair_other = of(other)
-    beside, _ = value_at(other, pair_one, latents[at_one])
+    at_other_row, _ = value_at(other, pair_one, latents[at_one])
     _, shared = value_at(one, pair_other, latents[at_other])
     alone = at_other[~shared]  # active in the other row only
-    return Differing(
-        torch.cat([values[at_one] - beside, -values[alone]]),
+    return CodeDifferences(
+        torch.cat([values[at_one] - at_other_row, -values[alone]]),
         torch.cat([pair_one, pair_other[~shared]]),
         torch.cat([latents[at_one], latents[alone]]),
     )

@@ -1,4 +1,4 @@
-"""Where latents fire in a step's contexts: what an atom does elsewhere says nothing of what its latent does.
+"""The tokens at which latents fire in a step's contexts: an atom's effect elsewhere is not its latent's effect.
 
 Contexts hold raw activations; the dictionary reads normalised ones. They are encoded once a step, for all its terms.
 """
@@ -47,7 +47,7 @@ def drawn(items: Int[Tensor, " item"], count: int, rng: torch.Generator) -> Int[
 
 @torch.no_grad()
 def firing(step: Step) -> Firing:
-    """Where living latents fire in the step's contexts."""
+    """The tokens of the step's contexts at which living latents fire."""
     if "firing" not in step.shared:
         contexts = step.contexts()
         x = step.normalise(contexts.acts[contexts.mask].to(step.x))

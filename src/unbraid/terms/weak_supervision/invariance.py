@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
-from unbraid.terms.statistics.token_pairs import side_by_side, usual_size
+from unbraid.terms.statistics.token_pairs import code_differences, usual_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Invariance(Term):
         count = len(pairs.x)
         z = step.dictionary.unchecked_codes(torch.cat([pairs.x, pairs.changed]).to(step.x))
         one, other = torch.arange(2 * count, device=step.x.device).view(2, count)
-        found = side_by_side(z, one, other)
+        found = code_differences(z, one, other)
         moved = found.change.abs() / usual_size(z, step.memory)[found.latents]
         kept = torch.ones_like(moved) if self.form == "l1" else shared(moved.detach(), found.pairs, count)
         cost = moved if self.form == "l1" else moved.square()

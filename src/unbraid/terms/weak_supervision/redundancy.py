@@ -21,12 +21,12 @@ from unbraid.config.settings import NonNegativeFloat, ShareBelowOne, TwoOrMore
 from unbraid.dictionary.codes import looked_up, starts
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
-from unbraid.terms.statistics.pair_sums import Columns, centred_products, gather, split_half
+from unbraid.terms.statistics.pair_sums import SparseColumns, centred_products, rows_of, split_half
 
 Rows = Int[Tensor, " pairs"]
 
 PUBLISHED = {"barlow": 0.0051, "vicreg": 1 / 25}
-"""Share of the decorrelation beside the invariance, in the papers' released code."""
+"""Weight of the decorrelation relative to the invariance, in the papers' released code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,14 @@ class Redundancy(Term):
     def __call__(self, step: Step) -> TermOutput:
         average, deviation = averaged(step.z, step.memory, self.decay)
         kept = average.living(self.rarest)
-        halves = views(step.batch.documents, self.pairs, step.rng)
+        halves = token_pairs(step.batch.documents, self.pairs, step.rng)
         count = sum(len(rows) for rows, _ in halves)
         metrics = {"pairs": step.x.new_tensor(count), "compared": step.x.new_tensor(len(kept))}
         if min(len(rows) for rows, _ in halves) < 2:
             return step.no_loss(metrics)
         scaled = lambda z, latents: z / deviation[latents].unsqueeze(1)
         (a, a_too), (b, b_too) = (
-            tuple(gather(step.z, rows).restricted(kept).mapped(scaled) for rows in half) for half in halves
+            tuple(rows_of(step.z, rows).restricted(kept).mapped(scaled) for rows in half) for half in halves
         )
         stay, others = (barlow if self.form == "barlow" else vicreg)(a, a_too, b, b_too)
         share = self.decorrelation if self.decorrelation > 0 else PUBLISHED[self.form]
@@ -64,7 +64,7 @@ class Redundancy(Term):
         return TermOutput((stay + share * others) / width, metrics)
 
 
-def views(documents: Int[Tensor, " batch"], count: int, rng: torch.Generator) -> list[tuple[Rows, Rows]]:
+def token_pairs(documents: Int[Tensor, " batch"], count: int, rng: torch.Generator) -> list[tuple[Rows, Rows]]:
     """Random pairs of rows of one document, no row twice, in two halves that share no document. Rows of no known
     document, -1, are left out."""
     order = torch.randperm(len(documents), generator=rng).to(documents.device)
@@ -78,7 +78,7 @@ def views(documents: Int[Tensor, " batch"], count: int, rng: torch.Generator) ->
     return [(order[part], order[part + 1]) for part in (first[side == 0], first[side == 1])]
 
 
-def barlow(a: Columns, a_too: Columns, b: Columns, b_too: Columns) -> tuple[Tensor, Tensor]:
+def barlow(a: SparseColumns, a_too: SparseColumns, b: SparseColumns, b_too: SparseColumns) -> tuple[Tensor, Tensor]:
     """Sums over latents of (1 - C_ii)^2, and over pairs of C_ij^2; a, a_too: two views of one half."""
     degrees = (a.batch - 1) * (b.batch - 1)
     everything = (centred_products(a, b) * centred_products(a_too, b_too)).sum() / degrees
@@ -86,24 +86,24 @@ def barlow(a: Columns, a_too: Columns, b: Columns, b_too: Columns) -> tuple[Tens
     return ((1 - own) * (1 - own_too)).sum(), everything - (own * own_too).sum()
 
 
-def vicreg(a: Columns, a_too: Columns, b: Columns, b_too: Columns) -> tuple[Tensor, Tensor]:
+def vicreg(a: SparseColumns, a_too: SparseColumns, b: SparseColumns, b_too: SparseColumns) -> tuple[Tensor, Tensor]:
     """Sums over latents of the squared change from view to view, and over pairs of squared correlations."""
     change = torch.stack([squared_change(a, a_too), squared_change(b, b_too)]).sum() / (a.batch + b.batch)
     return change, split_half(a, b) + split_half(a_too, b_too)
 
 
-def same_latent(one: Columns, other: Columns) -> Float[Tensor, " width"]:
+def same_latent(one: SparseColumns, other: SparseColumns) -> Float[Tensor, " width"]:
     """Covariance of each latent with itself in the other view."""
     products, places = matched(one, other)
     sums = products.new_zeros(len(one.kept)).index_add(0, places, products)
     return (sums - one.batch * (one.means() * other.means()).squeeze(1)) / (one.batch - 1)
 
 
-def squared_change(one: Columns, other: Columns) -> Float[Tensor, ""]:
+def squared_change(one: SparseColumns, other: SparseColumns) -> Float[Tensor, ""]:
     return one.values.square().sum() + other.values.square().sum() - 2 * matched(one, other)[0].sum()
 
 
-def matched(one: Columns, other: Columns) -> tuple[Float[Tensor, " both"], Int[Tensor, " both"]]:
+def matched(one: SparseColumns, other: SparseColumns) -> tuple[Float[Tensor, " both"], Int[Tensor, " both"]]:
     """Products of the values of latents active in both views of a pair, and which latents."""
     keys, sought = (part.rows * len(part.kept) + part.places for part in (one, other))
     sought, order = sought.sort()

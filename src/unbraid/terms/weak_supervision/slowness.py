@@ -13,7 +13,7 @@ import torch
 
 from unbraid.config.settings import PositiveInt
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
-from unbraid.terms.statistics.token_pairs import earlier_tokens, side_by_side, usual_size
+from unbraid.terms.statistics.token_pairs import code_differences, earlier_tokens, usual_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,6 @@ class Slowness(Term):
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=True)
         chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
         scale = usual_size(step.z, step.memory)
-        found = side_by_side(step.z, later[chosen], earlier[chosen])
+        found = code_differences(step.z, later[chosen], earlier[chosen])
         moved = (found.change.abs() / scale[found.latents]).sum()
         return TermOutput(moved / max(1, len(chosen)), {"pairs": torch.tensor(len(chosen))})

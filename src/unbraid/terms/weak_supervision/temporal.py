@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from unbraid.config.settings import ShareAboveZero, TwoOrMore
 from unbraid.dictionary.codes import Codes
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
-from unbraid.terms.statistics.pair_sums import gather
+from unbraid.terms.statistics.pair_sums import rows_of
 from unbraid.terms.statistics.token_pairs import earlier_tokens
 
 
@@ -53,5 +53,5 @@ class Temporal(Term):
 def prefix(z: Codes, rows: Int[Tensor, " pair"], width: int) -> Float[Tensor, "pair width"]:
     """The first `width` latents of some rows, dense."""
     chosen, place = rows.unique(return_inverse=True)
-    first = gather(z, chosen).restricted(torch.arange(width, device=rows.device))
+    first = rows_of(z, chosen).restricted(torch.arange(width, device=rows.device))
     return first.table(first.values[:, 0]).index_select(1, place).T

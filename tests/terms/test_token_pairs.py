@@ -10,7 +10,7 @@ from tests.coded import identity
 
 from unbraid.objective.objective import Step
 from unbraid.sources.base import Batch, Counterfactuals
-from unbraid.terms.statistics.token_pairs import earlier_tokens, side_by_side, usual_size
+from unbraid.terms.statistics.token_pairs import code_differences, earlier_tokens, usual_size
 from unbraid.terms.weak_supervision.invariance import Invariance
 from unbraid.terms.weak_supervision.slowness import Slowness
 from unbraid.terms.weak_supervision.temporal import Temporal
@@ -53,7 +53,7 @@ def test_codes_side_by_side_equal_their_dense_rows(path):
     x[5] = -1
     z = identity(6).codes(x, path)
     one, other = torch.tensor([0, 5, 7, 7]), torch.tensor([1, 2, 5, 7])
-    found = side_by_side(z, one, other)
+    found = code_differences(z, one, other)
     dense = torch.zeros(4, 6, dtype=torch.float64).index_put((found.pairs, found.latents), found.change)
     assert torch.equal(dense, x[one].relu() - x[other].relu())
     assert len(found.change) == int(((x[one] > 0) | (x[other] > 0)).sum())

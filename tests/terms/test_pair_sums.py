@@ -2,17 +2,17 @@
 
 import pytest
 import torch
+from tests.coded import sparse, step
 from torch import Tensor
 
-from tests.coded import sparse, step
-from unbraid.terms.statistics.pair_sums import FREQUENT, Columns, centred_products, gather, products, split_half
+from unbraid.terms.statistics.pair_sums import FREQUENT, SparseColumns, centred_products, products, rows_of, split_half
 
 
-def columns(dense: Tensor) -> Columns:
+def columns(dense: Tensor) -> SparseColumns:
     """Of [batch, latent] or [batch, latent, r] numbers."""
     full = dense if dense.ndim == 3 else dense.unsqueeze(2)
     rows, places = (full != 0).any(2).nonzero(as_tuple=True)
-    return Columns(full[rows, places], rows, places, len(full), torch.arange(full.shape[1]))
+    return SparseColumns(full[rows, places], rows, places, len(full), torch.arange(full.shape[1]))
 
 
 def mixed(rows: int, seed: int, r: int = 1) -> Tensor:
@@ -78,7 +78,7 @@ def test_all_pairs_of_hsic_are_one_trace():
 
 def test_rows_are_renumbered_in_the_order_asked_for():
     codes = torch.tensor([[0.0, 1.0], [2.0, 3.0], [0.0, 0.0], [4.0, 0.0]]).double()
-    got = gather(step(codes).z, torch.tensor([3, 1]))
+    got = rows_of(step(codes).z, torch.tensor([3, 1]))
     assert got.rows.tolist() == [0, 1, 1] and got.values.flatten().tolist() == [4, 2, 3]
     fewer = got.restricted(torch.tensor([1]))
     assert (fewer.latents.tolist(), fewer.values.flatten().tolist()) == ([1], [3])

@@ -1,9 +1,9 @@
-"""The ring gives back the latest whole rows, oldest first, and then the batch."""
+"""PastCodes: the latest whole rows, oldest first, and then the batch."""
 
 import torch
-
 from tests.coded import sparse, step
-from unbraid.terms.statistics.past_codes import Entries, recalled, remember
+
+from unbraid.terms.statistics.past_codes import Entries, PastCodes
 
 
 def dense(known: Entries) -> torch.Tensor:
@@ -15,10 +15,10 @@ def dense(known: Entries) -> torch.Tensor:
 def test_it_holds_the_latest_whole_rows():
     batches = [sparse(30, 6, 0.4, seed) for seed in range(12)]
     memory: dict[str, torch.Tensor] = {}
-    known = recalled(memory, step(batches[0]).z)
+    known = PastCodes(memory).with_past(step(batches[0]).z)
     for count, batch in enumerate(batches):
-        known = recalled(memory, step(batch).z)
-        remember(memory, step(batch).z)
+        known = PastCodes(memory).with_past(step(batch).z)
+        PastCodes(memory).push(step(batch).z)
         seen = torch.cat(batches[: count + 1])
         found = dense(known)
         assert torch.equal(found, seen[len(seen) - len(found) :])
@@ -28,11 +28,11 @@ def test_it_holds_the_latest_whole_rows():
 
 def test_a_batch_larger_than_the_ring_leaves_its_end():
     memory: dict[str, torch.Tensor] = {}
-    remember(memory, step(sparse(10, 4, 0.5)).z)
+    PastCodes(memory).push(step(sparse(10, 4, 0.5)).z)
     large = sparse(400, 4, 0.9)
-    remember(memory, step(large).z)
+    PastCodes(memory).push(step(large).z)
     after = sparse(10, 4, 0.5, 1)
-    found = dense(recalled(memory, step(after).z))
+    found = dense(PastCodes(memory).with_past(step(after).z))
     everything = torch.cat([large, after])
     assert 50 < len(found) < 100 and torch.equal(found, everything[len(everything) - len(found) :])
 
@@ -40,14 +40,14 @@ def test_a_batch_larger_than_the_ring_leaves_its_end():
 def test_silent_batches_count_as_rows():
     memory: dict[str, torch.Tensor] = {}
     for _ in range(3):
-        remember(memory, step(torch.zeros(7, 2).double()).z)
-    known = recalled(memory, step(torch.ones(1, 2).double()).z)
+        PastCodes(memory).push(step(torch.zeros(7, 2).double()).z)
+    known = PastCodes(memory).with_past(step(torch.ones(1, 2).double()).z)
     assert (known.count, known.rows.tolist(), known.old) == (22, [21, 21], 0)
 
 
-def test_the_bank_has_no_gradient_and_does_not_grow():
+def test_the_queue_has_no_gradient_and_does_not_grow():
     memory: dict[str, torch.Tensor] = {}
     for seed in range(9):
-        remember(memory, step(sparse(50, 6, 0.5, seed).requires_grad_()).z)
-        assert len(memory["bank.rows"]) == max(64 * 6, 4 * int((sparse(50, 6, 0.5) != 0).sum()))
+        PastCodes(memory).push(step(sparse(50, 6, 0.5, seed).requires_grad_()).z)
+        assert len(memory["past_codes.rows"]) == max(64 * 6, 4 * int((sparse(50, 6, 0.5) != 0).sum()))
         assert not any(value.requires_grad for value in memory.values())
