@@ -29,7 +29,7 @@ from unbraid.formats.imported import Imported
 from unbraid.formats.widen import Extension
 from unbraid.objective.objective import Objective, TargetL0, Term
 from unbraid.saebench.bench import Bench
-from unbraid.saebench.environment import UNMADE
+from unbraid.saebench.environment import NOT_MADE
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.synth import Synth
@@ -73,7 +73,7 @@ EXAMPLES: list[Settings] = [
     Cached(folder="cache"),
     Forest(12, 2, 2, (SPAN,), 0.0, 0),
     Magnitudes("uniform", 0.1, 2),
-    Bench(environment=UNMADE, work=Path("work")),
+    Bench(environment=NOT_MADE, work=Path("work")),
 ]
 """Of classes with fields that have no default."""
 
