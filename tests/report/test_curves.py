@@ -2,8 +2,9 @@ import math
 
 import pytest
 
-from unbraid.comparison.compare import Point, Quantity, match
+from unbraid.comparison.compare import Point, match
 from unbraid.comparison.curves import clusters, interpolate, nearest
+from unbraid.comparison.quantities import Quantity
 
 L0 = Quantity("fidelity", "l0")
 LINE = [(x, 3 * math.log2(x)) for x in (8.0, 16.0, 64.0)]

@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unbraid.comparison.compare import Comparison, Method, Point, Quantity, Scores, match
+from unbraid.comparison.compare import Comparison, Method, Point, Scores, match
 from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.wording import number
 
 

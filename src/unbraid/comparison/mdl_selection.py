@@ -16,7 +16,7 @@ EVAL = "description_length"
 
 
 class CodingScheme(NamedTuple):
-    """How bits are counted: which code, with or without the decoder."""
+    """The way in which bits are counted: the code, with or without the decoder."""
 
     code: str
     decoder: str

@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from unbraid.comparison.compare import AXES, Comparison, Method, Point, Scores, best_method, compare_pair, points
+from unbraid.comparison.compare import Comparison, Method, Point, Scores, best_method, compare_pair, points
+from unbraid.comparison.quantities import AXES
 from unbraid.comparison.wording import listed, number
 
 JUDGED = ("better", "worse", "void", "no difference shown")

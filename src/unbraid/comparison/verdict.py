@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unbraid.comparison.compare import (
-    AXES,
     Comparison,
     Point,
-    Quantity,
     Role,
     Scores,
     best_method,
@@ -20,6 +18,7 @@ from unbraid.comparison.compare import (
 from unbraid.comparison.convergence import caveat, falls
 from unbraid.comparison.guards import apply_guards
 from unbraid.comparison.intervals import FEWEST_SEEDS
+from unbraid.comparison.quantities import AXES, Quantity
 from unbraid.comparison.trivial import undertrained, withhold_verdicts
 from unbraid.comparison.wording import change, listed, number, plural, seeds
 from unbraid.dictionary.initialisation import Claim

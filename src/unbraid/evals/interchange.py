@@ -1,4 +1,4 @@
-"""Interchange: give a few latents the values they have in a minimal pair; does the model then read the other text?
+"""Interchange: give a few latents their values from a minimal pair; does the model then act as on the other text?
 
     x' = x + sum_(i in top n) (z_i(other text) - z_i(text)) atom_i        wherever the texts may differ
     cause = (TV(p, p*) - TV(p', p*)) / (TV(p, p*) - TV(p_other, p*)),   isolation = 1 - extra mass on betraying words
@@ -46,16 +46,16 @@ DEFINITIONS = {
 }
 COUNTS = (1, 4, 16, 64)
 SCORED, RANKED = 16, 32
-"""Pairs of each variable that are scored, and others that latents are ranked on."""
+"""Number of pairs of each variable that are scored, and of other pairs on which latents are ranked."""
 SEED = 0
 ROWS = 8192
-"""Rows principal directions are fitted on."""
+"""Number of rows on which principal directions are fitted."""
 FOLLOWED = 0.5
-"""Share of the way that reading the other text must bring the model, for a variable to be scored."""
+"""Share of the distance that reading the other text must remove for a variable to be scored."""
 
 
 def interchange(run: Run) -> list[Score]:
-    """Scores of a dictionary at a site of a model that reads the synthetic language."""
+    """Score a run at a site of a model that reads the synthetic language. Raises NotApplicable for all others."""
     model = run.source
     if not isinstance(model, LanguageModel) or not is_language(model.text):
         raise NotApplicable("interchange needs minimal pairs, which only --source.text language://… has")
@@ -64,13 +64,13 @@ def interchange(run: Run) -> list[Score]:
 
 @torch.no_grad()
 def interchange_scores(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
-    """`dictionary`: for raw activations."""
+    """Score a dictionary of raw activations."""
     tables = followed(model)
     scores = list(baselines(model))
     for count in COUNTS:
         for error in ("kept", "dropped"):
             swaps = {v: latent_swap(dictionary, t, count, drop=error == "dropped") for v, t in tables.items()}
-            found = {v: outcome(model, tables[v].scored, swap) for v, swap in swaps.items()}
+            found = {v: score_swap(model, tables[v].scored, swap) for v, swap in swaps.items()}
             scores += rows(found, {"directions": "latents", "n": count, "error": error})
             if (count, error) == (4, "kept"):
                 scores += [
@@ -84,28 +84,28 @@ def interchange_scores(dictionary: Dictionary, model: LanguageModel) -> list[Sco
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """Activations of both texts of some pairs, and what the model predicts at their ends."""
+    """The activations of both texts of some pairs, and the model's predictions at their ends."""
 
     pairs: Sequence[Pair]
     windows: Windows
     base: Float[Tensor, "seq pos d_in"]
     other: Float[Tensor, "seq pos d_in"]
     swapped: Bool[Tensor, "seq pos"]
-    """From the first word that differs to the end."""
+    """True from the first word that differs to the end."""
     last: Int[Tensor, " seq"]
     predicted: Float[Tensor, "seq vocabulary"]
     predicted_other: Float[Tensor, "seq vocabulary"]
 
 
 class Table(NamedTuple):
-    """A variable's pairs."""
+    """The pairs of one variable: those to rank latents on, and those to score."""
 
     ranked: Read
     scored: Read
 
 
 def followed(model: LanguageModel) -> dict[str, Table]:
-    """The pairs of every variable that the model itself follows. Raises ValueError when there is none."""
+    """Return the pairs of every variable that the model itself follows. Raises ValueError when there is none."""
     tables = {variable: prepared(model, variable) for variable in VARIABLES}
     found = {variable: table for variable, table in tables.items() if follows(table.scored)}
     if not found:
@@ -116,23 +116,26 @@ def followed(model: LanguageModel) -> dict[str, Table]:
 
 
 def follows(seen: Read) -> bool:
+    """True if reading the other text brings the model at least half of the way to the exact next word."""
     here, there = (distance(p, seen.pairs).sum() for p in (seen.predicted, seen.predicted_other))
     return bool(here - there >= FOLLOWED * here)
 
 
 def distance(predicted: Float[Tensor, "seq vocabulary"], found: Sequence[Pair]) -> Float[Tensor, " seq"]:
-    """Total variation to the exact distribution after the other text."""
+    """Return the total variation to the exact distribution after the other text."""
     target = torch.stack([pair.after for pair in found])
     return 0.5 * (predicted.cpu()[:, : target.shape[1]] - target).abs().sum(1)
 
 
 @lru_cache(maxsize=64)
 def prepared(model: LanguageModel, variable: str) -> Table:
+    """Draw and read the pairs of a variable."""
     found = pairs(variable, RANKED + SCORED, seed=SEED)
     return Table(read(model, found[:RANKED]), read(model, found[RANKED:]))
 
 
 def read(model: LanguageModel, found: Sequence[Pair]) -> Read:
+    """Run the model on both texts of some pairs."""
     windows = model.whole([pair.base for pair in found])
     others = model.whole([pair.changed for pair in found])
     shift = windows.ids.shape[1] - max(len(pair.base) for pair in found)  # 1 where there is a start token
@@ -152,7 +155,7 @@ Swap = Callable[[Float[Tensor, "row d_in"], Float[Tensor, "row d_in"]], Float[Te
 
 
 def latent_swap(dictionary: Dictionary, table: Table, count: int, *, drop: bool) -> Swap:
-    """Give the `count` latents that change most between texts the other text's values."""
+    """Return the swap that gives the `count` latents that change most between texts their values in the other text."""
     ranked = table.ranked
     change = dictionary.encode(ranked.other[ranked.swapped]) - dictionary.encode(ranked.base[ranked.swapped])
     top = change.abs().mean(0).topk(min(count, dictionary.d_sae)).indices
@@ -166,20 +169,23 @@ def latent_swap(dictionary: Dictionary, table: Table, count: int, *, drop: bool)
 
 
 def subspace_swap(directions: Float[Tensor, "n d_in"]) -> Swap:
-    """Give the part within a subspace, spanned by orthonormal rows, the other text's value."""
+    """Return the swap that takes the part within a subspace, spanned by orthonormal rows, from the other text."""
     return lambda base, other: base + (other - base) @ directions.T @ directions
 
 
 # ---- scoring
 
 
-class Outcome(NamedTuple):
+class SwapScores(NamedTuple):
+    """The scores of one swap over the pairs of one variable."""
+
     cause: float
     isolation: float
     nonsense: float
 
 
-def outcome(model: LanguageModel, seen: Read, swap: Swap) -> Outcome:
+def score_swap(model: LanguageModel, seen: Read, swap: Swap) -> SwapScores:
+    """Apply a swap to all pairs of a variable and score it."""
     acts = seen.base.clone()
     acts[seen.swapped] = swap(seen.base[seen.swapped], seen.other[seen.swapped])
     logits = model.logits_from(seen.windows, acts)
@@ -193,11 +199,11 @@ def outcome(model: LanguageModel, seen: Read, swap: Swap) -> Outcome:
         leaks += [float(extra[list(words)].sum().clamp(min=0)) for words in pair.betraying.values()]
         nonsense.append(float(extra[impossible].sum().clamp(min=0)))
     isolation = 1 - sum(leaks) / len(leaks) if leaks else float("nan")
-    return Outcome(float((here - moved) / (here - there)), isolation, sum(nonsense) / len(nonsense))
+    return SwapScores(float((here - moved) / (here - there)), isolation, sum(nonsense) / len(nonsense))
 
 
-def rows(found: dict[str, Outcome], params: dict[str, float | str], kind: ScoreKind = "measured") -> Iterator[Score]:
-    """Means over variables. Isolation is over those with a place where another variable could be betrayed."""
+def rows(found: dict[str, SwapScores], params: dict[str, float | str], kind: ScoreKind = "measured") -> Iterator[Score]:
+    """Yield the means over variables; isolation over those with a place where another variable could be betrayed."""
     cause = torch.tensor([one.cause for one in found.values()], dtype=torch.float64).mean()
     isolation = torch.tensor([one.isolation for one in found.values()], dtype=torch.float64).nanmean()
     yield score("interchange_cause", float(cause), params, kind)
@@ -208,6 +214,7 @@ def rows(found: dict[str, Outcome], params: dict[str, float | str], kind: ScoreK
 
 
 def score(metric: str, value: float, params: dict[str, float | str], kind: ScoreKind = "measured") -> Score:
+    """Return a score for which higher is better."""
     return Score(metric=metric, value=value, better="higher", params=params, kind=kind)
 
 
@@ -216,7 +223,7 @@ def score(metric: str, value: float, params: dict[str, float | str], kind: Score
 
 @lru_cache(maxsize=4)
 def baselines(model: LanguageModel) -> tuple[Score, ...]:
-    """Swaps within random, principal and supervised subspaces, and of everything (n = d_in)."""
+    """Score swaps within random, principal and supervised subspaces, and of everything (n = d_in)."""
     tables = followed(model)
     x = held_out(model, ROWS).x
     principal = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)))[1].flip(1).T
@@ -229,13 +236,13 @@ def baselines(model: LanguageModel) -> tuple[Score, ...]:
             found = {}
             for variable, table in tables.items():
                 own = {"random": random, "principal": principal, "supervised": supervised(table)}
-                found[variable] = outcome(model, table.scored, subspace_swap(own[name][:count].to(x)))
+                found[variable] = score_swap(model, table.scored, subspace_swap(own[name][:count].to(x)))
             scores += rows(found, {"directions": name, "n": count, "error": "kept"}, "reference")
     return tuple(scores)
 
 
 def supervised(table: Table) -> Float[Tensor, "d_in d_in"]:
-    """Directions in which the two texts of the ranking pairs differ most: the best a linear swap could know."""
+    """Return the directions in which the two texts of the ranking pairs differ most: the best linear swap."""
     ranked = table.ranked
     difference = ranked.other[ranked.swapped] - ranked.base[ranked.swapped]
     return torch.linalg.eigh(difference.T @ difference)[1].flip(1).T

@@ -1,4 +1,4 @@
-"""Memorisation: latents that stand for products of factors, not for factors.
+"""Memorisation: latents that represent products of factors instead of factors.
 
     literals of latent l: f, then "and g" or "and not g", each the one that raises the F1 of the conjunction with l most
     l is a product when  F1(best conjunction) >= 0.5  and  F1(best conjunction) - F1(best single factor) >= 0.2
@@ -36,23 +36,23 @@ DEFINITIONS = {
     "product_order": "mean number of factors in a product; NaN when there are no products",
 }
 EXPLAINED = 0.5
-"""F1 from which a conjunction explains a latent."""
+"""Least F1 at which a conjunction explains a latent."""
 GAIN = 0.2
-"""What it must explain beyond any single factor."""
+"""Least gain in F1 over the best single factor."""
 SLACK = 0.05
-"""F1 that further literals must add to count in the order."""
+"""Least F1 that further literals must add to count in the order."""
 MOST = 8
-"""Literals tried."""
+"""Largest number of literals tried."""
 
 
 def memorisation(run: Run) -> list[Score]:
-    """Scores of a dictionary whose source knows its factors."""
+    """Score a run on a source with known factors."""
     return memorisation_scores(run.dictionary(), run.source.truth())
 
 
 @torch.no_grad()
 def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
-    """`dictionary`: for raw activations."""
+    """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     factors, above = magnitudes(labelled), ancestors(truth.parents).numpy()
     observed = Observed(code_matrix(dictionary, labelled.x), factors)
@@ -61,6 +61,7 @@ def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
 
 
 def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: ScoreKind) -> Iterator[Score]:
+    """Yield the scores of one set of codes."""
     orders = product_orders(observed, above)
     products, live = orders[orders > 1], np.sum(orders > 0)
     mean = lambda part, whole: float(part / whole) if whole else float("nan")
@@ -70,7 +71,7 @@ def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: S
 
 
 def product_orders(observed: Observed, above: Int[np.ndarray, "height factors"]) -> Int[np.ndarray, " d_sae"]:
-    """How many literals each latent stands for: 1 when it is no product, 0 when it fires too rarely to tell."""
+    """Return the number of literals that each latent represents: 1 for no product, 0 when it fires too rarely."""
     search = Search(observed, above)
     latents: csc_array = observed.latents.tocsc()
     orders = np.zeros(len(observed.fired), dtype=int)
@@ -92,8 +93,10 @@ class Search:
         self.above = above
 
     def f1s(self, fired: Int[np.ndarray, " fired"]) -> Iterator[float]:
-        """F1 of the best conjunction of 1, 2, … literals with the rows in which a latent fired, rising while it may
-        yet become a product."""
+        """Yield the F1 of the best conjunction of 1, 2, … literals with the rows in which a latent fired.
+
+        It rises, and ends when no further literal can make a product.
+        """
         f1 = 2 * self.counts(fired) / (len(fired) + self.present)
         factor = int(np.argmax(f1))
         single = best = float(f1[factor])
@@ -122,7 +125,7 @@ class Search:
         fired: int,
         free: Bool[np.ndarray, " factors"],
     ) -> tuple[bool, int, float]:
-        """Whether negated, which factor, and the F1 of `rows` narrowed by it."""
+        """Find the best next literal: True if it is negated, its factor, and the F1 of `rows` narrowed by it."""
         hit = rows[fires[rows]]
         with_, hits = self.counts(rows), self.counts(hit)
         f1 = np.stack([2 * hits / (fired + with_), 2 * (len(hit) - hits) / (fired + len(rows) - with_)]) * free
@@ -130,14 +133,15 @@ class Search:
         return bool(negated), int(factor), float(f1[negated, factor])
 
     def counts(self, rows: Int[np.ndarray, " some"]) -> Float[np.ndarray, " factors"]:
-        """In how many of the rows each factor is active."""
+        """Count the rows in which each factor is active."""
         return np.bincount(self.by_row[rows].indices, minlength=len(self.present)).astype(float)
 
     def active(self, factor: int) -> Int[np.ndarray, " active"]:
+        """The rows in which a factor is active."""
         return self.by_factor.indices[self.by_factor.indptr[factor] : self.by_factor.indptr[factor + 1]]
 
     def related(self, factor: int) -> Bool[np.ndarray, " factors"]:
-        """The factor, those above it and those below it."""
+        """True for the factor, those above it and those below it."""
         found = (self.above == factor).any(0)
         found[[factor, *(f for f in self.above[:, factor] if f >= 0)]] = True
         return found

@@ -1,7 +1,7 @@
-"""Absorption as SAEBench scores it: a logistic probe of each parent stands for the parent's direction.
+"""Absorption as SAEBench scores it: a logistic probe of each parent represents the parent's direction.
 
     wanted = (x - b_dec) . p,   supplied by latents L = sum over l in L of z_l atom_l . p,   p the probe's unit weights
-    full           = P(all main latents are silent, and the latent that supplies most has cos >= 0.025 with p
+    full           = P(no main latent fires, and the latent that supplies most has cos >= 0.025 with p
                        and supplies >= 0.4 wanted)
     fraction 0.3.2 = (all - main) / all             all, main: supplied by all, and by main latents
                      0 where main >= wanted or all <= 0
@@ -14,10 +14,10 @@ parent with a probe of F1 0.6 or less is left out. The numbers that SAEBench (Ka
 published are the first fraction; it computes the second since version 0.4.1. It takes x . p for wanted, so that what
 b_dec supplies is missing.
 
-Beside the probe-free absorption this one is blind where children are frequent: the latent of a child that brings 0.03
-of F1 is taken for a part of its parent, so that absorption shows as `probe_main_latents` instead. A probe leans on the
-children of its factor, so that the truth need not score 0 (kind=ceiling). And where main latents find little of the
-parent, as without training, what others supply by accident counts as absorbed (kind=chance).
+Unlike the absorption without probes, this one misses absorption where children are frequent: the latent of a child that
+brings 0.03 of F1 is taken for a part of its parent, so that absorption shows as `probe_main_latents` instead. A probe
+uses the children of its factor, so that the truth need not score 0 (kind=ceiling). And where main latents find little
+of the parent, as without training, what others supply by accident counts as absorbed (kind=chance).
 """
 
 from dataclasses import dataclass
@@ -52,9 +52,9 @@ _KINDS = (
     "means, with the true codes"
 )
 DEFINITIONS = {
-    "probe_absorption_full": "share of a parent's rows in which its main latents are silent and one other latent "
+    "probe_absorption_full": "share of a parent's rows in which its main latents do not fire and one other latent "
     "supplies at least 0.4 of its probe's projection, mean over probed parents; low where latents find no parent, so "
-    f"read it beside probe_main_f1; NaN when no probed parent has a main latent; {_KINDS}",
+    f"read it together with probe_main_f1; NaN when no probed parent has a main latent; {_KINDS}",
     "probe_absorption_fraction": "share of a parent's projection that other latents supply, mean over its rows, then "
     "over probed parents, as SAEBench defined it in version 0.3.2 (published) or 0.6.0; NaN as above; kinds as above",
     "probe_main_latents": "main latents of a parent, mean over probed parents: 1 when none is split; kinds as above",
@@ -64,17 +64,17 @@ DEFINITIONS = {
     "frequency",
 }
 PARENTS = 32
-"""Parents probed, at most. SAEBench has 26 letters."""
+"""Largest number of parents probed. SAEBench has 26 letters."""
 PROBE_F1 = 0.6
-"""F1 above which a probe stands for its factor. This and those below are SAEBench's."""
+"""F1 above which a probe represents its factor. This and the constants below are SAEBench's."""
 FULL_COSINE, FRACTION_COSINE = 0.025, 0.1
-"""Cosine with the probe from which a latent may be what absorbed."""
+"""Least cosine with the probe of a latent that may have absorbed the parent."""
 SUPPLIED = 0.4
-"""Share of the projection that it, or they together, must supply."""
+"""Least share of the projection that absorbing latents must supply."""
 ABSORBERS = 3
-"""Latents that may have absorbed a part each (0.6.0)."""
+"""Largest number of latents that may each have absorbed a part (0.6.0)."""
 L2 = 1.0
-"""Of the probes: that of the informed dictionaries, which then share them."""
+"""L2 penalty of the probes; that of the informed dictionaries, which then share them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,30 +82,30 @@ class Parent:
     """A factor with children, and its probe."""
 
     probe: Float[Tensor, " d_in"]
-    """Unit weights."""
+    """The probe's weights, of unit norm."""
     train: Bool[np.ndarray, " train"]
     held: Bool[np.ndarray, " held"]
-    """Rows in which it is active."""
+    """True for the rows in which the parent is active."""
     found: Int[np.ndarray, " found"]
-    """Held-out rows in which it is active and the probe says so."""
+    """Held-out rows in which the parent is active and the probe detects it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Probed:
-    """What all runs of a source share."""
+    """The probes and the ceiling, which all runs of a source share."""
 
     train: Labelled
     held: Labelled
     parents: list[Parent]
-    """Those with a good probe."""
+    """The parents with a good probe."""
     share: float
-    """Theirs among the parents tried."""
+    """Share of the parents tried that have a good probe."""
     ceiling: list[Score]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """Codes of the labelled rows, and what they are decoded by."""
+class CodedRows:
+    """Codes of the labelled rows, with the decoder."""
 
     train: csr_array
     held: csr_array
@@ -114,8 +114,8 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Absorbed:
-    """What is scored of one parent. NaN without main latents."""
+class ProbedParentScores:
+    """The scores of one parent; NaN without main latents."""
 
     full: float
     published: float
@@ -125,13 +125,13 @@ class Absorbed:
 
 
 def probe_absorption(run: Run) -> list[Score]:
-    """Scores of a dictionary whose source knows its factors. Raises NotApplicable when none has children."""
+    """Score a run on a source with known factors. Raises NotApplicable when no factor has children."""
     return probe_absorption_scores(run.dictionary(), run.source)
 
 
 @torch.no_grad()
 def probe_absorption_scores(dictionary: Dictionary, source: Source) -> list[Score]:
-    """`dictionary`: for raw activations."""
+    """Score a dictionary of raw activations."""
     known = probed(source)
     measured = seen(dictionary, known)
     chance = seen(untrained_baseline(measured.held, known.held.x), known)
@@ -143,7 +143,8 @@ def probe_absorption_scores(dictionary: Dictionary, source: Source) -> list[Scor
     ]
 
 
-def scores(coded: Seen, held: Labelled, parents: list[Parent], kind: ScoreKind) -> list[Score]:
+def scores(coded: CodedRows, held: Labelled, parents: list[Parent], kind: ScoreKind) -> list[Score]:
+    """Average the scores of single parents."""
     found = [absorbed(coded, held, parent) for parent in parents]
     present = [one for one in found if one.mains]
     mean = lambda values: float(np.mean(values)) if values else float("nan")
@@ -170,12 +171,12 @@ def scores(coded: Seen, held: Labelled, parents: list[Parent], kind: ScoreKind) 
     ]  # fmt: skip
 
 
-# ---- what all runs of a source share
+# ---- shared by all runs of a source
 
 
 @lru_cache(maxsize=2)
 def probed(source: Source) -> Probed:
-    """Probes of parents, and the scores of the truth."""
+    """Fit probes of parents, and score the truth."""
     truth, lesson = source.truth(), learned(source, TRAIN_ROWS, L2)
     held = truth.labelled(ROWS, split="eval")
     tried = candidates(truth, lesson.labelled, held)
@@ -187,7 +188,7 @@ def probed(source: Source) -> Probed:
 
 
 def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
-    """At most 32 factors with children that are active, and inactive, often enough; evenly spaced by frequency."""
+    """Choose at most 32 factors with children, active and inactive often enough, evenly spaced by frequency."""
     factors = truth.parents.unique()
     factors = factors[factors >= 0]
     enough = torch.ones(len(factors), dtype=torch.bool)
@@ -201,7 +202,7 @@ def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
 
 
 def probed_parent(factor: int, lesson: Lesson, held: Labelled) -> Parent | None:
-    """None when its probe is poor."""
+    """Return a parent with its probe; None when the probe is poor."""
     weights, bias = lesson.probes.weights[factor], lesson.probes.bias[factor]
     says = (held.x @ weights + bias > 0).numpy()
     active = rows_with(factor, held)
@@ -212,13 +213,14 @@ def probed_parent(factor: int, lesson: Lesson, held: Labelled) -> Parent | None:
 
 
 def rows_with(factor: int, labelled: Labelled) -> Rows:
+    """True for the rows in which a factor is active."""
     rows = np.zeros(len(labelled.x), dtype=bool)
     rows[labelled.rows[labelled.factors == factor].numpy()] = True
     return rows
 
 
-def true_codes(truth: Truth, train: Labelled, held: Labelled) -> Seen:
-    """The true directions with the true magnitudes; where there are none, differences of means with their sizes."""
+def true_codes(truth: Truth, train: Labelled, held: Labelled) -> CodedRows:
+    """Return the true directions and magnitudes; without directions, differences of means and their sizes."""
     if truth.directions is None:
         atoms = difference_of_means(train, truth.parents).nan_to_num(0.0)
         sizes = diags_array(torch.linalg.vector_norm(atoms, dim=1).double().numpy())
@@ -227,12 +229,13 @@ def true_codes(truth: Truth, train: Labelled, held: Labelled) -> Seen:
     else:
         atoms, z, others = truth.directions, magnitudes(train), magnitudes(held)
     bias = train.x.double().mean(0) - torch.from_numpy(z.mean(axis=0)) @ atoms.double()
-    return Seen(z, others, atoms, bias.to(atoms))
+    return CodedRows(z, others, atoms, bias.to(atoms))
 
 
-def seen(dictionary: Dictionary, known: Probed) -> Seen:
+def seen(dictionary: Dictionary, known: Probed) -> CodedRows:
+    """Encode the labelled rows."""
     bias = dictionary.b_dec.cpu()
-    return Seen(
+    return CodedRows(
         code_matrix(dictionary, known.train.x), code_matrix(dictionary, known.held.x), dictionary.W_dec.cpu(), bias
     )
 
@@ -240,13 +243,14 @@ def seen(dictionary: Dictionary, known: Probed) -> Seen:
 # ---- one parent
 
 
-def absorbed(coded: Seen, held: Labelled, parent: Parent) -> Absorbed:
+def absorbed(coded: CodedRows, held: Labelled, parent: Parent) -> ProbedParentScores:
+    """Score one parent."""
     mains, main_f1 = k_sparse(Labels(coded.train, parent.train), Labels(coded.held, parent.held))
     if not len(mains):
-        return Absorbed(float("nan"), float("nan"), float("nan"), 0, 0.0)
+        return ProbedParentScores(float("nan"), float("nan"), float("nan"), 0, 0.0)
     wanted = ((held.x[parent.found] - coded.bias) @ parent.probe).double().numpy()
     supply = supplies(coded.held[parent.found], coded.atoms, parent.probe, mains)
-    return Absorbed(
+    return ProbedParentScores(
         full=float(full(supply, wanted).mean()),
         published=float(published_fraction(supply, wanted).mean()),
         revised=float(revised_fraction(supply, wanted).mean()),
@@ -256,23 +260,24 @@ def absorbed(coded: Seen, held: Labelled, parent: Parent) -> Absorbed:
 
 
 @dataclass(frozen=True, eq=False)
-class Supply:
-    """What each active latent supplies of a probe's projection, entry by entry, row after row."""
+class Supplied:
+    """The part of a probe's projection that each active latent supplies, entry by entry, row after row."""
 
     rows: Int[np.ndarray, " nnz"]
     values: Float[np.ndarray, " nnz"]
     cosines: Float[np.ndarray, " nnz"]
-    """Of the entry's atom with the probe."""
+    """The cosine of the entry's atom with the probe."""
     main: Bool[np.ndarray, " nnz"]
     count: int
-    """Rows there are."""
+    """Number of rows."""
 
     def total(self, entries: Bool[np.ndarray, " nnz"]) -> Float[np.ndarray, " row"]:
+        """Sum the chosen entries of each row."""
         # bincount counts in integers when there is nothing to sum.
         return np.bincount(self.rows[entries], self.values[entries], self.count).astype(float)
 
     def largest(self, among: Bool[np.ndarray, " nnz"], count: int) -> Bool[np.ndarray, " nnz"]:
-        """The `count` entries of each row, of those given, that supply most."""
+        """Choose the `count` entries of each row, among those given, that supply most."""
         places = np.flatnonzero(among)
         places = places[np.lexsort((-self.values[places], self.rows[places]))]
         rows = self.rows[places]
@@ -287,10 +292,11 @@ def supplies(
     atoms: Float[Tensor, "d_sae d_in"],
     probe: Float[Tensor, " d_in"],
     mains: Int[np.ndarray, " taken"],
-) -> Supply:
+) -> Supplied:
+    """Return the part of a probe's projection that each active latent supplies."""
     projections, cosines = ((part @ probe).double().numpy() for part in (atoms, unit(atoms)))
     count = len(latents.indptr) - 1
-    return Supply(
+    return Supplied(
         rows=np.repeat(np.arange(count), np.diff(latents.indptr)),
         values=latents.data * projections[latents.indices],
         cosines=cosines[latents.indices],
@@ -299,7 +305,8 @@ def supplies(
     )
 
 
-def full(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+def full(supply: Supplied, wanted: Float[np.ndarray, " row"]) -> Bool[np.ndarray, " row"]:
+    """True for the rows in which the parent is fully absorbed."""
     everything = np.ones_like(supply.main)
     enough = (supply.cosines >= FULL_COSINE) & (supply.values >= SUPPLIED * wanted[supply.rows])
     instead = np.zeros(supply.count, dtype=bool)
@@ -308,13 +315,15 @@ def full(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Bool[np.ndarray, 
     return silent & instead & (wanted > 0)
 
 
-def published_fraction(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+def published_fraction(supply: Supplied, wanted: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """Return the absorption fraction of each row, by version 0.3.2."""
     everything, main = supply.total(np.ones_like(supply.main)), supply.total(supply.main)
     none = (main >= wanted) | (everything <= 0)
     return np.where(none, 0.0, np.clip((everything - main) / np.where(none, 1.0, everything), 0, 1))
 
 
-def revised_fraction(supply: Supply, wanted: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+def revised_fraction(supply: Supplied, wanted: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
+    """Return the absorption fraction of each row, by version 0.6.0."""
     might = ~supply.main & (supply.cosines >= FRACTION_COSINE) & (supply.values > 0)
     top, main = supply.total(supply.largest(might, ABSORBERS)), supply.total(supply.main)
     none = (main >= wanted) | (top < SUPPLIED * wanted) | (wanted <= 0)

@@ -1,4 +1,4 @@
-"""Recovery of known factors: are they atoms, one each, and do latents fire when they do?
+"""Recovery of known factors: is each factor an atom, and does its latent fire exactly when the factor is active?
 
     mcc = max over one-to-one matchings m of mean |cos(atom_i, direction_m(i))|   (Hungarian, min(d_sae, factors) pairs)
 
@@ -50,19 +50,19 @@ DEFINITIONS = {
 CLOSE = 0.9
 """|cos| above which a factor counts as recovered."""
 CHUNK_ENTRIES = 2**24
-"""Cosines held at once: 64 MB."""
+"""Largest number of cosines held at once: 64 MB."""
 
 Named = tuple[str, float, dict[str, float | str]]
 
 
 def recovery(run: Run) -> list[Score]:
-    """Scores of a dictionary whose source knows its factors."""
+    """Score a run on a source with known factors."""
     return recovery_scores(run.dictionary(), run.source.truth())
 
 
 @torch.no_grad()
 def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
-    """`dictionary`: for raw activations."""
+    """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = Observed(code_matrix(dictionary, labelled.x), factors)
@@ -84,7 +84,7 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
 
 
 def panel(atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
-    """The scores over all factors."""
+    """Yield the scores over all factors."""
     if truth.directions is None:
         matching: dict[str, float | str] = {"matching": "f1"}
         closest = torch.from_numpy(np.asarray(f1(observed).argmax(axis=1))).long()
@@ -101,7 +101,7 @@ def panel(atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: Observed, 
 
 
 def parts(pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
-    """Detection by level of the forest and by frequency."""
+    """Yield detection by level of the forest and by frequency."""
     found, level = by_factor(observed, pairs), levels(truth.parents)
     for depth in level.unique().tolist():
         yield from detected(found, (found.present > 0) & (level == depth), "_by_level", {"level": float(depth)})
@@ -112,7 +112,7 @@ def parts(pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
 def nearest(
     atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"]
 ) -> tuple[Int[Tensor, " d_sae"], Float[Tensor, " factors"]]:
-    """The factor nearest to each atom, and the largest |cos| any atom has with each factor."""
+    """Return the factor nearest to each atom, and the largest |cos| of any atom with each factor."""
     rows = max(1, CHUNK_ENTRIES // len(directions))
     closest, reached = [], torch.zeros(len(directions), dtype=atoms.dtype)
     for part in atoms.split(rows):
@@ -123,13 +123,13 @@ def nearest(
 
 
 def mean_cosine(atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"], pairs: Pairs) -> float:
-    """Mean |cos| of matched pairs."""
+    """Return the mean |cos| of matched pairs."""
     latents, factors = pairs
     return float(torch.cosine_similarity(atoms[latents].double(), directions[factors].double()).abs().mean())
 
 
 def by_factor(observed: Observed, pairs: Pairs) -> Detection:
-    """Counts of every factor and its matched latent; 0 for those without one."""
+    """Count the detections of every factor by its matched latent; 0 for factors without one."""
     latents, factors = pairs
     matched = detection(observed, latents, factors)
     fired, both = (torch.zeros_like(observed.present).index_copy(0, factors, c) for c in (matched.fired, matched.both))
@@ -139,13 +139,13 @@ def by_factor(observed: Observed, pairs: Pairs) -> Detection:
 def detected(
     found: Detection, members: Bool[Tensor, " factors"], suffix: str, params: dict[str, float | str]
 ) -> Iterator[Named]:
-    """Means over the member factors; NaN when there are none."""
+    """Yield precision, recall and F1, averaged over the member factors; NaN when there are none."""
     for name in ("precision", "recall", "f1"):
         yield name + suffix, float(getattr(found, name)[members].mean()), params
 
 
 def bands(frequency: Float[Tensor, " factors"]) -> dict[str, Bool[Tensor, " factors"]]:
-    """Factors by decade of their frequency, rarest first; those never active are in none."""
+    """Group factors by decade of their frequency, rarest first, without those never active."""
     decade = frequency.log10().floor().clamp(max=-1)  # always active counts as the decade below 1
     found = decade[frequency > 0].unique().int().tolist()
     return {f"1e{d} to 1e{d + 1}": decade == d for d in found}

@@ -1,11 +1,11 @@
-"""Splitting: how many latents one factor is spread over, and whether that grows with width.
+"""Splitting: over how many latents one factor is spread, and by how much that number grows with width.
 
     latents_per_factor = mean over factors of exp(entropy of w),   w_l proportional to the rows of the factor in which
-    latent l fires, over the latents that stand for it
+    latent l fires, over the latents that represent it
 
 An effective count: 1 for one latent, n for n equal parts of a factor and for n copies, whatever else the dictionary
 holds. (A share, such as distinct factors over latents, falls with width alone.) The slope is least squares against
-log2(d_sae) over runs that differ in width and name alone, and over the factors that all of them have latents for.
+log2(d_sae) over runs that differ only in width and name, and over the factors that all of them represent.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,10 @@ from unbraid.sources.truth import Labelled
 
 VERSION = 1
 DEFINITIONS = {
-    "latents_per_factor": "effective number (exp of the entropy of their firings) of latents that stand for a factor, "
-    "mean over the represented factors; 1 for the truth, n for n parts or n copies; NaN when no latent stands for any",
-    "represented": "share of the active factors with a latent that stands for them: fires for them with purity 0.5 or "
+    "latents_per_factor": "effective number (exp of the entropy of their firings) of latents that represent a "
+    "factor, mean over the represented factors; 1 for the truth, n for n parts or n copies; NaN when no latent "
+    "represents any",
+    "represented": "share of the active factors with a latent that represents them: fires for them with purity 0.5 or "
     "more; kind=chance: untrained, same shape and L0; 1 for the truth",
     "latents_per_factor_slope": "rise of latents_per_factor when the width doubles, over runs that differ in width "
     "alone and factors represented at every width; 0 for the truth; only where there are such runs",
@@ -36,7 +37,7 @@ DEFINITIONS = {
 
 
 def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
-    """Scores of a dictionary whose source knows its factors. `others`: the same experiment's runs at other widths."""
+    """Score a run on a source with known factors. `others`: runs of the same experiment at other widths."""
     labelled = run.source.truth().labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = observe_run(run, labelled)
@@ -55,17 +56,18 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
 
 
 def peers(run: Run) -> list[Run]:
-    """Runs beside that differ in width and name alone."""
+    """Return the sibling runs that differ only in width and name."""
     return other_widths(run)
 
 
 @torch.no_grad()
 def observe_run(run: Run, labelled: Labelled) -> Observed:
+    """Encode labelled rows with a run's dictionary."""
     return Observed(code_matrix(run.dictionary(), labelled.x), magnitudes(labelled))
 
 
 def effective_counts(observed: Observed) -> Float[np.ndarray, " factors"]:
-    """Effective number of latents that stand for each factor; 0 where none does."""
+    """Return the effective number of latents that represent each factor; 0 where none does."""
     owner = owners(observed)
     latents = np.flatnonzero(owner >= 0)
     factors = owner[latents]
@@ -88,7 +90,7 @@ def represented(counts: Float[np.ndarray, " factors"], observed: Observed) -> fl
 
 
 def slope(by_width: dict[int, Float[np.ndarray, " factors"]]) -> float:
-    """Per doubling; NaN when no factor is represented at every width."""
+    """Return the rise per doubling of the width; NaN when no factor is represented at every width."""
     counts = np.stack(list(by_width.values()))
     everywhere = (counts > 0).all(0)
     if not everywhere.any():

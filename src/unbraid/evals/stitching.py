@@ -1,4 +1,4 @@
-"""Stitching: of the latents a dictionary has beyond one half as wide, how many are new, and how many restate?
+"""Stitching: of a dictionary's latents, how many are new compared with one of half the width, and how many restate?
 
     novel = share of live latents whose largest cosine with an atom of the narrower dictionary is below 0.7
 
@@ -28,16 +28,18 @@ DEFINITIONS = {
     "restated": "share of live latents at 0.7 or above: 1 - novel",
 }
 CLOSE = 0.7
-"""Cosine from which a latent restates one of the narrower dictionary."""
+"""Least cosine at which a latent restates one of the narrower dictionary."""
 ROWS = 32_768
-"""Held-out activations on which a latent must fire to be live."""
+"""Number of held-out activations on which a latent must fire at least once to be live."""
 CHUNK = 2048
 
 
 def stitching(run: Run, halves: Sequence[Run]) -> list[Score]:
-    """Scores of the wider of two runs. Raises NotApplicable when there is no run of half the width beside."""
+    """Score the wider of two runs. Raises NotApplicable when the folder holds no run of half the width."""
     if not halves:
-        raise NotApplicable(f"no run beside differs in width alone and has half of this one's {width(run)} latents")
+        raise NotApplicable(
+            f"no run in the same folder differs only in width and has half of this one's {width(run)} latents"
+        )
     dictionary = run.dictionary()
     (live,) = torch.nonzero(firings(dictionary, held_out(run.source, ROWS).x), as_tuple=True)
     measured = novel(dictionary.W_dec[live], halves[0].dictionary().W_dec)
@@ -52,19 +54,19 @@ def stitching(run: Run, halves: Sequence[Run]) -> list[Score]:
 
 
 def peers(run: Run) -> list[Run]:
-    """The run of half the width, when there is one."""
+    """Return the sibling run of half the width, if there is one."""
     return [other for other in other_widths(run) if 2 * width(other) == width(run)][:1]
 
 
 def novel(atoms: Float[Tensor, "latents d_in"], narrower: Float[Tensor, "half d_in"]) -> float:
-    """Share of atoms that no atom of the narrower dictionary is close to; NaN of none."""
+    """Return the share of atoms that no atom of the narrower dictionary is close to; NaN when there are none."""
     closest = [cosines(part, narrower).amax(1) for part in atoms.split(CHUNK)]
     return float((torch.cat(closest) < CLOSE).double().mean())
 
 
 @torch.no_grad()
 def firings(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> Int[Tensor, " d_sae"]:
-    """Rows in which each latent fires."""
+    """Count the rows in which each latent fires."""
     device = dictionary.W_dec.device
     total = torch.zeros(dictionary.d_sae, dtype=torch.long)
     for part in x.split(CHUNK):

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.compare import Method, Quantity, Scores
+from unbraid.comparison.compare import Method, Scores
 from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.stored_scores import StoredRun
 from unbraid.comparison.wording import number
 
@@ -42,7 +43,7 @@ Figure = dict[str, Any]
 
 @dataclass(frozen=True)
 class Look:
-    """How a method looks in every figure and in the legend."""
+    """The colour, mark and line of a method in every figure and in the legend."""
 
     index: int
     name: str

@@ -307,6 +307,7 @@ def store_result(
     log: Path | None,
     took: Mapping[str, Any],
 ) -> tuple[str, bool]:
+    """Write one result file; return its status, and True when the run failed."""
     result: dict[str, Any] = {
         "eval": f"saebench_{eval_spec.name}", "version": version(), "definitions": definitions(eval_spec.name),
         "asked": dict(request),

@@ -56,7 +56,7 @@ EVAL_SPECS = {
                 "reconstruction_batches": 200, "variance_batches": 2000, "context_size": 128, "documents_apart": False,
             },
             small_cost=Cost(once=0.1, each=0.3), published_cost=Cost(once=0.0, each=9.0),
-            caveat="its explained_variance is wrong; ours is shown beside it",
+            caveat="its explained_variance is wrong; our value is stored as well",
         ),
         EvalSpec(
             name="absorption",

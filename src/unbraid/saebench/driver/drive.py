@@ -2,7 +2,7 @@
 
 Nothing of Unbraid is imported here. Events are printed on stdout, one per line, after MARK:
     {"is": "versions", …}   {"is": "begin", "run": name}   {"is": "done" | "refused" | "failed", "run": name, "why": …}
-A run that is done has left <out>/<name>.json, SAEBench's own file untouched, and <name>.about.json beside it.
+A run that is done has left <out>/<name>.json, SAEBench's own file untouched, and <name>.about.json next to it.
 """
 
 # pyright: reportMissingImports=false
