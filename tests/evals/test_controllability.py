@@ -17,7 +17,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.independence import interactions
-from unbraid.evals.controllability import DEFINITIONS, controllability, controllability_scores, slice_of
+from unbraid.evals.controllability import DEFINITIONS, controllability, controllability_scores, push_setup
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.runs.run import save_run
 from unbraid.sources.base import Source
@@ -117,7 +117,7 @@ def test_an_untrained_dictionary_is_at_the_stated_chance(world: World):
 def test_the_planted_interaction_of_a_pair_is_what_the_formula_says():
     """Both gates are linear above the threshold: with the pair's factors pushed well past it where they were off, what
     is planted on top is the product of the gates."""
-    contexts, push = slice_of(GATED).contexts, 3.0
+    contexts, push = push_setup(GATED).contexts, 3.0
     read = (contexts.acts - GATED.offset) @ GATED.directions.T
     gate = lambda z: (z - GATED.threshold).relu()
     for pair, planted in zip(GATED.pairs, GATED.pair_effects, strict=True):
@@ -230,5 +230,5 @@ def test_a_language_model_is_scored_without_any_truth(tmp_path):
 def test_without_layers_after_it_does_not_apply(tmp_path):
     write_cache(WORLD, tmp_path / "cache", blocks=1, seed=0)
     run = run_on(tmp_path / "run", Cached(folder=str(tmp_path / "cache")), WORLD.sample(512, seed=0).x)
-    with pytest.raises(NotApplicable, match="pushes the layers after: .*LanguageModel or World"):
+    with pytest.raises(NotApplicable, match="needs the layers downstream of the activations: .*LanguageModel or World"):
         controllability(run)

@@ -12,14 +12,14 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import RandomAtoms
 from unbraid.evals import interchange as subject
 from unbraid.evals.interchange import (
-    Outcome,
+    SwapScores,
     baselines,
     followed,
     interchange,
     interchange_scores,
     latent_swap,
-    outcome,
     prepared,
+    score_swap,
     supervised,
 )
 from unbraid.evals.shared.evaluation import NotApplicable, Score
@@ -72,9 +72,9 @@ def supervised_atoms(variable: str) -> Dictionary:
     return reading(torch.cat([directions, -directions]))
 
 
-def swapped(dictionary: Dictionary, variable: str, count: int, *, drop: bool = False) -> Outcome:
+def swapped(dictionary: Dictionary, variable: str, count: int, *, drop: bool = False) -> SwapScores:
     table = followed(MODEL)[variable]
-    return outcome(MODEL, table.scored, latent_swap(dictionary, table, count, drop=drop))
+    return score_swap(MODEL, table.scored, latent_swap(dictionary, table, count, drop=drop))
 
 
 def value(scores: list[Score], metric: str, **params: float | str) -> float:

@@ -15,7 +15,7 @@ from unbraid.evals import probe_absorption
 from unbraid.evals.absorption import absorption_scores
 from unbraid.evals.probe_absorption import (
     DEFINITIONS,
-    Supply,
+    Supplied,
     candidates,
     full,
     probe_absorption_scores,
@@ -199,16 +199,16 @@ def test_an_absorber_must_point_along_the_probe(cosine: float, is_full: bool, re
 
 
 def test_rows_do_not_mix():
-    supply = Supply(np.array([0, 2, 2]), np.array([0.5, 0.5, 0.6]), np.ones(3), np.array([False, True, False]), 3)
+    supply = Supplied(np.array([0, 2, 2]), np.array([0.5, 0.5, 0.6]), np.ones(3), np.array([False, True, False]), 3)
     assert full(supply, np.ones(3)).tolist() == [True, False, False]
     assert published_fraction(supply, np.ones(3)).tolist() == pytest.approx([1, 0, 0.6 / 1.1])
     assert revised_fraction(supply, np.ones(3)).tolist() == pytest.approx([1, 0, 0.5])
 
 
-def hand_made(main: list[float], others: list[float], *, cosine: float) -> Supply:
+def hand_made(main: list[float], others: list[float], *, cosine: float) -> Supplied:
     values = np.array([*main, *others])
     is_main = np.arange(len(values)) < len(main)
-    return Supply(np.zeros(len(values), dtype=int), values, np.full(len(values), cosine), is_main, 1)
+    return Supplied(np.zeros(len(values), dtype=int), values, np.full(len(values), cosine), is_main, 1)
 
 
 def test_the_language_is_scored():
