@@ -27,7 +27,8 @@ from unbraid.config.serialise import from_json
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.experiment.experiment import Experiment, Training
-from unbraid.experiment.study import Study, cross
+from unbraid.experiment.grid import cross
+from unbraid.experiment.study import Study
 from unbraid.formats import recognise, saelens
 from unbraid.formats.export import export
 from unbraid.report import scores_json, write_report

@@ -119,7 +119,7 @@ from dataclasses import replace
 from pathlib import Path
 from tests.small import WORLD, experiment
 from unbraid.sources.cached import write_cache
-from unbraid.experiment.study import cross
+from unbraid.experiment.grid import cross
 from unbraid.training.loop import train
 
 base, there = experiment(), Path("there")

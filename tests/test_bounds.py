@@ -21,7 +21,7 @@ from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
 from unbraid.dictionary.activations.topk import TopK
-from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.config import DictionaryChoices, DictionaryConfig
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import Member, Study
@@ -98,7 +98,9 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "penalties": [[l1.L1()], {"a": 1.0}, {"a/b": l1.L1()}, {"reconstruction": l1.L1()}, {3: l1.L1()}],
     },
     TargetL0: {"l0": [0, -3.0], "penalty": ["", 1], "rate": [0, -1.0], "lookahead": [-1.0]},
-    Member: {"leash": [2.0], "orthonormal_blocks": [-1], "frozen": [("atoms",)], "trained": ["no"]},
+    DictionaryChoices: {"leash": [2.0, -1.5], "orthonormal_blocks": [-1], "frozen": [("atoms",)]},
+    Member: {"leash": [2.0], "orthonormal_blocks": [-1], "frozen": [("atoms",)], "trained": ["no"], "d_sae": [0],
+             "l0": [0.0], "strength": [0.0, 0.1], "base": ["No"], "term": ["l1"]},
     Study: {
         "d_sae": [0], "seeds": [(), (0, 0), (-1,), (0.5,), 3, (True,)],
         "members": [{}, {"Bad name": MEMBER}, {"a": experiment()}, []],

@@ -13,7 +13,7 @@ from tests.test_cli import QUICK, train_quickly
 from unbraid.cli.command_line import sentence
 from unbraid.cli.crossing import axes, axis
 from unbraid.cli.main import main
-from unbraid.experiment.study import cross
+from unbraid.experiment.grid import cross
 from unbraid.sources.language_model.language_model import LanguageModel
 
 COMMANDS = ("demo", "plan", "train", "sweep", "study", "eval", "report", "steer", "import", "export", "cache", "list")

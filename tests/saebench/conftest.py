@@ -11,7 +11,7 @@ from tests.tiny_lm import source, write_corpus, write_model
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
-from unbraid.experiment.study import cross
+from unbraid.experiment.grid import cross
 from unbraid.objective.objective import Objective
 from unbraid.runs.run import Run
 from unbraid.saebench.bench import Bench

@@ -15,7 +15,8 @@ from unbraid.cli.plan import Budget, Estimate, budget, estimate
 from unbraid.cli.resolve import chosen, experiments_of, packages, resolved
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
-from unbraid.experiment.study import cohorts, cross
+from unbraid.experiment.grid import cross
+from unbraid.experiment.study import cohorts
 from unbraid.runs.run import finished
 from unbraid.sources.base import Split
 from unbraid.sources.cached import EVAL_ROWS, write_cache

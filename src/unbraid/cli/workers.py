@@ -179,7 +179,7 @@ class Lines(io.TextIOBase):
     def write(self, text: str) -> int:
         with self.lock:
             *lines, self.kept = (self.kept + text).split("\n")
-            for line in lines:
+            for line in (line.rpartition("\r")[2] for line in lines):  # of a bar that was drawn again, the last
                 for start in range(0, max(1, len(line)), PIECE):
                     self.send("line", line[start : start + PIECE])
         return len(text)

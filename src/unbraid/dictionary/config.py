@@ -30,9 +30,9 @@ def start_orthonormal(dictionary: Dictionary, size: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DictionaryConfig(Settings):
-    d_sae: PositiveInt = 4096
-    """Number of latents."""
+class DictionaryChoices(Settings):
+    """The settings of a dictionary but its width, which members of a study may have in common."""
+
     activation: Activation = TopK(32)
     """Which latents stay active, and how many."""
     init: Initialisation = RandomAtoms()
@@ -45,6 +45,12 @@ class DictionaryConfig(Settings):
     orthonormal_blocks: NonNegativeInt = 0
     """Keep every so many atoms in a row exactly orthonormal: retracted to the nearest such block at the start and after
     each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DictionaryConfig(DictionaryChoices):
+    d_sae: PositiveInt = 4096
+    """Number of latents."""
 
     def check_together(self) -> None:
         size = self.orthonormal_blocks

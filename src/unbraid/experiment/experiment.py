@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unbraid.config.serialise import fingerprint, packages_of, to_json
+from unbraid.config.serialise import added, fingerprint, packages_of, to_json
 from unbraid.config.settings import (
     Device,
     FolderName,
@@ -82,6 +82,13 @@ class Experiment(Settings):
     l0: PositiveFloat | None = None
     """The sparsity asked for, where neither the activation's k nor objective.target_l0 says it."""
 
+    base: FolderName | None = added(None)
+    """The method that this is, or that `term` is added to: what the runs of one comparison have in common."""
+    term: FolderName | None = added(None)
+    """What is added to the base's objective; None for the base itself."""
+    strength: PositiveFloat | None = added(None)
+    """Size of the added term's gradient, as a share of the reconstruction's (gradient_ratio)."""
+
     @property
     def requested_l0(self) -> float | None:
         """The sparsity asked for: the activation's k, objective.target_l0's, or l0; None when none is."""
@@ -109,8 +116,17 @@ class Experiment(Settings):
         return f"{self.label}-s{self.seed}-{fingerprint(self)}"
 
     def check_together(self) -> None:
+        check_design(self.base, self.term, self.strength)
         told = getattr(self.dictionary.activation, "k", None) or getattr(self.objective.target_l0, "l0", None)
         if None not in (self.l0, told) and self.l0 != told:
             raise ValueError(
                 f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {told:g}; leave l0 out"
             )
+
+
+def check_design(base: str | None, term: str | None, strength: float | None) -> None:
+    """Raise ValueError for an added term without the base it is added to, or a strength without a term."""
+    if term is not None and base is None:
+        raise ValueError(f"term is {term!r}, but base does not say what it is added to; name it, or leave both out")
+    if strength is not None and term is None:
+        raise ValueError(f"strength is {strength:g}, but term does not say whose it is; name it, or leave both out")

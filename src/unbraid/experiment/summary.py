@@ -29,6 +29,15 @@ class Summary:
     """What a win of it would speak for, were it compared."""
     trivial: bool
     """Whether it is a control that nothing was trained for and that did not see the truth: untrained, random, PCA."""
+    base: str | None = None
+    """The method that it is, or that a term was added to; None where the experiment does not say it."""
+    term: str | None = None
+    """What was added to the base's objective; None for the base itself."""
+    strength: float | None = None
+    """Size of the added term's gradient, as a share of the reconstruction's."""
+    width: int | None = None
+    """Number of latents asked for."""
+    seed: int | None = None
 
 
 def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PACKAGES) -> Summary:
@@ -51,17 +60,28 @@ def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PAC
     untrained = training.get("tokens") == 0 and not start.get("uses_truth", False)
     return Summary(
         method=str(experiment["name"]), l0=requested_l0(experiment), standard=standard, claim=2 if knobs else 1,
-        trivial=control and untrained,
+        trivial=control and untrained, base=experiment.get("base"), term=experiment.get("term"),
+        strength=experiment.get("strength"), width=dictionary.get("d_sae"), seed=experiment.get("seed"),
     )  # fmt: skip
 
 
 def stored(summary: Any) -> Summary:
     """The summary that a provenance.json holds. Raises ValueError when it is of another shape."""
     kinds = {"method": str, "l0": int | float | None, "standard": bool, "claim": int, "trivial": bool}
+    design = {
+        "base": str | None,
+        "term": str | None,
+        "strength": int | float | None,
+        "width": int | None,
+        "seed": int | None,
+    }
     fields = cast("dict[str, Any]", summary) if isinstance(summary, dict) else {}
-    wrong = [name for name, kind in kinds.items() if name not in fields or not isinstance(fields[name], kind)]
-    if wrong or set(fields) != set(kinds) or fields["claim"] not in (1, 2):
-        raise ValueError(f"a summary of another shape ({', '.join(wrong) or sorted(fields)}); train the run again")
+    missing = [name for name in kinds if name not in fields]  # what says the design came later, and may be missing
+    every = kinds | design
+    wrong = [name for name, value in fields.items() if name not in every or not isinstance(value, every[name])]
+    if missing or wrong or fields["claim"] not in (1, 2):
+        said = ", ".join([*missing, *wrong]) or sorted(fields)
+        raise ValueError(f"a summary of another shape ({said}); train the run again")
     return Summary(**fields)
 
 

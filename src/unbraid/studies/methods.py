@@ -4,8 +4,10 @@ Penalty weights make their gradient on the atoms, averaged over steps, about a f
 demo's world after a quarter of training (docs/log.md has the measurement); they are not tuned on any score.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.gated import Gated
 from unbraid.dictionary.activations.jumprelu import JumpReLU
@@ -15,7 +17,7 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.baselines import Centroids, RandomPairs
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
 from unbraid.dictionary.initialisation import PrincipalComponents
-from unbraid.experiment.study import Member, at_l0
+from unbraid.experiment.study import Member, at_l0, with_terms
 from unbraid.objective.objective import Objective, TargetL0, Term
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.dead_latents.aux_k import AuxK
@@ -32,101 +34,95 @@ from unbraid.terms.sparsity.lp import Lp
 from unbraid.terms.sparsity.p_annealing import PAnnealing
 from unbraid.terms.sparsity.tanh import Tanh
 
+AUX = {"aux_k": AuxK()}
+PLAIN = Objective(reconstruction=Reconstruction())
+TRAINED = Objective(reconstruction=Reconstruction(), penalties=AUX)
+K = 32
+"""Active latents of the methods below until `at_l0` asks for others."""
+
+
+def controlled(activation: Activation, penalties: Mapping[str, Term]) -> Member:
+    """A method whose L0 is reached by moving the weight of its penalty called sparsity."""
+    control = TargetL0(l0=float(K), penalty="sparsity")
+    objective = Objective(reconstruction=Reconstruction(), penalties={**penalties, **AUX}, target_l0=control)
+    return Member(objective=objective, activation=activation)
+
+
+def reconstructing(activation: Activation, reconstruction: Term) -> Member:
+    """A method whose activation sets its L0."""
+    return Member(objective=Objective(reconstruction=reconstruction, penalties=AUX), activation=activation)
+
+
+def as_bases(members: Mapping[str, Member]) -> dict[str, Member]:
+    """Members that say of themselves that a term may be added to them, by name."""
+    return {name: replace(member, base=name) for name, member in members.items()}
+
+
+STANDARD = as_bases({
+    "relu": controlled(ReLU(), {"sparsity": L1()}),
+    "topk": reconstructing(TopK(K), Reconstruction()),
+    "batchtopk": reconstructing(BatchTopK(K), Reconstruction()),
+    "jumprelu": controlled(JumpReLU(), {"sparsity": L0()}),
+    "matryoshka": reconstructing(BatchTopK(K), NestedReconstruction()),
+})  # fmt: skip
+"""Plain sparsity: ReLU + L1, TopK, BatchTopK, JumpReLU + L0, and Matryoshka."""
+
+ARCHITECTURES = as_bases({
+    "sqrt": controlled(ReLU(), {"sparsity": Lp(p=0.5)}),
+    # p is done before the learning rate falls, so that the L0 target still has time.
+    "p-annealing": controlled(ReLU(), {"sparsity": PAnnealing(end=0.8)}),
+    "tanh": controlled(JumpReLU(), {"sparsity": Tanh(), "pre_activation": PreActivation()}),
+    "gated": controlled(Gated(), {"sparsity": GateL1(), "gate": GateReconstruction()}),
+    "matryoshka-sampled": reconstructing(BatchTopK(K), SampledPrefixes()),
+    "pursuit": reconstructing(MatchingPursuit(K), Reconstruction()),
+})  # fmt: skip
+"""The other standard SAEs: square-root and annealed L_p, tanh on JumpReLU, Gated, Matryoshka at sampled widths,
+matching pursuit."""
+
+CONTROLS = {
+    "frozen-decoder": Member(objective=PLAIN, activation=BatchTopK(K), frozen=("W_dec",), control=True),
+    "soft-frozen-decoder": Member(objective=TRAINED, activation=BatchTopK(K), leash=0.8, control=True),
+    # b_dec is frozen with the encoder, because it shifts what the encoder is given.
+    "frozen-encoder": Member(
+        objective=PLAIN, activation=BatchTopK(K), frozen=("W_enc", "b_enc", "b_dec"), control=True
+    ),
+    "untrained": Member(objective=PLAIN, activation=BatchTopK(K), trained=False, control=True),
+    "random": Member(objective=PLAIN, activation=BatchTopK(K), init=RandomPairs(), trained=False, control=True),
+    "pca": Member(objective=PLAIN, activation=TopK(K), init=PrincipalComponents(), trained=False, control=True),
+}
+"""Baselines no method should lose to: the decoder frozen, or held near its start, or the encoder frozen (Korznikov et
+al. 2026); untrained; atoms and encoder random apart; principal components."""
+KMEANS = Member(objective=PLAIN, activation=TopK(1), init=Centroids(), trained=False, control=True)
+"""k-means: one active latent, whatever is asked of others."""
+
 
 def standard(l0: int) -> dict[str, Member]:
-    """Plain sparsity: ReLU + L1, TopK, BatchTopK, JumpReLU + L0, and Matryoshka, at an L0."""
-    plain, aux = Reconstruction(), {"aux_k": AuxK()}
-    control = TargetL0(l0=float(l0), penalty="sparsity")
-    members = {
-        "relu": Member(
-            objective=Objective(reconstruction=plain, penalties={"sparsity": L1(), **aux}, target_l0=control),
-            activation=ReLU(),
-        ),
-        "topk": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=TopK(l0)),
-        "batchtopk": Member(objective=Objective(reconstruction=plain, penalties=aux), activation=BatchTopK(l0)),
-        "jumprelu": Member(
-            objective=Objective(reconstruction=plain, penalties={"sparsity": L0(), **aux}, target_l0=control),
-            activation=JumpReLU(),
-        ),
-        "matryoshka": Member(
-            objective=Objective(reconstruction=NestedReconstruction(), penalties=aux), activation=BatchTopK(l0)
-        ),
-    }
-    return at_l0(l0, members)
+    """Plain sparsity at an L0."""
+    return at_l0(l0, STANDARD)
 
 
 def architectures(l0: int) -> dict[str, Member]:
-    """The other standard SAEs: square-root and annealed L_p, tanh on JumpReLU, Gated, Matryoshka at sampled widths,
-    matching pursuit, at an L0."""
-    plain, control = Reconstruction(), TargetL0(l0=float(l0), penalty="sparsity")
-    aux: dict[str, Term] = {"aux_k": AuxK()}
-    controlled = {
-        "sqrt": (ReLU(), {"sparsity": Lp(p=0.5), **aux}),
-        # p is done before the learning rate falls, so that the L0 target still has time.
-        "p-annealing": (ReLU(), {"sparsity": PAnnealing(end=0.8), **aux}),
-        "tanh": (JumpReLU(), {"sparsity": Tanh(), "pre_activation": PreActivation(), **aux}),
-        "gated": (Gated(), {"sparsity": GateL1(), "gate": GateReconstruction(), **aux}),
-    }
-    free = {
-        "matryoshka-sampled": (BatchTopK(l0), SampledPrefixes()),
-        "pursuit": (MatchingPursuit(l0), plain),
-    }
-    members = {
-        name: Member(
-            objective=Objective(reconstruction=plain, penalties=penalties, target_l0=control), activation=activation
-        )
-        for name, (activation, penalties) in controlled.items()
-    }
-    members |= {
-        name: Member(objective=Objective(reconstruction=term, penalties=aux), activation=activation)
-        for name, (activation, term) in free.items()
-    }
-    return at_l0(l0, members)
+    """The other standard SAEs at an L0."""
+    return at_l0(l0, ARCHITECTURES)
 
 
 def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -> dict[str, Member]:
-    """BatchTopK with decoder orthogonality, or with the effect reward on the layers after, at an L0."""
-    plain, aux = Reconstruction(), {"aux_k": AuxK()}
-    terms = {
-        "orthogonality": {"orthogonality": Orthogonality(weight=orthogonality)},
-        "effect": {"effect": Effect(weight=effect)},
-    }
-    members = {
-        name: Member(
-            objective=Objective(reconstruction=plain, penalties={**penalties, **aux}, ramp=0.0),
-            activation=BatchTopK(l0),
-        )
-        for name, penalties in terms.items()
-    }
-    return at_l0(l0, members)
+    """BatchTopK with decoder orthogonality, or with the effect reward on downstream layers, at an L0."""
+    terms = {"orthogonality": Orthogonality(weight=orthogonality), "effect": Effect(weight=effect)}
+    base = STANDARD["batchtopk"]
+    return at_l0(l0, {name: with_terms(base, name, {name: term}, ramp=0.0) for name, term in terms.items()})
 
 
 def controls(l0: int) -> dict[str, Member]:
-    """Baselines no method should lose to, at an L0: the decoder frozen, or held near its start, or the encoder frozen
-    (Korznikov et al. 2026); untrained; atoms and encoder random apart; principal components; k-means."""
-    plain = Objective(reconstruction=Reconstruction())
-    trained = Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()})
-    kept = BatchTopK(l0)
-    # b_dec is frozen with the encoder, because it shifts what the encoder is given.
-    encoder = ("W_enc", "b_enc", "b_dec")
-    members = {
-        "frozen-decoder": Member(objective=plain, activation=kept, frozen=("W_dec",), control=True),
-        "soft-frozen-decoder": Member(objective=trained, activation=kept, leash=0.8, control=True),
-        "frozen-encoder": Member(objective=plain, activation=kept, frozen=encoder, control=True),
-        "untrained": Member(objective=plain, activation=kept, trained=False, control=True),
-        "random": Member(objective=plain, activation=kept, init=RandomPairs(), trained=False, control=True),
-        "pca": Member(objective=plain, activation=TopK(l0), init=PrincipalComponents(), trained=False, control=True),
-    }
-    kmeans = Member(objective=plain, activation=TopK(1), init=Centroids(), trained=False, control=True)
-    return at_l0(l0, members) | at_l0(1, {"kmeans": kmeans})
+    """Baselines no method should lose to, at an L0, and k-means."""
+    return at_l0(l0, CONTROLS) | at_l0(1, {"kmeans": KMEANS})
 
 
 def ceilings() -> dict[str, Member]:
     """What is told the truth, on sources that know it: the true directions, and supervised probes of every factor."""
-    plain = Objective(reconstruction=Reconstruction())
     inits = {"truth": TrueDirections(), "probes": SupervisedProbes()}
     return {
-        name: Member(objective=plain, activation=JumpReLU(), init=init, trained=False, control=True)
+        name: Member(objective=PLAIN, activation=JumpReLU(), init=init, trained=False, control=True)
         for name, init in inits.items()
     }
 

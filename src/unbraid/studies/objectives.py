@@ -7,14 +7,13 @@ demand nothing that disentanglement would are controls.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.experiment.experiment import Training
-from unbraid.experiment.study import Member, Study, at_l0, of_methods
-from unbraid.objective.objective import Objective, Term
+from unbraid.experiment.study import Member, Study, at_l0, of_methods, with_terms
+from unbraid.objective.objective import Term
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.world import presets
 from unbraid.sources.world.world import World
-from unbraid.studies.methods import ceilings, controls, standard
+from unbraid.studies.methods import STANDARD, TRAINED, ceilings, controls, standard
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.causal.functional_orthogonality import FunctionalOrthogonality
 from unbraid.terms.causal.hessian import Hessian
@@ -22,7 +21,6 @@ from unbraid.terms.causal.orthogonal_jacobian import OrthogonalJacobian
 from unbraid.terms.controls.masked import Masked
 from unbraid.terms.controls.random_gradient import RandomGradient
 from unbraid.terms.controls.weight_decay import WeightDecay
-from unbraid.terms.dead_latents.aux_k import AuxK
 from unbraid.terms.geometry.c2r import C2R
 from unbraid.terms.geometry.fourth_power import FourthPower
 from unbraid.terms.geometry.frame_potential import FramePotential
@@ -37,7 +35,6 @@ from unbraid.terms.independence.hsic import Hsic
 from unbraid.terms.independence.total_correlation import TotalCorrelation
 from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
 from unbraid.terms.reconstruction.quantised import Quantised
-from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_kl import GateKl
 from unbraid.terms.sparsity.log_cosh import LogCosh
 from unbraid.terms.weak_supervision.invariance import Invariance
@@ -92,27 +89,18 @@ NOT_CONTENDERS: dict[str, Term] = {
 }
 
 
-def member(term: Term, l0: int, *, control: bool = False) -> Member:
-    """BatchTopK with AuxK and one term more. Terms of the decoder alone act from the first step."""
-    penalties = {"asked": replace(term, gradient_ratio=RATIO), "aux_k": AuxK()}
-    ramp = 0.0 if term.reads == ("decoder",) else 0.05
-    objective = Objective(reconstruction=Reconstruction(), penalties=penalties, ramp=ramp)
-    return Member(objective=objective, activation=BatchTopK(l0), control=control)
-
-
-def asked(terms: Mapping[str, Term], l0: int, *, control: bool = False) -> dict[str, Member]:
-    return at_l0(l0, {name: member(term, l0, control=control) for name, term in terms.items()})
+def with_each(terms: Mapping[str, Term], l0: int, *, control: bool = False) -> dict[str, Member]:
+    """BatchTopK with each of these terms in turn, at an L0."""
+    base = replace(STANDARD["batchtopk"], control=control)
+    return at_l0(l0, {name: with_terms(base, name, {name: term}, strength=RATIO) for name, term in terms.items()})
 
 
 def at(l0: int) -> dict[str, Member]:
-    """Everything that a world can be asked, at an L0."""
-    terms = GEOMETRY | INDEPENDENCE | MECHANISM | PAIRS
-    plain = Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()})
+    """Every method that a world allows, at an L0."""
     baselines = of_methods(standard(l0), ("topk", "batchtopk", "matryoshka"))
-    strict = {"blocks": Member(objective=plain, activation=BatchTopK(l0), orthonormal_blocks=BLOCK)}
-    return (
-        baselines | asked(terms, l0) | at_l0(l0, strict) | asked(NOT_CONTENDERS, l0, control=True) | some_controls(l0)
-    )
+    strict = {"blocks": replace(STANDARD["batchtopk"], orthonormal_blocks=BLOCK, base="batchtopk", term="blocks")}
+    terms = with_each(GEOMETRY | INDEPENDENCE | MECHANISM | PAIRS, l0)
+    return baselines | terms | at_l0(l0, strict) | with_each(NOT_CONTENDERS, l0, control=True) | some_controls(l0)
 
 
 def some_controls(l0: int) -> dict[str, Member]:
@@ -144,15 +132,9 @@ def objectives_memorisation() -> Study:
 def objectives_language() -> Study:
     """Terms that need documents or minimal pairs of text, on the embedded model."""
     l0 = 8
-    nested = {
-        "temporal-nested": replace(
-            member(Temporal(), l0),
-            objective=Objective(
-                reconstruction=NestedReconstruction(shares=(0.2, 1.0)),
-                penalties={"asked": Temporal(gradient_ratio=RATIO), "aux_k": AuxK()},
-            ),
-        )
-    }
+    two_widths = replace(TRAINED, reconstruction=NestedReconstruction(shares=(0.2, 1.0)))
+    base = replace(STANDARD["batchtopk"], base="matryoshka-two-widths", objective=two_widths)
+    temporal = with_terms(base, "temporal-nested", {"temporal": Temporal()}, strength=RATIO)
     baselines = of_methods(standard(l0), ("batchtopk", "matryoshka"))
     terms = (
         TIME
@@ -165,8 +147,8 @@ def objectives_language() -> Study:
         d_sae=512,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=baselines
-        | asked(terms, l0)
-        | at_l0(l0, nested)
-        | asked({"masked": Masked()}, l0, control=True)
+        | with_each(terms, l0)
+        | at_l0(l0, {"temporal-nested": temporal})
+        | with_each({"masked": Masked()}, l0, control=True)
         | some_controls(l0),
     )

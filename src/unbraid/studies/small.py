@@ -11,7 +11,7 @@ from unbraid.objective.objective import Term
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.studies.description_length import shortest
 from unbraid.studies.methods import standard
-from unbraid.studies.objectives import GEOMETRY, INDEPENDENCE, MECHANISM, PAIRS, TIME, asked, some_controls
+from unbraid.studies.objectives import GEOMETRY, INDEPENDENCE, MECHANISM, PAIRS, TIME, some_controls, with_each
 
 SPARSITIES = (4, 8, 16)
 """Half, once and twice what the demo asks of this model."""
@@ -32,7 +32,7 @@ def small() -> Study:
     members: dict[str, Member] = {}
     for l0 in SPARSITIES:
         baselines = of_methods(standard(l0), STANDARD)
-        members |= baselines | shortest(l0) | asked(TERMS, l0) | some_controls(l0)
+        members |= baselines | shortest(l0) | with_each(TERMS, l0) | some_controls(l0)
     return Study(
         source=LanguageModel(text="language://8000", buffer_tokens=32_768),
         d_sae=512,
