@@ -13,6 +13,7 @@ import pytest
 from unbraid import catalog
 from unbraid.cli.calls import read
 from unbraid.cli.commands import COMMANDS
+from unbraid.runs.run_folder import is_run
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -53,12 +54,25 @@ def test_the_map_of_the_code_lists_every_module_with_a_sentence():
     assert made.MAP in text_of(DOCS / "index.md")
 
 
-def test_the_readmes_python_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", text_of(ROOT / "README.md"), re.S)
-    assert len(blocks) == 2
-    ran = subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True)
+def python_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text_of(ROOT / page), re.S)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(block for block in python_of(page) if "sae_lens" not in block), {})
+    assert is_run(tmp_path / "runs" / "mine")
+
+
+@pytest.mark.slow
+def test_saelens_loads_what_the_readme_saved(tmp_path):
+    blocks = python_of("README.md")
+    assert "sae_lens" in blocks[-1]
+    equal = "assert (sae.decode(sae.encode(torch.as_tensor(X[:8]).float())) - x_hat).abs().max() < 1e-4"
+    code = "\n".join([*blocks, "import torch", equal])
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert len(list((tmp_path / "runs" / "example").iterdir())) == 3
 
 
 def test_the_readme_fits_on_a_hundred_lines():
