@@ -136,7 +136,7 @@ class Trackio(_Tracker):
     """Logs every experiment as a run of a Trackio project (pip install 'unbraid[trackio]').
 
     `options`: further arguments of trackio.init, such as space_id. Raises ImportError when trackio is not installed.
-    Trackio has one run open at a time: the rows of all but the last experiment of a cohort are there once training ends.
+    Trackio has one run open at a time: rows of all but the last experiment of a cohort are there once training ends.
     """
 
     def __init__(self, project: str, **options: Any):
