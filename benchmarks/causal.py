@@ -29,7 +29,7 @@ from unbraid.dictionary.initialisation import unwatched
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.metrics.matching import best_atom_pairs
 from unbraid.sources.base import Contexts
-from unbraid.steering.base import Fitting, SliceFit
+from unbraid.steering.base import FitContext, SliceFit
 from unbraid.steering.exponential_dct import ExponentialDct
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
@@ -87,7 +87,7 @@ def fitted(method: SliceFit, after: Slice, count: int, seed: int, radius: float 
     """Directions, and the seconds they took."""
     begun = time.perf_counter()
     rng = seeding.stream(seed, "benchmarks/causal")
-    found = method.fit(count, Fitting(after, radius, rng, unwatched)).directions
+    found = method.fit(count, FitContext(after, radius, rng, unwatched)).directions
     return found, time.perf_counter() - begun
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unbraid.dictionary.initialisation import unwatched
 from unbraid.sources.base import Contexts
-from unbraid.steering.base import Fitting
+from unbraid.steering.base import FitContext
 from unbraid.steering.model_slice import Slice
 
 
@@ -28,8 +28,8 @@ def beside_skip(effect: Callable[[Tensor], Tensor], d_in: int, dtype: torch.dtyp
     return Slice.of(around(lambda x: x + effect(x), d_in, dtype))
 
 
-def fitting(after: Slice, radius: float = 1.0, seed: int = 0) -> Fitting:
-    return Fitting(after, radius, rng(seed), unwatched)
+def fitting(after: Slice, radius: float = 1.0, seed: int = 0) -> FitContext:
+    return FitContext(after, radius, rng(seed), unwatched)
 
 
 def attending(seq: int = 2, pos: int = 5, d_in: int = 8) -> Contexts:

@@ -13,7 +13,7 @@ from unbraid.dictionary.initialisation import unwatched
 from unbraid.effects.effect import COPIES
 from unbraid.effects.radius import calibrate_radius, checked_radius
 from unbraid.sources.base import Contexts, Source
-from unbraid.steering.base import Fitting, SliceFit
+from unbraid.steering.base import FitContext, SliceFit
 from unbraid.steering.model_slice import Slice
 
 MEASURED = 3
@@ -54,7 +54,7 @@ def fit_seconds(init: SliceFit, count: int, source: Source) -> float:
 
     started = time.monotonic()
     with suppress(Enough):
-        init.fit(few, Fitting(after, radius, seeding.stream(0, "init"), watch))
+        init.fit(few, FitContext(after, radius, seeding.stream(0, "init"), watch))
     seconds = calibrated - begun + extrapolated(told, started, time.monotonic(), count / few)
     return seconds + PASSES * pass_seconds(after, few, radius) * count / few
 
@@ -67,7 +67,7 @@ def check_count(init: SliceFit, count: int, contexts: Contexts) -> None:
 
     with suppress(Enough):
         unasked = Slice.of(replace(contexts, downstream=enough), last=init.last, keep_skip=init.keep_skip)
-        init.fit(count, Fitting(unasked, 1.0, seeding.stream(0, "init"), unwatched))
+        init.fit(count, FitContext(unasked, 1.0, seeding.stream(0, "init"), unwatched))
 
 
 def extrapolated(told: list[Told], started: float, ended: float, scale: float) -> float:

@@ -1,8 +1,8 @@
-"""Fitting atoms to a model slice: what MELBO and every DCT share, and how their atoms become a dictionary.
+"""Fitting atoms to a model slice: the base of MELBO and the DCTs, whose atoms become a dictionary.
 
 A fit is an initialisation: with no training after it, a run holds the fitted directions as atoms, strongest first, read
 by their transpose, and every eval and the report apply. Trained on with W_dec frozen, it is the two-stage SAE: decoder
-first, for its effects, then an encoder for it. What the fit found besides the atoms is kept in fit.safetensors.
+first, for its effects, then an encoder for it. Other results of the fit are kept in fit.safetensors.
 """
 
 from abc import ABC, abstractmethod
@@ -24,53 +24,58 @@ from unbraid.sources.base import Contexts, Source
 from unbraid.steering.model_slice import Directions, Slice
 
 
-class Found(NamedTuple):
+class FitResult(NamedTuple):
+    """The directions that a method found, with their strengths."""
+
     directions: Directions
     """Unit vectors."""
     strengths: Float[Tensor, " k"]
-    """What atoms are ranked by, from large to small; each method says what it is."""
+    """Numbers by which atoms are ranked, from large to small; each method's docstring defines them."""
 
 
-class Fitting(NamedTuple):
-    """What a method is given."""
+class FitContext(NamedTuple):
+    """Everything that a method needs for a fit: the slice, the radius, randomness, and how to report and resume."""
 
     slice: Slice
     radius: float
     rng: torch.Generator
     watch: Watch
     reached: Mapping[str, Tensor] = MappingProxyType({})
-    """What an earlier attempt kept; the generator stands where it stood then."""
+    """The state that an earlier attempt stored; the generator continues from there."""
     keep: Callable[[Mapping[str, Tensor]], None] = not_kept
-    """Told after each step all that the rest depends on, in tensors that do not change any more."""
+    """Called after each step with the state that later steps depend on, in tensors that do not change afterwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceFit(Initialisation, ABC):
-    """Subclasses are frozen dataclasses: the fields are the settings, `fit` is the method."""
+    """Base of methods that fit atoms to a model slice.
+
+    Subclasses are frozen dataclasses: the fields are the settings, `fit` is the method.
+    """
 
     contexts: PositiveInt = 8
-    """Whole sequences whose layers after are fitted, the same for every seed; all there are where the text has fewer,
-    as it has where a few prompts are fitted."""
+    """Number of whole sequences on whose downstream layers the fit is made, the same for every seed; all where the
+    text has fewer."""
     context_seed: Seed = 0
-    """Which."""
+    """Seed with which these sequences are drawn."""
     last: NonNegativeInt = 0
-    """Effects are looked at on this many last kept tokens of each context; 0 means all. The DCT's authors take 3."""
+    """Number of last kept tokens of each context at which effects are measured; 0: all. The DCT's authors use 3."""
     radius: NonNegativeFloat = 0.0
-    """Norm of the pushes, in raw units; 0 calibrates it: where random directions leave the linear regime."""
+    """Norm of the pushes, in raw units; 0 calibrates it to where random directions leave the linear regime."""
     keep_skip: bool = False
-    """Leave what is pushed in its effect, as the published objectives do, where it travels straight through."""
+    """Keep the push itself in its effect where the skip path carries it along, as the published objectives do."""
     claim: ClassVar[Claim] = 2
 
     def grows(self) -> bool:
-        """Whether a step of the fit takes longer the more directions are asked for."""
+        """True if a step of the fit takes longer the more directions are fitted."""
         return True
 
     @abstractmethod
-    def fit(self, count: int, given: Fitting) -> Found:
-        """`count` directions. Raises ValueError when the method has not so many."""
+    def fit(self, count: int, context: FitContext) -> FitResult:
+        """Fit `count` directions. Raises ValueError when the method has fewer."""
 
     def contexts_of(self, source: Source) -> Contexts:
-        """What is fitted."""
+        """Draw the contexts on which the fit is made."""
         count = int(min(self.contexts, max(1, source.sequences("train"))))
         return source.contexts(count, split="train", seed=self.context_seed)
 
@@ -78,7 +83,7 @@ class SliceFit(Initialisation, ABC):
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
         if origin is None:
-            raise ValueError("this initialisation pushes the layers after the source: build it with an origin")
+            raise ValueError("this initialisation needs the layers downstream of the source: build it with an origin")
         result = origin.kept.read()
         if "atoms" not in result:
             result = self._result(dictionary.d_sae, rng, origin, result)
@@ -89,7 +94,7 @@ class SliceFit(Initialisation, ABC):
     def _result(
         self, count: int, rng: torch.Generator, origin: Origin, reached: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The atoms, strongest first, and what else is kept beside the run. `reached`: what an earlier attempt kept."""
+        """Return the atoms, strongest first, and what else is stored. `reached`: an earlier attempt's state."""
         contexts = self.contexts_of(origin.source)
         if reached:
             radius = float(reached["radius"])
@@ -99,7 +104,7 @@ class SliceFit(Initialisation, ABC):
         exact = torch.tensor(radius, dtype=torch.float64)
         keep = lambda state: origin.kept.write({**state, "radius": exact, "rng": rng.get_state()})
         after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
-        found = self.fit(count, Fitting(after, radius, rng, origin.watch, reached, keep))
+        found = self.fit(count, FitContext(after, radius, rng, origin.watch, reached, keep))
         order = found.strengths.argsort(descending=True)
         atoms = found.directions[order]
         effects = Slice.of(contexts, last=self.last).pooled(radius * atoms)
@@ -113,14 +118,14 @@ class SliceFit(Initialisation, ABC):
 
 
 def ascending(optimiser: torch.optim.Optimizer, moved: Tensor) -> dict[str, Tensor]:
-    """The tensor an optimiser moves, and its moments, for `keep`."""
+    """Return the tensor that an optimiser moves, and its moments, for `keep`."""
     return {"moved": moved.detach().clone()} | {
         f"optimiser/{name}": value.clone() for name, value in optimiser.state[moved].items()
     }
 
 
 def resume(optimiser: torch.optim.Optimizer, moved: Tensor, reached: Mapping[str, Tensor]) -> None:
-    """Give an optimiser the moments it had; `moved` is the tensor it had moved."""
+    """Restore an optimiser's moments; `moved` is the tensor that it moves."""
     prefix = "optimiser/"
     state = {name.removeprefix(prefix): value for name, value in reached.items() if name.startswith(prefix)}
     # The count of steps stays on the CPU, where torch keeps it.

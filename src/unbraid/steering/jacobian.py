@@ -26,7 +26,7 @@ def jacobian(
     reached: Reached = NOTHING,
     keep: Keep = not_kept,
 ) -> Float[Tensor, "d_out d_in"]:
-    """All of it: d_in forward-mode passes, gone on with from what was `reached`."""
+    """Compute the whole Jacobian by d_in forward-mode passes, continuing from the state `reached`."""
     acts = after.contexts.acts
     units = torch.eye(after.d_in, dtype=acts.dtype, device=acts.device)
     return in_parts(units, lambda part: after.first(part), watch, reached, keep).T
@@ -40,8 +40,10 @@ def sketch(
     reached: Reached = NOTHING,
     keep: Keep = not_kept,
 ) -> Float[Tensor, "rows d_in"]:
-    """W J, of `rows` random unit vectors W: as many backward passes. Squared lengths |W J v|^2 d_out / rows estimate
-    |J v|^2 with a relative standard deviation of about sqrt(2 / rows)."""
+    """Compute W J for `rows` random unit vectors W, by as many backward passes.
+
+    |W J v|^2 d_out / rows estimates |J v|^2 with a relative standard deviation of about sqrt(2 / rows).
+    """
     acts = after.contexts.acts
     probes = reached.get("probes")
     if probes is None:
@@ -51,7 +53,7 @@ def sketch(
 
 
 def in_parts(inputs: Tensor, compute: Callable[[Tensor], Tensor], watch: Watch, reached: Reached, keep: Keep) -> Tensor:
-    """`compute` of a few rows of `inputs` at a time, those that were reached left out."""
+    """Apply `compute` to a few rows of `inputs` at a time, skipping those already `reached`."""
     found: dict[str, Tensor] = {}
     for number, part in enumerate(inputs.split(COPIES)):
         name = f"part/{number}"
@@ -63,8 +65,11 @@ def in_parts(inputs: Tensor, compute: Callable[[Tensor], Tensor], watch: Watch, 
 
 
 def top_right(matrix: Float[Tensor, "rows d_in"], count: int) -> tuple[Float[Tensor, "k d_in"], Float[Tensor, " k"]]:
-    """The right singular vectors of the largest singular values, which come along. They are the rows of the third thing
-    `torch.linalg.svd` returns; its columns, which the released DCT code takes, are no singular vectors of anything."""
+    """Return the right singular vectors with the largest singular values, and those values.
+
+    They are the rows of the third result of `torch.linalg.svd`; its columns, which the released DCT code takes, are not
+    singular vectors.
+    """
     _, values, right = torch.linalg.svd(matrix, full_matrices=False)
     return right[:count], values[:count]
 
@@ -78,8 +83,10 @@ def power_iteration(
     reached: Reached = NOTHING,
     keep: Keep = not_kept,
 ) -> tuple[Float[Tensor, "k d_in"], Float[Tensor, " k"]]:
-    """The same without forming J: V <- orthonormalised J'J V, a forward and a backward pass each round. The last
-    round is turned to the singular vectors inside the span."""
+    """Approximate the top right singular vectors without forming J, by V <- orthonormalised J'J V.
+
+    Each round takes a forward and a backward pass; at the end V is rotated to the singular vectors within its span.
+    """
     acts = after.contexts.acts
     if reached:
         v = reached["moved"].to(acts)
@@ -96,6 +103,6 @@ def power_iteration(
 
 
 def stronger_side(after: Slice, directions: Float[Tensor, "k d_in"], radius: float) -> Float[Tensor, "k d_in"]:
-    """Each direction or its negative, whichever moves more at the radius: to first order they move alike."""
+    """Return each direction or its negative, whichever moves more at the radius; to first order both move alike."""
     sizes = torch.stack([after.pooled(sign * radius * directions).square().sum(1) for sign in (1.0, -1.0)])
     return torch.where((sizes[0] >= sizes[1]).unsqueeze(1), directions, -directions)

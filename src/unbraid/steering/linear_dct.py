@@ -1,4 +1,4 @@
-"""Linear DCT: the directions that move the layers after most, to first order (Mack and Turner 2024, Algorithm 1).
+"""Linear DCT: the directions that move the downstream layers most, to first order (Mack and Turner 2024, Algorithm 1).
 
     v_1, v_2, …: right singular vectors of J, the Jacobian of the pooled effect, by singular value
 
@@ -11,46 +11,46 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unbraid.config.settings import PositiveInt
-from unbraid.steering.base import Fitting, Found, SliceFit
+from unbraid.steering.base import FitContext, FitResult, SliceFit
 from unbraid.steering.jacobian import jacobian, power_iteration, sketch, stronger_side, top_right
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearDct(SliceFit):
-    """Strength: singular value."""
+    """The linear DCT's fit. Strength: singular value."""
 
     form: Literal["full", "projected", "power"] = "full"
     """full: d_in forward passes. projected: `rows` backward passes, and only so many directions. power: 2 `rounds`
     passes of all directions."""
     rows: PositiveInt = 32
-    """Of the projection."""
+    """Number of rows of the projection."""
     rounds: PositiveInt = 15
-    """Of power iteration."""
+    """Number of rounds of power iteration."""
 
     def grows(self) -> bool:
         return self.form == "power"
 
-    def fit(self, count: int, given: Fitting) -> Found:
-        self._check(count, given)
-        told = (given.watch, given.reached, given.keep)
+    def fit(self, count: int, context: FitContext) -> FitResult:
+        self._check(count, context)
+        state = (context.watch, context.reached, context.keep)
         match self.form:
             case "full":
-                directions, values = top_right(jacobian(given.slice, *told), count)
+                directions, values = top_right(jacobian(context.slice, *state), count)
             case "projected":
-                directions, values = top_right(sketch(given.slice, self.rows, given.rng, *told), count)
+                directions, values = top_right(sketch(context.slice, self.rows, context.rng, *state), count)
             case "power":
-                directions, values = power_iteration(given.slice, count, self.rounds, given.rng, *told)
-        return Found(stronger_side(given.slice, directions, given.radius), values)
+                directions, values = power_iteration(context.slice, count, self.rounds, context.rng, *state)
+        return FitResult(stronger_side(context.slice, directions, context.radius), values)
 
-    def _check(self, count: int, given: Fitting) -> None:
-        most = min(given.slice.d_in, given.slice.contexts.base.shape[-1])
+    def _check(self, count: int, context: FitContext) -> None:
+        most = min(context.slice.d_in, context.slice.contexts.base.shape[-1])
         if self.form == "projected" and count > self.rows:
             raise ValueError(
-                f"a projection to {self.rows} rows tells of {self.rows} directions, and {count} latents were asked "
-                "for: raise --dictionary.init.rows, or lower --dictionary.d-sae"
+                f"a projection to {self.rows} rows has {self.rows} directions, and {count} latents were requested: "
+                "raise --dictionary.init.rows, or lower --dictionary.d-sae"
             )
         if count > most:
             raise ValueError(
-                f"a Jacobian of {given.slice.d_in} dimensions has {most} singular vectors, and {count} latents were "
-                f"asked for: set --dictionary.d-sae {most} or less, or fit the exponential DCT"
+                f"a Jacobian of {context.slice.d_in} dimensions has {most} singular vectors, and {count} latents were "
+                f"requested: set --dictionary.d-sae {most} or less, or fit the exponential DCT"
             )

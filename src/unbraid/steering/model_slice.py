@@ -1,4 +1,4 @@
-"""A model slice as a function of directions: what fits of MELBO and DCT push, and where they look.
+"""A model slice as a function of directions: the map that fits of MELBO and DCT push and measure.
 
     moved_bt(theta) = G(X + theta)_bt - Y_bt - theta        theta added at every kept token of every context b
     pooled(theta)   = mean over contexts and target tokens of moved(theta)
@@ -28,15 +28,16 @@ Moved = Float[Tensor, "k seq pos d_out"]
 
 @dataclass(frozen=True, eq=False)
 class Slice:
+    """The downstream map of a few contexts, as a function of a push at every kept token."""
+
     contexts: Contexts
     targets: Bool[Tensor, "seq pos"]
-    """Where effects are looked at."""
+    """True for the tokens at which effects are measured."""
     keep_skip: bool = False
 
     @classmethod
     def of(cls, contexts: Contexts, *, last: int = 0, keep_skip: bool = False) -> "Slice":
-        """Looking at the last so many kept tokens of each context, or at all (0). Raises ValueError where none is
-        kept."""
+        """Measure effects at the `last` kept tokens of each context, or all (0). Raises ValueError if none is kept."""
         mask = contexts.mask
         if not bool(mask.any()):
             raise ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
@@ -49,11 +50,11 @@ class Slice:
 
     @cached_property
     def skips(self) -> bool:
-        """Whether what is pushed also travels straight through."""
+        """True if the skip path carries the push along and it is to be removed."""
         return not self.keep_skip and self.contexts.base.shape[-1] == self.d_in
 
     def moved(self, directions: Directions) -> Moved:
-        """What each direction does at every token, 0 where none is looked at; differentiable, in one pass."""
+        """Return the effect of each direction at every token, 0 where none is measured; differentiable, in one pass."""
         given = self.contexts
         push = directions.to(given.acts)[:, None, None, :] * given.mask.unsqueeze(-1)
         moved = given.downstream(given.acts + push) - given.base
@@ -70,8 +71,11 @@ class Slice:
     def value_and_gradient(
         self, directions: Directions, score: Callable[[Moved, slice], Float[Tensor, " k"]]
     ) -> tuple[Float[Tensor, " k"], Directions]:
-        """A score of what each direction moves, and its gradient by the direction. `score` is told which directions it
-        is given. `COPIES` at a time, so memory does not grow with their number."""
+        """Return a score of each direction's effect, and its gradient by the direction.
+
+        `score` is called with effects and the slice of directions that they belong to, `COPIES` at a time, so that
+        memory does not grow with their number.
+        """
         values, gradients = [], []
         for start in range(0, len(directions), COPIES):
             part = slice(start, min(start + COPIES, len(directions)))
@@ -83,25 +87,25 @@ class Slice:
         return finite(torch.cat(values), directions), finite(torch.cat(gradients), directions)
 
     def pull_back(self, directions: Directions, cotangents: Effects) -> Directions:
-        """The gradient of sum(cotangents * pooled(directions)) by the directions."""
+        """Return the gradient of sum(cotangents * pooled(directions)) by the directions."""
         count = self.targets.sum()
         score = lambda moved, part: (moved.sum((1, 2)) * cotangents[part]).sum(1) / count
         return self.value_and_gradient(directions, score)[1]
 
     def first(self, directions: Directions) -> Effects:
-        """J v: the derivative of `pooled` at 0 along each direction."""
+        """Return J v: the derivative of `pooled` at 0 along each direction."""
         with forward_mode(), torch.no_grad():
             return finite(torch.cat([self._along(part) for part in directions.split(COPIES)]))
 
     def second(self, directions: Directions) -> Effects:
-        """T(v, v): the second derivative of `pooled` at 0 along each direction, twice."""
+        """Return T(v, v): the second derivative of `pooled` at 0 along each direction, twice."""
         with forward_mode(), torch.no_grad():
             parts = directions.split(COPIES)
             curved = [jvp(lambda at, v=v: self._along(v, at), (at_zero(v),), (v,))[1] for v in parts]
             return finite(torch.cat(curved))
 
     def second_back(self, cotangents: Effects, directions: Directions) -> Directions:
-        """T(u, v, .): the gradient at 0 of u . J(theta) v."""
+        """Return T(u, v, .): the gradient at 0 of u . J(theta) v."""
         with forward_mode():
             parts = zip(cotangents.split(COPIES), directions.split(COPIES), strict=True)
             pulled = [grad(lambda at, u=u, v=v: (u * self._along(v, at)).sum())(at_zero(v)) for u, v in parts]
@@ -113,12 +117,12 @@ class Slice:
 
 
 def finite(found: Tensor, pushes: Directions | None = None) -> Tensor:
-    """`found`, a row a direction. Raises ValueError where it is not finite: what follows would fail less plainly."""
+    """Return `found`, a row per direction. Raises ValueError where it is not finite."""
     bad = ~torch.isfinite(found.reshape(len(found), -1)).all(1)
     if bool(bad.any()):
         what = "derivatives" if pushes is None else f"effects of pushes of size {float(pushes.norm(dim=1).max()):.3g}"
         raise ValueError(
-            f"the layers after give {int(bad.sum())} of {len(bad)} directions {what} that are not finite; set a "
+            f"the downstream layers give {int(bad.sum())} of {len(bad)} directions {what} that are not finite; set a "
             "smaller radius, or load the model in float32"
         )
     return found

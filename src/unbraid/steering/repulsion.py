@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 ROUNDS = 10
-"""The trainer's."""
+"""Number of rounds, as in that trainer."""
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def repelled(
     temperature: float = 1.0,
     rounds: int = ROUNDS,
 ) -> Float[Tensor, "k d_in"]:
-    """Unit vectors. One direction alone stays as it is."""
+    """Push unit vectors apart, and return unit vectors. A single direction is returned as it is."""
     if len(directions) < 2:
         return directions
     own = torch.eye(len(directions), dtype=torch.bool, device=directions.device)

@@ -1,4 +1,4 @@
-"""Steering: what a model writes, and what it expects next, with one atom added to its activations.
+"""Steering: a model's continuation and next-token probabilities with one atom added to its activations.
 
     x' = x + scale * unit * atom      at every token a dictionary is trained on, prompt and continuation alike
 
@@ -26,12 +26,12 @@ from unbraid.sources.stream import held_out
 
 Unit = Literal["auto", "own", "radius"]
 CONTEXTS = 8
-"""Of which a radius is calibrated where no fit has."""
+"""Number of contexts on which a radius is calibrated for runs without a fit."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """A token, and how probable it is after the prompt, without and with the atom."""
+    """A token and its probability right after the prompt, without and with the atom."""
 
     token: str
     before: float
@@ -40,26 +40,32 @@ class Expected:
 
 @dataclass(frozen=True)
 class Steered:
+    """The result of steering: the size of the push, both continuations and the tokens that changed most."""
+
     size: float
-    """How far the activations were pushed, in raw units; negative against the atom."""
+    """Length of the push, in raw units; negative against the atom."""
     unit: str
     relative: float
-    """The same over the median norm of the activations."""
+    """Length of the push over the median norm of the activations."""
     before: str
-    """What the model writes after the prompt, greedily."""
+    """The model's greedy continuation without the push."""
     after: str
+    """The model's greedy continuation with the push."""
     expected: tuple[Expected, ...]
     """The tokens whose probability right after the prompt changed most."""
     note: str = ""
-    """What sizes are of, where not of held-out text."""
+    """A note on the text that sizes are measured on, if it is not held-out text."""
 
 
 @torch.no_grad()
 def steer(
     run: Run, latent: int, prompt: str, *, scale: float = 1.0, unit: Unit = "auto", tokens: int = 30, top: int = 8
 ) -> Steered:
-    """Raises ValueError for a source without text, a latent there is not, one that never fires where its own codes are
-    the unit, a prompt that is empty or leaves no room in the context, and a push after which nothing is finite."""
+    """Add `scale` times an atom to a model's activations, and compare what it writes and expects.
+
+    Raises ValueError for a source without text, a latent that does not exist, one that never fires where its codes are
+    the unit, a prompt that is empty or leaves no room in the context, and a push after which nothing is finite.
+    """
     for name, count in (("tokens", tokens), ("top", top)):
         checked(name, count, PositiveInt)
     checked("unit", unit, Unit)
@@ -87,6 +93,7 @@ def steer(
 
 
 def text_of(run: Run) -> LanguageModel:
+    """Return the run's language model. Raises ValueError for other sources."""
     if not isinstance(run.source, LanguageModel):
         raise ValueError(
             f"steering shows text, and this run was trained on a {type(run.source).__name__}; name a run of a "
@@ -96,7 +103,7 @@ def text_of(run: Run) -> LanguageModel:
 
 
 def read(source: LanguageModel, prompt: str) -> list[str]:
-    """The prompt's tokens."""
+    """Split a prompt into tokens. Raises ValueError for one that is empty, unknown or too long."""
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
@@ -115,8 +122,10 @@ def read(source: LanguageModel, prompt: str) -> list[str]:
 
 
 def usual_rows(source: Source) -> tuple[Float[Tensor, "row d_in"], str]:
-    """Activations that say what size is usual, and a note where they are those trained on: a fit of a few prompts has
-    no others."""
+    """Return activations that show the usual size, and a note if they are those trained on.
+
+    A fit on a few prompts has no others.
+    """
     try:
         return held_out(source, ROWS).x, ""
     except NoHeldOut:
@@ -126,7 +135,7 @@ def usual_rows(source: Source) -> tuple[Float[Tensor, "row d_in"], str]:
 
 
 def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[float, str]:
-    """How far scale 1 pushes, in raw units, and what that is."""
+    """Return the length of a push of scale 1, in raw units, and its name."""
     fit = run.fit()
     if unit == "radius" or (unit == "auto" and fit):
         if fit:
@@ -146,7 +155,7 @@ def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[f
 
 
 def expectations(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"]) -> Float[Tensor, " vocabulary"]:
-    """Probabilities of what comes next. Embeddings are often padded past the tokenizer's last id."""
+    """Return the probabilities of the next token (embeddings are often padded past the tokenizer's last id)."""
     logits = source.spliced_logits(source.whole([words]), lambda x: x + push.to(x))[0, -1]
     if not bool(torch.isfinite(logits).all()):
         raise ValueError(
@@ -156,8 +165,10 @@ def expectations(source: LanguageModel, words: list[str], push: Float[Tensor, " 
 
 
 def written(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"], tokens: int) -> str:
-    """The most probable continuation, a token at a time, up to a special token or the end of the context. Every step
-    reads the whole text again: pushes follow the token policy exactly, and texts here are short."""
+    """Return the most probable continuation, up to a special token or the end of the context.
+
+    Every step reads the whole text again: so pushes follow the token policy exactly, and texts here are short.
+    """
     special = set(source.loaded_tokenizer.all_special_ids)
     added: list[str] = []
     for _ in range(tokens):
