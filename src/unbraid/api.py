@@ -348,7 +348,7 @@ def chosen_evals(names: str | Sequence[str] | None, packages: tuple[str, ...] = 
 
 
 def expanded(item: Any) -> list[Experiment]:
-    """Return the experiments that an experiment or a study stands for."""
+    """Return the experiments that an experiment or a study represents."""
     if isinstance(item, Experiment):
         return [item]
     if isinstance(item, Study):
