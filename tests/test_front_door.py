@@ -2,10 +2,12 @@
 
 import doctest
 import json
+import os
 import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,8 @@ def test_all_it_lists_is_there_and_nothing_else():
 
 def test_one_line_on_an_array_gives_a_dictionary_for_raw_activations():
     sae = ub.fit(3 + 5 * X, **SMALL)
+    z = sae.encode(3 + 5 * X[:8])
+    assert z.shape == (8, 32) and int((z > 0).sum(1).max()) <= 4
     error = (sae(3 + 5 * X) - (3 + 5 * torch.from_numpy(X))).square().sum()
     assert float(error) < 0.9 * float((5 * X).var(0).sum() * len(X))
 
@@ -67,7 +71,8 @@ def test_one_line_on_an_array_gives_a_dictionary_for_raw_activations():
 def test_leading_dimensions_are_kept():
     x = X.reshape(100, 12, 12)
     sae = ub.fit(x, **SMALL)
-    assert sae(x[:2]).shape == (2, 12, 12)
+    assert sae(x[:2]).shape == (2, 12, 12) and sae.encode(x[:2]).shape == (2, 12, 32)
+    assert sae.encode(x[0, 0]).shape == (32,)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,7 @@ def test_saelens_loads_the_same(tmp_path):
     sae = ub.fit(X, d_sae=32, activation=ub.BatchTopK(4), tokens=8192, batch_size=256, save=tmp_path / "mine")
     theirs = SAE.load_from_disk(tmp_path / "mine")
     x = torch.from_numpy(X)
-    assert torch.allclose(sae(x), theirs(x), atol=1e-5)
+    assert torch.allclose(sae.encode(x), theirs.encode(x), atol=1e-5) and torch.allclose(sae(x), theirs(x), atol=1e-5)
 
 
 def test_folders_of_other_libraries_load_too(tmp_path):
@@ -134,6 +139,59 @@ def test_a_term_of_a_script_trains_is_saved_and_read_back(tmp_path):
     ub.fit(X, **{**SMALL, "activation": ub.ReLU()}, penalties=penalties, save=tmp_path / "mine")
     run = Run.open(tmp_path / "mine", ("unbraid", "tests", "test_front_door"))
     assert list(run.experiment.objective.penalties) == ["half_of_l1", "half_of_l1-2", "orthogonality"]
+
+
+NOTEBOOK = """
+from dataclasses import dataclass
+import torch
+import unbraid as ub
+from unbraid.sources.base import Batch, Block, no_downstream
+
+@dataclass(frozen=True, kw_only=True)
+class Squares(ub.Term):
+    family = "sparsity"
+    def __call__(self, step):
+        return ub.TermOutput(step.z.values.square().sum() / len(step.x))
+
+@dataclass(frozen=True, kw_only=True)
+class Waves(ub.Source):
+    width: int = 12
+    @property
+    def d_in(self):
+        return self.width
+    def block(self, index, *, split, seed):
+        rng = torch.Generator().manual_seed(1000 * seed + index + (split == "eval"))
+        x = torch.randn(2000, self.width, generator=rng).cumsum(1)
+        none = torch.full((2000,), -1)
+        return Block(Batch(x, none, none, none))
+    def contexts(self, count, *, split, seed):
+        raise no_downstream("Waves")
+    def available(self, split):
+        return float("inf")
+    def metadata(self):
+        return {"model_name": "waves", "hook_name": "waves"}
+    def sample_text(self, count):
+        return []
+
+if __name__ == "__main__":
+    ub.fit(Waves(), d_sae=32, activation=ub.ReLU(), penalties=Squares(weight=0.01), tokens=4096, save="run")
+    print(ub.load("run").d_sae)
+"""
+
+
+def test_a_term_and_a_source_of_a_notebook_are_read_back_there_and_with_package_by_the_command_line(tmp_path):
+    (tmp_path / "mine.py").write_text(NOTEBOOK)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    run = partial(subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    trained = run([sys.executable, "mine.py"])
+    assert trained.stdout == "32\n", trained.stderr
+    assert '"type": "__main__:Squares"' in (tmp_path / "run" / "experiment.json").read_text()
+    command = [sys.executable, "-m", "unbraid.cli", "eval", "run", "--evals", "fidelity"]
+    refused = run(command)
+    assert refused.returncode and "put it into a module, say mine.py, and name that: --package mine" in refused.stderr
+    scored = run([*command, "--package", "mine"])
+    assert scored.returncode == 0, scored.stderr
+    assert 0 < ub.scores(tmp_path / "run").set_index("metric").value["fvu"] < 2
 
 
 def test_callbacks_get_metrics(tmp_path):

@@ -75,15 +75,17 @@ def modules(folder: str, packages: tuple[str, ...]) -> Iterator[Source]:
 
 
 def homes(package: str) -> list[Path]:
-    """The folders of a package. Raises ValueError when there is none."""
+    """The folders of a package; a module that is a single file has none, and still defines classes that runs name.
+    Raises ValueError when there is no module of this name."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError) as error:
         raise ValueError(f"cannot import package {package!r} ({error}); is it installed, or on PYTHONPATH?") from error
-    if spec is None or spec.submodule_search_locations is None:
-        why = "no module has this name" if spec is None else "it is a single file, and studies and terms need a folder"
-        raise ValueError(f"cannot import package {package!r} ({why}); is it installed, or on PYTHONPATH?")
-    return [Path(place) for place in spec.submodule_search_locations]
+    if spec is None:
+        raise ValueError(
+            f"cannot import package {package!r} (no module has this name); is it installed, or on PYTHONPATH?"
+        )
+    return [Path(place) for place in spec.submodule_search_locations or ()]
 
 
 def below(folder: Path, package: str) -> Iterator[Source]:
