@@ -100,7 +100,7 @@ class Source(Settings, ABC):
     """The base of all sources of activations: frozen dataclasses of settings, which load heavy things on first use."""
 
     more_held_out: ClassVar[str] = "give more data"
-    """How to get more of the eval split."""
+    """The remedy for an eval split that is too small."""
 
     @property
     @abstractmethod

@@ -47,7 +47,7 @@ class Cached(Source):
     more_held_out: ClassVar[str] = "write more of it with `unbraid cache`, from a text with an eval split"
 
     folder: SomeText
-    """Where the shards and index.json are."""
+    """The folder of the shards and index.json."""
     epochs: PositiveInt = 1
     """Passes over the shards; from the second on, in another order."""
 

@@ -26,7 +26,7 @@ class Labelled:
     rows: Int[Tensor, " active"]
     factors: Int[Tensor, " active"]
     magnitudes: Float[Tensor, " active"]
-    """How strongly each active factor is present; 1 where it is only present or not."""
+    """The strength of each active factor; 1 where it is only present or not."""
     count: int
     """Factors there are, active or not."""
 

@@ -31,7 +31,7 @@ class HookPoint:
     """Its Hugging Face path: model.layers.3"""
     of_input: bool = False
     flat: bool = False
-    """Whether what passes has sequences laid end to end [seq * pos, d_in], as in OPT's MLP."""
+    """True when activations there have sequences laid end to end [seq * pos, d_in], as in OPT's MLP."""
     block: nn.Module | None = None
     """The block it lies in; where `flat`, its input tells how many sequences there are."""
 

@@ -44,7 +44,14 @@ from unbraid.sources.language_model.loaded import (
     find_tokenizer,
     vocabulary_of,
 )
-from unbraid.sources.language_model.loading import EMBEDDED, from_hub, load_model, load_tokenizer, tokenizer_sha256
+from unbraid.sources.language_model.loading import (
+    EMBEDDED,
+    from_hub,
+    load_model,
+    load_tokenizer,
+    tokenizer_sha256,
+    write_chat,
+)
 from unbraid.sources.language_model.probe import random_tokens
 from unbraid.sources.language_model.sites import Site, hook_point
 from unbraid.sources.language_model.whole_texts import minimal_pairs, reading
@@ -90,7 +97,7 @@ class LanguageModel(Source):
     layer: NonNegativeInt = 2
     """Block the activations come from, counting from 0."""
     site: Site = "resid_post"
-    """Where in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
+    """The place in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
     text: TextsOrPath = "language://20000"
     """A .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files or
     one saved by datasets, `hf://owner/name[/config][:split]`, sample://5000 for that many documents that the model
@@ -123,7 +130,7 @@ class LanguageModel(Source):
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     """Precision of the model (of a loaded one: its own); activations are handed on in float32."""
     device: Device = "cpu"
-    """Where the model runs and the activations stay: cpu, cuda, mps. A loaded model stays where it is."""
+    """The device that the model runs on and activations stay on: cpu, cuda, mps. A loaded model stays where it is."""
     cache: SomeText = ".unbraid-cache"
     """Folder for sampled text."""
     pairs: str = ""
@@ -396,10 +403,4 @@ class LanguageModel(Source):
         return Local(partial(read_documents, self.text, self.text_column, self._render), self._reader, **shape)
 
     def _render(self, chat: list[dict[str, Any]]) -> str:
-        """A chat as the tokenizer's template writes it."""
-        if not self.loaded_tokenizer.chat_template:
-            raise ValueError(
-                "the tokenizer has no chat template; choose a column of text with --source.text-column, or the model "
-                "that was tuned to chat"
-            )
-        return self.loaded_tokenizer.apply_chat_template(chat, tokenize=False)
+        return write_chat(self.loaded_tokenizer, chat)

@@ -34,6 +34,16 @@ def load_tokenizer(model: str, revision: str = "main", *, trust_remote_code: boo
     return from_hub(load, model, "tokenizer", trust_remote_code)
 
 
+def write_chat(tokenizer: Any, chat: list[dict[str, Any]]) -> str:
+    """Return a chat as the tokenizer's template writes it. Raises ValueError when it has none."""
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "the tokenizer has no chat template; choose a column of text with --source.text-column, or the model "
+            "that was tuned to chat"
+        )
+    return tokenizer.apply_chat_template(chat, tokenize=False)
+
+
 def located(model: str) -> str:
     """The folder of the embedded model, or the name as it is."""
     return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model

@@ -46,13 +46,13 @@ class Seen:
     """The inputs and outputs of a block in one forward pass, each time it ran."""
 
     came: list[Any] = field(default_factory=list)
-    """What the block before gave."""
+    """The outputs of the block before."""
     entered: list[Any] = field(default_factory=list)
     left: list[Any] = field(default_factory=list)
     handed: list[Any] = field(default_factory=list)
-    """What the next block got."""
+    """The inputs of the next block."""
     gave: dict[str, list[Tensor]] = field(default_factory=dict)
-    """What modules inside gave that has the size of the stream, by their path in the block."""
+    """Outputs of modules inside that have the size of the stream, by their path in the block."""
     logits: Any = None
     hidden_states: Sequence[Any] = ()
 

@@ -48,7 +48,7 @@ class Turn(NamedTuple):
 
 class Move(NamedTuple):
     choice: str
-    """What is chosen, whatever form it takes."""
+    """The name of the choice, whatever form its word takes."""
     word: str
     probability: float
     turn: Turn

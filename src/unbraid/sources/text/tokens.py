@@ -116,7 +116,7 @@ class Tokenised:
 
     ids: Ids
     held: Tensor
-    """Of each document, whether it belongs to the eval split."""
+    """A mask of the documents that belong to the eval split."""
     characters: int
     longest: int
     """Characters, or ids, of the longest document."""

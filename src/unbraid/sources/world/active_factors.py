@@ -30,7 +30,7 @@ class ActiveFactors(NamedTuple):
     factors: Int[Tensor, " active"]
     magnitudes: Float[Tensor, " active"]
     points: Float[Tensor, "on_manifolds 3"]
-    """Where on its manifold each active factor that is one shows, in the same order."""
+    """The point on its manifold of each active factor that is a manifold, in the same order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,13 @@ class FactorSampler:
 
     forest: Forest
     copula: Copula
-    """Of the forest's roots."""
+    """The joint distribution of the forest's roots."""
     sparse: Float[Tensor, " sparse"]
     """Probabilities of the forest's factors."""
     dense: Float[Tensor, " dense"]
     """Probabilities of the dense factors, which come after."""
     twin: bool
-    """Whether the forest's factors ignore one another."""
+    """True when the forest's factors are independent."""
     magnitudes: Magnitudes
     dense_spread: float
     manifolds: Manifolds

@@ -111,7 +111,7 @@ class World(Source, Truth):
     effect_dimensions: NonNegativeInt = 0
     """Dimensions of the subspace in which all effects lie; 0 for all of d_in."""
     gate: Gate = "smooth"
-    """How downstream reads a factor: additive (linear), or above a threshold, smooth or hard."""
+    """The way the downstream layers read a factor: additive (linear), or above a threshold, smooth or hard."""
     threshold: float = 0.5
     """Magnitude at which a factor's gate opens."""
     sharpness: PositiveFloat = 8.0
