@@ -31,19 +31,11 @@ from unbraid.config.settings import (
 )
 from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split
 from unbraid.sources.in_process import Reference, is_reference
+from unbraid.sources.language_model import loaded
 from unbraid.sources.language_model.blocks import block_at, text_config
 from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
 from unbraid.sources.language_model.downstream import capture, check_downstream, span
 from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
-from unbraid.sources.language_model.loaded import (
-    add_model,
-    add_tokenizer,
-    check_context,
-    check_given,
-    find_model,
-    find_tokenizer,
-    vocabulary_of,
-)
 from unbraid.sources.language_model.loading import (
     EMBEDDED,
     from_hub,
@@ -97,7 +89,7 @@ class LanguageModel(Source):
     layer: NonNegativeInt = 2
     """Block the activations come from, counting from 0."""
     site: Site = "resid_post"
-    """The place in the block: the residual stream after or before it, or what its MLP or attention adds to the stream."""
+    """The place in the block: the residual stream after or before it, or what its MLP or attention adds to it."""
     text: TextsOrPath = "language://20000"
     """A .txt, .jsonl, .json, .csv, .tsv or .parquet file, also with .gz, .bz2, .xz or .zst, a folder of such files or
     one saved by datasets, `hf://owner/name[/config][:split]`, sample://5000 for that many documents that the model
@@ -146,9 +138,9 @@ class LanguageModel(Source):
         held = [model, tokenizer, text]  # what this source holds is found as long as it is there
         stored: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "text": text}
         if not isinstance(model, str):
-            stored |= add_model(model, self.device, self.dtype)
+            stored |= loaded.add_model(model, self.device, self.dtype)
         if not isinstance(tokenizer, str):
-            stored["tokenizer"] = add_tokenizer(tokenizer)
+            stored["tokenizer"] = loaded.add_tokenizer(tokenizer)
         if not isinstance(text, str):
             stored["text"], held[2] = add_texts(text, checked("text_column", self.text_column, SomeText))
         for name, value in stored.items():
@@ -157,7 +149,7 @@ class LanguageModel(Source):
         object.__setattr__(self, "_held", held)
 
     def check_together(self) -> None:
-        check_given(self.model, self.tokenizer, self.layer, self.downstream_layer)
+        loaded.check_given(self.model, self.tokenizer, self.layer, self.downstream_layer)
         if self.buffer_tokens < self.context:
             raise ValueError(f"buffer_tokens ({self.buffer_tokens}) must hold one context ({self.context}); raise it")
 
@@ -212,7 +204,7 @@ class LanguageModel(Source):
     def check(self) -> None:
         block_at(self._model, max(0, self.downstream_layer))
         if self._config is None:
-            check_context(self._model, self.context)
+            loaded.check_context(self._model, self.context)
         if is_stream(self.text) and next(stream(self.text, self.text_column, self._render), None) is None:
             raise ValueError(f"{self.text!r} holds no text; check its name and --source.text-column")
 
@@ -250,11 +242,10 @@ class LanguageModel(Source):
     @cached_property
     def loaded_tokenizer(self) -> Any:
         """The tokenizer itself: the one given, or that of the model."""
+        load = partial(load_tokenizer, trust_remote_code=self.trust_remote_code)
         if is_reference(self.tokenizer):
-            return find_tokenizer(self.tokenizer, partial(load_tokenizer, trust_remote_code=self.trust_remote_code))
-        if self.tokenizer:
-            return load_tokenizer(self.tokenizer, trust_remote_code=self.trust_remote_code)
-        return load_tokenizer(self.model, self.revision, trust_remote_code=self.trust_remote_code)
+            return loaded.find_tokenizer(self.tokenizer, load)
+        return load(self.tokenizer) if self.tokenizer else load(self.model, self.revision)
 
     def windows(self, count: int, *, split: Split, seed: int) -> Windows:
         """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
@@ -361,7 +352,7 @@ class LanguageModel(Source):
     @property
     def _model(self) -> nn.Module:
         if is_reference(self.model):
-            return find_model(self.model, self._load)
+            return loaded.find_model(self.model, self._load)
         return self._load(self.model, self.revision)
 
     def _load(self, name: str, revision: str) -> nn.Module:
@@ -385,7 +376,7 @@ class LanguageModel(Source):
             context=self.context,
             bos=bos_of(self.loaded_tokenizer, self.bos),
             mask_special=self.mask_special,
-            vocabulary=vocabulary_of(self._model) if self._config is None else self._config.vocab_size,
+            vocabulary=loaded.vocabulary_of(self._model) if self._config is None else self._config.vocab_size,
             # Models without learned or rotary positions (ALiBi) state no limit, nor do those without configuration.
             positions=getattr(self._config, "max_position_embeddings", sys.maxsize),
         )

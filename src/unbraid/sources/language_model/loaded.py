@@ -1,7 +1,8 @@
 """Models and tokenizers given as loaded objects.
 
 A source stores what they were, with a SHA-256 over all weights: name, type, shape and bytes of every tensor of the
-state (0.6 core-seconds a GB on an x86 server). It is exact for the weights; the model's code and configuration are not in it.
+state (0.6 core-seconds a GB on an x86 server). It is exact for the weights; the model's code and configuration are not
+in it.
 
 A loaded model is read as it is. It stays on its device and in its precision, and is not changed.
 """
