@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, relu
 
 from unbraid import seeding
-from unbraid.dictionary.initialisation import unwatched
+from unbraid.dictionary.initialisation import no_progress
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.metrics.matching import best_atom_pairs
 from unbraid.sources.base import Contexts
@@ -87,7 +87,7 @@ def fitted(method: SliceFit, after: Slice, count: int, seed: int, radius: float 
     """Directions, and the seconds they took."""
     begun = time.perf_counter()
     rng = seeding.stream(seed, "benchmarks/causal")
-    found = method.fit(count, FitContext(after, radius, rng, unwatched)).directions
+    found = method.fit(count, FitContext(after, radius, rng, no_progress)).directions
     return found, time.perf_counter() - begun
 
 

@@ -273,7 +273,7 @@ NUMBERS = {
     "training.warmup": ("2", "-0.5"), "training.decay": ("5", "-1"), "training.clip": ("0", "-1"),
     "training.dead-after": ("-1",), "training.threshold-lr": ("-1",), "training.weight-decay": ("-1",),
     "training.betas": ("2 0.9", "0.9 1"), "training.resample-every": ("-1",), "dictionary.d-sae": ("0", "-64"),
-    "dictionary.activation.k": ("0", "-1", "100000"), "dictionary.leash": ("1", "-3"),
+    "dictionary.activation.k": ("0", "-1", "100000"), "dictionary.min-cosine-to-init": ("1", "-3"),
     "dictionary.orthonormal-blocks": ("-1", "7"), "source.factors": ("0", "-3"), "source.d-in": ("0", "-16"),
     "source.l0": ("0", "-1", "nan"), "source.block-rows": ("0", "-1"), "source.roots": ("-1",), "source.noise": ("-1",),
     "objective.penalties.aux-k.weight": ("nan", "inf"), "objective.penalties.aux-k.every": ("0", "-1"),

@@ -34,7 +34,7 @@ FLAGS: list[tuple[str, str]] = [
     ("--name", "Not a folder"),
     ("--dictionary.d-sae", "0"),
     ("--dictionary.activation.k", "0"),
-    ("--dictionary.leash", "1"),
+    ("--dictionary.min-cosine-to-init", "1"),
     ("--objective.ramp", "7"),
     ("--objective.penalties.aux-k.every", "0"),
     ("--source.noise", "-1"),

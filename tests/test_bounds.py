@@ -90,16 +90,16 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "source": ["world", None], "objective": [{}], "dictionary": [None], "training": [()], "control": [0],
     },
     DictionaryConfig: {
-        "d_sae": [0, -4, 8.0, 16], "activation": ["TopK", 32], "frozen": [("W",), "W_dec"], "leash": [1.0, -1.1, NAN],
-        "orthonormal_blocks": [-8, 7],
+        "d_sae": [0, -4, 8.0, 16], "activation": ["TopK", 32], "frozen": [("W",), "W_dec"],
+        "min_cosine_to_init": [1.0, -1.1, NAN], "orthonormal_blocks": [-8, 7],
     },
     Objective: {
         "reconstruction": [None, "fvu"], "ramp": [-0.1, 2.0, NAN], "target_l0": [3.0],
         "penalties": [[l1.L1()], {"a": 1.0}, {"a/b": l1.L1()}, {"reconstruction": l1.L1()}, {3: l1.L1()}],
     },
     TargetL0: {"l0": [0, -3.0], "penalty": ["", 1], "rate": [0, -1.0], "lookahead": [-1.0]},
-    DictionaryChoices: {"leash": [2.0, -1.5], "orthonormal_blocks": [-1], "frozen": [("atoms",)]},
-    Member: {"leash": [2.0], "orthonormal_blocks": [-1], "frozen": [("atoms",)], "trained": ["no"], "d_sae": [0],
+    DictionaryChoices: {"min_cosine_to_init": [2.0, -1.5], "orthonormal_blocks": [-1], "frozen": [("atoms",)]},
+    Member: {"min_cosine_to_init": [2.0], "orthonormal_blocks": [-1], "frozen": [("atoms",)], "trained": ["no"], "d_sae": [0],
              "l0": [0.0], "strength": [0.0, 0.1], "base": ["No"], "term": ["l1"]},
     Study: {
         "d_sae": [0], "seeds": [(), (0, 0), (-1,), (0.5,), 3, (True,)],

@@ -13,7 +13,7 @@ from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, encoded, looked_up
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, encoded, find_sorted
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.weights import Path
 
@@ -60,7 +60,7 @@ def gradients(made: Dictionary, path: Path, x: Tensor) -> dict[str, Tensor]:
     made.zero_grad()
     z = made.codes(x, path)
     nested = z.decode_nested(made.W_dec, WIDTHS)
-    per_entry = z.values * z.along(made.W_dec.square().cumsum(1)[:, 3]) + z.values.pow(3)
+    per_entry = z.values * z.per_entry(made.W_dec.square().cumsum(1)[:, 3]) + z.values.pow(3)
     loss = (made.decode(z) - x).square().sum() + (nested * normal(*nested.shape, seed=9)).sum() + per_entry.sum()
     loss.backward()
     grads = {name: p.grad for name, p in made.named_parameters() if p.requires_grad} | {"x": x.grad}
@@ -165,7 +165,7 @@ def test_no_tensor_of_a_sparse_step_is_larger_than_a_chunk_or_a_weight(activatio
 
 def test_keys_are_looked_up_where_they_are_and_said_to_be_missing_where_not():
     keys, wanted = torch.tensor([2, 3, 7]), torch.tensor([[7, 1, 9], [3, 2, 5]])
-    place, there = looked_up(keys, wanted)
+    place, there = find_sorted(keys, wanted)
     assert there.tolist() == [[True, False, False], [True, True, False]]
     assert torch.equal(keys[place][there], wanted[there])
-    assert looked_up(keys[:0], wanted)[1].sum() == 0 and looked_up(keys, wanted[:0])[0].shape == (0, 3)
+    assert find_sorted(keys[:0], wanted)[1].sum() == 0 and find_sorted(keys, wanted[:0])[0].shape == (0, 3)

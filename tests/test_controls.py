@@ -14,7 +14,7 @@ from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.baselines import Centroids, RandomPairs
 from unbraid.dictionary.config import DictionaryConfig
-from unbraid.dictionary.constraints import hold_near
+from unbraid.dictionary.constraints import clip_cosine_to_init
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections, mean_magnitudes
 from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
@@ -52,7 +52,7 @@ def units(*shape: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("cosine", [-0.5, 0.0, 0.8, 0.99])
 def test_held_atoms_are_unit_near_enough_and_the_nearest_such(cosine: float):
     atoms, start = units(200, 5, seed=0), units(200, 5, seed=1)
-    held = hold_near(atoms, start, cosine)
+    held = clip_cosine_to_init(atoms, start, cosine)
     torch.testing.assert_close(held.norm(dim=1), torch.ones(200, dtype=torch.float64))
     assert ((held * start).sum(1) >= cosine - 1e-12).all()
     free = (atoms * start).sum(1) >= cosine
@@ -66,23 +66,23 @@ def test_held_atoms_are_unit_near_enough_and_the_nearest_such(cosine: float):
         assert ((held * atoms).sum(1) >= (other * atoms).sum(1) - 1e-12)[~free].all()
 
 
-def leashed(leash: float, tokens: int = 16_000):
-    base = experiment(f"leash-{round(100 * leash)}" if leash > 0 else "free", tokens=tokens)
+def held_near_init(min_cosine_to_init: float, tokens: int = 16_000):
+    base = experiment(f"held-{round(100 * min_cosine_to_init)}" if min_cosine_to_init > 0 else "free", tokens=tokens)
     training = replace(base.training, lr=1e-2)
-    return replace(base, dictionary=replace(base.dictionary, leash=leash), training=training)
+    return replace(base, dictionary=replace(base.dictionary, min_cosine_to_init=min_cosine_to_init), training=training)
 
 
-def test_a_leash_holds_every_atom_and_some_pull_at_it(tmp_path):
-    start = Learner(leashed(0.8), fitting_sample(WORLD, 0)).dictionary.W_dec.detach()
+def test_a_smallest_cosine_holds_every_atom_and_some_are_at_it(tmp_path):
+    start = Learner(held_near_init(0.8), fitting_sample(WORLD, 0)).dictionary.W_dec.detach()
     cosines = {}
-    for leash in (0.8, -1.0):
-        (folder,) = train([leashed(leash)], tmp_path)
-        cosines[leash] = (Run.open(folder).dictionary().W_dec * start).sum(1)
+    for min_cosine_to_init in (0.8, -1.0):
+        (folder,) = train([held_near_init(min_cosine_to_init)], tmp_path)
+        cosines[min_cosine_to_init] = (Run.open(folder).dictionary().W_dec * start).sum(1)
     assert cosines[0.8].min() > 0.8 - 1e-5 and ((cosines[0.8] - 0.8).abs() < 1e-5).sum() > 10
     assert cosines[-1.0].min() < 0.7
 
 
-def test_a_leashed_run_resumed_equals_one_never_stopped(tmp_path):
+def test_a_held_run_resumed_equals_one_never_stopped(tmp_path):
     class Stopped(BaseException):
         pass
 
@@ -90,18 +90,18 @@ def test_a_leashed_run_resumed_equals_one_never_stopped(tmp_path):
         if tokens >= 160 * 23:
             raise Stopped
 
-    (whole,) = train([leashed(0.8, 6400)], tmp_path / "whole")
+    (whole,) = train([held_near_init(0.8, 6400)], tmp_path / "whole")
     with pytest.raises(Stopped):
-        train([leashed(0.8, 6400)], tmp_path / "stopped", checkpoint_steps=10, callbacks=[AtProgress(stop)])
-    (resumed,) = train([leashed(0.8, 6400)], tmp_path / "stopped", resume=True)
+        train([held_near_init(0.8, 6400)], tmp_path / "stopped", checkpoint_steps=10, callbacks=[AtProgress(stop)])
+    (resumed,) = train([held_near_init(0.8, 6400)], tmp_path / "stopped", resume=True)
     left, right = Run.open(whole).dictionary().state_dict(), Run.open(resumed).dictionary().state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize("leash", [1.0, -1.1])
-def test_a_leash_that_is_no_cosine_is_refused(leash: float):
-    with pytest.raises(ValueError, match="leash is .* it must be at least -1 and below 1"):
-        replace(experiment().dictionary, leash=leash)
+@pytest.mark.parametrize("min_cosine_to_init", [1.0, -1.1])
+def test_a_smallest_cosine_that_is_none_is_refused(min_cosine_to_init: float):
+    with pytest.raises(ValueError, match="min_cosine_to_init is .* it must be at least -1 and below 1"):
+        replace(experiment().dictionary, min_cosine_to_init=min_cosine_to_init)
 
 
 def test_every_control_trains_into_a_run_and_keeps_what_is_frozen(tmp_path):
@@ -154,8 +154,8 @@ def test_more_clusters_than_activations_are_refused():
 def detected(made: Dictionary, world: World) -> Tensor:
     """F1 of each factor with its own latent."""
     seen = observe(made, world, rows=8192)
-    both = torch.from_numpy(seen.both.diagonal())
-    return 2 * both / (seen.fired + seen.present)
+    both = torch.from_numpy(seen.joint_counts.diagonal())
+    return 2 * both / (seen.latent_counts + seen.factor_counts)
 
 
 @pytest.mark.parametrize("init", [TrueDirections(), SupervisedProbes()])
@@ -199,7 +199,7 @@ def test_factors_that_never_occur_get_a_latent_that_never_fires():
         made = built(init, rare)
         assert all(torch.isfinite(value).all() for value in made.state_dict().values())
         torch.testing.assert_close(made.W_dec.norm(dim=1), torch.ones(48))
-        assert not observe(made, rare, rows=4096).fired[never].any()
+        assert not observe(made, rare, rows=4096).latent_counts[never].any()
 
 
 def test_what_is_told_the_truth_says_what_it_lacks():

@@ -9,14 +9,14 @@ from tests.known import EXACT, untrained
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.observe import observe
 from unbraid.evals.shared.untrained import untrained_baseline
-from unbraid.metrics.detection import detection, f1, f1_pairs, owners
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.detection import detection, f1, f1_pairs, represented_factor
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 
 ROWS = 1000
 
 
-def seen(latents: list[np.ndarray], factors: list[np.ndarray]) -> Observed:
-    return Observed(csr_array(np.array(latents).T.astype(float)), csr_array(np.array(factors).T.astype(float)))
+def seen(latents: list[np.ndarray], factors: list[np.ndarray]) -> LatentsAndFactors:
+    return LatentsAndFactors(csr_array(np.array(latents).T.astype(float)), csr_array(np.array(factors).T.astype(float)))
 
 
 def first(share: float) -> np.ndarray:
@@ -29,11 +29,11 @@ def test_pairs_are_counted_without_the_others():
     pairs = [3, 3, 17, 0], [0, 5, 5, 23]
     latents, factors = map(torch.tensor, pairs)
     found = detection(observed, latents, factors)
-    assert found.both.tolist() == observed.both[pairs].tolist()
+    assert found.joint_counts.tolist() == observed.joint_counts[pairs].tolist()
     assert found.f1.tolist() == pytest.approx(f1(observed)[pairs].tolist())
     # A signed or scaled code fires all the same.
-    scaled = Observed(observed.latents * -2.5, observed.factors * 3)
-    assert detection(scaled, latents, factors).both.tolist() == found.both.tolist()
+    scaled = LatentsAndFactors(observed.latents * -2.5, observed.factors * 3)
+    assert detection(scaled, latents, factors).joint_counts.tolist() == found.joint_counts.tolist()
 
 
 def test_f1_matches_each_factor_with_the_latent_that_detects_it():
@@ -48,13 +48,13 @@ def test_purity_is_measured_from_the_factors_own_share_of_rows():
     for hits, owner in ((80, 0), (79, -1)):
         latent = np.zeros(ROWS)
         latent[:hits], latent[ROWS - (100 - hits) :] = 1, 1
-        assert owners(seen([latent], [common])).tolist() == [owner]
+        assert represented_factor(seen([latent], [common])).tolist() == [owner]
 
 
 def test_a_handful_of_firings_stand_for_nothing():
     rare = first(0.009)
-    assert owners(seen([rare], [rare])).tolist() == [-1]
-    assert owners(seen([first(0.01)], [first(0.01)])).tolist() == [0]
+    assert represented_factor(seen([rare], [rare])).tolist() == [-1]
+    assert represented_factor(seen([first(0.01)], [first(0.01)])).tolist() == [0]
 
 
 def test_chance_is_as_wide_and_as_sparse_and_the_same_again():

@@ -198,7 +198,7 @@ def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
     """On a clock of its own, which every pass through the layers after moves on by a second a direction."""
     clock = [0.0]
     from unbraid.cli import fit_timing
-    from unbraid.dictionary.initialisation import unwatched
+    from unbraid.dictionary.initialisation import no_progress
     from unbraid.steering.base import FitContext
     from unbraid.steering.model_slice import Slice
 
@@ -215,7 +215,7 @@ def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
     said = fit_seconds(init, 20, replace(WORLD, d_in=24))
     clock[0] = 0.0
     contexts = init.contexts_of(replace(WORLD, d_in=24))
-    init.fit(20, FitContext(Slice.of(contexts), 1.0, torch.Generator().manual_seed(0), unwatched))
+    init.fit(20, FitContext(Slice.of(contexts), 1.0, torch.Generator().manual_seed(0), no_progress))
     assert said == pytest.approx(clock[0], rel=0.25)
 
 

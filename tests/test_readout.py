@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.sparse_readout import FACTORS, chosen, read_out
 
 ROWS = 4000
@@ -19,8 +19,8 @@ def forest(seed: int = 0) -> np.ndarray:
     return factors.astype(float)
 
 
-def observed(latents: np.ndarray, factors: np.ndarray) -> Observed:
-    return Observed(csr_array(latents), csr_array(factors))
+def observed(latents: np.ndarray, factors: np.ndarray) -> LatentsAndFactors:
+    return LatentsAndFactors(csr_array(latents), csr_array(factors))
 
 
 def test_a_factor_is_read_from_its_own_latent_even_where_a_childs_tells_of_it():

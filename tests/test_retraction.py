@@ -132,6 +132,6 @@ def test_blocks_larger_than_the_space_are_refused():
         Learner(blocked(32), fitting_sample(WORLD, 0))
 
 
-def test_blocks_and_a_leash_are_refused():
+def test_blocks_and_a_smallest_cosine_are_refused():
     with pytest.raises(ValueError, match="leave one out"):
-        replace(blocked().dictionary, leash=0.8)
+        replace(blocked().dictionary, min_cosine_to_init=0.8)

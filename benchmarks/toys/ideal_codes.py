@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.sources.truth import Labelled, NoTruth, Truth
 
 ROWS = 16_384
@@ -26,10 +26,10 @@ LOADING = 1e-9
 """Added to C's diagonal, as a share of its mean: without noise C may be singular."""
 
 
-def ideal(labelled: Labelled) -> Observed:
+def ideal(labelled: Labelled) -> LatentsAndFactors:
     """What a dictionary would show whose codes are the true magnitudes."""
     z = magnitudes(labelled)
-    return Observed(z, z)
+    return LatentsAndFactors(z, z)
 
 
 @torch.no_grad()

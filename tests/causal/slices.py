@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from unbraid.dictionary.initialisation import unwatched
+from unbraid.dictionary.initialisation import no_progress
 from unbraid.sources.base import Contexts
 from unbraid.steering.base import FitContext
 from unbraid.steering.model_slice import Slice
@@ -29,7 +29,7 @@ def beside_skip(effect: Callable[[Tensor], Tensor], d_in: int, dtype: torch.dtyp
 
 
 def fitting(after: Slice, radius: float = 1.0, seed: int = 0) -> FitContext:
-    return FitContext(after, radius, rng(seed), unwatched)
+    return FitContext(after, radius, rng(seed), no_progress)
 
 
 def attending(seq: int = 2, pos: int = 5, d_in: int = 8) -> Contexts:

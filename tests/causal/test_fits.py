@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.causal.slices import around, attending, beside_skip, fitting, recovered, rng, units
 
-from unbraid.dictionary.initialisation import unwatched
+from unbraid.dictionary.initialisation import no_progress
 from unbraid.effects import kernel
 from unbraid.steering.exponential_dct import ExponentialDct, amplitudes
 from unbraid.steering.jacobian import jacobian, power_iteration, sketch, top_right
@@ -102,7 +102,7 @@ def test_linear_dct_moves_by_the_singular_values():
 
 def test_power_iteration_agrees_with_the_decomposition():
     after, weight = linear()
-    directions, values = power_iteration(after, 4, 200, rng(5), unwatched)
+    directions, values = power_iteration(after, 4, 200, rng(5), no_progress)
     torch.testing.assert_close(values, torch.linalg.svdvals(weight)[:4], rtol=1e-4, atol=0)
     torch.testing.assert_close((directions @ weight.T).norm(dim=1), values)
 

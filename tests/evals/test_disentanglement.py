@@ -14,7 +14,7 @@ from tests.small import experiment
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.disentanglement import DEFINITIONS, disentanglement, disentanglement_scores, measure
 from unbraid.evals.shared.evaluation import Score
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.runs.run import Run, save_run
 from unbraid.sources.world.world import World
 
@@ -33,7 +33,7 @@ def independent(rows: int = ROWS, count: int = 12, seed: int = 0) -> np.ndarray:
 
 
 def measured(latents: np.ndarray, factors: np.ndarray, *, crossed: bool = False) -> dict[str, float]:
-    return measure(Observed(csr_array(latents), csr_array(factors)), crossed=crossed)
+    return measure(LatentsAndFactors(csr_array(latents), csr_array(factors)), crossed=crossed)
 
 
 @pytest.fixture(scope="module")

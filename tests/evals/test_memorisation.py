@@ -11,7 +11,7 @@ from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.memorisation import DEFINITIONS, memorisation_scores, product_orders
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.sources.truth import Truth, ancestors
 from unbraid.sources.world.world import World
 
@@ -29,7 +29,9 @@ def scored(dictionary: Dictionary, truth: Truth) -> dict[str, float]:
 
 
 def orders(latents: list[np.ndarray], factors: list[np.ndarray], parents: list[int]) -> list[int]:
-    observed = Observed(csr_array(np.array(latents).T.astype(float)), csr_array(np.array(factors).T.astype(float)))
+    observed = LatentsAndFactors(
+        csr_array(np.array(latents).T.astype(float)), csr_array(np.array(factors).T.astype(float))
+    )
     return product_orders(observed, ancestors(torch.tensor(parents)).numpy()).tolist()
 
 

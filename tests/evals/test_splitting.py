@@ -16,16 +16,16 @@ from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.shared.observe import observe
 from unbraid.evals.splitting import DEFINITIONS, effective_counts, mean_found, peers, represented, slope, splitting
 from unbraid.experiment.experiment import Experiment
-from unbraid.metrics.detection import owners
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.detection import represented_factor
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.run import Run, save_run
 from unbraid.sources.truth import Truth
 
 ROWS = 4000
 
 
-def seen(latents: list[np.ndarray], factors: list[np.ndarray]) -> Observed:
-    return Observed(csr_array(np.array(latents).T.astype(float)), csr_array(np.array(factors).T.astype(float)))
+def seen(latents: list[np.ndarray], factors: list[np.ndarray]) -> LatentsAndFactors:
+    return LatentsAndFactors(csr_array(np.array(latents).T.astype(float)), csr_array(np.array(factors).T.astype(float)))
 
 
 def rows(start: int, stop: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_without_any_latent_or_factor_scores_are_nan():
 def test_a_child_latent_stands_for_the_child_and_a_constant_factor_for_none():
     parent, child = rows(0, 1000), rows(0, 300)
     observed = seen([parent, child, np.ones(ROWS, dtype=bool)], [parent, child, np.ones(ROWS, dtype=bool)])
-    assert owners(observed).tolist() == [0, 1, -1]
+    assert represented_factor(observed).tolist() == [0, 1, -1]
 
 
 def test_the_slope_is_what_a_doubling_adds():

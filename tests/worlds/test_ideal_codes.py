@@ -19,8 +19,8 @@ CROWDED = World(factors=96, d_in=32, l0=5.0, roots=12)
 def f1(dictionary: Dictionary, world: World) -> float:
     """Of each latent as a detector of its factor, mean over factors."""
     seen = observe(dictionary, world, rows=8192)
-    both = torch.from_numpy(seen.both.diagonal())
-    return float((2 * both / (seen.fired + seen.present)).mean())
+    both = torch.from_numpy(seen.joint_counts.diagonal())
+    return float((2 * both / (seen.latent_counts + seen.factor_counts)).mean())
 
 
 @pytest.mark.parametrize("world", [EXACT, replace(EXACT, correlation=0.8), EXACT.twin(), replace(EXACT, coherence=0.0)])
@@ -60,7 +60,7 @@ def test_the_ideal_observer_sees_the_magnitudes():
     labelled = EXACT.labelled(500, split="eval")
     seen = ideal(labelled)
     assert (seen.latents.toarray() == labelled.dense().double().numpy()).all()
-    assert torch.equal(torch.from_numpy(seen.both.diagonal()), seen.present)
+    assert torch.equal(torch.from_numpy(seen.joint_counts.diagonal()), seen.factor_counts)
 
 
 def test_cuts_of_best_f1_by_hand():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.dictionary.initialisation import unwatched
+from unbraid.dictionary.initialisation import no_progress
 from unbraid.effects.effect import COPIES
 from unbraid.effects.radius import calibrate_radius, checked_radius
 from unbraid.sources.base import Contexts, Source
@@ -67,7 +67,7 @@ def check_count(init: SliceFit, count: int, contexts: Contexts) -> None:
 
     with suppress(Enough):
         unasked = Slice.of(replace(contexts, downstream=enough), last=init.last, keep_skip=init.keep_skip)
-        init.fit(count, FitContext(unasked, 1.0, seeding.stream(0, "init"), unwatched))
+        init.fit(count, FitContext(unasked, 1.0, seeding.stream(0, "init"), no_progress))
 
 
 def extrapolated(told: list[Told], started: float, ended: float, scale: float) -> float:

@@ -16,7 +16,7 @@ from unbraid import seeding
 from unbraid.cli.fit_timing import fit_seconds
 from unbraid.cli.preflight import check_device, held_back, lacking, trains
 from unbraid.config.serialise import to_json
-from unbraid.dictionary.initialisation import RandomAtoms, Watch, unwatched
+from unbraid.dictionary.initialisation import ProgressCallback, RandomAtoms, no_progress
 from unbraid.dictionary.weights import CHUNK_ENTRIES
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
@@ -151,7 +151,9 @@ def held_out_rows(source: Source) -> float:
         return 0.0
 
 
-def estimate(cohort: Sequence[Experiment], watch: Watch = unwatched, *, patience: float = PATIENCE) -> Estimate:
+def estimate(
+    cohort: Sequence[Experiment], watch: ProgressCallback = no_progress, *, patience: float = PATIENCE
+) -> Estimate:
     """What training would take, from one harvested block and a few measured steps of every kind of member; no more
     kinds once `patience` seconds are over. `watch`: told how many kinds are done."""
     check_needs(cohort)

@@ -12,7 +12,9 @@ from typing import Any
 PACKAGE = __name__.partition(".")[0]
 CLASSES = {"unbraid.terms.melbo:Melbo": "MelboReward"}
 """Classes that have got another name since, by the path stored; all others keep the name after the colon."""
-FIELDS: Mapping[tuple[str, str], str] = {("*", "rho"): "gradient_ratio"}
+FIELDS: Mapping[tuple[str, str], str] = {
+    ("*", "rho"): "gradient_ratio", ("DictionaryConfig", "leash"): "min_cosine_to_init",
+}  # fmt: skip
 """Fields that have got another name since, by class, or "*" for every class, and name stored."""
 EXPERIMENT = "unbraid.experiment:Experiment"
 KINDS = {"measured": "measured", "chance": "chance", "ceiling": "ceiling", "pca": "reference"}

@@ -72,7 +72,7 @@ def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
     return counts.cumsum(0) - counts
 
 
-def looked_up(
+def find_sorted(
     keys: Int[Tensor, " nnz"], wanted: Int[Tensor, "*fold"]
 ) -> tuple[Int[Tensor, "*fold"], Bool[Tensor, "*fold"]]:
     """Where each wanted key stands among ascending ones, and whether it is there; if not, the place means nothing."""
@@ -99,7 +99,7 @@ class Codes(ABC):
     def d_sae(self) -> int: ...
 
     @abstractmethod
-    def along(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " *entry"]:
+    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " *entry"]:
         """A per-latent quantity beside every entry, differentiable."""
 
     @abstractmethod
@@ -141,7 +141,7 @@ class SparseCodes(Codes):
     def d_sae(self) -> int:
         return self.support.d_sae
 
-    def along(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " nnz"]:
+    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " nnz"]:
         return per_latent.index_select(0, self.support.latents)
 
     def dense(self) -> Float[Tensor, "batch d_sae"]:
@@ -182,7 +182,7 @@ class DenseCodes(Codes):
     def d_sae(self) -> int:
         return self.values.shape[1]
 
-    def along(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, "batch d_sae"]:
+    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, "batch d_sae"]:
         return per_latent.expand_as(self.values)
 
     def dense(self) -> Float[Tensor, "batch d_sae"]:

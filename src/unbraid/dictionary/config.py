@@ -16,7 +16,7 @@ from unbraid.dictionary.orthonormalise import orthonormalise_blocks
 from unbraid.dictionary.weights import Acts
 
 Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
-Leash = Annotated[float, Ge(-1), Lt(1)]
+Cosine = Annotated[float, Ge(-1), Lt(1)]
 """A cosine; -1 is none. Atoms that are to stay where they start are frozen."""
 
 
@@ -39,7 +39,7 @@ class DictionaryChoices(Settings):
     """How atoms start."""
     frozen: tuple[Parameter, ...] = ()
     """Parameters that are not trained, among W_enc b_enc W_dec b_dec: ("W_dec",) is the frozen-decoder control."""
-    leash: Leash = -1.0
+    min_cosine_to_init: Cosine = -1.0
     """Smallest cosine of a trained atom to where it started; -1 leaves atoms free. 0.8 is the soft-frozen decoder of
     Korznikov et al. 2026 (arXiv 2602.14111)."""
     orthonormal_blocks: NonNegativeInt = 0
@@ -60,8 +60,8 @@ class DictionaryConfig(DictionaryChoices):
                 f"orthonormal_blocks {size} does not divide d_sae = {self.d_sae}: "
                 "set --dictionary.orthonormal-blocks to a divisor, or 0 for none"
             )
-        if size and self.leash > -1:
-            raise ValueError("orthonormal_blocks and leash both say where atoms may be; leave one out")
+        if size and self.min_cosine_to_init > -1:
+            raise ValueError("orthonormal_blocks and min_cosine_to_init both say where atoms may be; leave one out")
 
     def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
         """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError

@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def hold_near(
+def clip_cosine_to_init(
     atoms: Float[Tensor, "d_sae d_in"], start: Float[Tensor, "d_sae d_in"], cosine: float
 ) -> Float[Tensor, "d_sae d_in"]:
-    """The nearest unit vectors to `atoms` (of unit norm) whose cosine to `start` is at least `cosine`."""
-    along = (atoms * start).sum(1, keepdim=True)
-    across = atoms - along * start
-    across = across / torch.linalg.vector_norm(across, dim=1, keepdim=True).clamp_min(1e-12)
-    return torch.where(along < cosine, cosine * start + math.sqrt(1 - cosine**2) * across, atoms)
+    """Return the nearest unit vectors to `atoms` (of unit norm) whose cosine to `start` is at least `cosine`."""
+    parallel = (atoms * start).sum(1, keepdim=True)
+    orthogonal = atoms - parallel * start
+    orthogonal = orthogonal / torch.linalg.vector_norm(orthogonal, dim=1, keepdim=True).clamp_min(1e-12)
+    return torch.where(parallel < cosine, cosine * start + math.sqrt(1 - cosine**2) * orthogonal, atoms)

@@ -43,12 +43,12 @@ class TrueDirections(Initialisation):
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
-        source = asked(dictionary, origin).source
+        source = check_origin(dictionary, origin).source
         directions = source.truth().directions
         if directions is None:
             raise ValueError("these factors are not directions, so none can be an atom; start from SupervisedProbes")
-        lesson = learned(source, self.rows, self.l2)
-        fill(dictionary, directions, mean_magnitudes(lesson.labelled), lesson, asked(dictionary, origin))
+        fit = fit_probes(source, self.rows, self.l2)
+        fill(dictionary, directions, mean_magnitudes(fit.labelled), fit, check_origin(dictionary, origin))
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ class SupervisedProbes(Initialisation):
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
-        source = asked(dictionary, origin).source
-        lesson = learned(source, self.rows, self.l2)
-        atoms = difference_of_means(lesson.labelled, source.truth().parents)
+        source = check_origin(dictionary, origin).source
+        fit = fit_probes(source, self.rows, self.l2)
+        atoms = difference_of_means(fit.labelled, source.truth().parents)
         sizes = torch.linalg.vector_norm(atoms, dim=1)
         guesses = torch.randn(atoms.shape, generator=rng)
         atoms = torch.where(sizes.isnan().unsqueeze(1), guesses, atoms)
-        fill(dictionary, atoms, sizes, lesson, asked(dictionary, origin))
+        fill(dictionary, atoms, sizes, fit, check_origin(dictionary, origin))
 
 
-class Lesson(NamedTuple):
+class ProbeFit(NamedTuple):
     """Labelled rows, and probes fitted on them."""
 
     labelled: Labelled
@@ -84,16 +84,16 @@ class Lesson(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def learned(source: Source, rows: int, l2: float) -> Lesson:
+def fit_probes(source: Source, rows: int, l2: float) -> ProbeFit:
     """The same for every seed and method, so fitted once. Probes see rows of unit mean square: `l2` has no units."""
     labelled = source.truth().labelled(rows, split="train")
     scale = labelled.x.double().sub(labelled.x.double().mean(0)).square().mean().sqrt().to(labelled.x.dtype)
     unit = Labelled(labelled.x / scale, labelled.rows, labelled.factors, labelled.magnitudes, labelled.count)
     probes = logistic(unit, l2=l2)
-    return Lesson(labelled, Probes(probes.weights / scale, probes.bias))
+    return ProbeFit(labelled, Probes(probes.weights / scale, probes.bias))
 
 
-def asked(dictionary: Dictionary, origin: Origin | None) -> Origin:
+def check_origin(dictionary: Dictionary, origin: Origin | None) -> Origin:
     """The origin. Raises ValueError when there is none, or the dictionary has not one JumpReLU latent a factor, and
     NoTruth where the source has no truth to tell."""
     if origin is None:
@@ -120,12 +120,12 @@ def fill(
     dictionary: Dictionary,
     atoms: Float[Tensor, "d_sae d_in"],
     sizes: Float[Tensor, " d_sae"],
-    lesson: Lesson,
+    fit: ProbeFit,
     origin: Origin,
 ) -> None:
     """Set all parameters, for normalised activations. b_dec makes the mean error over the labelled rows vanish."""
-    x, probes = lesson.labelled.x, lesson.probes
-    off, on = mean_logits(lesson)
+    x, probes = fit.labelled.x, fit.probes
+    off, on = mean_logits(fit)
     gain = sizes / (on - off)
     # A probe that leans to "active" where it is not would need a negative threshold: its codes are raised instead.
     threshold = (-off * gain).clamp_min(0)
@@ -143,10 +143,10 @@ def fill(
     dictionary.b_dec.copy_((rest - origin.mean) / origin.scale)
 
 
-def mean_logits(lesson: Lesson) -> tuple[Float[Tensor, " factors"], Float[Tensor, " factors"]]:
+def mean_logits(fit: ProbeFit) -> tuple[Float[Tensor, " factors"], Float[Tensor, " factors"]]:
     """Of each probe, where its factor is not active and where it is. The second is larger, as the loss is convex and a
     probe beats a constant."""
-    labelled, probes = lesson
+    labelled, probes = fit
     sums, counts = (part.to(labelled.x.dtype) for part in sums_where_active(labelled))
     others, rest = labelled.x.sum(0) - sums, len(labelled.x) - counts
     logits = lambda total, rows: (total * probes.weights).sum(1) / rows + probes.bias

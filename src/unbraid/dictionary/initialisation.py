@@ -14,11 +14,11 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.weights import Acts
 from unbraid.sources.base import Source
 
-Watch = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Told (done, in all) as work goes on: the command line shows a progress bar."""
 
 
-def unwatched(done: int, total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     pass
 
 
@@ -49,7 +49,7 @@ class Origin:
     source: Source
     mean: Float[Tensor, " d_in"]
     scale: Float[Tensor, ""]
-    watch: Watch = unwatched
+    watch: ProgressCallback = no_progress
     """Told how far an initialisation that takes a while has come."""
     kept: Kept = NOT_KEPT
 

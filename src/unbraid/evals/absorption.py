@@ -24,8 +24,8 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS
-from unbraid.metrics.detection import FEWEST, owners
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.detection import FEWEST, represented_factor
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.metrics.matching import cosines
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, ancestors
@@ -100,7 +100,7 @@ def absorption(run: Run) -> list[Score]:
 def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
-    observed = Observed(code_matrix(dictionary, labelled.x), magnitudes(labelled))
+    observed = LatentsAndFactors(code_matrix(dictionary, labelled.x), magnitudes(labelled))
     found = families(observed.factors.tocsc(), truth.parents.numpy(), observed.rows)
     if not found:
         raise NotApplicable(
@@ -162,10 +162,10 @@ def active(matrix: csc_array, column: int) -> Int[np.ndarray, " active"]:
 class Detectors:
     """Finds the latents of each parent."""
 
-    def __init__(self, observed: Observed):
+    def __init__(self, observed: LatentsAndFactors):
         self.by_row: csr_array = observed.latents
         self.by_latent: csc_array = observed.latents.tocsc()
-        self.fired = observed.fired.numpy()
+        self.latent_counts = observed.latent_counts.numpy()
 
     def of(self, family: Family) -> Detector:
         """Find the latents of one parent."""
@@ -197,7 +197,7 @@ class Detectors:
 
         `alone`, `with_child`: in how many rows each latent fires where the parent is alone or with a child.
         """
-        f1 = 2 * alone / (self.fired - with_child + family.alone.sum())
+        f1 = 2 * alone / (self.latent_counts - with_child + family.alone.sum())
         found = {}
         for latent in np.argsort(-f1, kind="stable")[:CANDIDATES].tolist():
             if alone[latent] > 0:
@@ -207,7 +207,7 @@ class Detectors:
 
     def firings(self, rows: Rows) -> Int[np.ndarray, " d_sae"]:
         """Count in how many of these rows each latent fires."""
-        return np.bincount(self.by_row[np.flatnonzero(rows)].indices, minlength=len(self.fired))
+        return np.bincount(self.by_row[np.flatnonzero(rows)].indices, minlength=len(self.latent_counts))
 
     def f1(self, fires: Rows, family: Family) -> float:
         """The F1 of detecting the parent, over the rows in which none of its children is active."""
@@ -218,17 +218,19 @@ class Detectors:
 class Absorbers:
     """Scores parents where their children are active."""
 
-    def __init__(self, dictionary: Dictionary, observed: Observed, truth: Truth):
+    def __init__(self, dictionary: Dictionary, observed: LatentsAndFactors, truth: Truth):
         self.observed = observed
         self.magnitudes: csc_array = observed.factors.tocsc()
         self.atoms, self.directions = dictionary.W_dec.cpu(), truth.directions
         self.above = ancestors(truth.parents).numpy()
-        self.owners = owners(observed)
+        self.represented_factor = represented_factor(observed)
 
     def absorbed(self, family: Family, detector: Detector) -> Absorbed:
         """Score one parent."""
         rows = np.flatnonzero(family.with_child)
-        child_latents = self.below(family.parent) | ((self.owners == family.parent) & detector.prefers_child)
+        child_latents = self.below(family.parent) | (
+            (self.represented_factor == family.parent) & detector.prefers_child
+        )
         child_latents = np.setdiff1d(np.flatnonzero(child_latents), detector.latents)
         silent = ~detector.fires[rows]
         absent = ~(family.with_child | family.alone)
@@ -252,7 +254,7 @@ class Absorbers:
 
     def below(self, parent: int) -> Bool[np.ndarray, " d_sae"]:
         """True for the latents that represent a factor below the parent."""
-        return (self.owners >= 0) & (self.above[:, self.owners] == parent).any(0)
+        return (self.represented_factor >= 0) & (self.above[:, self.represented_factor] == parent).any(0)
 
     def magnitude(self, factor: int) -> Float[np.ndarray, " rows"]:
         """The magnitudes of a factor in all rows."""

@@ -34,7 +34,7 @@ from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS, observe
 from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import FEWEST, f1
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Contexts, Source
@@ -265,7 +265,7 @@ class Handles(NamedTuple):
 
 
 def readout_scores(
-    dictionary: Dictionary, world: World, observed: Observed, living: Levels, radius: float
+    dictionary: Dictionary, world: World, observed: LatentsAndFactors, living: Levels, radius: float
 ) -> list[Score]:
     """Score which factors' readouts move when a latent is set, and whether it is the factor that it detects."""
     rows = world.labelled(SET_ROWS, split="eval", seed=SEED)
@@ -279,7 +279,7 @@ def readout_scores(
     def now(made: Dictionary, chosen: Levels) -> Tensor:
         return made.encode(rows.x.to(made.W_dec.device)).cpu()[:, chosen.latents]
 
-    def handles(made: Dictionary, seen: Observed, chosen: Levels) -> Handles:
+    def handles(made: Dictionary, seen: LatentsAndFactors, chosen: Levels) -> Handles:
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))
         return Handles(moved, detected(seen, chosen.latents))
 
@@ -300,7 +300,7 @@ def readout_scores(
     ]
 
 
-def detected(observed: Observed, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
+def detected(observed: LatentsAndFactors, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
     """Return the factor that each latent detects best, by F1; -1 where it never fires with any."""
     scores = torch.from_numpy(f1(observed)[latents.numpy()].toarray())
     best = scores.max(1)

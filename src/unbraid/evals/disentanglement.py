@@ -27,7 +27,7 @@ from unbraid.metrics.correlation import correlations
 from unbraid.metrics.dci_mig import concentration, dci, gap, modularity, modularity_of_all
 from unbraid.metrics.information import binary_entropy, mutual_information
 from unbraid.metrics.irs import independent, robustness
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.metrics.sparse_counts import indicator
 from unbraid.metrics.sparse_readout import FACTORS, FEWEST, read_out
 from unbraid.runs.results import ScoreKind
@@ -90,16 +90,16 @@ def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -
     return [
         Score(metric=metric, value=value, better="lower" if metric in LOWER else "higher", kind=kind)
         for kind, code in kinds.items()
-        for metric, value in measure(Observed(code, factors), crossed=crossed).items()
+        for metric, value in measure(LatentsAndFactors(code, factors), crossed=crossed).items()
     ]
 
 
-def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
+def measure(observed: LatentsAndFactors, *, crossed: bool) -> dict[str, float]:
     """Compute every metric, by name. `crossed`: the factors are independent, as IRS requires."""
-    latents, observed = len(observed.fired), counted(observed)
+    latents, observed = len(observed.latent_counts), counted(observed)
     active = indicator(observed.factors)
     bits = mutual_information(observed.latents, active)
-    entropies = binary_entropy(observed.present / observed.rows)
+    entropies = binary_entropy(observed.factor_counts / observed.rows)
     shares = bits / entropies.to(bits)
     found = read_out(observed)
     parts = dci(found.importance)
@@ -123,12 +123,12 @@ def measure(observed: Observed, *, crossed: bool) -> dict[str, float]:
     return scores | ({"irs": robustness(observed.latents, observed.factors)} if crossed else {})
 
 
-def counted(observed: Observed) -> Observed:
+def counted(observed: LatentsAndFactors) -> LatentsAndFactors:
     """Keep only live latents and varying factors."""
     least = RARE * observed.rows
-    live = kept(observed.fired > least)
-    varying = kept((observed.present > least) & (observed.rows - observed.present > least))
-    return Observed(observed.latents[:, live.numpy()], observed.factors[:, varying.numpy()])
+    live = kept(observed.latent_counts > least)
+    varying = kept((observed.factor_counts > least) & (observed.rows - observed.factor_counts > least))
+    return LatentsAndFactors(observed.latents[:, live.numpy()], observed.factors[:, varying.numpy()])
 
 
 def kept(mask: Tensor) -> Int[Tensor, " kept"]:

@@ -22,7 +22,7 @@ from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import FEWEST
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, ancestors
@@ -55,12 +55,12 @@ def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     factors, above = magnitudes(labelled), ancestors(truth.parents).numpy()
-    observed = Observed(code_matrix(dictionary, labelled.x), factors)
-    untrained = Observed(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
+    observed = LatentsAndFactors(code_matrix(dictionary, labelled.x), factors)
+    untrained = LatentsAndFactors(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
     return [*scores(observed, above, "measured"), *scores(untrained, above, "chance")]
 
 
-def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: ScoreKind) -> Iterator[Score]:
+def scores(observed: LatentsAndFactors, above: Int[np.ndarray, "height factors"], kind: ScoreKind) -> Iterator[Score]:
     """Yield the scores of one set of codes."""
     orders = product_orders(observed, above)
     products, live = orders[orders > 1], np.sum(orders > 0)
@@ -70,12 +70,12 @@ def scores(observed: Observed, above: Int[np.ndarray, "height factors"], kind: S
     yield Score(metric="product_order", value=mean(products.sum(), len(products)), better="neither", kind=kind)
 
 
-def product_orders(observed: Observed, above: Int[np.ndarray, "height factors"]) -> Int[np.ndarray, " d_sae"]:
+def product_orders(observed: LatentsAndFactors, above: Int[np.ndarray, "height factors"]) -> Int[np.ndarray, " d_sae"]:
     """Return the number of literals that each latent represents: 1 for no product, 0 when it fires too rarely."""
     search = Search(observed, above)
     latents: csc_array = observed.latents.tocsc()
-    orders = np.zeros(len(observed.fired), dtype=int)
-    for latent in np.flatnonzero(observed.fired.numpy() >= FEWEST).tolist():
+    orders = np.zeros(len(observed.latent_counts), dtype=int)
+    for latent in np.flatnonzero(observed.latent_counts.numpy() >= FEWEST).tolist():
         f1s = np.array(list(search.f1s(latents.indices[latents.indptr[latent] : latents.indptr[latent + 1]])))
         is_product = f1s[-1] >= EXPLAINED and f1s[-1] - f1s[0] >= GAIN
         orders[latent] = 1 + np.argmax(f1s >= f1s[-1] - SLACK) if is_product else 1
@@ -85,10 +85,10 @@ def product_orders(observed: Observed, above: Int[np.ndarray, "height factors"])
 class Search:
     """Grows conjunctions of factors, one literal at a time."""
 
-    def __init__(self, observed: Observed, above: Int[np.ndarray, "height factors"]):
+    def __init__(self, observed: LatentsAndFactors, above: Int[np.ndarray, "height factors"]):
         self.by_row: csr_array = observed.factors
         self.by_factor: csc_array = observed.factors.tocsc()
-        self.present = observed.present.numpy()
+        self.factor_counts = observed.factor_counts.numpy()
         self.rows = observed.rows
         self.above = above
 
@@ -97,7 +97,7 @@ class Search:
 
         It rises, and ends when no further literal can make a product.
         """
-        f1 = 2 * self.counts(fired) / (len(fired) + self.present)
+        f1 = 2 * self.counts(fired) / (len(fired) + self.factor_counts)
         factor = int(np.argmax(f1))
         single = best = float(f1[factor])
         yield single
@@ -134,7 +134,7 @@ class Search:
 
     def counts(self, rows: Int[np.ndarray, " some"]) -> Float[np.ndarray, " factors"]:
         """Count the rows in which each factor is active."""
-        return np.bincount(self.by_row[rows].indices, minlength=len(self.present)).astype(float)
+        return np.bincount(self.by_row[rows].indices, minlength=len(self.factor_counts)).astype(float)
 
     def active(self, factor: int) -> Int[np.ndarray, " active"]:
         """The rows in which a factor is active."""

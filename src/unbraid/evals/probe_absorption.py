@@ -32,7 +32,7 @@ from torch import Tensor
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.dictionary.from_truth import ROWS as TRAIN_ROWS
-from unbraid.dictionary.from_truth import Lesson, learned
+from unbraid.dictionary.from_truth import ProbeFit, fit_probes
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_baseline
@@ -177,14 +177,14 @@ def scores(coded: CodedRows, held: Labelled, parents: list[Parent], kind: ScoreK
 @lru_cache(maxsize=2)
 def probed(source: Source) -> Probed:
     """Fit probes of parents, and score the truth."""
-    truth, lesson = source.truth(), learned(source, TRAIN_ROWS, L2)
+    truth, fit = source.truth(), fit_probes(source, TRAIN_ROWS, L2)
     held = truth.labelled(ROWS, split="eval")
-    tried = candidates(truth, lesson.labelled, held)
+    tried = candidates(truth, fit.labelled, held)
     if not len(tried):
         raise NotApplicable(f"no factor with children is active in {FEWEST} rows and inactive in {FEWEST}")
-    parents = [parent for factor in tried if (parent := probed_parent(factor, lesson, held)) is not None]
-    ceiling = scores(true_codes(truth, lesson.labelled, held), held, parents, "ceiling")
-    return Probed(lesson.labelled, held, parents, len(parents) / len(tried), ceiling)
+    parents = [parent for factor in tried if (parent := probed_parent(factor, fit, held)) is not None]
+    ceiling = scores(true_codes(truth, fit.labelled, held), held, parents, "ceiling")
+    return Probed(fit.labelled, held, parents, len(parents) / len(tried), ceiling)
 
 
 def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
@@ -201,15 +201,15 @@ def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
     return frequent[places].tolist()
 
 
-def probed_parent(factor: int, lesson: Lesson, held: Labelled) -> Parent | None:
+def probed_parent(factor: int, fit: ProbeFit, held: Labelled) -> Parent | None:
     """Return a parent with its probe; None when the probe is poor."""
-    weights, bias = lesson.probes.weights[factor], lesson.probes.bias[factor]
+    weights, bias = fit.probes.weights[factor], fit.probes.bias[factor]
     says = (held.x @ weights + bias > 0).numpy()
     active = rows_with(factor, held)
     if f1(says, active) <= PROBE_F1:
         return None
     probe = weights / torch.linalg.vector_norm(weights)
-    return Parent(probe, rows_with(factor, lesson.labelled), active, np.flatnonzero(says & active))
+    return Parent(probe, rows_with(factor, fit.labelled), active, np.flatnonzero(says & active))
 
 
 def rows_with(factor: int, labelled: Labelled) -> Rows:

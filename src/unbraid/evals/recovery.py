@@ -22,7 +22,7 @@ from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.metrics.matching import Pairs, best_atom_pairs, cosines
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
@@ -65,10 +65,10 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
-    observed = Observed(code_matrix(dictionary, labelled.x), factors)
+    observed = LatentsAndFactors(code_matrix(dictionary, labelled.x), factors)
     untrained = untrained_baseline(observed.latents, labelled.x)
-    by_chance = Observed(code_matrix(untrained, labelled.x), factors)
-    kinds: dict[ScoreKind, tuple[Dictionary, Observed]] = {
+    by_chance = LatentsAndFactors(code_matrix(untrained, labelled.x), factors)
+    kinds: dict[ScoreKind, tuple[Dictionary, LatentsAndFactors]] = {
         "measured": (dictionary, observed), "chance": (untrained, by_chance),
     }  # fmt: skip
     scores = []
@@ -83,7 +83,9 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     return scores
 
 
-def panel(atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
+def panel(
+    atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: LatentsAndFactors, truth: Truth
+) -> Iterator[Named]:
     """Yield the scores over all factors."""
     if truth.directions is None:
         matching: dict[str, float | str] = {"matching": "f1"}
@@ -95,17 +97,17 @@ def panel(atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: Observed, 
         yield "mcc", mean_cosine(atoms, directions, pairs), {}
         yield "uniqueness", closest.unique().numel() / min(len(atoms), len(directions)), {}
         yield "recovered", float((reached > CLOSE).double().mean()), {"above": CLOSE}
-    yield from detected(by_factor(observed, pairs), observed.present > 0, "", matching)
+    yield from detected(by_factor(observed, pairs), observed.factor_counts > 0, "", matching)
     each = detection(observed, torch.arange(len(closest)), closest)
     yield "f1_latents", float(each.f1.mean()), matching
 
 
-def parts(pairs: Pairs, observed: Observed, truth: Truth) -> Iterator[Named]:
+def parts(pairs: Pairs, observed: LatentsAndFactors, truth: Truth) -> Iterator[Named]:
     """Yield detection by level of the forest and by frequency."""
     found, level = by_factor(observed, pairs), levels(truth.parents)
     for depth in level.unique().tolist():
-        yield from detected(found, (found.present > 0) & (level == depth), "_by_level", {"level": float(depth)})
-    for band, members in bands(found.present / max(1, observed.rows)).items():
+        yield from detected(found, (found.factor_counts > 0) & (level == depth), "_by_level", {"level": float(depth)})
+    for band, members in bands(found.factor_counts / max(1, observed.rows)).items():
         yield from detected(found, members, "_by_frequency", {"band": band})
 
 
@@ -128,12 +130,15 @@ def mean_cosine(atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "f
     return float(torch.cosine_similarity(atoms[latents].double(), directions[factors].double()).abs().mean())
 
 
-def by_factor(observed: Observed, pairs: Pairs) -> Detection:
+def by_factor(observed: LatentsAndFactors, pairs: Pairs) -> Detection:
     """Count the detections of every factor by its matched latent; 0 for factors without one."""
     latents, factors = pairs
     matched = detection(observed, latents, factors)
-    fired, both = (torch.zeros_like(observed.present).index_copy(0, factors, c) for c in (matched.fired, matched.both))
-    return Detection(observed.present, fired, both)
+    fired, both = (
+        torch.zeros_like(observed.factor_counts).index_copy(0, factors, c)
+        for c in (matched.latent_counts, matched.joint_counts)
+    )
+    return Detection(observed.factor_counts, fired, both)
 
 
 def detected(

@@ -18,8 +18,8 @@ from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_baseline
-from unbraid.metrics.detection import owners
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.detection import represented_factor
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.runs.run import Run
 from unbraid.runs.widths import other_widths, width
 from unbraid.sources.truth import Labelled
@@ -41,7 +41,7 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     labelled = run.source.truth().labelled(ROWS, split="eval")
     factors = magnitudes(labelled)
     observed = observe_run(run, labelled)
-    by_chance = Observed(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
+    by_chance = LatentsAndFactors(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
     counts, chance = effective_counts(observed), effective_counts(by_chance)
     scores = [
         Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),
@@ -61,18 +61,18 @@ def peers(run: Run) -> list[Run]:
 
 
 @torch.no_grad()
-def observe_run(run: Run, labelled: Labelled) -> Observed:
+def observe_run(run: Run, labelled: Labelled) -> LatentsAndFactors:
     """Encode labelled rows with a run's dictionary."""
-    return Observed(code_matrix(run.dictionary(), labelled.x), magnitudes(labelled))
+    return LatentsAndFactors(code_matrix(run.dictionary(), labelled.x), magnitudes(labelled))
 
 
-def effective_counts(observed: Observed) -> Float[np.ndarray, " factors"]:
+def effective_counts(observed: LatentsAndFactors) -> Float[np.ndarray, " factors"]:
     """Return the effective number of latents that represent each factor; 0 where none does."""
-    owner = owners(observed)
+    owner = represented_factor(observed)
     latents = np.flatnonzero(owner >= 0)
     factors = owner[latents]
-    weights = np.asarray(observed.both[latents, factors])
-    size = len(observed.present)
+    weights = np.asarray(observed.joint_counts[latents, factors])
+    size = len(observed.factor_counts)
     total = np.bincount(factors, weights, size)
     share = weights / total[factors]
     entropy = np.bincount(factors, -share * np.log(share), size)
@@ -84,8 +84,8 @@ def mean_found(counts: Float[np.ndarray, " factors"]) -> float:
     return float(found.mean()) if len(found) else float("nan")
 
 
-def represented(counts: Float[np.ndarray, " factors"], observed: Observed) -> float:
-    active = observed.present.numpy() > 0
+def represented(counts: Float[np.ndarray, " factors"], observed: LatentsAndFactors) -> float:
+    active = observed.factor_counts.numpy() > 0
     return float(np.mean(counts[active] > 0)) if active.any() else float("nan")
 
 

@@ -1,9 +1,10 @@
-"""How well latents detect factors, from counts of rows: F1 of pairs, and the factor each latent stands for.
+"""How well latents detect factors, from counts of rows: F1 of pairs, and the factor each latent represents.
 
-    f1 = 2 both / (fired + present),   purity = (precision - base) / (1 - base),   precision = both / fired
+    f1 = 2 joint / (latent + factor),   purity = (precision - base) / (1 - base),   precision = joint / latent
 
-base is the share of rows in which the factor is active, so that purity is 0 for a latent that fires regardless of the
-factor, however common, and 1 for one that never fires without it.
+latent, factor and joint are the rows in which each is active, or both; base is the share of rows in which the factor
+is, so that purity is 0 for a latent that fires regardless of the factor, however common, and 1 for one that never fires
+without it.
 """
 
 from typing import NamedTuple
@@ -14,12 +15,12 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.matching import Pairs, block_pairs
 from unbraid.metrics.sparse_counts import indicator
 
 PURE = 0.5
-"""Purity from which a latent stands for a factor."""
+"""Purity from which a latent represents a factor."""
 FEWEST = 10
 """Rows on which a statement about one latent or factor must rest."""
 
@@ -27,62 +28,64 @@ FEWEST = 10
 class Detection(NamedTuple):
     """Pairs of a latent and a factor: rows in which each is active, and both are."""
 
-    present: Float[Tensor, " pairs"]
-    fired: Float[Tensor, " pairs"]
-    both: Float[Tensor, " pairs"]
+    factor_counts: Float[Tensor, " pairs"]
+    latent_counts: Float[Tensor, " pairs"]
+    joint_counts: Float[Tensor, " pairs"]
 
     @property
     def precision(self) -> Float[Tensor, " pairs"]:
         """0 for a latent that never fires."""
-        return self.both / self.fired.clamp_min(1)
+        return self.joint_counts / self.latent_counts.clamp_min(1)
 
     @property
     def recall(self) -> Float[Tensor, " pairs"]:
         """0 for a factor that is never active."""
-        return self.both / self.present.clamp_min(1)
+        return self.joint_counts / self.factor_counts.clamp_min(1)
 
     @property
     def f1(self) -> Float[Tensor, " pairs"]:
-        return 2 * self.both / (self.fired + self.present).clamp_min(1)
+        return 2 * self.joint_counts / (self.latent_counts + self.factor_counts).clamp_min(1)
 
 
-def detection(observed: Observed, latents: Int[Tensor, " pairs"], factors: Int[Tensor, " pairs"]) -> Detection:
+def detection(observed: LatentsAndFactors, latents: Int[Tensor, " pairs"], factors: Int[Tensor, " pairs"]) -> Detection:
     """Counts of the given pairs, without those of all others."""
     ours, theirs = observed.latents[:, latents.numpy()], observed.factors[:, factors.numpy()]
     both = indicator(ours).multiply(indicator(theirs)).sum(axis=0)
-    return Detection(observed.present[factors], observed.fired[latents], torch.from_numpy(np.asarray(both)))
+    return Detection(
+        observed.factor_counts[factors], observed.latent_counts[latents], torch.from_numpy(np.asarray(both))
+    )
 
 
-def f1(observed: Observed) -> csr_array:
+def f1(observed: LatentsAndFactors) -> csr_array:
     """F1 of every latent with every factor [d_sae, factors]; the 0 of pairs never active together are not stored."""
-    both = observed.both.tocoo()
-    sizes = observed.fired.numpy()[both.row] + observed.present.numpy()[both.col]
+    both = observed.joint_counts.tocoo()
+    sizes = observed.latent_counts.numpy()[both.row] + observed.factor_counts.numpy()[both.col]
     return csr_array((2 * both.data / sizes, (both.row, both.col)), shape=both.shape)
 
 
-def f1_pairs(observed: Observed) -> Pairs:
+def f1_pairs(observed: LatentsAndFactors) -> Pairs:
     """Latents matched one to one with the factors they detect, by F1."""
     similarity = f1(observed)
-    d_sae, factors = len(observed.fired), len(observed.present)
+    d_sae, factors = len(observed.latent_counts), len(observed.factor_counts)
     return block_pairs(lambda part: torch.from_numpy(similarity[part].toarray()), d_sae, factors)
 
 
-def owners(observed: Observed) -> Int[np.ndarray, " d_sae"]:
-    """The factor each latent stands for: of those it fires for with purity 0.5 or more, the one of the highest F1.
+def represented_factor(observed: LatentsAndFactors) -> Int[np.ndarray, " d_sae"]:
+    """The factor each latent represents: of those it fires for with purity 0.5 or more, the one of the highest F1.
 
     -1 for latents that stand for none. A child's latent fires for the parent with purity 1 too, and stands for the
     child; one of n equal parts of a factor stands for it whatever n.
     """
-    both = observed.both.tocoo()
+    both = observed.joint_counts.tocoo()
     often = both.data >= FEWEST
     latent, factor, count = both.row[often], both.col[often], both.data[often]
-    fired, present = observed.fired.numpy()[latent], observed.present.numpy()[factor]
+    fired, present = observed.latent_counts.numpy()[latent], observed.factor_counts.numpy()[factor]
     # purity >= PURE without dividing: a factor that is always active has none.
     excess, room = count * observed.rows - present * fired, (observed.rows - present) * fired
     pure = (excess >= PURE * room) & (room > 0)
     latent, factor = latent[pure], factor[pure]
     score = 2 * count[pure] / (fired[pure] + present[pure])
-    best = np.full(len(observed.fired), -1)
+    best = np.full(len(observed.latent_counts), -1)
     order = np.lexsort((-factor, score, latent))  # ascending: the last of a latent is its best
     best[latent[order]] = factor[order]
     return best

@@ -14,7 +14,7 @@ from unbraid.sources.truth import Labelled
 
 
 @dataclass(frozen=True, eq=False)
-class Observed:
+class LatentsAndFactors:
     """Latents and factors of the same rows. Counts are exact integers in float64; a latent fires where it is not 0."""
 
     latents: csr_array
@@ -27,17 +27,17 @@ class Observed:
         return len(self.latents.indptr) - 1
 
     @cached_property
-    def fired(self) -> Float[Tensor, " d_sae"]:
+    def latent_counts(self) -> Float[Tensor, " d_sae"]:
         """Rows in which each latent fires."""
         return _counts(self.latents)
 
     @cached_property
-    def present(self) -> Float[Tensor, " factors"]:
+    def factor_counts(self) -> Float[Tensor, " factors"]:
         """Rows in which each factor is active."""
         return _counts(self.factors)
 
     @cached_property
-    def both(self) -> csr_array:
+    def joint_counts(self) -> csr_array:
         """Rows in which a latent and a factor are active together [d_sae, factors]."""
         return (indicator(self.latents).T @ indicator(self.factors)).tocsr()
 

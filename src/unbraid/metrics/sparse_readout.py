@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from unbraid.metrics.information import mutual_information
-from unbraid.metrics.latents_and_factors import Observed
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.sparse_counts import active_rows, indicator
 
 FACTORS = 32
@@ -48,7 +48,7 @@ class Readout:
     """(H - cross-entropy) / H, H that of the rate in the first half: below 0 when the readout misleads."""
 
 
-def read_out(observed: Observed) -> Readout:
+def read_out(observed: LatentsAndFactors) -> Readout:
     """Of at most 32 factors, evenly spaced by frequency among those that are frequent and absent enough."""
     half = observed.rows // 2
     latents, other_latents = observed.latents[:half], observed.latents[half:]

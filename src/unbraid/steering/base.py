@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.initialisation import Claim, Initialisation, Origin, Watch, not_kept, set_tied
+from unbraid.dictionary.initialisation import Claim, Initialisation, Origin, ProgressCallback, not_kept, set_tied
 from unbraid.dictionary.weights import Acts
 from unbraid.effects.radius import calibrate_radius, checked_radius, typical_norm
 from unbraid.sources.base import Contexts, Source
@@ -39,7 +39,7 @@ class FitContext(NamedTuple):
     slice: Slice
     radius: float
     rng: torch.Generator
-    watch: Watch
+    watch: ProgressCallback
     reached: Mapping[str, Tensor] = MappingProxyType({})
     """The state that an earlier attempt stored; the generator continues from there."""
     keep: Callable[[Mapping[str, Tensor]], None] = not_kept

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from unbraid.dictionary.initialisation import unwatched
+from unbraid.dictionary.initialisation import no_progress
 from unbraid.effects import kernel
 from unbraid.effects.independence import norm_one
 from unbraid.effects.radius import random_units
@@ -70,7 +70,7 @@ class ExponentialDct(SliceFit):
         v = drawn.to(context.slice.contexts.acts, copy=True)
         if self.start == "jacobian":
             keep = lambda state: context.keep({**state, "drawn": drawn})
-            top = top_right(sketch(context.slice, self.rows, context.rng, unwatched, reached, keep), count)[0]
+            top = top_right(sketch(context.slice, self.rows, context.rng, no_progress, reached, keep), count)[0]
             v[: len(top)] = top
         return v
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.dictionary.initialisation import Watch, not_kept, unwatched
+from unbraid.dictionary.initialisation import ProgressCallback, not_kept, no_progress
 from unbraid.effects.effect import COPIES
 from unbraid.effects.radius import random_units
 from unbraid.steering.model_slice import Slice
@@ -22,7 +22,7 @@ NOTHING: Reached = MappingProxyType({})
 
 def jacobian(
     after: Slice,
-    watch: Watch = unwatched,
+    watch: ProgressCallback = no_progress,
     reached: Reached = NOTHING,
     keep: Keep = not_kept,
 ) -> Float[Tensor, "d_out d_in"]:
@@ -36,7 +36,7 @@ def sketch(
     after: Slice,
     rows: int,
     rng: torch.Generator,
-    watch: Watch = unwatched,
+    watch: ProgressCallback = no_progress,
     reached: Reached = NOTHING,
     keep: Keep = not_kept,
 ) -> Float[Tensor, "rows d_in"]:
@@ -52,7 +52,9 @@ def sketch(
     return in_parts(probes.to(acts), pulled, watch, reached, lambda state: keep({**state, "probes": probes}))
 
 
-def in_parts(inputs: Tensor, compute: Callable[[Tensor], Tensor], watch: Watch, reached: Reached, keep: Keep) -> Tensor:
+def in_parts(
+    inputs: Tensor, compute: Callable[[Tensor], Tensor], watch: ProgressCallback, reached: Reached, keep: Keep
+) -> Tensor:
     """Apply `compute` to a few rows of `inputs` at a time, skipping those already `reached`."""
     found: dict[str, Tensor] = {}
     for number, part in enumerate(inputs.split(COPIES)):
@@ -79,7 +81,7 @@ def power_iteration(
     count: int,
     rounds: int,
     rng: torch.Generator,
-    watch: Watch,
+    watch: ProgressCallback,
     reached: Reached = NOTHING,
     keep: Keep = not_kept,
 ) -> tuple[Float[Tensor, "k d_in"], Float[Tensor, " k"]]:

@@ -81,7 +81,7 @@ matching pursuit."""
 
 CONTROLS = {
     "frozen-decoder": Member(objective=PLAIN, activation=BatchTopK(K), frozen=("W_dec",), control=True),
-    "soft-frozen-decoder": Member(objective=TRAINED, activation=BatchTopK(K), leash=0.8, control=True),
+    "soft-frozen-decoder": Member(objective=TRAINED, activation=BatchTopK(K), min_cosine_to_init=0.8, control=True),
     # b_dec is frozen with the encoder, because it shifts what the encoder is given.
     "frozen-encoder": Member(
         objective=PLAIN, activation=BatchTopK(K), frozen=("W_enc", "b_enc", "b_dec"), control=True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unbraid.dictionary.config import DictionaryConfig
-from unbraid.dictionary.constraints import hold_near
+from unbraid.dictionary.constraints import clip_cosine_to_init
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.orthonormalise import orthonormalise_blocks
 
@@ -20,7 +20,7 @@ class Constraints:
     def __init__(self, config: DictionaryConfig, dictionary: Dictionary):
         """`dictionary`: as it starts; its atoms are those that trained ones are held near."""
         self._config, self._dictionary = config, dictionary
-        self._start = dictionary.W_dec.detach().clone() if config.leash > -1 else None
+        self._start = dictionary.W_dec.detach().clone() if config.min_cosine_to_init > -1 else None
 
     def project_gradient(self) -> None:
         """Remove what of the atoms' gradient their unit norm would undo."""
@@ -32,7 +32,7 @@ class Constraints:
         self._dictionary.renormalise()
         atoms, blocks = self._dictionary.W_dec.data, self._config.orthonormal_blocks
         if self._start is not None:
-            atoms.copy_(hold_near(atoms, self._start, self._config.leash))
+            atoms.copy_(clip_cosine_to_init(atoms, self._start, self._config.min_cosine_to_init))
         if blocks and self._dictionary.W_dec.requires_grad:
             atoms.copy_(orthonormalise_blocks(atoms, blocks))
 

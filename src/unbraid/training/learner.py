@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary.codes import Codes
-from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, Watch, unwatched
+from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, ProgressCallback, no_progress
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
@@ -28,7 +28,9 @@ from unbraid.training.term_memory import TermMemory
 class Learner:
     """A dictionary in training. Its state is what a checkpoint holds."""
 
-    def __init__(self, experiment: Experiment, sample: Tensor, watch: Watch = unwatched, kept: Kept = NOT_KEPT):
+    def __init__(
+        self, experiment: Experiment, sample: Tensor, watch: ProgressCallback = no_progress, kept: Kept = NOT_KEPT
+    ):
         """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: called with
         (done, total) by an initialisation that takes a while. `kept`: where what it has reached is kept."""
         training = experiment.training

@@ -38,8 +38,8 @@ class Gated(Thresholded):
     def postprocess(self, z: Codes, dictionary: Weights) -> Codes:
         assert isinstance(z, SparseCodes | DenseCodes)
         r_mag, b_mag = dictionary.get_parameter("r_mag"), dictionary.get_parameter("b_mag")
-        rescaled = z.along(r_mag.exp()) * (z.pre - z.along(dictionary.b_enc))
-        magnitude = (rescaled + z.along(b_mag)).relu()
+        rescaled = z.per_entry(r_mag.exp()) * (z.pre - z.per_entry(dictionary.b_enc))
+        magnitude = (rescaled + z.per_entry(b_mag)).relu()
         return replace(z, values=magnitude * (z.pre > 0))
 
     @torch.no_grad()
@@ -61,7 +61,7 @@ def gate_codes(z: Codes, threshold: Float[Tensor, " d_sae"]) -> Codes:
     """Return the gate's values in place of the latents: what is left of a pre-activation above 0 where the gate is
     open."""
     assert isinstance(z, SparseCodes | DenseCodes)
-    return replace(z, values=z.pre.relu() * (z.pre > z.along(threshold)))
+    return replace(z, values=z.pre.relu() * (z.pre > z.per_entry(threshold)))
 
 
 class JumpReLUEncoder(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
-from unbraid.metrics.latents_and_factors import Observed, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.sources.truth import Truth
 
 ROWS = 32_768
@@ -18,7 +18,7 @@ def observe(
     rows: int = ROWS,
     split: Literal["train", "eval"] = "eval",
     seed: int = 0,
-) -> Observed:
+) -> LatentsAndFactors:
     """Encode labelled rows. `dictionary`: for raw activations."""
     labelled = truth.labelled(rows, split=split, seed=seed)
-    return Observed(code_matrix(dictionary, labelled.x), magnitudes(labelled))
+    return LatentsAndFactors(code_matrix(dictionary, labelled.x), magnitudes(labelled))

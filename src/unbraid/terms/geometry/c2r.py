@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, TwoOrMore
-from unbraid.dictionary.codes import Codes, looked_up
+from unbraid.dictionary.codes import Codes, find_sorted
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.terms.statistics.nearest_atoms import drawn_neighbours
 
@@ -63,6 +63,6 @@ def mean_products(z: Codes, neighbours: Int[Tensor, " d_sae"]) -> Float[Tensor, 
     """For each latent, the mean over rows of its value times its neighbour's; nothing of batch x d_sae is made."""
     values, rows, latents = z.entries()
     # Entries stand row by row, latents ascending, so their places in the matrix are sorted and can be looked up.
-    found, both = looked_up(rows * z.d_sae + latents, rows * z.d_sae + neighbours[latents])
+    found, both = find_sorted(rows * z.d_sae + latents, rows * z.d_sae + neighbours[latents])
     products = torch.where(both, values * values[found], 0.0)
     return values.new_zeros(z.d_sae).index_add(0, latents, products) / z.batch

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
-from unbraid.dictionary.codes import looked_up, starts
+from unbraid.dictionary.codes import find_sorted, starts
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import Moments, averaged
 from unbraid.terms.statistics.past_codes import Entries, PastCodes
@@ -174,7 +174,7 @@ class Grouped(NamedTuple):
     ) -> Int[Tensor, "pairs count"]:
         """Another latent's entries in the same rows; SILENT where it has none."""
         wanted = slots.unsqueeze(1) * self.rows_known + self.keys[at] % self.rows_known
-        found, fires = looked_up(self.keys, wanted)
+        found, fires = find_sorted(self.keys, wanted)
         return found.masked_fill(~(there & fires), SILENT)
 
 

@@ -32,7 +32,7 @@ class L0(Term):
         activation = step.dictionary.activation
         self.check_activation(activation)
         assert isinstance(activation, Thresholded)
-        threshold = step.z.along(step.dictionary.threshold)
+        threshold = step.z.per_entry(step.dictionary.threshold)
         count = _Above.apply(step.z.pre, threshold, activation.kernel).sum()
         return TermOutput(count / step.z.batch)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.dictionary.codes import Codes, looked_up, starts
+from unbraid.dictionary.codes import Codes, find_sorted, starts
 from unbraid.sources.base import Batch
 from unbraid.terms.statistics.firing_averages import averaged
 
@@ -68,7 +68,7 @@ def code_differences(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " p
 
     def value_at(chosen: Tensor, pair: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """Values of latents `which` in rows chosen[pair], 0 where inactive, and whether they are active."""
-        place, active = looked_up(keys, chosen[pair] * z.d_sae + which)
+        place, active = find_sorted(keys, chosen[pair] * z.d_sae + which)
         return torch.where(active, values[place], 0.0), active
 
     at_one, pair_one = of(one)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, ShareBelowOne, TwoOrMore
-from unbraid.dictionary.codes import looked_up, starts
+from unbraid.dictionary.codes import find_sorted, starts
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
 from unbraid.terms.statistics.pair_sums import SparseColumns, centred_products, rows_of, split_half
@@ -107,6 +107,6 @@ def matched(one: SparseColumns, other: SparseColumns) -> tuple[Float[Tensor, " b
     """Products of the values of latents active in both views of a pair, and which latents."""
     keys, sought = (part.rows * len(part.kept) + part.places for part in (one, other))
     sought, order = sought.sort()
-    at, found = looked_up(sought, keys)
+    at, found = find_sorted(sought, keys)
     both = found.nonzero().squeeze(1)
     return one.values[both, 0] * other.values[order[at[both]], 0], one.places[both]
