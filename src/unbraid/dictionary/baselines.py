@@ -1,4 +1,4 @@
-"""How controls start that have learned nothing, or only to memorise; PCA is beside them, in `dictionary`."""
+"""Initialisations of controls that have learned nothing, or only to memorise. PCA is in `initialisation`."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ BATCH = 4096
 class RandomPairs(Initialisation):
     """Random unit atoms, and an encoder of random unit vectors that knows nothing of them; b_dec the mean of the data.
 
-    With BatchTopK it fires as often as asked, at random directions: what a matched L0 alone is worth.
+    With BatchTopK it has any L0, at random directions: the score that a matched L0 alone gives.
     """
 
     def __call__(

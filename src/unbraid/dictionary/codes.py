@@ -22,7 +22,7 @@ Atoms = Float[Tensor, "d_sae d_in"]
 
 @dataclass(frozen=True)
 class Support:
-    """Which latents are active in which row: compressed rows, latents ascending within a row."""
+    """The (row, latent) pairs of sparse codes, as compressed rows; latents ascend within a row."""
 
     latents: Int[Tensor, " nnz"]
     offsets: Int[Tensor, " starts"]
@@ -41,7 +41,7 @@ class Support:
 
     @cached_property
     def counts(self) -> Int[Tensor, " d_sae"]:
-        """Entries of each latent."""
+        """The number of entries of each latent."""
         return torch.bincount(self.latents, minlength=self.d_sae)
 
     @cached_property
@@ -52,14 +52,14 @@ class Support:
     def sum_by_latent(
         self, weights: Float[Tensor, " nnz"], vectors: Float[Tensor, "bag d_in"], bags: Int[Tensor, " nnz"]
     ) -> Atoms:
-        """For each latent, the sum over its entries of weight * vectors[bag]: what a weight gradient is."""
+        """Return, for each latent, the sum over its entries of weight * vectors[bag]: the form of a weight gradient."""
         order, latent_starts = self.by_latent
         return embedding_bag(bags[order], vectors, latent_starts, per_sample_weights=weights[order], mode="sum")
 
     def products(
         self, vectors: Float[Tensor, "bag d_in"], atoms: Atoms, bags: Int[Tensor, " nnz"]
     ) -> Float[Tensor, " nnz"]:
-        """vectors[bag] . atoms[latent] for every entry."""
+        """Return vectors[bag] . atoms[latent] for every entry."""
         # Latent by latent an atom stays in cache and the few vectors are gathered: over three times faster than row by
         # row once the atoms outgrow the cache (16k latents), equal before.
         order, latent_starts = self.by_latent
@@ -68,14 +68,15 @@ class Support:
 
 
 def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
-    """Where each bag begins when bags of these sizes stand in a row."""
+    """Return where each bag begins when bags of these sizes follow one another: the exclusive cumulative sum."""
     return counts.cumsum(0) - counts
 
 
 def find_sorted(
     keys: Int[Tensor, " nnz"], wanted: Int[Tensor, "*fold"]
 ) -> tuple[Int[Tensor, "*fold"], Bool[Tensor, "*fold"]]:
-    """Where each wanted key stands among ascending ones, and whether it is there; if not, the place means nothing."""
+    """Return the place of each wanted key among ascending ones, and whether it is there; where it is not, the place
+    means nothing."""
     if not len(keys):
         return torch.zeros_like(wanted), torch.zeros_like(wanted, dtype=torch.bool)
     place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
@@ -100,30 +101,30 @@ class Codes(ABC):
 
     @abstractmethod
     def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " *entry"]:
-        """A per-latent quantity beside every entry, differentiable."""
+        """Return a per-latent quantity for every entry, differentiable."""
 
     @abstractmethod
     def dense(self) -> Float[Tensor, "batch d_sae"]:
-        """One column a latent. Allocates batch x d_sae when the code is sparse."""
+        """Return all latents, one column each. Allocates batch x d_sae when the code is sparse."""
 
     @abstractmethod
     def entries(self) -> tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
-        """(values, rows, latents) of the non-zero pairs, row by row."""
+        """Return (values, rows, latents) of the non-zero pairs, row by row."""
 
     @abstractmethod
     def decode(self, atoms: Atoms) -> Float[Tensor, "batch d_in"]:
-        """Sum of atoms weighted by values, without the bias."""
+        """Return the sum of atoms weighted by values, without the bias."""
 
     @abstractmethod
     def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
-        """`decode` of the first widths[l] latents alone, for every level l. `widths` ascend and end at d_sae."""
+        """Return `decode` of the first widths[l] latents alone, for every level l. `widths` ascend and end at d_sae."""
 
     @abstractmethod
     def firings(self) -> Int[Tensor, " d_sae"]:
-        """Rows in which each latent is non-zero."""
+        """Return the number of rows in which each latent is non-zero."""
 
     def l0(self) -> Float[Tensor, ""]:
-        """Mean number of non-zero latents a row (a measurement: no gradient)."""
+        """Return the mean number of non-zero latents a row (a measurement: no gradient)."""
         return (self.values.detach() != 0).sum(dtype=self.values.dtype) / self.batch
 
 
@@ -212,14 +213,15 @@ def encoded(
     pre: Float[Tensor, " nnz"],
     support: Support,
 ) -> Float[Tensor, " nnz"]:
-    """`pre` = ((x - b_dec) @ W_enc + b_enc) at the support, given the gradient of having computed it there alone."""
+    """Return `pre`, which is ((x - b_dec) @ W_enc + b_enc) at the support, with the gradient of having computed it
+    there alone."""
     return _EncodedPairs.apply(x, b_dec, W_enc, b_enc, pre, support)
 
 
 def pair_products(
     left: Float[Tensor, "bag d_in"], right: Float[Tensor, "item d_in"], items: Tensor, bags: Tensor, bag_starts: Tensor
 ) -> Float[Tensor, " nnz"]:
-    """left[bag] . right[item] for every (bag, item) pair, bags ascending; never gathers nnz x d_in."""
+    """Return left[bag] . right[item] for every (bag, item) pair, bags ascending; nnz x d_in is never gathered."""
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(left, right, items, bag_starts, bags, 0, -1)
 
 

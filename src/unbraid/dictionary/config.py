@@ -1,4 +1,4 @@
-"""The settings of a dictionary, and how they build one."""
+"""The settings of a dictionary, from which it is built."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,12 +17,12 @@ from unbraid.dictionary.weights import Acts
 
 Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
 Cosine = Annotated[float, Ge(-1), Lt(1)]
-"""A cosine; -1 is none. Atoms that are to stay where they start are frozen."""
+"""A smallest cosine; -1 sets none. Atoms that are to stay where they start are frozen instead."""
 
 
 @torch.no_grad()
 def start_orthonormal(dictionary: Dictionary, size: int) -> None:
-    """Retract the atoms, and an encoder that is their transpose with them."""
+    """Make blocks of atoms orthonormal, and an encoder that is their transpose with them."""
     tied = torch.equal(dictionary.W_enc, dictionary.W_dec.T)
     dictionary.W_dec.copy_(orthonormalise_blocks(dictionary.W_dec, size))
     if tied:
@@ -61,11 +61,11 @@ class DictionaryConfig(DictionaryChoices):
                 "set --dictionary.orthonormal-blocks to a divisor, or 0 for none"
             )
         if size and self.min_cosine_to_init > -1:
-            raise ValueError("orthonormal_blocks and min_cosine_to_init both say where atoms may be; leave one out")
+            raise ValueError("orthonormal_blocks and min_cosine_to_init both restrict atoms; set only one of them")
 
     def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
-        """An initialised dictionary on the CPU. `sample`: normalised activations. Raises ValueError
-        for what these activations do not allow."""
+        """Return an initialised dictionary on the CPU. `sample`: normalised activations [batch, d_in]. Raises
+        ValueError for settings that these activations do not allow."""
         dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
         if self.orthonormal_blocks > dictionary.d_in:
             raise ValueError(

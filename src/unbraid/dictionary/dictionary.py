@@ -30,7 +30,7 @@ class Dictionary(Weights):
         )
         self.activation = activation
         self.fitted: dict[str, Tensor] = {}
-        """What an initialisation found besides the parameters; kept with the run."""
+        """Results of an initialisation besides the parameters; kept with the run."""
         self.trained_as = ""
         """Name of the activation it was trained with, where that is another."""
 
@@ -117,7 +117,7 @@ class Dictionary(Weights):
 
     @torch.no_grad()
     def renormalise(self) -> None:
-        """Atoms back to unit norm, thresholds back to non-negative, a tied encoder back to the atoms."""
+        """Bring atoms back to unit norm, thresholds to at least 0, a tied encoder to the atoms."""
         if self.W_dec.requires_grad:
             self.W_dec.div_(torch.linalg.vector_norm(self.W_dec, dim=1, keepdim=True).clamp_min(1e-12))
         if self.threshold.requires_grad:
@@ -126,7 +126,7 @@ class Dictionary(Weights):
 
     @torch.no_grad()
     def tie(self) -> None:
-        """Make the encoder the atoms again, where the activation has it so."""
+        """Set a tied encoder to the transpose of the atoms."""
         if self.activation.tied:
             self.W_enc.copy_(self.W_dec.T)
             self.b_enc.zero_()

@@ -1,4 +1,4 @@
-"""Dictionaries that are told the truth: what one atom a factor and a linear encoder can reach. Ceilings, not methods.
+"""Dictionaries made from the true factors: the ceiling of one atom a factor and a linear encoder. Not methods.
 
     logit_i = x . w_i + b_i,   code_i = size_i (logit_i - off_i) / (on_i - off_i) where logit_i > 0, else 0
 
@@ -36,7 +36,7 @@ class TrueDirections(Initialisation):
 
     rows: PositiveInt = ROWS
     l2: PositiveFloat = 1.0
-    """Weight of a probe's squared norm beside its loss summed over rows."""
+    """Weight of a probe's squared norm, against its loss summed over rows."""
     sets_thresholds: ClassVar[bool] = True
     uses_truth: ClassVar[bool] = True
 
@@ -60,7 +60,7 @@ class SupervisedProbes(Initialisation):
 
     rows: PositiveInt = ROWS
     l2: PositiveFloat = 1.0
-    """Weight of a probe's squared norm beside its loss summed over rows."""
+    """Weight of a probe's squared norm, against its loss summed over rows."""
     sets_thresholds: ClassVar[bool] = True
     uses_truth: ClassVar[bool] = True
 
@@ -85,7 +85,8 @@ class ProbeFit(NamedTuple):
 
 @lru_cache(maxsize=2)
 def fit_probes(source: Source, rows: int, l2: float) -> ProbeFit:
-    """The same for every seed and method, so fitted once. Probes see rows of unit mean square: `l2` has no units."""
+    """Fit a logistic probe of each factor on `rows` labelled rows of the train split, scaled to unit mean square, so
+    that `l2` has no units. Cached, as seeds and methods share it."""
     labelled = source.truth().labelled(rows, split="train")
     scale = labelled.x.double().sub(labelled.x.double().mean(0)).square().mean().sqrt().to(labelled.x.dtype)
     unit = Labelled(labelled.x / scale, labelled.rows, labelled.factors, labelled.magnitudes, labelled.count)
@@ -94,10 +95,10 @@ def fit_probes(source: Source, rows: int, l2: float) -> ProbeFit:
 
 
 def check_origin(dictionary: Dictionary, origin: Origin | None) -> Origin:
-    """The origin. Raises ValueError when there is none, or the dictionary has not one JumpReLU latent a factor, and
-    NoTruth where the source has no truth to tell."""
+    """Return the origin. Raises ValueError when there is none, or the dictionary has not one latent with a threshold
+    for each factor, and NoTruth where the source has no true factors."""
     if origin is None:
-        raise ValueError("this initialisation asks the source for its factors: build it with an origin")
+        raise ValueError("this initialisation needs the factors of the source: build it with an origin")
     count = len(origin.source.truth().names)
     if dictionary.d_sae != count:
         raise ValueError(
@@ -110,7 +111,7 @@ def check_origin(dictionary: Dictionary, origin: Origin | None) -> Origin:
 
 
 def mean_magnitudes(labelled: Labelled) -> Float[Tensor, " factors"]:
-    """Mean magnitude of each factor where it is active; NaN where it never is."""
+    """Return the mean magnitude of each factor where it is active, NaN where it never is."""
     sums = torch.bincount(labelled.factors, labelled.magnitudes.double(), minlength=labelled.count)
     return (sums / torch.bincount(labelled.factors, minlength=labelled.count)).to(labelled.x.dtype)
 
@@ -144,8 +145,8 @@ def fill(
 
 
 def mean_logits(fit: ProbeFit) -> tuple[Float[Tensor, " factors"], Float[Tensor, " factors"]]:
-    """Of each probe, where its factor is not active and where it is. The second is larger, as the loss is convex and a
-    probe beats a constant."""
+    """Return the mean logit of each probe where its factor is not active, and where it is. The second is larger, as the
+    loss is convex and a probe beats a constant."""
     labelled, probes = fit
     sums, counts = (part.to(labelled.x.dtype) for part in sums_where_active(labelled))
     others, rest = labelled.x.sum(0) - sums, len(labelled.x) - counts

@@ -1,4 +1,4 @@
-"""How a dictionary starts: random atoms, or directions found in the data."""
+"""Initialisations of a dictionary: random atoms, or directions found in the data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from unbraid.dictionary.weights import Acts
 from unbraid.sources.base import Source
 
 ProgressCallback = Callable[[int, int], None]
-"""Told (done, in all) as work goes on: the command line shows a progress bar."""
+"""Called with (done, total) as work goes on; the command line shows a progress bar."""
 
 
 def no_progress(done: int, total: int) -> None:
@@ -28,15 +28,15 @@ def not_kept(state: Mapping[str, Tensor]) -> None:
 
 @dataclass(frozen=True)
 class Kept:
-    """Where an initialisation that takes minutes keeps what it has reached, so that a kill does not lose it. The
-    default keeps nothing."""
+    """The storage of an initialisation that takes minutes, so that a kill does not lose what it has reached.
+    The default stores nothing."""
 
     read: Callable[[], dict[str, Tensor]] = dict
     """What an earlier attempt reached; empty when there was none."""
     write: Callable[[Mapping[str, Tensor]], None] = not_kept
-    """Told after each step what the rest depends on; `state` must not be changed in place afterwards."""
+    """Called after each step with what the rest depends on; `state` must not be changed in place afterwards."""
     finish: Callable[[Mapping[str, Tensor]], None] = not_kept
-    """Told what was found."""
+    """Called with what was found."""
 
 
 NOT_KEPT = Kept()
@@ -44,28 +44,29 @@ NOT_KEPT = Kept()
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a dictionary's activations come from, for initialisations that ask: (x - mean) / scale, x the source's."""
+    """The source of a dictionary's activations and their normalisation, (x - mean) / scale, for initialisations that
+    need them."""
 
     source: Source
     mean: Float[Tensor, " d_in"]
     scale: Float[Tensor, ""]
     watch: ProgressCallback = no_progress
-    """Told how far an initialisation that takes a while has come."""
+    """Called with the progress of an initialisation that takes a while."""
     kept: Kept = NOT_KEPT
 
 
 Claim = Literal[1, 2]
-"""What a win speaks for. 1: objectives from the disentanglement literature. 2: MELBO and DCT, latents as knobs with
-large, distinct, non-interacting effects downstream."""
+"""The claim that a win supports. 1: objectives from the disentanglement literature. 2: MELBO and DCT, latents as knobs
+with large, distinct, non-interacting effects downstream."""
 
 
 class Initialisation(Settings, ABC):
     claim: ClassVar[Claim] = 1
-    """Which claim a win from this start speaks for: 2 for directions that MELBO or a DCT fitted."""
+    """The claim that a win from this start supports: 2 for directions that MELBO or a DCT fitted."""
     uses_truth: ClassVar[bool] = False
     """Whether it reads the true factors, which makes it a ceiling."""
     sets_thresholds: ClassVar[bool] = False
-    """Whether it fills JumpReLU's thresholds too; they are calibrated on the sample otherwise."""
+    """Whether it fills thresholds and extra parameters too; the activation initialises them otherwise."""
 
     @abstractmethod
     def __call__(
@@ -95,7 +96,7 @@ class PrincipalComponents(Initialisation):
         if dictionary.d_sae > 2 * dictionary.d_in:
             raise ValueError(
                 f"PCA has only {2 * dictionary.d_in} signed directions in {dictionary.d_in} dimensions; "
-                f"asked for {dictionary.d_sae} latents: set --dictionary.d-sae {2 * dictionary.d_in}"
+                f"got {dictionary.d_sae} latents: set --dictionary.d-sae {2 * dictionary.d_in}"
             )
         centred = sample - sample.mean(0)
         _, vectors = torch.linalg.eigh(centred.T @ centred)
@@ -105,7 +106,7 @@ class PrincipalComponents(Initialisation):
 
 @torch.no_grad()
 def set_tied(dictionary: Dictionary, atoms: Float[Tensor, "d_sae d_in"], sample: Acts) -> None:
-    """Unit atoms, the encoder their transpose, b_dec the mean of the sample."""
+    """Set unit atoms, the encoder their transpose, b_dec the mean of the sample."""
     dictionary.W_dec.copy_(atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True))
     dictionary.W_enc.copy_(dictionary.W_dec.T)
     dictionary.b_dec.copy_(sample.mean(0))

@@ -27,8 +27,8 @@ class Normaliser:
 
     @classmethod
     def fit(cls, sample: Float[Tensor, "batch d_in"], how: str) -> "Normaliser":
-        """From a sample of raw activations. `how`: "centre-scale" or "none". Raises ValueError for a sample that is
-        empty, constant or not finite."""
+        """Fit mean and scale to a sample of raw activations. `how`: "centre-scale" or "none". Raises
+        ValueError for a sample that is empty, constant or not finite."""
         if not len(sample):
             raise ValueError("no activations to fit the normalisation to: give more text, or a larger batch")
         check_finite(sample, "the sample that the normalisation is fitted to")
@@ -54,7 +54,7 @@ class Normaliser:
 
     @torch.no_grad()
     def fold(self, dictionary: Dictionary) -> Dictionary:
-        """The same dictionary for raw activations, on the CPU."""
+        """Return the same dictionary for raw activations, on the CPU."""
         folded = Dictionary(dictionary.d_in, dictionary.d_sae, dictionary.activation.scaled(float(self.scale)))
         folded.W_enc.copy_(dictionary.W_enc)
         folded.W_dec.copy_(dictionary.W_dec)
@@ -82,7 +82,7 @@ class Normaliser:
 
 
 def double(dictionary: Dictionary) -> Dictionary:
-    """A float64 copy on the CPU."""
+    """Return a float64 copy on the CPU."""
     copy = Dictionary(dictionary.d_in, dictionary.d_sae, dictionary.activation).double()
     copy.load_state_dict({name: value.double().cpu() for name, value in dictionary.state_dict().items()})
     return copy

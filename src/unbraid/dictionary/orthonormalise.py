@@ -18,14 +18,14 @@ STEPS = 12
 
 @torch.no_grad()
 def orthonormalise_blocks(atoms: Float[Tensor, "d_sae d_in"], size: int) -> Float[Tensor, "d_sae d_in"]:
-    """Every `size` atoms in a row replaced by the orthonormal ones nearest to them all together. `size` divides d_sae
+    """Replace every `size` atoms in a row by the orthonormal ones nearest to them all together. `size` divides d_sae
     and is at most d_in."""
     return polar(atoms.unflatten(0, (-1, size))).flatten(0, 1)
 
 
 @torch.no_grad()
 def polar(matrices: Float[Tensor, "block row d_in"]) -> Float[Tensor, "block row d_in"]:
-    """Of each matrix, the nearest one with orthonormal rows (in Frobenius norm; any of them when rank is missing)."""
+    """Return the nearest matrix with orthonormal rows to each (in Frobenius norm; any of them when rank is missing)."""
     out = matrices
     error = off_orthonormal(out)
     near = torch.linalg.matrix_norm(error) < 0.99
@@ -43,5 +43,5 @@ def polar(matrices: Float[Tensor, "block row d_in"]) -> Float[Tensor, "block row
 
 
 def off_orthonormal(matrices: Float[Tensor, "block row d_in"]) -> Float[Tensor, "block row row"]:
-    """A A' - I."""
+    """Return A A' - I."""
     return matrices @ matrices.mT - torch.eye(matrices.shape[1]).to(matrices)

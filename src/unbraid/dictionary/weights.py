@@ -74,18 +74,18 @@ class Weights(nn.Module):
         return self.W_dec.shape[0]
 
     def pre_activations(self, x: Acts) -> Latents:
-        """Pre-activations of all latents, differentiable, in the precision of the weights."""
+        """Return pre-activations of all latents, differentiable, in the precision of the weights."""
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
 
     def dense_pre_activations(self, x: Acts) -> Latents:
-        """Pre-activations of all latents, differentiable, the product in bfloat16 where the encoder's is."""
+        """Return pre-activations of all latents, differentiable, the product in bfloat16 where the encoder's is."""
         if not self.low_precision:
             return self.pre_activations(x)
         product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
         return product.to(x.dtype) + self.b_enc
 
     def chunks(self, x: Acts) -> Chunks:
-        """Pre-activations of x a few rows at a time, without gradient."""
+        """Return pre-activations of x a few rows at a time, without gradient."""
         rows = max(1, CHUNK_ENTRIES.get(x.device.type, 2**22) // self.d_sae)
         dtype = torch.bfloat16 if self.low_precision else x.dtype
         centred = (x - self.b_dec).detach().to(dtype)

@@ -1,11 +1,11 @@
-"""Do effects add up: what each push does alone, in some contexts, as a prediction of pushes together in others.
+"""Additivity of effects: single pushes, in some contexts, as a prediction of pushes together in others.
 
     r2 = 1 - sum |D_A,t - sum_(j in A) u_j|^2 / sum |D_A,t|^2,        u_j = mean over the first half's tokens of D_j,t
     ceiling = sum |mean_t D_A,t|^2 / sum |D_A,t|^2
 
 over sets A of two to four and the tokens t of the second half of the contexts, D without the skip path. `ceiling` is
-the best that a prediction can do that does not see the context: the rest is no interaction. Where the layers after are
-nearly blind they are nearly linear: r2 says nothing without the size of the effects.
+the best that a prediction can do that does not see the context: the rest is no interaction. Where downstream layers
+are nearly blind they are nearly linear: r2 says nothing without the size of the effects.
 """
 
 import math
@@ -24,13 +24,16 @@ SETS = (2, 3, 4)
 
 
 class Additivity(NamedTuple):
+    """How well single effects predict joint ones: `r2`, and the best r2 without the context, `ceiling`."""
+
     r2: float
     ceiling: float
 
 
 @torch.no_grad()
 def additivity(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Additivity:
-    """Of sets of pushes that follow one another, round the ring; NaN with fewer than five, or nothing to explain."""
+    """Measure additivity over all cyclic runs of 2, 3 and 4 consecutive pushes. NaN with fewer than five pushes, or no
+    effect to explain."""
     sequences = contexts.mask.nonzero()[:, 0].to(pushes.device)
     early = sequences < contexts.mask.shape[0] / 2
     if len(pushes) <= max(SETS) or bool(early.all()) or not bool(early.any()):
@@ -48,12 +51,12 @@ def additivity(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Additivit
 
 
 def rings(count: int) -> Bool[Tensor, "set count"]:
-    """Of every size, the sets that begin with each."""
+    """Return all cyclic runs of 2, 3 and 4 consecutive pushes, as masks."""
     places = torch.arange(count)
     after = (places - places.unsqueeze(1)) % count
     return torch.cat([after < size for size in SETS])
 
 
 def in_parts(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Iterator[Float[Tensor, "some token d_out"]]:
-    """Token effects, a few pushes at a time."""
+    """Yield token effects, a few pushes at a time."""
     return (token_effects(contexts, everywhere(part, contexts)) for part in pushes.split(COPIES))

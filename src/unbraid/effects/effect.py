@@ -1,4 +1,4 @@
-"""The effect of directions on the layers after, pooled or token by token: what MELBO, DCT and the effect terms measure.
+"""The effect of directions on downstream layers, pooled or token by token, as MELBO, DCT and the effect terms use it.
 
     Delta(theta) = mean over contexts and kept tokens of G(X + theta) - Y,   theta added at every kept token
 
@@ -24,7 +24,8 @@ def pooled_effect(
     targets: Bool[Tensor, "seq pos"] | None = None,
     keep_skip: bool = False,
 ) -> Float[Tensor, "k d_out"]:
-    """Delta° of each direction, differentiable. Copies of the contexts are folded into the batch, `copies` at a time.
+    """Return Delta° of each direction, differentiable. Copies of the contexts are folded into the batch, `copies` at a
+    time.
 
     `targets`: the kept tokens it is the mean over, all by default. `keep_skip`: leave theta in. Raises ValueError when
     the contexts keep no token.
@@ -47,7 +48,7 @@ def pooled_effect(
 def token_effects(
     contexts: Contexts, pushes: Float[Tensor, "k token d_in"], copies: int = COPIES
 ) -> Float[Tensor, "k token d_out"]:
-    """Delta° at every kept token, where every kept token has a push of its own; differentiable. For equal pushes the
+    """Return Delta° at every kept token, each with its own push; differentiable. For equal pushes the
     mean over tokens is the pooled effect."""
     acts, mask = contexts.acts, contexts.mask
 
@@ -61,5 +62,5 @@ def token_effects(
 
 
 def everywhere(directions: Float[Tensor, "k d_in"], contexts: Contexts) -> Float[Tensor, "k token d_in"]:
-    """The same push at every kept token."""
+    """Return the same push at every kept token."""
     return directions.unsqueeze(1).expand(-1, int(contexts.mask.sum()), -1)

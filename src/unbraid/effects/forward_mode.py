@@ -26,8 +26,8 @@ class _PlainSilu(TorchFunctionMode):
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """Within, `torch.func.jvp` works through attention. Raises ValueError, with a remedy, where a model's own attention
-    kernel has no forward mode."""
+    """Make `torch.func.jvp` work through attention inside this context. Raises ValueError, with a remedy, where a
+    model's own attention kernel has no forward mode."""
     with _PlainSilu(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # torch's own forward mode loads TorchScript, which torch deprecates.
         warnings.filterwarnings("ignore", message="`torch.jit.script", category=DeprecationWarning)

@@ -1,4 +1,4 @@
-"""How independently directions move the layers after, at finite size, whatever the layers are.
+"""Independence of the effects of directions on downstream layers, at finite size, whatever the layers are.
 
     overlap = mean_i max_j cos(D_i, D_j)               interaction = |D_ij - D_i - D_j| / (|D_i| + |D_j|)
     rank = (sum_k l_k)^2 / sum_k l_k^2                 l: eigenvalues of the Gram matrix of the D_i
@@ -15,24 +15,26 @@ Effects = Float[Tensor, "k d_out"]
 
 
 def largest_cosines(effects: Effects, neighbours: Effects) -> Float[Tensor, " k"]:
-    """Of each effect with any other of them, or with its own neighbour's."""
-    units, beside = (norm_one(part) for part in (effects, neighbours))
+    """Return the largest cosine of each effect with any other of them, or with its neighbour's."""
+    units, near = (norm_one(part) for part in (effects, neighbours))
     cosines = (units @ units.T).fill_diagonal_(-1)
-    return torch.cat([cosines, (units * beside).sum(1, keepdim=True)], 1).amax(1)
+    return torch.cat([cosines, (units * near).sum(1, keepdim=True)], 1).amax(1)
 
 
 def norm_one(effects: Effects) -> Effects:
-    return effects / torch.linalg.vector_norm(effects, dim=1, keepdim=True).clamp_min(1e-30)
+    """Return effects scaled to norm 1; those of no length stay 0."""
+    return torch.nn.functional.normalize(effects, dim=1, eps=1e-30)
 
 
 def interactions(both: Effects, one: Effects, other: Effects) -> Float[Tensor, " k"]:
-    """What pairs of pushes do together beyond the sum, relative to each apart; NaN where neither does a thing."""
-    beyond, alone, beside = (torch.linalg.vector_norm(part, dim=1) for part in (both - one - other, one, other))
-    return beyond / (alone + beside)
+    """Return the effect of pairs of pushes beyond the sum of both, relative to each apart; NaN where neither has an
+    effect."""
+    beyond, alone, apart = (torch.linalg.vector_norm(part, dim=1) for part in (both - one - other, one, other))
+    return beyond / (alone + apart)
 
 
 def effect_rank(effects: Effects) -> float:
-    """How many dimensions the effects span: from 1, all parallel, to their number, equal and orthogonal; NaN when all
-    are 0."""
+    """Return how many dimensions the effects span: from 1, all parallel, to their number, equal and orthogonal; NaN
+    when all are 0."""
     gram = effects.double() @ effects.double().T
     return float(gram.trace().square() / gram.square().sum())

@@ -15,11 +15,12 @@ from torch import Tensor
 
 
 def gram(directions: Float[Tensor, "k d_in"], ridge: float) -> Float[Tensor, "k k"]:
+    """Return Gamma + ridge I."""
     return torch.expm1(directions @ directions.T) + ridge * torch.eye(len(directions)).to(directions)
 
 
 def explained(effects: Float[Tensor, "k d_out"], directions: Float[Tensor, "k d_in"], ridge: float) -> Tensor:
-    """tr(E' (Gamma + ridge I)^-1 E)."""
+    """Return tr(E' (Gamma + ridge I)^-1 E)."""
     factor = torch.linalg.cholesky(gram(directions, ridge))
     return torch.linalg.solve_triangular(factor, effects, upper=False).square().sum()
 
@@ -27,5 +28,5 @@ def explained(effects: Float[Tensor, "k d_out"], directions: Float[Tensor, "k d_
 def outputs(
     effects: Float[Tensor, "k d_out"], directions: Float[Tensor, "k d_in"], ridge: float
 ) -> Float[Tensor, "k d_out"]:
-    """(Gamma + ridge I)^-1 E."""
+    """Return (Gamma + ridge I)^-1 E."""
     return torch.cholesky_solve(effects, torch.linalg.cholesky(gram(directions, ridge)))

@@ -33,7 +33,7 @@ LARGEST = 1e6
 def calibrate_radius(
     contexts: Contexts, *, rng: torch.Generator, ratio: float = RATIO, bracket: tuple[float, float] = BRACKET
 ) -> float:
-    """The radius, in raw units, at which the nonlinear part of random effects is `ratio` of the linear one.
+    """Return the radius, in raw units, at which the nonlinear part of random effects is `ratio` of the linear one.
 
     Raises ValueError when there is no first-order effect to compare with, or no such radius inside `bracket`.
     """
@@ -61,8 +61,8 @@ def calibrate_radius(
 
 
 def start(excess: Callable[[float], float], low: float, rounding: float) -> tuple[float, float]:
-    """The smallest radius to look at, at least `low`, and the excess there: where roundings are lost in the push,
-    not it in them."""
+    """Return the smallest radius to look at, at least `low`, and the excess there: where roundings are lost in the
+    push, not it in them."""
     found = (low, math.inf)
     for many in ROUNDINGS:
         radius = max(low, many * rounding)
@@ -73,12 +73,13 @@ def start(excess: Callable[[float], float], low: float, rounding: float) -> tupl
 
 
 def typical_norm(contexts: Contexts) -> float:
-    """Median norm of the kept activations."""
+    """Return the median norm of the kept activations."""
     return float(contexts.acts[contexts.mask].float().norm(dim=-1).median())
 
 
 def checked_radius(contexts: Contexts, radius: float) -> float:
-    """Raises ValueError for a radius so far from the activations' norm that no calibration would look there."""
+    """Return the radius. Raises ValueError for one so far from the activations' norm that no calibration would look
+    there."""
     low, high = (end * typical_norm(contexts) for end in BRACKET)
     if radius and not low <= radius <= high:
         raise ValueError(
@@ -89,12 +90,12 @@ def checked_radius(contexts: Contexts, radius: float) -> float:
 
 
 def first_order(contexts: Contexts, units: Float[Tensor, "k d_in"]) -> Float[Tensor, "k d_out"]:
-    """J v of the pooled effect. Raises ValueError when it vanishes."""
+    """Return J v of the pooled effect. Raises ValueError when it vanishes."""
     with forward_mode():
         linear = jvp(lambda theta: pooled_effect(contexts, theta), (torch.zeros_like(units),), (units,))[1]
     if not float(linear.square().sum(1).min()) > 1e-10:
         raise ValueError(
-            "the layers after have no first-order effect on what they are given, so no radius can be calibrated; "
+            "downstream layers have no first-order effect, so no radius can be calibrated; "
             "choose a later target layer, or set the radius by hand"
         )
     return linear
@@ -103,7 +104,7 @@ def first_order(contexts: Contexts, units: Float[Tensor, "k d_in"]) -> Float[Ten
 def nonlinearity(
     contexts: Contexts, units: Float[Tensor, "k d_in"], linear: Float[Tensor, "k d_out"], radius: float
 ) -> float:
-    """The nonlinear part of the effects at `radius`, relative to the linear one."""
+    """Return the nonlinear part of the effects at `radius`, relative to the linear one."""
     rest = pooled_effect(contexts, radius * units) - radius * linear
     share = (rest.square().sum(1) / (radius * linear).square().sum(1)).mean().sqrt()
     return min(max(float(share), 1e-12), LARGEST) if bool(torch.isfinite(share)) else LARGEST
@@ -116,13 +117,13 @@ def remedy(at_low: float) -> str:
 
 
 def random_units(count: int, d_in: int, rng: torch.Generator) -> Float[Tensor, "count d_in"]:
-    """Random unit vectors, on the CPU."""
+    """Return random unit vectors, on the CPU."""
     vectors = torch.randn(count, d_in, generator=rng, device=rng.device)
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
 
 def remembered_radius(contexts: Contexts, *, given: float, memory: dict[str, Tensor], rng: torch.Generator) -> float:
-    """`given` if above 0, else the radius calibrated at the first use and kept in `memory`."""
+    """Return `given` if above 0, else the radius calibrated at the first use and kept in `memory`."""
     if given > 0:
         return given
     if "radius" not in memory:

@@ -1,4 +1,4 @@
-"""What an effect is worth: the logarithm of its size, up to a cap.
+"""The reward of an effect: the logarithm of its size, up to a cap.
 
     min(log s, cap),   s in sizes of random directions, not below a thousandth
 
@@ -13,6 +13,6 @@ LEAST = 1e-3
 
 
 def capped_log(sizes: Float[Tensor, " k"], cap: float) -> Float[Tensor, " k"]:
-    """`cap` 0: none."""
+    """Return log sizes, up to `cap`; 0 sets no cap."""
     logs = sizes.clamp_min(LEAST).log()
     return logs.clamp_max(cap) if cap else logs

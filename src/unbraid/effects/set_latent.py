@@ -1,4 +1,4 @@
-"""Setting one latent and keeping all else, the reconstruction's error too: what each factor's readout does.
+"""Effects on the factors' readouts of setting one latent, all else kept, the reconstruction's error too.
 
 x' = x + (level - z_i) atom_i,   E_ic = mean over rows of |readout_c(x') - readout_c(x)|
 modularity_i = (max_c E_ic / sum_c E_ic - 1/F) / (1 - 1/F)
@@ -24,7 +24,7 @@ def moves(
     now: Float[Tensor, "row k"],
     levels: Float[Tensor, " k"],
 ) -> Moves:
-    """E, one latent at a time. `now`: their codes in these rows."""
+    """Return E, one latent at a time. `now`: their codes in these rows; `levels`: what each is set to."""
     before = readouts(x)
     at_once = max(1, CHUNK_ENTRIES // max(1, before.numel()))
     parts = []
@@ -35,13 +35,13 @@ def moves(
 
 
 def shares(moved: Moves) -> Moves:
-    """Of all that setting each latent moves; NaN for one that moves nothing."""
+    """Return each factor's share of what setting a latent moves; NaN for a latent that moves nothing."""
     return moved / moved.sum(1, keepdim=True)
 
 
 def modularity(moved: Moves) -> Float[Tensor, " k"]:
-    """1 for a latent that moves one factor alone, 0 for one that moves all alike; NaN for one that moves nothing, and
-    where there is only one factor."""
+    """Return 1 for a latent that moves one factor alone, 0 for one that moves all alike; NaN for one that moves
+    nothing, and where there is only one factor."""
     count = moved.shape[1]
     if count < 2:
         return moved.new_full((len(moved),), torch.nan)

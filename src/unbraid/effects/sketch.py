@@ -15,6 +15,7 @@ from unbraid.sources.base import Contexts
 
 
 def sketched_jacobian(contexts: Contexts, rows: int, rng: torch.Generator) -> Float[Tensor, "rows d_in"]:
+    """Return M, `rows` random combinations of the derivatives at all kept tokens."""
     parts = []
     for start in range(0, rows, COPIES):
         count = min(COPIES, rows - start)

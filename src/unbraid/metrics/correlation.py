@@ -15,7 +15,7 @@ CHUNK_ENTRIES = 2**22
 
 
 def correlations(ours: csr_array, theirs: csr_array) -> Float[Tensor, "a b"]:
-    """Pearson's correlation of every column with every other of the same rows; 0 where one never varies.
+    """Return Pearson's correlation of every column with every other of the same rows; 0 where one never varies.
 
     Allocates a x b, in float32.
     """
@@ -34,7 +34,7 @@ def correlations(ours: csr_array, theirs: csr_array) -> Float[Tensor, "a b"]:
 
 
 def _moments(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column; a deviation within rounding of 0 is 0."""
+    """Return mean and standard deviation of each column; a deviation within rounding of 0 is 0."""
     rows, columns = shape(matrix)
     squares: Any = matrix.data**2
     mean = np.bincount(matrix.indices, matrix.data, columns) / rows
@@ -44,7 +44,7 @@ def _moments(matrix: csr_array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ranks(matrix: csr_array) -> csr_array:
-    """Each entry's rank in its column, less the rank that the zeros share: Pearson's of ranks is Spearman's.
+    """Return each entry's rank in its column, less the rank that the zeros share: Pearson's of ranks is Spearman's.
 
     Equal values share their mean rank.
     """

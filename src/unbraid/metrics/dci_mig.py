@@ -1,4 +1,4 @@
-"""How nearly one to one latents and factors are, from a matrix of how much each latent tells of each factor.
+"""Scores of one-to-one correspondence: DCI, MIG, SAP, modularity, InfoM and InfoC, from a latents x factors matrix.
 
     D = sum_i r_i (1 - H_F(R_i. / r_i)) / sum r,   C = the same over columns, H_m        (DCI, Eastwood & Williams 2018)
     gap = mean_f (R_(1)f - R_(2)f)                              (MIG on I / H(f), Chen et al. 2018; SAP on R^2)
@@ -9,7 +9,7 @@ H_F is entropy to base F. Base-m completeness is blind when m is large (ten equa
 DCI comes with effective counts 2^H. Rows and columns without anything are left out of D, C, modularity and
 concentration (disentanglement_lib counts such rows as 0 in its modularity: `modularity_of_all`), and NaN is what is
 left when nothing is; the gap counts such columns as 0. With one column nothing can
-be told apart: NaN too.
+be distinguished: NaN too.
 """
 
 import math
@@ -25,6 +25,8 @@ Matrix = Float[Tensor, "latents factors"]
 
 
 class DCI(NamedTuple):
+    """Disentanglement and completeness, from 0 to 1, and effective counts of factors and latents."""
+
     disentanglement: float
     completeness: float
     factors_per_latent: float
@@ -34,6 +36,7 @@ class DCI(NamedTuple):
 
 
 def dci(importance: Matrix) -> DCI:
+    """Return DCI of non-negative importances. NaN where there is one factor, or one latent."""
     latents, factors = importance.shape
     rows, columns = importance.sum(1), importance.sum(0)
     own = entropy(importance[rows > 0] / rows[rows > 0].unsqueeze(1))
@@ -52,14 +55,15 @@ def _weighted(values: Float[Tensor, " n"], weights: Float[Tensor, " n"]) -> floa
 
 
 def gap(matrix: Matrix) -> float:
-    """Mean over factors of the largest entry less the second largest; a missing latent counts as 0."""
+    """Return the mean over factors of the largest entry less the second largest; a missing latent counts as 0."""
     padded = torch.cat([matrix, matrix.new_zeros(2, matrix.shape[1])])
     best, second = padded.topk(2, dim=0).values
     return float((best - second).double().mean())
 
 
 def modularity(bits: Matrix) -> float:
-    """Tends to 1 as factors become many, whatever the code: compare at one number of factors."""
+    """Return the modularity of latents, NaN for one factor. It tends to 1 as factors become many, whatever the code:
+    compare at one number of factors."""
     squares = bits[bits.sum(1) > 0].double().square()
     largest = squares.amax(1) if squares.numel() else squares.sum(1)
     others = (squares.sum(1) - largest) / largest
@@ -67,8 +71,8 @@ def modularity(bits: Matrix) -> float:
 
 
 def modularity_of_all(bits: Matrix, latents: int) -> float:
-    """The same over `latents`, of which those without a row in `bits`, or with nothing in theirs, count as 0: as
-    disentanglement_lib has it (`modularity_explicitness.py`)."""
+    """Return the modularity over `latents`, of which those without a row in `bits`, or with nothing in theirs, count as
+    0: as disentanglement_lib has it (`modularity_explicitness.py`)."""
     telling = int((bits.sum(1) > 0).sum())
     if not telling or not latents:
         return 0.0 if bits.shape[1] > 1 and latents else math.nan
@@ -76,7 +80,7 @@ def modularity_of_all(bits: Matrix, latents: int) -> float:
 
 
 def concentration(shares: Float[Tensor, "rows columns"]) -> float:
-    """0 when every row is spread evenly over the columns, 1 when each is in one column."""
+    """Return 0 when every row is spread evenly over the columns, 1 when each is in one column; NaN without rows."""
     columns = shares.shape[1]
     kept = shares[shares.sum(1) > 0].double()
     if columns < 2 or not len(kept):

@@ -30,7 +30,7 @@ from unbraid.metrics.information import binary_entropy
 Code = Literal["factorised", "tree", "bound"]
 
 WEIGHT_BITS = 16
-"""Of a coordinate of an atom that is sent: bfloat16, as dictionaries are published."""
+"""Bits of a coordinate of an atom that is sent: bfloat16, as dictionaries are published."""
 OCTAVE = 8
 """Steps to choose from in a factor of two."""
 FINEST, COARSEST = -7, 4
@@ -56,13 +56,14 @@ class Bits:
     """Parents, and a probability more for each."""
 
     def total(self, code: Code = "factorised", *, decoder: bool = False) -> float:
+        """Return the bits a token of one code, with those of its decoder if `decoder`."""
         codes = {"factorised": self.gates + self.values, "tree": self.gates + self.values - self.saved}
         edges = self.edges if code == "tree" else 0.0
         return (codes | {"bound": self.bound})[code] + decoder * (self.atoms + self.tables + edges)
 
 
 def rounded(codes: csr_array, step: float) -> csr_array:
-    """Whole multiples of `step`, nearest; what rounds to zero is not stored."""
+    """Return whole multiples of `step`, nearest; what rounds to zero is not stored."""
     whole: Any = codes.copy()
     whole.data = np.rint(whole.data / step)
     whole.eliminate_zeros()
@@ -70,9 +71,10 @@ def rounded(codes: csr_array, step: float) -> csr_array:
 
 
 def description_length(levels: csr_array, d_in: int) -> Bits:
-    """Of rounded codes [rows, d_sae], whole numbers. Raises ValueError for codes that are not rounded."""
+    """Return the bits of rounded codes [rows, d_sae], whole numbers. Raises ValueError for codes that are not
+    rounded."""
     if not np.array_equal(levels.data, np.rint(levels.data)):
-        raise ValueError("description length is of rounded codes, and these hold fractions: give rounded(codes, step)")
+        raise ValueError("description_length takes rounded codes, and these hold fractions: give rounded(codes, step)")
     shape: Any = levels.shape
     rows, d_sae = shape
     active, counts = np.bincount(levels.indices, minlength=d_sae).astype(np.float64), level_counts(levels)
@@ -96,7 +98,7 @@ def description_length(levels: csr_array, d_in: int) -> Bits:
 
 
 def level_counts(levels: csr_array) -> Float[np.ndarray, " level"]:
-    """How often each latent has each level that it ever has but zero."""
+    """Return how often each latent has each non-zero level that it ever has."""
     lowest = levels.data.min(initial=0.0)
     span = levels.data.max(initial=0.0) - lowest + 1
     keys = levels.indices * span + (levels.data - lowest)
@@ -104,6 +106,7 @@ def level_counts(levels: csr_array) -> Float[np.ndarray, " level"]:
 
 
 def together(levels: csr_array) -> Together:
+    """Count the rows in which two latents are both active, for all pairs with any."""
     gates: Any = levels.copy()
     gates.data = np.ones_like(gates.data, dtype=np.float32)
     both = (gates.T @ gates).tocoo()
@@ -115,7 +118,7 @@ def rounding_error(
     codes: csr_array, atoms: Float[np.ndarray, "d_sae d_in"], bias: Float[np.ndarray, " d_in"],
     x: Float[np.ndarray, "batch d_in"], step: float,
 ) -> float:  # fmt: skip
-    """FVU of what is decoded from codes rounded to `step`."""
+    """Return the FVU of what is decoded from codes rounded to `step`."""
     error = rounded(codes, step) * step @ atoms + bias - x
     return float(np.square(error).sum() / np.square(x - x.mean(0)).sum())
 
@@ -123,7 +126,7 @@ def rounding_error(
 def coarsest_steps(
     codes: csr_array, distortion: Callable[[float], float], targets: Sequence[float], *, octave: int = OCTAVE
 ) -> dict[float, float]:
-    """The coarsest step, by bisection over powers of 2^(1/octave) times the rms of the active values, with which
+    """Return the coarsest step, by bisection over powers of 2^(1/octave) times the rms of the active values, with which
     `distortion` is still at most each target. Targets that the finest step misses are left out."""
     scale = float(np.sqrt(np.square(codes.data).mean())) if codes.nnz else 1.0
     step = lambda exponent: scale * 2.0 ** (exponent / octave)
@@ -141,7 +144,7 @@ def coarsest_steps(
 
 
 def principal_bits(x: Float[np.ndarray, "batch d_in"], targets: Sequence[float]) -> dict[float, float]:
-    """Bits a token of principal components rounded to one step (transform coding), by FVU: what dense and linear costs.
+    """Return bits a token of principal components rounded to one step, by FVU: the cost of transform coding.
 
     Components are those of the rows themselves; their decoder is not counted.
     """

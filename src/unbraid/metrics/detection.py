@@ -1,4 +1,4 @@
-"""How well latents detect factors, from counts of rows: F1 of pairs, and the factor each latent represents.
+"""Detection of factors by latents, from counts of rows: F1 of pairs, and the factor each latent represents.
 
     f1 = 2 joint / (latent + factor),   purity = (precision - base) / (1 - base),   precision = joint / latent
 
@@ -34,12 +34,12 @@ class Detection(NamedTuple):
 
     @property
     def precision(self) -> Float[Tensor, " pairs"]:
-        """0 for a latent that never fires."""
+        """Precision, 0 for a latent that never fires."""
         return self.joint_counts / self.latent_counts.clamp_min(1)
 
     @property
     def recall(self) -> Float[Tensor, " pairs"]:
-        """0 for a factor that is never active."""
+        """Recall, 0 for a factor that is never active."""
         return self.joint_counts / self.factor_counts.clamp_min(1)
 
     @property
@@ -48,7 +48,7 @@ class Detection(NamedTuple):
 
 
 def detection(observed: LatentsAndFactors, latents: Int[Tensor, " pairs"], factors: Int[Tensor, " pairs"]) -> Detection:
-    """Counts of the given pairs, without those of all others."""
+    """Count the given pairs alone."""
     ours, theirs = observed.latents[:, latents.numpy()], observed.factors[:, factors.numpy()]
     both = indicator(ours).multiply(indicator(theirs)).sum(axis=0)
     return Detection(
@@ -57,24 +57,26 @@ def detection(observed: LatentsAndFactors, latents: Int[Tensor, " pairs"], facto
 
 
 def f1(observed: LatentsAndFactors) -> csr_array:
-    """F1 of every latent with every factor [d_sae, factors]; the 0 of pairs never active together are not stored."""
+    """Return F1 of every latent with every factor [d_sae, factors]; the 0 of pairs never active together are not
+    stored."""
     both = observed.joint_counts.tocoo()
     sizes = observed.latent_counts.numpy()[both.row] + observed.factor_counts.numpy()[both.col]
     return csr_array((2 * both.data / sizes, (both.row, both.col)), shape=both.shape)
 
 
 def f1_pairs(observed: LatentsAndFactors) -> Pairs:
-    """Latents matched one to one with the factors they detect, by F1."""
+    """Return latents matched one to one with the factors they detect, by F1."""
     similarity = f1(observed)
     d_sae, factors = len(observed.latent_counts), len(observed.factor_counts)
     return block_pairs(lambda part: torch.from_numpy(similarity[part].toarray()), d_sae, factors)
 
 
 def represented_factor(observed: LatentsAndFactors) -> Int[np.ndarray, " d_sae"]:
-    """The factor each latent represents: of those it fires for with purity 0.5 or more, the one of the highest F1.
+    """Return the factor each latent represents: of those it fires for with purity 0.5 or more, the one of the highest
+    F1.
 
-    -1 for latents that stand for none. A child's latent fires for the parent with purity 1 too, and stands for the
-    child; one of n equal parts of a factor stands for it whatever n.
+    -1 for latents that represent none. A child's latent fires for the parent with purity 1 too, and represents the
+    child; one of n equal parts of a factor represents it whatever n.
     """
     both = observed.joint_counts.tocoo()
     often = both.data >= FEWEST

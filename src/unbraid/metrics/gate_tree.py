@@ -1,4 +1,4 @@
-"""Which gate foretells which: a tree of latents in which each gate is coded given its parent's.
+"""The gate tree: latents as a tree in which each gate is coded given its parent's.
 
     saved_j = n h(p_j) - [ n_i h(on) - n_ij' log2 off - (n - n_i - n_ij') log2(1 - off) ],   i = parent(j)
 
@@ -27,6 +27,8 @@ class Together(NamedTuple):
 
 
 class GateTree(NamedTuple):
+    """The parent of each latent, and what it saves."""
+
     parent: Int[Tensor, " d_sae"]
     """-1 for roots."""
     together: Float[Tensor, " d_sae"]
@@ -36,8 +38,8 @@ class GateTree(NamedTuple):
 
 
 def gate_tree(fired: Float[Tensor, " d_sae"], pairs: Together, rows: int, *, leak: float = 1.0) -> GateTree:
-    """The parent that saves most, latent by latent. `fired`: rows in which each fires. `leak`: the largest probability
-    that a child may be given where its parent is silent."""
+    """Return the parent that saves most, latent by latent. `fired`: rows in which each fires. `leak`: the largest
+    probability that a child may be given where its parent is silent."""
     rank = torch.empty_like(fired, dtype=torch.long)
     rank[fired.argsort(descending=True, stable=True)] = torch.arange(len(fired), device=fired.device)
     above = rank[pairs.parent] < rank[pairs.child]
@@ -59,7 +61,7 @@ def gate_tree(fired: Float[Tensor, " d_sae"], pairs: Together, rows: int, *, lea
 def saving(
     child: Float[Tensor, " pair"], parent: Float[Tensor, " pair"], both: Float[Tensor, " pair"], rows: int, leak: float
 ) -> Float[Tensor, " pair"]:
-    """Bits saved in all rows by coding a child given its parent, from counts; negative where it costs."""
+    """Return the bits saved in all rows by coding a child given its parent, from counts; negative where it costs."""
     alone, silent = child - both, rows - parent
     off = (alone / silent.clamp_min(1)).clamp_max(leak)
     without = -(torch.special.xlogy(alone, off) + torch.special.xlog1py(silent - alone, -off)) / math.log(2)
@@ -67,5 +69,6 @@ def saving(
 
 
 def price(d_sae: int, rows: int) -> float:
-    """Bits for naming a parent and giving one more probability as exactly as the rows determine it (Rissanen 1983)."""
+    """Return the bits for naming a parent and giving one more probability as exactly as the rows determine it (Rissanen
+    1983)."""
     return math.log2(d_sae) + 0.5 * math.log2(rows)

@@ -1,4 +1,4 @@
-"""Bits: entropies of finite distributions, and how much each latent says about each factor, counted.
+"""Entropies of finite distributions, and mutual information of latents and factors from counts, in bits.
 
     H(p) = -sum p log2 p,   TC(s) = sum_i H(s_i) - H(s),   I(b; f) = sum n_bf / n log2(n n_bf / (n_b n_f))
 
@@ -27,26 +27,27 @@ CHUNK_ENTRIES = 2**22
 
 
 def entropy(p: Float[Tensor, "*fold outcomes"]) -> Float[Tensor, "*fold"]:
-    """Bits of distributions along the last axis."""
-    return -torch.special.xlogy(p, p).sum(-1) / math.log(2)
+    """Return the entropy in bits of distributions along the last axis."""
+    return torch.special.entr(p).sum(-1) / math.log(2)
 
 
 def binary_entropy(p: Float[Tensor, "*fold"]) -> Float[Tensor, "*fold"]:
-    """Bits of a gate that is open with probability p."""
+    """Return the entropy in bits of a gate that is open with probability p."""
     return entropy(torch.stack([p, 1 - p], -1))
 
 
 def support_bits(
     support: Bool[Tensor, "states latents"], weights: Float[Tensor, " states"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """(joint, factorised): H(s), and the sum of the entropies of its gates. `weights`: probability of each state."""
+    """Return (joint, factorised): H(s), and the sum of the entropies of its gates. `weights`: probability of each
+    state."""
     _, which = support.unique(dim=0, return_inverse=True)
     joint = torch.zeros(int(which.max()) + 1, dtype=weights.dtype).index_add(0, which, weights)
     return entropy(joint), binary_entropy(weights @ support.to(weights)).sum()
 
 
 def total_correlation(support: Bool[Tensor, "states latents"], weights: Float[Tensor, " states"]) -> Float[Tensor, ""]:
-    """Bits by which gates depend on one another: sum_i H(s_i) - H(s)."""
+    """Return the bits by which gates depend on one another: sum_i H(s_i) - H(s)."""
     joint, factorised = support_bits(support, weights)
     return factorised - joint
 
@@ -54,7 +55,7 @@ def total_correlation(support: Bool[Tensor, "states latents"], weights: Float[Te
 def mutual_information(
     latents: csr_array, factors: csr_array, *, quantiles: int = QUANTILES, errors: float = ERRORS
 ) -> Float[Tensor, "latents factors"]:
-    """Bits each latent shares with the presence of each factor; 0 where a G-test takes them for independent.
+    """Return the bits each latent shares with the presence of each factor; 0 where a G-test takes them for independent.
 
     `errors`: expected number of independent pairs it takes for dependent; infinity keeps all bits. Allocates latents x
     factors, in float32.
@@ -80,7 +81,7 @@ def mutual_information(
 
 
 def _nats(both: np.ndarray, held: np.ndarray, present: np.ndarray, rows: int, n_log_n: np.ndarray) -> np.ndarray:
-    """rows * I in nats [latents, factors], from counts of (latent, active bin, factor present)."""
+    """Return rows * I in nats [latents, factors], from counts of (latent, active bin, factor present)."""
     both = np.concatenate([both, present - both.sum(1, keepdims=True)], 1).astype(np.int64)
     held = np.concatenate([held, rows - held.sum(1, keepdims=True)], 1).astype(np.int64)
     present = present.astype(np.int64)
@@ -90,7 +91,7 @@ def _nats(both: np.ndarray, held: np.ndarray, present: np.ndarray, rows: int, n_
 
 
 def quantile_gates(latents: csr_array, quantiles: int) -> csr_array:
-    """Which active bin each row is in [rows, latents * quantiles]. Equal values share the bin of the lowest rank."""
+    """Return the active bin of each row [rows, latents * quantiles]. Equal values share the bin of the lowest rank."""
     rows, width = shape(latents)
     entries = latents.tocoo()
     row, latent = entries.coords

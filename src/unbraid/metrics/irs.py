@@ -25,14 +25,14 @@ FACTORS = 64
 
 
 def independent(factors: csr_array) -> bool:
-    """Whether a G-test finds no two factors of which one says anything about the other."""
+    """Return whether a G-test finds no two factors of which one says anything about the other."""
     active = indicator(factors)[:, active_rows(factors) >= FEWEST]
     bits = mutual_information(active, active, quantiles=1, errors=ERRORS).fill_diagonal_(0.0)
     return not bool((bits > 0).any())
 
 
 def robustness(latents: csr_array, factors: csr_array) -> float:
-    """IRS; NaN when no latent or no factor varies."""
+    """Return IRS, NaN when no latent or no factor varies."""
     columns: csc_array = latents.tocsc()
     rows, width = len(latents.indptr) - 1, len(columns.indptr) - 1
     latent = np.repeat(np.arange(width), np.diff(columns.indptr))
@@ -55,7 +55,7 @@ def robustness(latents: csr_array, factors: csr_array) -> float:
 def _largest_deviation(
     latent: Int[np.ndarray, " nnz"], value: Float[np.ndarray, " nnz"], rows: int, width: int
 ) -> Float[np.ndarray, " width"]:
-    """max |z - mean z| of each latent over all rows, those in which it is 0 among them."""
+    """Return max |z - mean z| of each latent over all rows, those in which it is 0 among them."""
     fired = np.bincount(latent, minlength=width)
     mean = np.bincount(latent, value, width) / rows
     largest = np.where(fired < rows, np.abs(mean), 0.0)
@@ -66,7 +66,7 @@ def _largest_deviation(
 def _quantile(
     latent: Int[np.ndarray, " nnz"], value: Float[np.ndarray, " nnz"], rows: int, width: int
 ) -> Float[np.ndarray, " width"]:
-    """The 99 % quantile of |z - mean z| over `rows` rows of each latent, interpolated as numpy does.
+    """Return the 99 % quantile of |z - mean z| over `rows` rows of each latent, interpolated as numpy does.
 
     `latent` ascends. The rows in which a latent is 0 all deviate alike, so they are one block among the sorted others.
     """

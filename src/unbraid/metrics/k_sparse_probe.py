@@ -1,4 +1,4 @@
-"""Which few latents tell a factor: ranked by a sparse probe, taken while each makes a probe of them better.
+"""k-sparse probes: few latents that tell a factor, ranked by a sparse probe, taken while each makes a probe better.
 
     min_w,b  mean over rows of c softplus(-y (z . w + b))  +  0.01 |w|_1
     y = 1 and c = inactive rows / active rows where the factor is active; y = -1 and c = 1 where it is not
@@ -6,7 +6,7 @@
 The latents of largest w > 0 are ranked; of the first k, k = 1, 2, …, 10, a balanced logistic probe is fitted on the
 same rows and its F1 taken on others, as long as F1 rises by more than 0.03. After SAEBench's absorption (Chanin et al.
 2024, arXiv 2409.14507), which fits the sparse probe by 50 epochs of Adam, in units of the model. Here codes are scaled
-to root mean square 1 where active, and a latent that does not speak for the factor (w <= 0) is never taken.
+to root mean square 1 where active, and a latent with w <= 0 is never taken.
 """
 
 from typing import Any, NamedTuple
@@ -38,14 +38,16 @@ class Labels(NamedTuple):
 
 
 class Taken(NamedTuple):
+    """The latents taken for a factor, and how well a probe of them does."""
+
     latents: Int[np.ndarray, " taken"]
     """The best first."""
     f1: float
-    """Of the probe that reads them, where it was not fitted; 0 when there are none."""
+    """F1 of the probe that reads them, on rows it was not fitted on; 0 when there are none."""
 
 
 def k_sparse(fit: Labels, held: Labels) -> Taken:
-    """`fit` must have rows with the factor and rows without."""
+    """Take latents that tell the factor. `fit` must have rows with the factor and rows without."""
     ranked = ranking(fit)
     best = Taken(ranked[:0], 0.0)
     for k in range(1, len(ranked) + 1):
@@ -57,7 +59,7 @@ def k_sparse(fit: Labels, held: Labels) -> Taken:
 
 
 def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
-    """At most ten latents that speak for the factor, by weight."""
+    """Return at most ten latents with positive weight for the factor, the largest first."""
     living = np.flatnonzero(np.bincount(fit.latents.indices, minlength=_width(fit.latents)))
     if not len(living):
         return living
@@ -78,6 +80,7 @@ def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
 
 
 def probe_f1(latents: Int[np.ndarray, " taken"], fit: Labels, held: Labels) -> float:
+    """Return the held-out F1 of a balanced logistic probe of these latents."""
     unit = scale(fit.latents)
     z, others = (part.latents[:, latents].toarray() / unit for part in (fit, held))
     found = LogisticRegression(class_weight="balanced", max_iter=500).fit(z, fit.active).predict(others)
@@ -85,12 +88,12 @@ def probe_f1(latents: Int[np.ndarray, " taken"], fit: Labels, held: Labels) -> f
 
 
 def f1(found: Rows, active: Rows) -> float:
-    """0 when nothing is found, and nothing is there."""
+    """Return F1, 0 when nothing is found and nothing is there."""
     return float(2 * np.sum(found & active) / max(1, found.sum() + active.sum()))
 
 
 def scale(latents: csr_array) -> Float[np.ndarray, ""] | float:
-    """Root mean square of the active codes; 1 when there are none."""
+    """Return the root mean square of the active codes; 1 when there are none."""
     return np.sqrt(np.mean(latents.data**2)) if latents.nnz else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Codes of a dictionary beside the true factors of the same rows, sparse: what every eval against truth counts in."""
+"""Codes of a dictionary and the true factors of the same rows, sparse, with the counts that evals share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,22 +28,22 @@ class LatentsAndFactors:
 
     @cached_property
     def latent_counts(self) -> Float[Tensor, " d_sae"]:
-        """Rows in which each latent fires."""
+        """The number of rows in which each latent fires."""
         return _counts(self.latents)
 
     @cached_property
     def factor_counts(self) -> Float[Tensor, " factors"]:
-        """Rows in which each factor is active."""
+        """The number of rows in which each factor is active."""
         return _counts(self.factors)
 
     @cached_property
     def joint_counts(self) -> csr_array:
-        """Rows in which a latent and a factor are active together [d_sae, factors]."""
+        """The number of rows in which a latent and a factor are both active [d_sae, factors]."""
         return (indicator(self.latents).T @ indicator(self.factors)).tocsr()
 
 
 def magnitudes(labelled: Labelled) -> csr_array:
-    """Magnitudes [batch, factors] as a sparse matrix."""
+    """Return magnitudes [batch, factors] as a sparse matrix."""
     places = (labelled.rows.numpy(), labelled.factors.numpy())
     return csr_array((labelled.magnitudes.double().numpy(), places), shape=(len(labelled.x), labelled.count))
 

@@ -35,7 +35,8 @@ class Probes:
 def difference_of_means(
     labelled: Labelled, parents: Int[Tensor, " factors"] | None = None
 ) -> Float[Tensor, "factors d_in"]:
-    """Mean where each factor is active, less the mean where it is not; NaN for factors never, or always, active.
+    """Return the mean where each factor is active, less the mean where it is not; NaN for factors never, or always,
+    active.
 
     With `parents`, a child is compared with the rows in which its parent is active and it is not: over all rows its
     difference would hold its parent's direction too.
@@ -53,7 +54,7 @@ def difference_of_means(
 
 
 def sums_where_active(labelled: Labelled) -> tuple[Float[Tensor, "factors d_in"], Float[Tensor, " factors"]]:
-    """Sum of the activations in which each factor is active, and how many those are."""
+    """Return the sum of the activations in which each factor is active, and how many those are."""
     from scipy.sparse import csr_array  # initialisations import this module, and few of them count
 
     places = (labelled.factors.numpy(), labelled.rows.numpy())
@@ -63,7 +64,8 @@ def sums_where_active(labelled: Labelled) -> tuple[Float[Tensor, "factors d_in"]
 
 
 def logistic(labelled: Labelled, *, l2: float = 1.0) -> Probes:
-    """Logistic probes. `l2`: weight of the squared norm beside the loss summed over rows, as 1/C in scikit-learn.
+    """Fit logistic probes of all factors. `l2`: weight of the squared norm against the loss summed over rows, as 1/C in
+    scikit-learn.
 
     Factors that the common descent leaves unfinished (nearly separable ones) are finished by scikit-learn's Newton
     method, one at a time.
@@ -80,7 +82,7 @@ def logistic(labelled: Labelled, *, l2: float = 1.0) -> Probes:
 
 
 def newton(labelled: Labelled, factor: int, l2: float) -> tuple[Float[Tensor, " d_in"], float]:
-    """The probe of one factor, by scikit-learn."""
+    """Fit the probe of one factor, by scikit-learn."""
     from sklearn.linear_model import LogisticRegression
 
     active = np.zeros(len(labelled.x), dtype=bool)
@@ -110,7 +112,7 @@ class _Fit:
         self.start = torch.logit(p)
 
     def solve(self) -> tuple[Float[Tensor, "factors d_in"], Float[Tensor, " factors"], Bool[Tensor, " factors"]]:
-        """Weights, biases, and which factors are done."""
+        """Return weights, biases, and which factors have converged."""
         free = torch.zeros(len(self.counts), self.x.shape[1] + 1, dtype=torch.float64)
         optimiser = torch.optim.LBFGS(
             [free], max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-2, tolerance_change=0.0,
@@ -128,11 +130,11 @@ class _Fit:
         return weights, bias - weights @ self.mean, free.grad.abs().amax(1) <= STEEPEST
 
     def parameters(self, free: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights, and the bias for centred rows."""
+        """Return weights, and the bias for centred rows."""
         return (free[:, :-1] * self.scale) @ self.axes.T, self.start + free[:, -1] * self.bias_scale
 
     def loss(self, free: Tensor) -> tuple[float, Tensor]:
-        """Loss and its gradient."""
+        """Return the loss and its gradient."""
         weights, bias = self.parameters(free)
         loss = 0.5 * self.l2 * weights.square().sum() - (weights * self.sums).sum() - bias @ self.counts
         d_weights, d_bias = self.l2 * weights - self.sums, -self.counts

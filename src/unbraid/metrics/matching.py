@@ -28,26 +28,28 @@ Block = Callable[[slice], Float[Tensor, "chunk b"]]
 
 
 def best_pairs(similarity: Float[Tensor, "a b"]) -> Pairs:
-    """Rows, ascending, and the column of each. Raises ValueError when a similarity is not finite."""
+    """Return the best pairs: rows, ascending, and the column of each. Raises ValueError when a similarity is not
+    finite."""
     return block_pairs(lambda part: similarity[part].cpu(), *similarity.shape)
 
 
 def best_atom_pairs(atoms: Float[Tensor, "a d_in"], others: Float[Tensor, "b d_in"]) -> Pairs:
-    """`best_pairs` by |cosine|, which never holds all a x b of them."""
+    """Return `best_pairs` by |cosine|, which never holds all a x b of them."""
     return block_pairs(lambda part: cosines(atoms[part], others).abs().cpu(), len(atoms), len(others))
 
 
 def cosines(atoms: Float[Tensor, "a d_in"], others: Float[Tensor, "b d_in"]) -> Float[Tensor, "a b"]:
-    """Cosine of every atom with every other; 0 where one has no length."""
+    """Return the cosine of every atom with every other; 0 where one has no length."""
     return unit(atoms) @ unit(others).T
 
 
 def unit(atoms: Float[Tensor, "a d_in"]) -> Float[Tensor, "a d_in"]:
-    return atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True).clamp_min(1e-12)
+    """Return atoms of norm 1; those of no length stay 0."""
+    return torch.nn.functional.normalize(atoms, dim=1)
 
 
 def block_pairs(block: Block, a: int, b: int) -> Pairs:
-    """`best_pairs` of a x b similarities that are computed a few rows at a time."""
+    """Return `best_pairs` of a x b similarities that are computed a few rows at a time."""
     if a * b <= EXACT_ENTRIES:
         rows, columns = linear_sum_assignment(block(slice(0, a)).numpy(), maximize=True)
         return torch.from_numpy(rows), torch.from_numpy(columns)
@@ -55,7 +57,7 @@ def block_pairs(block: Block, a: int, b: int) -> Pairs:
 
 
 def sparse_pairs(block: Block, a: int, b: int) -> Pairs:
-    """The best matching that uses candidate pairs alone."""
+    """Return the best matching that uses candidate pairs alone. Raises ValueError when a similarity is not finite."""
     rows, columns, similarity = _candidates(block, a, b)
     if not bool(torch.isfinite(similarity).all()):
         raise ValueError("similarities hold NaN or infinity: a dictionary or its world is broken")
@@ -68,7 +70,8 @@ def sparse_pairs(block: Block, a: int, b: int) -> Pairs:
 
 
 def _candidates(block: Block, a: int, b: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(row, column, similarity) of each row's best columns, each column's best rows, and of i with i, each once."""
+    """Return (row, column, similarity) of each row's best columns, each column's best rows, and of i with i, each
+    once."""
     chunk = max(1, CHUNK_ENTRIES // b)
     of_columns = torch.full((0, b), -torch.inf), torch.zeros(0, b, dtype=torch.long)
     found = []
@@ -88,7 +91,7 @@ def _candidates(block: Block, a: int, b: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _merge(best: Tensor, rows: Tensor, part: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
-    """The best similarities of each column, and their rows, when `part` with rows `more` comes after."""
+    """Return the best similarities of each column, and their rows, when `part` with rows `more` comes after."""
     fresh, at = part.topk(min(CANDIDATES, len(part)), dim=0)
     best, rows = torch.cat([best.to(fresh), fresh]), torch.cat([rows, more[at]])
     best, at = best.topk(min(CANDIDATES, len(best)), dim=0)

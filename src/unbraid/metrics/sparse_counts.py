@@ -1,4 +1,4 @@
-"""Sparse matrices of codes and factors: what scipy's types leave unsaid, and counts."""
+"""Shapes and counts of sparse matrices of codes and factors."""
 
 from typing import Any
 
@@ -7,18 +7,18 @@ from scipy.sparse import csr_array
 
 
 def shape(matrix: csr_array) -> tuple[int, int]:
-    """(rows, columns)."""
+    """Return (rows, columns), which scipy does not type."""
     found: Any = matrix.shape
     return found
 
 
 def indicator(matrix: csr_array) -> csr_array:
-    """1 where an entry is stored."""
+    """Return 1 where an entry is stored."""
     ones: Any = matrix.copy()
     ones.data = np.ones_like(ones.data)
     return ones
 
 
 def active_rows(matrix: csr_array) -> np.ndarray:
-    """The number of entries of each column."""
+    """Return the number of entries of each column."""
     return np.bincount(matrix.indices, minlength=shape(matrix)[1])

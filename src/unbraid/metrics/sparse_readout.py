@@ -1,4 +1,4 @@
-"""How well, and from which latents, a sparse linear readout tells each factor.
+"""Sparse linear readouts: how well, and from which latents, each factor can be read.
 
     min_w,b |w|_1 + C sum_rows softplus(-y (z . w + b)),   y = +-1: the factor is active or not
 
@@ -30,7 +30,7 @@ FEWEST = 32
 CANDIDATES = 256
 """Latents a factor is read from, at most."""
 STRENGTH = 1.0
-"""C: the weight of the loss beside |w|_1."""
+"""C: the weight of the loss against |w|_1."""
 TOLERANCE = 1e-3
 """liblinear's: ten times smaller moves no score by 1e-3."""
 INTERCEPT = 100
@@ -39,6 +39,8 @@ INTERCEPT = 100
 
 @dataclass(frozen=True)
 class Readout:
+    """The importance of latents for factors, and the held-out scores of each factor's readout."""
+
     importance: Float[Tensor, "latents factors"]
     """Columns sum to 1; to 0 where no latent helps."""
     auc: Float[Tensor, " factors"]
@@ -49,7 +51,7 @@ class Readout:
 
 
 def read_out(observed: LatentsAndFactors) -> Readout:
-    """Of at most 32 factors, evenly spaced by frequency among those that are frequent and absent enough."""
+    """Read out at most 32 factors, evenly spaced by frequency among those that are frequent and absent enough."""
     half = observed.rows // 2
     latents, other_latents = observed.latents[:half], observed.latents[half:]
     active, other_active = indicator(observed.factors[:half]), indicator(observed.factors[half:])
@@ -70,6 +72,7 @@ def read_out(observed: LatentsAndFactors) -> Readout:
 
 
 def chosen(active: csr_array, other: csr_array) -> Int[Tensor, " chosen"]:
+    """Return at most 32 factors, evenly spaced by frequency, active and inactive often enough in both halves."""
     counts = [torch.from_numpy(active_rows(part)) for part in (active, other)]
     enough: Bool[Tensor, " factors"] = torch.ones(len(counts[0]), dtype=torch.bool)
     for count, part in zip(counts, (active, other), strict=True):
@@ -80,7 +83,7 @@ def chosen(active: csr_array, other: csr_array) -> Int[Tensor, " chosen"]:
 
 
 def _scale(latents: csr_array) -> np.ndarray:
-    """Root mean square of each latent where it is active; 1 for those that never are."""
+    """Return the root mean square of each latent where it is active; 1 for those that never are."""
     fired = active_rows(latents)
     squares = np.bincount(latents.indices, latents.data**2, len(fired))
     return np.where(fired > 0, np.sqrt(squares / np.maximum(fired, 1)), 1.0)
@@ -94,7 +97,7 @@ def _columns(latents: csr_array, selected: np.ndarray, scale: np.ndarray) -> csr
 
 
 def _fit(z: csr_array, y: np.ndarray, other: csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """(|w|, probabilities of the other rows)."""
+    """Return (|w|, probabilities of the other rows)."""
     if not z.nnz:
         return np.zeros(len(active_rows(z))), np.full(len(other.indptr) - 1, y.mean())
     model = LogisticRegression(
@@ -112,5 +115,5 @@ def _score(probability: np.ndarray, y: np.ndarray, rate: float) -> tuple[float, 
 
 
 def _nats(probability: np.ndarray, y: np.ndarray) -> float:
-    """Cross-entropy."""
+    """Return the cross-entropy in nats."""
     return -float((xlogy(y, probability) + xlog1py(~y, -probability)).mean())

@@ -24,14 +24,14 @@ DENSE_ABOVE = 0.05
 
 
 class Activation(Settings, ABC):
-    """How a dictionary's pre-activations become codes: a frozen dataclass of settings."""
+    """The map from rows to codes, given a dictionary's weights: a frozen dataclass of settings."""
 
     learns_threshold: ClassVar[bool] = False
     """Whether it trains `threshold`, one a latent, which is then saved."""
     extra_parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters it adds to the dictionary, one number a latent, 0 before `initialise`."""
     tied: ClassVar[bool] = False
-    """Whether the encoder is the atoms, transposed, and no parameter of its own."""
+    """Whether the encoder is the atoms, transposed, and not trained separately."""
     compares_latents: ClassVar[bool] = False
     """Whether a latent's being active depends on how large others are, so that rescaling one changes which are."""
     same_l0: ClassVar[bool] = False
@@ -122,7 +122,7 @@ class Selecting(Activation):
 
 
 class Thresholded(Selecting):
-    """An activation under which a latent is active where its own pre-activation exceeds its threshold, which is 0
+    """An activation under which a latent is active where its pre-activation exceeds its threshold, which is 0
     unless `learns_threshold`."""
 
     def support(self, chunks: Chunks, threshold: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:

@@ -24,7 +24,7 @@ from unbraid.dictionary.weights import Acts, Latents, Weights
 
 @dataclass(frozen=True)
 class Gated(Thresholded):
-    """Latents active where a gate is open, with magnitudes of their own (Rajamanoharan et al. 2024a)."""
+    """Latents active where a gate is open, with separate magnitudes (Rajamanoharan et al. 2024a)."""
 
     extra_parameters: ClassVar[tuple[str, ...]] = ("r_mag", "b_mag")
     for_training_only: ClassVar[bool] = True

@@ -21,7 +21,7 @@ from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, st
 from unbraid.dictionary.weights import Acts, Path, Weights
 
 ENTRIES = 2**22
-"""Of one chunk of products."""
+"""Entries of one chunk of products."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MatchingPursuit(Activation):
     def _choose(
         self, x: Float[Tensor, "batch d_in"], atoms: Float[Tensor, "d_sae d_in"]
     ) -> tuple[Int[Tensor, "batch k"], Float[Tensor, "batch k"]]:
-        """The atom of every round, and 1 where the row was still running."""
+        """Return the atom of every round, and 1 where the row was still running."""
         rows = max(1, ENTRIES // len(atoms))
         parts = [self._choose_rows(part, atoms) for part in x.split(rows)]
         if not parts:
@@ -96,7 +96,7 @@ def replay(
     chosen: Int[Tensor, "batch k"],
     running: Float[Tensor, "batch k"],
 ) -> Float[Tensor, "batch k"]:
-    """The value of every round, differentiable, when it is known which atoms are chosen."""
+    """Return the value of every round, differentiable, when it is known which atoms are chosen."""
 
     def rounds() -> Iterator[Tensor]:
         left = x
@@ -112,7 +112,7 @@ def replay(
 def merge(
     values: Float[Tensor, "batch k"], chosen: Int[Tensor, "batch k"], d_sae: int
 ) -> tuple[Float[Tensor, " nnz"], Support]:
-    """One entry a (row, latent) pair, however often it was chosen; rounds without a value leave none."""
+    """Return one entry a (row, latent) pair, however often it was chosen; rounds without a value leave none."""
     row, turn = (values.detach() > 0).nonzero(as_tuple=True)
     pairs, place = torch.unique(row * d_sae + chosen[row, turn], return_inverse=True)
     merged = values.new_zeros(len(pairs)).index_add(0, place, values[row, turn])
