@@ -163,7 +163,7 @@ def test_no_tensor_of_a_sparse_step_is_larger_than_a_chunk_or_a_weight(activatio
     assert seen.largest <= max(chunk * d_sae, d_in * d_sae), seen.by
 
 
-def test_keys_are_looked_up_where_they_are_and_said_to_be_missing_where_not():
+def test_keys_are_found_where_they_are_and_said_to_be_missing_where_not():
     keys, wanted = torch.tensor([2, 3, 7]), torch.tensor([[7, 1, 9], [3, 2, 5]])
     place, there = find_sorted(keys, wanted)
     assert there.tolist() == [[True, False, False], [True, True, False]]
