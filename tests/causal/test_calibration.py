@@ -78,7 +78,7 @@ def test_the_first_order_effect_agrees_with_finite_differences_through_attention
 
 def test_a_linear_slice_has_no_radius_and_the_error_says_what_was_found():
     weight = torch.randn(8, 5, dtype=torch.float64, generator=rng(1))
-    with pytest.raises(ValueError, match=r"at the lower end and .* at the upper\. The layers after are nearly linear"):
+    with pytest.raises(ValueError, match=r"at the lower end and .* at the upper\. Downstream layers are nearly linear"):
         calibrate_radius(around(lambda acts: acts @ weight), rng=rng())
 
 

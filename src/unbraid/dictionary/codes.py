@@ -130,6 +130,8 @@ class Codes(ABC):
 
 @dataclass(frozen=True)
 class SparseCodes(Codes):
+    """Codes as the values of a support, one number a (row, latent) pair."""
+
     pre: Float[Tensor, " nnz"]
     values: Float[Tensor, " nnz"]
     support: Support
@@ -172,6 +174,8 @@ class SparseCodes(Codes):
 
 @dataclass(frozen=True)
 class DenseCodes(Codes):
+    """Codes as a matrix of all values."""
+
     pre: Float[Tensor, "batch d_sae"]
     values: Float[Tensor, "batch d_sae"]
 

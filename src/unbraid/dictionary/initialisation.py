@@ -61,6 +61,8 @@ with large, distinct, non-interacting effects downstream."""
 
 
 class Initialisation(Settings, ABC):
+    """A way to fill the parameters of a new dictionary: a frozen dataclass of settings."""
+
     claim: ClassVar[Claim] = 1
     """The claim that a win from this start supports: 2 for directions that MELBO or a DCT fitted."""
     uses_truth: ClassVar[bool] = False

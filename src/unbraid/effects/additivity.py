@@ -24,7 +24,7 @@ SETS = (2, 3, 4)
 
 
 class Additivity(NamedTuple):
-    """How well single effects predict joint ones: `r2`, and the best r2 without the context, `ceiling`."""
+    """The r2 of single effects as a prediction of joint ones, and the best r2 that is possible without the context."""
 
     r2: float
     ceiling: float

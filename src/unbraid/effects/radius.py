@@ -26,7 +26,7 @@ ROUNDINGS = (16, 8, 4, 2)
 """Smallest pushes looked at, in roundings of the activations, in which a smaller one is lost and looks nonlinear: 1/8
 of the norm in bfloat16, or less where the slice is far from linear already there."""
 LARGEST = 1e6
-"""Stands for a ratio that overflowed."""
+"""Returned for a ratio that overflowed."""
 
 
 @torch.no_grad()
@@ -113,7 +113,7 @@ def nonlinearity(
 def remedy(at_low: float) -> str:
     if at_low >= 0:
         return "Lower the bracket, or load the model in float32: rounding looks nonlinear too."
-    return "The layers after are nearly linear: choose a later target layer, raise the bracket, or set the radius."
+    return "Downstream layers are nearly linear: choose a later target layer, raise the bracket, or set the radius."
 
 
 def random_units(count: int, d_in: int, rng: torch.Generator) -> Float[Tensor, "count d_in"]:
