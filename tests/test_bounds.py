@@ -99,8 +99,8 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
     },
     TargetL0: {"l0": [0, -3.0], "penalty": ["", 1], "rate": [0, -1.0], "lookahead": [-1.0]},
     DictionaryChoices: {"min_cosine_to_init": [2.0, -1.5], "orthonormal_blocks": [-1], "frozen": [("atoms",)]},
-    Member: {"min_cosine_to_init": [2.0], "orthonormal_blocks": [-1], "frozen": [("atoms",)], "trained": ["no"], "d_sae": [0],
-             "l0": [0.0], "strength": [0.0, 0.1], "base": ["No"], "term": ["l1"]},
+    Member: {"min_cosine_to_init": [2.0], "orthonormal_blocks": [-1], "frozen": [("atoms",)], "trained": ["no"],
+             "d_sae": [0], "l0": [0.0], "strength": [0.0, 0.1], "base": ["No"], "term": ["l1"]},
     Study: {
         "d_sae": [0], "seeds": [(), (0, 0), (-1,), (0.5,), 3, (True,)],
         "members": [{}, {"Bad name": MEMBER}, {"a": experiment()}, []],

@@ -133,5 +133,5 @@ def test_blocks_larger_than_the_space_are_refused():
 
 
 def test_blocks_and_a_smallest_cosine_are_refused():
-    with pytest.raises(ValueError, match="leave one out"):
+    with pytest.raises(ValueError, match="set only one of them"):
         replace(blocked().dictionary, min_cosine_to_init=0.8)

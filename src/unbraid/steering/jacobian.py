@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid.dictionary.initialisation import ProgressCallback, not_kept, no_progress
+from unbraid.dictionary.initialisation import ProgressCallback, no_progress, not_kept
 from unbraid.effects.effect import COPIES
 from unbraid.effects.radius import random_units
 from unbraid.steering.model_slice import Slice
