@@ -49,6 +49,8 @@ class DictionaryChoices(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DictionaryConfig(DictionaryChoices):
+    """The settings of a dictionary: its width, activation, initialisation and constraints."""
+
     d_sae: PositiveInt = 4096
     """Number of latents."""
 
