@@ -79,9 +79,9 @@ def test_fault_13_a_full_disk_is_one_sentence_with_the_space_left(tmp_path, erro
 def test_fault_13_errors_that_are_not_of_the_disk_stay_what_they_are(tmp_path):
     with pytest.raises(ZeroDivisionError):
         files.write_atomically(tmp_path / "a", lambda path: 1 / 0)
-    with pytest.raises(SafetensorError, match="something else"), files.told_when_full(tmp_path):
+    with pytest.raises(SafetensorError, match="something else"), files.explain_full_disk(tmp_path):
         raise SafetensorError("something else")
-    with pytest.raises(PermissionError), files.told_when_full(tmp_path):
+    with pytest.raises(PermissionError), files.explain_full_disk(tmp_path):
         raise SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)")
 
 

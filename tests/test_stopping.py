@@ -15,7 +15,7 @@ from unbraid.evals.shared import evaluation
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Step, Term, TermOutput
 from unbraid.sources.world.world import World
-from unbraid.system.stopping import Stop, stopping
+from unbraid.system.stopping import StopRequest, stopping
 from unbraid.training import loop as training
 from unbraid.training import saving
 from unbraid.training.checkpoint import steps_saved
@@ -130,7 +130,7 @@ def test_asked_while_runs_are_saved_it_saves_them_first(tmp_path, monkeypatch, c
 
 
 def test_asked_twice_it_ends_anywhere():
-    stop = Stop()
+    stop = StopRequest()
     with pytest.raises(KeyboardInterrupt), stop.gently("stopping"):
         stop.ask(signal.SIGINT, None)
         stop.ask(signal.SIGTERM, None)  # the same request, as a terminal and a parent both make it
@@ -143,7 +143,7 @@ def test_a_signal_that_is_ignored_stays_so():
     try:
         with stopping() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-        assert not stop.asked
+        assert not stop.requested
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -1,8 +1,7 @@
-"""One table of old names: what earlier versions stored, in today's words.
+"""The table of old names, by which folders that earlier versions wrote stay readable.
 
-Earlier versions named a class by its module, `"unbraid.terms.l1:L1"`, told the sparsity an experiment asks for in its
-name, `"topk-l0_32"`, and the kind of a score among its params. Folders they wrote stay readable through this file, and
-through nothing else.
+Earlier versions named a class by its module, `"unbraid.terms.l1:L1"`, stored the requested sparsity in an experiment's
+name, `"topk-l0_32"`, and the kind of a score among its params. Only this file upgrades them.
 """
 
 import re
@@ -11,20 +10,20 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 CLASSES = {"unbraid.terms.melbo:Melbo": "MelboReward"}
-"""Classes that have got another name since, by the path stored; all others keep the name after the colon."""
+"""New names of renamed classes, by the path stored; all other classes keep the name after the colon."""
 FIELDS: Mapping[tuple[str, str], str] = {
     ("*", "rho"): "gradient_ratio", ("DictionaryConfig", "leash"): "min_cosine_to_init",
 }  # fmt: skip
-"""Fields that have got another name since, by class, or "*" for every class, and name stored."""
+"""New names of renamed fields, by class ("*" for every class) and name stored."""
 EXPERIMENT = "unbraid.experiment:Experiment"
 KINDS = {"measured": "measured", "chance": "chance", "ceiling": "ceiling", "pca": "reference"}
-"""Of a score, by what params said."""
+"""The kind of a score, by the kind stored among its params."""
 DIRECTIONS = ("random", "principal", "supervised")
-"""Of an interchange, those that are no dictionary's."""
+"""The directions of an interchange that are not of a dictionary."""
 
 
 def upgraded(data: Any) -> Any:
-    """JSON as any version stored it, as today's would store it. Anything else is as it was."""
+    """Return JSON of any version as the current version stores it; other data is returned as it is."""
     if isinstance(data, list):
         return [upgraded(item) for item in data]
     if not isinstance(data, dict):
@@ -41,14 +40,14 @@ def upgraded(data: Any) -> Any:
 
 
 def without_l0(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """The name of an experiment, and the L0 that stood in it: "topk-l0_32" was TopK at 32."""
+    """Return the name of an experiment without the L0, and that L0: "topk-l0_32" was TopK at 32."""
     name = experiment.get("name")
     found = re.fullmatch(r"(.+)-l0_(\d+(?:\.\d+)?)(-.*)?", name) if isinstance(name, str) else None
     return {} if found is None else {"name": found[1] + (found[3] or ""), "l0": float(found[2])}
 
 
 def upgraded_score(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored score, with its kind."""
+    """Return a stored score with its kind as a field."""
     if "kind" in row:
         return dict(row)
     params = dict(row.get("params") or {})

@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back, and their fingerprint.
+"""Conversion of frozen dataclasses to JSON and back, and their fingerprint.
 
 Every dataclass is written with its class: one of this package by its name alone, `"type": "L1"`, which `names` finds
 wherever it is defined; one of another package as `"package.module:Class"`, one of a script or notebook as
@@ -6,7 +6,7 @@ wherever it is defined; one of another package as `"package.module:Class"`, one 
 What an earlier version wrote is upgraded first (`old_names`).
 
 A `permission` is no configuration: it is never written and never read, so a field that is one changes no fingerprint.
-Whoever runs gives it, each time, and no file can.
+Users give it for each run, and no file can.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ ADDED = "added"
 
 
 def permission() -> Any:
-    """The default, False, of a field that allows something to whoever runs this, and says nothing of the experiment."""
+    """The default (False) of a field by which a user allows something, and which is no part of the experiment."""
     return dataclasses.field(default=False, compare=False, metadata={PERMISSION: True})
 
 
@@ -42,8 +42,11 @@ def added(default: Any) -> Any:
 
 
 def to_json(value: Any) -> Any:
-    """`value` as plain JSON data. Raises TypeError for anything that is not configuration, and ValueError for a class
-    that could not be found again, as one defined inside a function."""
+    """Return `value` as plain JSON data.
+
+    Raises TypeError for anything that is not configuration, and ValueError for a class that could not be found again,
+    such as one defined inside a function.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         fields = {field.name: to_json(getattr(value, field.name)) for field in stored_fields(value)}
@@ -68,8 +71,10 @@ def stored_fields(value: Any) -> Iterator[dataclasses.Field[Any]]:
 
 
 def type_name(cls: type) -> str:
-    """What names a class in a file: L1, package.module:Class or __main__:Class. Raises ValueError for a class that is
-    not at the top level of its module: nothing could find it again."""
+    """Return the name of a class in files: L1, package.module:Class or __main__:Class.
+
+    Raises ValueError for a class that is not at the top level of its module, as it could not be found again.
+    """
     if not cls.__qualname__.isidentifier():
         raise ValueError(
             f"the class {cls.__qualname__} is defined inside a function or class, so a file that names it cannot be "
@@ -81,8 +86,10 @@ def type_name(cls: type) -> str:
 
 
 def check_stored(value: Any, what: str) -> None:
-    """Raise ValueError, naming `what` it is, when `value` would not be the same again once written to JSON and read
-    from it: before any work is done that could then not be opened."""
+    """Raise ValueError, with `what` as its description, unless `value` is the same after writing to JSON and reading.
+
+    Called before any work whose result could then not be opened.
+    """
     try:
         written = to_json(value)
         read = from_json(json.loads(json.dumps(written)), packages=packages_of(written))
@@ -96,7 +103,7 @@ def check_stored(value: Any, what: str) -> None:
 
 
 def packages_of(data: Any) -> tuple[str, ...]:
-    """The packages, other than this one, of the classes that JSON names."""
+    """Return the packages, other than this one, of the classes that JSON names."""
     nodes = list(data.values()) if isinstance(data, dict) else data if isinstance(data, list) else []
     own = data.get("type") if isinstance(data, dict) else None
     found = {own.partition(":")[0].partition(".")[0]} if isinstance(own, str) and ":" in own else set[str]()
@@ -104,14 +111,16 @@ def packages_of(data: Any) -> tuple[str, ...]:
 
 
 def from_json(data: Any, *, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> Any:
-    """The inverse of `to_json`, and of what earlier versions wrote, with `permissions` given. Raises ValueError for
-    what `to_json` does not write: a class outside `packages`, unknown or missing fields, a permission that the data
-    gives itself, values that a class refuses."""
+    """Invert `to_json`, also for data of earlier versions, with `permissions` given.
+
+    Raises ValueError for data that `to_json` does not write: a class outside `packages`, unknown or missing fields, a
+    permission in the data, values that a class refuses.
+    """
     return built(upgraded(data), packages, permissions)
 
 
 def built(data: Any, packages: tuple[str, ...], permissions: tuple[str, ...]) -> Any:
-    """The object that today's JSON describes."""
+    """Build the object that JSON of the current version describes."""
     if isinstance(data, list):
         return tuple(built(item, packages, permissions) for item in data)
     if not isinstance(data, dict):
@@ -145,7 +154,7 @@ def built(data: Any, packages: tuple[str, ...], permissions: tuple[str, ...]) ->
 
 
 def resolve(path: Any, *, packages: tuple[str, ...] = OWN_PACKAGES) -> type:
-    """The dataclass that `type_name` names so. Raises ValueError when it cannot be had, or may not be imported."""
+    """Return the dataclass with a name by `type_name`. Raises ValueError if it is not found or may not be imported."""
     if not (isinstance(path, str) and re.fullmatch(r"(\w+(\.\w+)*:)?\w+", path)):
         raise ValueError(f"a type is {path!r:.80}; expected a class, as L1 or package.module:Class")
     module, _, name = path.rpartition(":")
@@ -192,15 +201,14 @@ def modules_of(package: str) -> list[ModuleType]:
 
 
 def check_package(path: str, module: str, packages: tuple[str, ...]) -> None:
-    """Raise ValueError when `module` is not of these packages. What a script or notebook defines is there already:
-    nothing is imported for it."""
+    """Raise ValueError when `module` is not of these packages; a class of a script or notebook needs no import."""
     root = module.partition(".")[0]
     if root not in (*packages, MAIN, names.PACKAGE):
         raise ValueError(f"{path} lives outside {list(packages)}; if you trust it, name it: --package {root}")
 
 
 def not_finite(node: Any, at: str = "") -> str | None:
-    """Where the first number is that is nan or infinite, as objective.penalties.effect.cap; None when none is."""
+    """Return the path of the first nan or infinity, as in objective.penalties.effect.cap; None when there is none."""
     if isinstance(node, float) and not math.isfinite(node):
         return at
     inside = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
@@ -208,7 +216,7 @@ def not_finite(node: Any, at: str = "") -> str | None:
 
 
 def fingerprint(value: Any) -> str:
-    """The first 12 hex digits of the SHA-256 of the canonical JSON: same configuration in, same name out."""
+    """Return the first 12 hex digits of the SHA-256 of the canonical JSON: equal for equal configuration."""
     written = to_json(value)
     if (where := not_finite(written)) is not None:
         raise ValueError(f"the setting {where} is not a finite number, so it cannot be stored; give it one")

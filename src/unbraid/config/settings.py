@@ -1,5 +1,6 @@
-"""Settings that check themselves: every field has its type and bounds beside it, and a value that cannot be is refused
-when the object is made. So the command line, Python and files read from disk share one refusal.
+"""Settings that check themselves: each field is annotated with type and bounds, and invalid values are refused.
+
+The check is made when the object is made, so that the command line, Python and files share one error message.
 
     @dataclass(frozen=True, kw_only=True)
     class Training(Settings):
@@ -10,9 +11,9 @@ when the object is made. So the command line, Python and files read from disk sh
         def check_together(self) -> None: ...
 
 Bounds are those of `annotated_types`, so Hypothesis can draw values from the same annotations. Numbers must be finite
-and fit into 64 bits: what does not could not be stored, or counted with. An int is taken where a float is asked for; a
-bool is no number. An annotation that is no type of configuration (a tensor's shape, a name that cannot be resolved) is
-passed over, and so are marks in `Annotated` that are no bounds: a class of a user's is held to what it says, no more.
+and fit into 64 bits, as others could not be stored or used for counting. An int is accepted for a float; a bool is no
+number. An annotation that is no type of configuration (a tensor's shape, a name that cannot be resolved) is ignored,
+and so are marks in `Annotated` that are no bounds.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, Mul
 
 @dataclasses.dataclass(frozen=True)
 class Matches:
-    """A bound of text: a regular expression takes it whole. `words`: what that is, as the end of "it must be"."""
+    """A bound of text: a regular expression must match all of it. `words`: its description after "it must be"."""
 
     pattern: str
     words: str
@@ -46,11 +47,11 @@ Seed = Annotated[int, Ge(0)]
 PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
-"""A share of something: 0 and 1 can be."""
+"""A share of something, from 0 to 1."""
 ShareAboveZero = Annotated[float, Gt(0), Le(1)]
 ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 ShareBetween = Annotated[float, Gt(0), Lt(1)]
-"""A share that is neither none nor all."""
+"""A share above 0 and below 1."""
 SomeText = Annotated[str, MinLen(1)]
 Device = Annotated[str, Matches(r"(cpu|cuda|mps)(:\d{1,4})?", "cpu, cuda or mps; one of several is cuda:1")]
 FolderName = Annotated[
@@ -70,14 +71,14 @@ BOUNDS: Mapping[type, tuple[Callable[[Any], str], Callable[[Any, Any], bool]]] =
     MaxLen: (lambda bound: f"at most {bound.max_length} long", lambda value, bound: len(value) <= bound.max_length),
     Matches: (lambda bound: bound.words, lambda value, bound: re.fullmatch(bound.pattern, value) is not None),
 }
-"""Of each kind of bound: how an error says it, and its test."""
+"""For each kind of bound: its description in errors, and its test."""
 NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
 LARGEST = 2**63 - 1
 _unchecked: ContextVar[bool] = ContextVar("unchecked", default=False)
 
 
 class Settings:
-    """Base of the frozen dataclasses that a user fills. Making one with a value that cannot be raises ValueError."""
+    """Base of the frozen dataclasses that hold settings. An invalid value raises ValueError."""
 
     def __post_init__(self) -> None:
         if not _unchecked.get():
@@ -94,7 +95,7 @@ class Settings:
         """Put what can be stored in the place of objects that were given. Called before the checks."""
 
     def check_together(self) -> None:
-        """Raise ValueError for values that are possible one by one, but not together."""
+        """Raise ValueError for values that are valid one by one, but not together."""
 
 
 def after_checks(own: Callable[..., None]) -> Callable[..., None]:
@@ -112,8 +113,7 @@ def after_checks(own: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Within, settings are made without checks, for a parser that would hide what they say: `check_all` of them after
-    it."""
+    """Context manager in which settings are made without checks, for parsers that hide errors; `check_all` follows."""
     token = _unchecked.set(True)
     try:
         yield
@@ -122,7 +122,7 @@ def unchecked() -> Iterator[None]:
 
 
 def check_all(node: Any) -> None:
-    """Raise ValueError for settings, made `unchecked`, that cannot be; those inside others first."""
+    """Raise ValueError for invalid settings that were made `unchecked`; inner settings are checked first."""
     if isinstance(node, Mapping | tuple | list):
         for item in node.values() if isinstance(node, Mapping) else node:
             check_all(item)
@@ -134,7 +134,7 @@ def check_all(node: Any) -> None:
 
 
 def check_fields(settings: Any) -> None:
-    """Raise ValueError, naming class, field, value and what it must be, for the first field that cannot be."""
+    """Raise ValueError for the first invalid field, with class, field, value and what it must be."""
     cls = type(settings)
     for name, hints in annotations(cls).items():
         value = getattr(settings, name)
@@ -143,8 +143,7 @@ def check_fields(settings: Any) -> None:
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-    """`value`, an argument called `name` that is no field of settings. Raises ValueError when it is not as `hint`
-    says."""
+    """Return an argument's value. Raises ValueError, with its `name`, unless the value fits the annotation `hint`."""
     if fault := fault_of(value, hint):
         raise ValueError(f"{name} is {shown(value)}; it must be {fault}")
     return value
@@ -152,19 +151,21 @@ def checked(name: str, value: Any, hint: Any) -> Any:
 
 @cache
 def annotations(cls: type) -> dict[str, list[Any]]:
-    """What every field of a dataclass is annotated with, by the class itself and by its bases: who gives a field of a
-    base another default need not say its bounds again."""
+    """Return the annotations of every field of a dataclass, in the class and in its bases.
+
+    So a subclass that changes a default need not repeat the bounds.
+    """
     own = [annotated(base) for base in cls.__mro__]
     return {f.name: [hints[f.name] for hints in own if f.name in hints] for f in dataclasses.fields(cls)}
 
 
 def annotated(cls: type) -> dict[str, Any]:
-    """The annotations that stand in one class; Any for one with a name that only type checkers know."""
+    """Return the annotations in one class; Any for names that only type checkers know."""
     return {name: evaluated(name, hint, cls) for name, hint in inspect.get_annotations(cls).items()}
 
 
 def evaluated(name: str, hint: Any, cls: type) -> Any:
-    """One annotation, which may be text, where its class stands."""
+    """Evaluate one annotation, which may be text, in the module of its class."""
     alone = SimpleNamespace(__annotations__={name: hint})
     try:
         known = vars(sys.modules[cls.__module__])
@@ -174,7 +175,7 @@ def evaluated(name: str, hint: Any, cls: type) -> Any:
 
 
 def fault_of(value: Any, hint: Any) -> str:
-    """What `value` must be instead, as the end of "it must be"; empty when it can be."""
+    """Describe what `value` must be instead, as the end of "it must be"; empty when it is valid."""
     kind, bounds = bounds_of(hint)
     if is_number(value) and not countable(value):
         return "a finite number" if isinstance(value, float) else "of at most 64 bits"
@@ -191,16 +192,17 @@ def fault_of(value: Any, hint: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
+    """True for int and float, not for bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def countable(value: int | float) -> bool:
+    """True for finite numbers that fit into 64 bits."""
     return -LARGEST <= value <= LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` is of the type, its items aside; bools are no numbers, whatever Python says. True for what no
-    value can be held to."""
+    """True if `value` is of the type, without its items; bools are no numbers. True for annotations without a check."""
     kind, _ = bounds_of(hint)
     origin, args = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -217,6 +219,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def is_a(value: Any, kind: Any) -> bool:
+    """True if `value` is of a plain type; lists and tuples are equivalent, as JSON has only lists."""
     if not isinstance(kind, type):
         return True
     if issubclass(kind, list | Sequence) and not issubclass(kind, str | tuple):
@@ -231,14 +234,14 @@ def is_a(value: Any, kind: Any) -> bool:
 
 
 def as_long(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
-    """Whether a tuple has as many items as its annotation."""
+    """True if a tuple has as many items as its annotation."""
     return not args or args[-1] is Ellipsis or len(value) == len(args)
 
 
 def bounds_of(hint: Any) -> tuple[Any, list[Any]]:
-    """The type without its bounds, and the bounds. A named alias or a NewType is what it stands for."""
-    while stands_for := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
-        hint = stands_for
+    """Return the type without its bounds, and the bounds. Named aliases and NewTypes are resolved."""
+    while resolved := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
+        hint = resolved
     if get_origin(hint) is not Annotated:
         return hint, []
     inner, *extras = get_args(hint)
@@ -247,19 +250,20 @@ def bounds_of(hint: Any) -> tuple[Any, list[Any]]:
 
 
 def holds(value: Any, bound: Any) -> bool:
+    """True if `value` satisfies a bound."""
     try:
         return BOUNDS[type(bound)][1](value, bound)
     except TypeError:
-        return value is None  # a bound beside a type that may be None
+        return value is None  # a bound of an optional type
 
 
 def in_words(bounds: list[Any]) -> str:
-    """ "at least 0 and below 1"."""
+    """Describe bounds, as in "at least 0 and below 1"."""
     return " and ".join(BOUNDS[type(bound)][0](bound) for bound in bounds)
 
 
 def described(hint: Any) -> str:
-    """A type in words, as the end of "it must be"."""
+    """Describe a type, as the end of "it must be"."""
     kind, bounds = bounds_of(hint)
     origin, args = get_origin(kind), get_args(kind)
     if kind in NAMES:
@@ -281,7 +285,7 @@ def described(hint: Any) -> str:
 
 
 def items_of(value: Any, kind: Any) -> Iterator[tuple[Any, Any]]:
-    """The items of a tuple, list or mapping, each with its annotation."""
+    """Yield the items of a tuple, list or mapping, each with its annotation."""
     args = get_args(kind)
     if not args or get_origin(kind) in (Union, UnionType, Literal):
         return

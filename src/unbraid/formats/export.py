@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats import dictionary_learning, hub, saelens, sparsify
-from unbraid.system.files import read_json, stays_inside, temporary_folder, told_when_full, write_json
+from unbraid.system.files import explain_full_disk, read_json, stays_inside, temporary_folder, write_json
 
 Target = Literal["saelens", "dictionary_learning", "sparsify", "hub"]
 
@@ -48,7 +48,7 @@ def new_folder(out: Path) -> Iterator[Path]:
     """A folder to fill beside `out`, which it becomes when the block ends without an error. Raises ValueError when
     something is there, before or by then."""
     refuse_existing(out)
-    with told_when_full(out), temporary_folder(out.parent, out.name) as folder:
+    with explain_full_disk(out), temporary_folder(out.parent, out.name) as folder:
         yield folder
         os.chmod(folder, 0o755)
         refuse_existing(out)

@@ -1,4 +1,4 @@
-"""Devices: those that torch sees on this machine. What an experiment names may be on another."""
+"""Devices that torch sees on this machine; an experiment may name one of another machine."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Work on many things, where what fails is one thing's own failure: named, with its reason, and the others go on."""
+"""Work on many items, where one item's failure is named with its reason and the others continue."""
 
 import traceback
 from collections.abc import Callable, Iterable
@@ -10,16 +10,16 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 PASSED_ON = (KeyboardInterrupt, SystemExit, GeneratorExit)
-"""What is no failure of a thing: somebody asked to stop."""
+"""Exceptions that are no failure of an item: they stop all work."""
 FORESEEN = (ValueError, OSError)
-"""Errors that say what is wrong in a sentence; of others the type and the place are told too."""
+"""Errors whose message is a full explanation; for others the type and the place are shown too."""
 INNERMOST = 5
 """Calls of a traceback that are kept."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What failed, and why."""
+    """A failed item and the reason."""
 
     what: str
     kind: str
@@ -34,7 +34,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """The sentence where there is one; else type, message and place."""
+        """The message if it explains itself; else type, message and place."""
         if self.foreseen and self.message:
             return self.message
         place = f" ({self.trace[-1]})" if self.trace else ""
@@ -47,7 +47,7 @@ class Failure:
 
 
 def attempt(what: str, work: Callable[[], T]) -> T | Failure:
-    """What `work` gives, or how it failed, whatever it raised."""
+    """Return the result of `work`, or its failure, whatever it raised."""
     try:
         return work()
     except PASSED_ON:
@@ -57,13 +57,14 @@ def attempt(what: str, work: Callable[[], T]) -> T | Failure:
 
 
 def failure_of(what: str, error: BaseException) -> Failure:
+    """Describe an exception as the failure of `what`."""
     calls = traceback.extract_tb(error.__traceback__)[-INNERMOST:]
     trace = tuple(f"{'/'.join(Path(call.filename).parts[-2:])}:{call.lineno} in {call.name}" for call in calls)
     return Failure(what, type(error).__name__, str(error), trace, isinstance(error, FORESEEN))
 
 
 def each(things: Iterable[S], work: Callable[[S], T], name: Callable[[S], str] = str) -> tuple[list[T], list[Failure]]:
-    """What `work` gives of each thing it can be done with, in order, and the failures of the others."""
+    """Apply `work` to each item; return the results in order, and the failures."""
     done: list[T] = []
     failed: list[Failure] = []
     for thing in things:
@@ -76,5 +77,5 @@ def each(things: Iterable[S], work: Callable[[S], T], name: Callable[[S], str] =
 
 
 def counted(failed: int, total: int) -> str:
-    """ "2 of 27 failed", for the end of a command."""
+    """Format the number of failures, as in "2 of 27 failed"."""
     return f"{failed} of {total} failed"

@@ -1,8 +1,8 @@
-"""Files, so that a reader sees the old content or the new, never half of it, and damage is told in one sentence.
+"""Files: writes are atomic, and damage is reported in one sentence.
 
-What a folder of another person says is not trusted: JSON is checked for its shape (`read_json`), every error that
-damage causes becomes a ValueError that names the file (`reading`), a name out of a file stays inside its folder
-(`inside`), and what stands in a file's place (a pipe would wait for ever) is told from one (`check_plain`).
+The content of a folder is not trusted: JSON is checked for its structure (`read_json`), every error that damage causes
+becomes a ValueError that names the file (`reading`), a name read from a file must stay inside its folder (`inside`),
+and a pipe or device in place of a file is refused (`check_plain`), as reading it could block for ever.
 """
 
 import errno
@@ -31,9 +31,9 @@ from unbraid.system import processes
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place. Raises OSError naming the space left."""
-    # In a folder of its own: safetensors puts a temporary file of its own beside what it is told to write.
-    with told_when_full(path), temporary_folder(path.parent, path.name) as folder:
+    """Let `write` fill a temporary file, then move it to `path`. Raises OSError with the free space if that fails."""
+    # In a separate folder: safetensors creates another temporary file next to the one it writes.
+    with explain_full_disk(path), temporary_folder(path.parent, path.name) as folder:
         temporary = folder / path.name
         write(temporary)
         with temporary.open("rb") as file:
@@ -44,8 +44,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder beside what is to become `parent / name`, gone afterwards; gone too, when this process is killed, as
-    soon as another writes into `parent`."""
+    """Context manager of a temporary folder in `parent`, removed at the end.
+
+    If this process is killed, it is removed as soon as another process writes into `parent`.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(parent)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=temporary_prefix(name)))
@@ -56,26 +58,25 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def append_text(path: Path, text: str) -> None:
-    """For logs: a kill may leave half a line."""
-    with told_when_full(path), path.open("a", encoding="utf-8") as file:
+    """Append text to a file, as for logs; if the process is killed, half a line may remain."""
+    with explain_full_disk(path), path.open("a", encoding="utf-8") as file:
         file.write(text)
 
 
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{8}-\d+-\d+)\.[^.]+")
 NAMELESS = re.compile(r"\..+\.(json|jsonl|safetensors)\.[^.]+|\.tmp\w{6}")
-"""Of versions before names told whose they are, and of safetensors."""
+"""Temporary names of earlier versions, without the process that wrote them, and of safetensors."""
 FORGOTTEN_SECONDS = 86_400.0
-"""Age at which what a process of another machine is writing is taken for a leftover."""
+"""Age in seconds at which a temporary file of another machine's process counts as a leftover."""
 
 
 def temporary_prefix(name: str) -> str:
-    """The beginning of a temporary name: for whom, and by which process, so that others know when it is a leftover."""
+    """The beginning of a temporary name: it holds the process that writes, so that leftovers can be recognised."""
     return f".{name[:100]}.{processes.own()}."
 
 
 def clear_leftovers(folder: Path, *, held: bool = False) -> None:
-    """Remove temporary files and folders of processes that have ended before they could; all there are where the folder
-    is `held`, so that nobody else writes there."""
+    """Remove temporary files and folders of processes that have ended; all of them where the folder is `held`."""
     with os.scandir(folder) as entries:
         hidden = [entry for entry in entries if entry.name.startswith(".")]
     for entry in hidden:
@@ -89,6 +90,7 @@ def clear_leftovers(folder: Path, *, held: bool = False) -> None:
 
 
 def discard(entry: "os.DirEntry[str]") -> None:
+    """Remove a file or folder."""
     if entry.is_dir(follow_symlinks=False):
         shutil.rmtree(entry.path)
     else:
@@ -96,6 +98,7 @@ def discard(entry: "os.DirEntry[str]") -> None:
 
 
 def abandoned(writer: processes.Process, touched: float) -> bool:
+    """True if the process that wrote a temporary file has ended, or, elsewhere, has not touched it for a day."""
     return writer.gone if writer.here else time.time() - touched > FORGOTTEN_SECONDS
 
 
@@ -107,9 +110,8 @@ FULL = {
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
-    """Within, `path` is written: whatever a library raises for want of space becomes an OSError that says what was
-    written, how much is free and what to do."""
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Context manager in which `path` is written: errors for lack of space become an OSError with a remedy."""
     try:
         yield
     except Exception as error:
@@ -127,7 +129,7 @@ def told_when_full(path: Path) -> Iterator[None]:
 
 
 def system_error(error: BaseException | None) -> int:
-    """The system's number of what went wrong; 0 when it is not the system's. Rust keeps it in a text."""
+    """Return the errno of an error or its causes; 0 when there is none. Libraries in Rust have it in their message."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
@@ -138,14 +140,17 @@ def system_error(error: BaseException | None) -> int:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, data: Any) -> None:
+    """Write JSON atomically; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, atomically."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda temporary: save_file(whole, temporary))
 
@@ -154,13 +159,12 @@ DAMAGE = (
     SafetensorError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError, EOFError,
     UnicodeDecodeError, json.JSONDecodeError, RecursionError,
 )  # fmt: skip
-"""What a file that is cut short, overwritten or of another kind makes readers raise."""
+"""Errors that readers raise for a file that is truncated, overwritten or of another kind."""
 
 
 @contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """Within, `path` is read: what it raises when it is missing or damaged becomes one ValueError that ends in
-    `remedy`."""
+    """Context manager in which `path` is read: a missing or damaged file raises a ValueError that ends in `remedy`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -173,7 +177,7 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 
 
 JSON_BYTES = 2**28
-"""Largest JSON that is read: what a run, an eval or another library writes is far below."""
+"""Largest JSON that is read, in bytes; files of runs and evals are far smaller."""
 KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"), (stat.S_ISLNK, "a link"),
@@ -181,8 +185,7 @@ KINDS = (
 
 
 def check_plain(path: Path, remedy: str, *, links: bool = True, most: int | None = None) -> None:
-    """Raise ValueError, ending in `remedy`, unless `path` is a file of at most `most` bytes. `links`: whether a link to
-    one will do."""
+    """Raise ValueError, ending in `remedy`, unless `path` is a file (`links`: or a link to one) of at most `most` bytes."""
     with reading(path, remedy):
         found = path.stat() if links else path.lstat()
     kind = next((word for test, word in KINDS if test(found.st_mode)), "")
@@ -193,8 +196,11 @@ def check_plain(path: Path, remedy: str, *, links: bool = True, most: int | None
 
 
 def read_json(path: Path, expected: type = dict, *, remedy: str = "delete its folder and make it again") -> Any:
-    """The JSON in `path`. Raises ValueError, naming the file and ending in `remedy`, when it is missing, damaged, or
-    holds something else than an `expected` (dict or list)."""
+    """Read JSON.
+
+    Raises ValueError, naming the file and ending in `remedy`, when it is missing, damaged, or holds something other
+    than an `expected` (dict or list).
+    """
     check_plain(path, remedy, most=JSON_BYTES)
     with reading(path, remedy):
         found = parsed(path.read_text(encoding="utf-8"))
@@ -206,7 +212,7 @@ def read_json(path: Path, expected: type = dict, *, remedy: str = "delete its fo
 
 
 def parsed(text: str) -> Any:
-    """JSON. A number of thousands of digits, which Python refuses by a ValueError of its own, is damage too."""
+    """Parse JSON. A number of thousands of digits, for which Python raises a plain ValueError, is damage too."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -216,8 +222,11 @@ def parsed(text: str) -> Any:
 
 
 def inside(folder: Path, name: object, what: str) -> Path:
-    """`folder / name` for a name out of a file. Raises ValueError unless it is a plain name, or a path of plain names,
-    that stays inside `folder`, links followed. `what`: the name's own name, for the message."""
+    """Return `folder / name` for a name read from a file.
+
+    Raises ValueError unless it is a plain name, or a path of plain names, that stays inside `folder`, links followed.
+    `what`: a description of the name for the message.
+    """
     words = name.split("/") if isinstance(name, str) else [""]
     if (
         not isinstance(name, str)
@@ -233,8 +242,7 @@ def inside(folder: Path, name: object, what: str) -> Path:
 
 
 def stays_inside(folder: Path, path: Path) -> None:
-    """Raise ValueError for a link at `path` that leads out of `folder`: what it leads to is not the folder's to give,
-    nor to be written to."""
+    """Raise ValueError for a link at `path` that leads out of `folder`: its target is neither read nor written."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"{path} is a link that leads out of {folder}; put what it leads to in its place, or remove it"

@@ -2,9 +2,9 @@
 
     <folder>/.lock      JSON: who holds it, on which machine, by which command, since when
 
-The kernel's lock on that file is what holds: it ends with the process, however that ends, and NFS carries it between
-machines. What the file says is for people, and for file systems without such locks: there a holder on this machine is
-asked for by its number, and one elsewhere by its heartbeat, for which the file is touched every few seconds.
+The kernel's lock on that file decides: it ends with the process, however that ends, and NFS carries it between
+machines. The file's content is for people, and for file systems without such locks: there a holder on this machine is
+looked up by its process id, and one elsewhere by its heartbeat, for which the file is touched every few seconds.
 """
 
 import errno
@@ -32,10 +32,10 @@ LOCK = ".lock"
 BEAT = 5.0
 """Seconds between heartbeats."""
 PATIENCE = 20.0
-"""Seconds for which a heartbeat is waited for before a holder on another machine counts as gone."""
+"""Seconds to wait for a heartbeat before a holder on another machine counts as gone."""
 
 LONG_AGO = 3600.0
-"""Seconds after which nobody waits for a heartbeat, whatever clocks say."""
+"""Age in seconds of the last heartbeat from which on none is waited for, whatever clocks say."""
 
 
 class Held(ValueError):
@@ -44,7 +44,7 @@ class Held(ValueError):
 
 @contextmanager
 def held(folders: Iterable[Path]) -> Iterator[None]:
-    """Within, the folders are ours, made where they are missing. Raises Held, naming who holds one of them."""
+    """Context manager that holds folders for this process, making them if missing. Raises Held, naming the holder."""
     with ExitStack() as stack:
         holds = [stack.enter_context(_held(folder)) for folder in sorted(set(folders))]
         stack.enter_context(_beating(holds))
@@ -53,12 +53,15 @@ def held(folders: Iterable[Path]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Hold:
+    """The lock on one folder."""
+
     path: Path
     handle: int
     owner: int
-    """A fork has the handle too, but the folder is not its to let go."""
+    """The process that took the lock; a fork has the handle too, but must not release it."""
 
     def beats(self) -> None:
+        """Touch the file, as a heartbeat."""
         with suppress(OSError):
             os.utime(self.path)
 
@@ -77,7 +80,7 @@ def _held(folder: Path) -> Iterator[Hold]:
             os.close(hold.handle)
             if made:
                 with suppress(OSError):
-                    folder.rmdir()  # nothing came of it
+                    folder.rmdir()  # it stayed empty
 
 
 def _take(folder: Path) -> Hold:
@@ -88,12 +91,12 @@ def _take(folder: Path) -> Hold:
         try:
             free = _kernel_lock(handle)
             if free is False:
-                raise Held(refusal(folder, _told(handle)))
+                raise Held(refusal(folder, _holder(handle)))
             if not _is_at(handle, path):
                 os.close(handle)
                 continue  # it was let go between the two
-            if _lives(path, _told(handle), certain=free is True):
-                raise Held(refusal(folder, _told(handle)))
+            if _lives(path, _holder(handle), certain=free is True):
+                raise Held(refusal(folder, _holder(handle)))
             _write(handle, path)
         except BaseException:
             os.close(handle)
@@ -102,7 +105,7 @@ def _take(folder: Path) -> Hold:
 
 
 def _kernel_lock(handle: int) -> bool | None:
-    """Whether the kernel's lock is ours now; None where there are no such locks."""
+    """Try to take the kernel's lock: True if taken, False if another holds it, None where there are no such locks."""
     if fcntl is None:
         return None
     try:
@@ -135,8 +138,8 @@ def _is_at(handle: int, path: Path) -> bool:
         return False
 
 
-def _told(handle: int) -> dict[str, Any]:
-    """What the file says of its holder; empty when it says nothing that can be read."""
+def _holder(handle: int) -> dict[str, Any]:
+    """Read the file's description of its holder; empty when it is unreadable."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
         found = json.loads(os.read(handle, 65_536))
@@ -146,32 +149,32 @@ def _told(handle: int) -> dict[str, Any]:
 
 
 def _write(handle: int, path: Path) -> None:
-    told = {
+    holder = {
         "process": str(processes.own()), "host": socket.gethostname(), "pid": os.getpid(),
         "command": shlex.join(map(os.path.basename, sys.argv[:1])) + " " + shlex.join(sys.argv[1:]),
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
     }  # fmt: skip
     os.ftruncate(handle, 0)
     os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, (json.dumps(told) + "\n").encode())
+    os.write(handle, (json.dumps(holder) + "\n").encode())
     os.utime(path)
 
 
-def _lives(path: Path, told: dict[str, Any], *, certain: bool) -> bool:
-    """Whether a holder without the kernel's lock still runs. `certain`: such locks work here."""
-    holder = processes.named(str(told.get("process", "")))
+def _lives(path: Path, stored: dict[str, Any], *, certain: bool) -> bool:
+    """True if a holder without the kernel's lock still runs. `certain`: such locks work here."""
+    holder = processes.named(str(stored.get("process", "")))
     if holder is None:
         return False
     if holder.here:
         return not certain and not holder.gone
     # Another machine's lock may not reach this one. Clocks differ, so its heartbeat is watched, not dated.
-    if told.get("host") == socket.gethostname() and certain:
+    if stored.get("host") == socket.gethostname() and certain:
         return False  # this machine before it was started again, or another container of it: locks reach those
     return _beats(path)
 
 
 def _beats(path: Path) -> bool:
-    """Whether the file is touched while we look. Opened anew each time, which makes NFS ask its server."""
+    """True if the file is touched while we watch. It is opened anew each time, which makes NFS contact its server."""
     first, until = _touched(path), time.monotonic() + PATIENCE
     if time.time() - first / 1e9 > LONG_AGO:
         return False
@@ -206,9 +209,11 @@ def _beating(holds: list[Hold]) -> Iterator[None]:
         thread.join()
 
 
-def refusal(folder: Path, told: dict[str, Any]) -> str:
-    who = f"process {told.get('pid', '?')} on {told.get('host', 'a machine that is not named')}"
+def refusal(folder: Path, holder: dict[str, Any]) -> str:
+    """The message that a folder is held by another process."""
+    who = f"process {holder.get('pid', '?')} on {holder.get('host', 'a machine that is not named')}"
     return (
-        f"{folder} is being written by {who} since {told.get('since', 'a moment ago')} ({told.get('command', '?')}): "
+        f"{folder} is being written by {who} since {holder.get('since', 'a moment ago')} "
+        f"({holder.get('command', '?')}): "
         "wait until that has ended, or stop it there, then run this again"
     )

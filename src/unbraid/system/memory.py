@@ -1,4 +1,4 @@
-"""Memory that this process can still get: the least of what the machine, a container and `ulimit -v` leave."""
+"""Memory that this process can still get: the least that the machine, a container and `ulimit -v` leave."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,16 +10,16 @@ CGROUPS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file "),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file "),
 )
-"""Of Linux control groups, version 2 and 1: limit, use, statistics, and the line of pages that give way."""
+"""Files of Linux control groups, version 2 and 1: limit, use, statistics, and the line of reclaimable pages."""
 
 
 def free_memory() -> int:
-    """In bytes."""
+    """Return the memory that this process can still get, in bytes."""
     return max(0, min([psutil.virtual_memory().available, *container(Path("/sys/fs/cgroup")), *process()]))
 
 
 def container(root: Path) -> Iterator[int]:
-    """What the container leaves, where there is one with a limit."""
+    """Yield the bytes that the container leaves, if there is one with a limit."""
     for limit, use, statistics, gives_way in CGROUPS:
         with suppress(OSError, ValueError):
             lines = (root / statistics).read_text(encoding="ascii").splitlines()
@@ -28,7 +28,7 @@ def container(root: Path) -> Iterator[int]:
 
 
 def process() -> Iterator[int]:
-    """What the limit on addresses leaves, where there is one."""
+    """Yield the bytes that the limit on address space leaves, if there is one."""
     with suppress(ImportError):  # Windows has no such limits
         import resource
 

@@ -1,4 +1,4 @@
-"""What is told while work goes on, through Python's `logging` under the name unbraid: warnings, and how far work is.
+"""Notices while work goes on, through Python's `logging` under the name unbraid: warnings and progress.
 
 Python shows warnings alone; the command line shows both (`shown`).
 """
@@ -15,13 +15,13 @@ from unbraid.system.terminal import say
 log = logging.getLogger("unbraid")
 
 SILENT = 5.0
-"""Seconds that work may take before anything is said of it."""
+"""Seconds before the first notice on a piece of work."""
 EVERY = 10.0
-"""Seconds between two lines on the same work."""
+"""Seconds between two notices on the same work."""
 
 
 class Pace:
-    """Tells how far a piece of work is, and how long it will take, once it has taken a while."""
+    """Logs the progress of a piece of work and the time it will take, once it has taken a while."""
 
     def __init__(self, what: str, total: int | float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
         self.what, self.total, self.clock = what, total, clock
@@ -29,7 +29,7 @@ class Pace:
         self.next = self.begun + SILENT
 
     def at(self, done: int | float, so_far: str = "") -> None:
-        """`done` of the total is done; `so_far` says what that is."""
+        """Log that `done` of the total is done, if a notice is due; `so_far` describes it."""
         now = self.clock()
         if now < self.next:
             return
@@ -43,11 +43,12 @@ class Pace:
 
 
 def in_words(seconds: float) -> str:
+    """Format a duration in seconds or minutes."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-class Lines(logging.Handler):
-    """A line of standard error for every message."""
+class StandardError(logging.Handler):
+    """Writes every message as a line of standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         word = "note: " if record.levelno >= logging.WARNING else ""
@@ -56,8 +57,8 @@ class Lines(logging.Handler):
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Within, every message goes to standard error, as a line each."""
-    handler, before = Lines(), log.level
+    """Context manager in which every message is written to standard error."""
+    handler, before = StandardError(), log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

@@ -1,7 +1,7 @@
-"""Processes, named so that others can tell whether one still runs: place-pid-start.
+"""Names of processes by which others can find out whether one still runs: place-pid-start.
 
-place: this machine, since it was last started, and the namespace its process numbers are counted in. start: when the
-process began, so that a number given again to another process is not taken for it.
+place: this machine since its last start, and the namespace of its process ids. start: when the process began, so that
+an id that is reused by another process is recognised.
 """
 
 import hashlib
@@ -15,11 +15,13 @@ from pathlib import Path
 import psutil
 
 SLACK = 2.0
-"""Seconds by which a clock that is set meanwhile moves the start that is read."""
+"""Tolerance in seconds on a process's start, which changes when the clock is set."""
 
 
 @dataclass(frozen=True)
 class Process:
+    """A process on this or another machine."""
+
     place: str
     pid: int
     start: int
@@ -29,12 +31,12 @@ class Process:
 
     @property
     def here(self) -> bool:
-        """Whether its number is one of those counted here, so that `gone` can say something."""
+        """True if its id belongs to this machine and namespace, so that `gone` is meaningful."""
         return self.place == place()
 
     @property
     def gone(self) -> bool:
-        """Whether it has ended. A process that waits to be reaped has: it holds nothing any more."""
+        """True if it has ended, which includes a process that waits to be reaped."""
         try:
             found = psutil.Process(self.pid)
             return found.status() == psutil.STATUS_ZOMBIE or abs(found.create_time() - self.start) > SLACK
@@ -45,6 +47,7 @@ class Process:
 
 
 def own() -> Process:
+    """Return this process."""
     return Process(place(), os.getpid(), _start(os.getpid()))
 
 
@@ -55,6 +58,7 @@ def _start(pid: int) -> int:
 
 @cache
 def place() -> str:
+    """Return a short hash of this machine since its last start, and of its process namespace."""
     parts = [socket.gethostname()]
     for read in (
         lambda: Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"),
@@ -68,6 +72,6 @@ def place() -> str:
 
 
 def named(text: str) -> Process | None:
-    """The process that `str` wrote; None when it is none."""
+    """Parse a process's name, as written by `str`; None when it is not one."""
     found = re.fullmatch(r"([0-9a-f]{8})-(\d{1,10})-(\d{1,12})", text)
     return Process(found[1], int(found[2]), int(found[3])) if found else None

@@ -23,27 +23,28 @@ PROVENANCE = "provenance.json"
 REMEDY = "restore it from a copy, or delete the run's folder and make it again"
 
 Seals = Mapping[str, Mapping[str, Any]]
-"""By name of a file, its bytes and sha256."""
+"""Size and SHA-256 by file name: {"bytes": …, "sha256": …}."""
 
 
 def seals(folder: Path) -> dict[str, dict[str, Any]]:
-    """The seals of the files that `folder` holds now: for its provenance."""
+    """Compute the seals of the files that `folder` holds now, for its provenance."""
     there = [name for name in SEALED if (folder / name).is_file()]
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in there}
 
 
 def signed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` with the SHA-256 of its canonical JSON: JSON that can tell whether it was changed."""
+    """Return `data` with the SHA-256 of its canonical JSON added, by which changes are detected."""
     return {**data, "sha256": own_digest(data)}
 
 
 def own_digest(data: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of `data` without its digest."""
     rest = {key: value for key, value in data.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_signed(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
-    """A JSON object. Raises ValueError when it does not carry the signature it should; one without any is taken."""
+    """Read a JSON object. Raises ValueError when its digest does not match; one without a digest is accepted."""
     check_plain(path, remedy, links=False, most=JSON_BYTES)
     data = read_json(path, remedy=remedy)
     if "sha256" in data and data["sha256"] != own_digest(data):
@@ -52,12 +53,13 @@ def read_signed(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
 
 
 def seals_of(folder: Path) -> Seals:
-    """What the provenance of `folder` says its files are; empty where there is none, or it is older than seals."""
+    """Read the seals from the provenance of `folder`; empty where it has none."""
     path = folder / PROVENANCE
     return seals_in(read_signed(path), path) if path.exists() or path.is_symlink() else {}
 
 
 def seals_in(provenance: Mapping[str, Any], path: Path) -> Seals:
+    """Return the seals in a provenance. Raises ValueError when they are malformed."""
     found = provenance.get("files", {})
     whole = isinstance(found, dict) and all(
         isinstance(seal, dict) and isinstance(seal.get("sha256"), str) and isinstance(seal.get("bytes"), int)
@@ -69,7 +71,7 @@ def seals_in(provenance: Mapping[str, Any], path: Path) -> Seals:
 
 
 def check_sealed(folder: Path, name: str, known: Seals, *, remedy: str = REMEDY) -> None:
-    """Raise ValueError unless `name` is a file of the folder's own, and the one that was sealed."""
+    """Raise ValueError unless `name` is a plain file of the folder, and the one that was sealed."""
     path = folder / name
     check_plain(path, remedy, links=False)
     if name not in known:
@@ -81,7 +83,7 @@ def check_sealed(folder: Path, name: str, known: Seals, *, remedy: str = REMEDY)
 
 
 def check_all(folder: Path, known: Seals, *, remedy: str = REMEDY) -> None:
-    """The same of every sealed file that a dictionary is made of, what it was made by and with."""
+    """Raise ValueError unless every sealed file except the log is the one that was sealed."""
     for name in known:
         if name != "metrics.jsonl":  # how training went; no score reads it
             check_sealed(folder, name, known, remedy=remedy)

@@ -1,7 +1,7 @@
-"""Being asked to stop, by Ctrl-C, SIGTERM or a closed terminal: answered at once.
+"""Requests to stop, by Ctrl-C, SIGTERM or a closed terminal, which are acknowledged at once.
 
-Work that can be broken off anywhere ends there, with KeyboardInterrupt. Within `gently`, the signal is only noted, and
-said to be: what must not be broken off is finished first. Asked twice, it ends anywhere.
+Work that can be interrupted anywhere ends there, with KeyboardInterrupt. Within `gently`, the signal is only recorded
+and acknowledged: work that must not be interrupted is finished first. A second request ends it anywhere.
 """
 
 import os
@@ -17,20 +17,20 @@ ONE = 1.0
 """Seconds within which signals are one request: a terminal and a parent may both send one."""
 
 
-class Stop:
-    """What has been asked."""
+class StopRequest:
+    """The requests to stop that have arrived."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._when = 0.0
         self._gentle = ""
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """The signals' handler."""
+        """Handle a signal."""
         now = time.monotonic()
-        if self.asked and now - self._when < ONE:
+        if self.requested and now - self._when < ONE:
             return
-        again, self.asked, self._when = self.asked, True, now
+        again, self.requested, self._when = self.requested, True, now
         if again or not self._gentle:
             raise KeyboardInterrupt
         with suppress(OSError):
@@ -38,7 +38,7 @@ class Stop:
 
     @contextmanager
     def gently(self, saying: str) -> Iterator[None]:
-        """Within, a first signal is answered by `saying` and left to be seen in `asked`."""
+        """Context manager in which a first signal only prints `saying` and sets `requested`."""
         before, self._gentle = self._gentle, saying
         try:
             yield
@@ -47,10 +47,10 @@ class Stop:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within `gently`: a part that can be broken off. Raises KeyboardInterrupt when asked, before or within."""
+        """Context manager, within `gently`, of work that can be interrupted: a request raises KeyboardInterrupt."""
         before, self._gentle = self._gentle, ""
         try:
-            if self.asked:
+            if self.requested:
                 raise KeyboardInterrupt
             yield
         finally:
@@ -58,9 +58,9 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
-    """Within, the signals go to a Stop. A signal that is ignored (nohup) stays so."""
-    stop = Stop()
+def stopping() -> Iterator[StopRequest]:
+    """Context manager in which signals go to a StopRequest. A signal that is ignored (nohup) stays ignored."""
+    stop = StopRequest()
     previous: dict[int, Any] = {}
     try:
         for number in SIGNALS:

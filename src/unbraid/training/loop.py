@@ -23,7 +23,7 @@ from unbraid.sources.base import Batch
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Position, Stream
 from unbraid.system.locks import held
-from unbraid.system.stopping import Stop, stopping
+from unbraid.system.stopping import StopRequest, stopping
 from unbraid.training.callbacks import Callback, Callbacks
 from unbraid.training.checkpoint import Due
 from unbraid.training.checks import check_finished, check_needs, check_shared, check_unfinished
@@ -114,7 +114,7 @@ def train_folders(
                 _trained(todo, sample, called, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
             except KeyboardInterrupt:
                 raise Interrupted("stopped; continue with --resume") from None
-            if stop.asked:
+            if stop.requested:
                 raise Interrupted("stopped after the last step; what was trained is saved")
     if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
         raise Failed(reasons)
@@ -134,7 +134,7 @@ def _trained(
     sample: Tensor,
     callbacks: Callback,
     due: Callable[[], Due],
-    stop: Stop,
+    stop: StopRequest,
 ) -> None:
     """Train members whose folders this process holds, and save them."""
     if not todo:
@@ -163,7 +163,7 @@ def _loop(
     log: StepLog,
     due: Due,
     started: float,
-    stop: Stop,
+    stop: StopRequest,
 ) -> None:
     """Train to the end. Members that fail are removed from `learners`. When a signal asks to stop, the loop stops
     before the next member and writes checkpoints."""
@@ -182,17 +182,17 @@ def _loop(
             raise interrupted_at(index, last) from None
         extra = ExtraInputs(stream.source, stream.seed, index)
         left = dict(going)
-        while left and not stop.asked:
+        while left and not stop.requested:
             folder, learner = next(iter(left.items()))
             del left[folder]
             if index >= learner.begins and not _stepped(folder, learner, batch, index, extra, stream.position, log):
                 del learners[folder]
         if not left:
             log.callbacks.on_progress((index + 1) * training.batch_size, last * training.batch_size)
-        if index + 1 < last and (due.now(index + 1) or stop.asked):
+        if index + 1 < last and (due.now(index + 1) or stop.requested):
             at = {folder: (index, before) if folder in left else (index + 1, stream.position) for folder in learners}
             save_checkpoints(learners, at, started)
-            if stop.asked:
+            if stop.requested:
                 raise interrupted_at(index + 1, last)
 
 
