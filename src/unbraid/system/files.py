@@ -185,7 +185,7 @@ KINDS = (
 
 
 def check_plain(path: Path, remedy: str, *, links: bool = True, most: int | None = None) -> None:
-    """Raise ValueError, ending in `remedy`, unless `path` is a file (`links`: or a link to one) of at most `most` bytes."""
+    """Raise ValueError, ending in `remedy`, unless `path` is a file (`links`: or a link) of at most `most` bytes."""
     with reading(path, remedy):
         found = path.stat() if links else path.lstat()
     kind = next((word for test, word in KINDS if test(found.st_mode)), "")
