@@ -28,13 +28,11 @@ RETIRED = frozenset({
 SAME_NAME_YET = frozenset({"Study", "Eval", "Source", "Told", "Support", "Firing", "Forest", "Step", "Stop", "Cost"})
 """Classes that still share their name with another."""
 NOT_YET = frozenset({
-    "cli", "experiment", "formats", "objective", "runs", "sources", "studies", "terms", "training",
+    "formats", "objective", "runs", "sources", "terms", "training",
 })  # fmt: skip
 """Packages whose docstrings are still to be gone through; a package that is through must stay so."""
 LONG_YET: frozenset[str] = frozenset(
     {
-        "cli/main.py: 1069 lines",
-        "cli/main.py: arguments",
         "sources/language_model/language_model.py: 405 lines",
     }
 )

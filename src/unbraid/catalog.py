@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModuleText:
     """A module as its file reads."""
 
     module: str
@@ -65,7 +65,7 @@ def first_line(node: ast.Module | ast.FunctionDef) -> str:
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
 
-def modules(folder: str, packages: tuple[str, ...]) -> Iterator[Source]:
+def modules(folder: str, packages: tuple[str, ...]) -> Iterator[ModuleText]:
     """Every module in `<package>.<folder>`, read, for each package that has one. Raises ValueError for an unknown
     package and for a file that is not Python."""
     for package in packages:
@@ -88,7 +88,7 @@ def homes(package: str) -> list[Path]:
     return [Path(place) for place in spec.submodule_search_locations or ()]
 
 
-def below(folder: Path, package: str) -> Iterator[Source]:
+def below(folder: Path, package: str) -> Iterator[ModuleText]:
     """Every module in a folder and in the folders inside it, but those called `shared` or `statistics`."""
     for found in pkgutil.iter_modules([str(folder)]):
         name = f"{package}.{found.name}"
@@ -98,7 +98,7 @@ def below(folder: Path, package: str) -> Iterator[Source]:
             yield from below(folder / found.name, name)
         elif (path := folder / f"{found.name}.py").is_file():
             try:
-                yield Source(name, ast.parse(path.read_bytes(), str(path)))
+                yield ModuleText(name, ast.parse(path.read_bytes(), str(path)))
             except (SyntaxError, ValueError) as error:
                 raise ValueError(f"{path} is not Python: {error}; correct it, or leave out its --package") from error
 
@@ -128,7 +128,7 @@ def term_entries(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
     return classes_of("Term", list(modules("terms", packages)), by_file=True)
 
 
-def classes_of(root: str, sources: list[Source], *, by_file: bool) -> dict[str, Entry]:
+def classes_of(root: str, sources: list[ModuleText], *, by_file: bool) -> dict[str, Entry]:
     """The classes in these modules that derive from `root`, by the name of their file or by their own."""
     classes = {name: {base for bases in at.values() for base in bases} for name, at in names.defined().items()}
     for source in sources:

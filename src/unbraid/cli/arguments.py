@@ -37,18 +37,24 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
+    """The flags of every command."""
+
     package: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PACKAGE")] = ()
     """Also look for studies, terms and evals in this Python package of yours; may be repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trusting(Options):
+    """The flags of commands that load models."""
+
     trust_remote_code: bool = False
     """Run Python code that comes with a model from the hub. Off, such models are refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfExperiment(Trusting):
+    """The flags of commands that take an experiment or a study."""
+
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs")
     """Folder in which each run gets a folder."""
     threads: Annotated[Threads, arg(metavar="N")] = 0
@@ -64,12 +70,16 @@ class OfExperiment(Trusting):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
+    """The flags of checkpoints."""
+
     checkpoint_seconds: Annotated[NonNegativeFloat, arg(metavar="SECONDS")] = 120.0
     """Time between checkpoints. A kill loses at most this much work."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trains(Checkpoints):
+    """The flags of commands that train, and score nothing."""
+
     resume: Annotated[bool, ONE_OF] = False
     """Continue unfinished runs from their last checkpoint."""
     overwrite: Annotated[bool, ONE_OF] = False
@@ -78,6 +88,8 @@ class Trains(Checkpoints):
 
 @dataclass(frozen=True, kw_only=True)
 class SaeBench:
+    """The flags that say how SAEBench is run."""
+
     title = "SAEBench"
 
     plan: bool = False
@@ -102,29 +114,35 @@ class SaeBench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demo(Options):
+class DemoFlags(Options):
+    """The flags of `unbraid demo`."""
+
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo")
     """Folder of the runs and of report.html."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(OfExperiment):
-    pass
+class PlanFlags(OfExperiment):
+    """The flags of `unbraid plan`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Trains, OfExperiment):
-    pass
+class TrainFlags(Trains, OfExperiment):
+    """The flags of `unbraid train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sweep(Trains, OfExperiment):
+class SweepFlags(Trains, OfExperiment):
+    """The flags of `unbraid sweep`."""
+
     cross: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=V1,V2")] = ()
     """Train an experiment once for every value of a field, e.g. --cross seed=0,1,2; repeated, for every combination."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Checkpoints, OfExperiment, SaeBench):
+class StudyFlags(Checkpoints, OfExperiment, SaeBench):
+    """The flags of `unbraid study`."""
+
     plan: bool = False
     """Print what training and SAEBench will take, and stop."""
     overwrite: bool = False
@@ -147,7 +165,9 @@ class Study(Checkpoints, OfExperiment, SaeBench):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(Trusting, SaeBench):
+class EvalFlags(Trusting, SaeBench):
+    """The flags of `unbraid eval`."""
+
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders, e.g. runs/*; what is none is passed over."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
@@ -165,7 +185,9 @@ class Eval(Trusting, SaeBench):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Options):
+class ReportFlags(Options):
+    """The flags of `unbraid report`."""
+
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders, e.g. runs/*; what is none is passed over."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
@@ -175,7 +197,9 @@ class Report(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steer(Trusting):
+class SteerFlags(Trusting):
+    """The flags of `unbraid steer`."""
+
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder of a dictionary on a language model."""
     latent: Annotated[NonNegativeInt, arg(metavar="N")]
@@ -194,7 +218,9 @@ class Steer(Trusting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Options):
+class ExportFlags(Options):
+    """The flags of `unbraid export`."""
+
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """The run folder to copy from."""
     out: Annotated[Path, arg(metavar="FOLDER")]
@@ -208,13 +234,17 @@ class Export(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cache(OfExperiment):
+class CacheFlags(OfExperiment):
+    """The flags of `unbraid cache`."""
+
     to: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Folder of the cache (required); an unfinished one is continued."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(OfExperiment):
+class ImportFlags(OfExperiment):
+    """The flags of `unbraid import`."""
+
     called: Annotated[str, arg(name="as", metavar="NAME")] = ""
     """Name of its method in reports (default: imported-FOLDER)."""
     l0: Annotated[PositiveFloat | None, arg(metavar="L0")] = None
@@ -226,8 +256,8 @@ class Import(OfExperiment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class List(Options):
-    pass
+class ListFlags(Options):
+    """The flags of `unbraid list`."""
 
 
 @dataclass(frozen=True)
@@ -262,5 +292,5 @@ def flags_of(command: type) -> Iterator[Flag]:
 
 
 def choices(hint: Any) -> str:
-    """What a Literal allows; nothing for a switch."""
+    """The values that a Literal allows, as {a,b}; empty for other types."""
     return "{" + ",".join(hint.__args__) + "}" if getattr(hint, "__origin__", None) is Literal else ""

@@ -28,19 +28,19 @@ class Call(Generic[O]):
 
     @property
     def prog(self) -> str:
-        """How the command begins, for messages."""
+        """The beginning of the command, for messages."""
         return " ".join(["unbraid", self.command, *([self.name] if self.name else [])])
 
 
 def read(name: str, command: Command, words: Sequence[str]) -> Call[Any] | None:
-    """The call; None when help was asked for and has been shown. Ends with exit code 2 and a sentence for what cannot
+    """The call; None when help was requested and has been shown. Ends with exit code 2 and a sentence for what cannot
     be read."""
     from unbraid.cli import arguments
 
-    asked = {word for word in words if word in HELP}
+    requested = {word for word in words if word in HELP}
     cls = getattr(arguments, command.arguments)
     call = Call[Any](name, None)
-    if not asked or command.of_experiment:
+    if not requested or command.of_experiment:
         left = [word for word in words if word not in HELP]
         options, rest = options_of(cls, left, f"unbraid {name}", partly=command.of_experiment)
         before = {}
@@ -48,9 +48,9 @@ def read(name: str, command: Command, words: Sequence[str]) -> Call[Any] | None:
             if rest and not rest[0].startswith("-"):
                 before[place] = rest.pop(0)
         call = Call(name, options, before, tuple(rest))
-    if not asked:
+    if not requested:
         return call
-    length: Literal["short", "all"] = "all" if "--help-all" in asked else "short"
+    length: Literal["short", "all"] = "all" if "--help-all" in requested else "short"
     show_help(call, command, cls, length)
     return None
 

@@ -1,4 +1,4 @@
-"""How a command line is read by tyro, with every mistake told in one sentence that ends in a remedy."""
+"""Reading a command line with tyro; every mistake is one sentence that ends in a remedy."""
 
 import difflib
 import io

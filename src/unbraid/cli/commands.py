@@ -26,41 +26,42 @@ RESUME = "stopped; continue with --resume"
 
 COMMANDS = {
     "demo": Command(
-        "train, score and report small studies on a world and on the embedded language model", "Demo",
+        "train, score and report small studies on a world and on the embedded language model", "DemoFlags",
         "study:run_demo", stopped=AGAIN,
     ),
-    "list": Command("show experiments, studies, terms and evals, one line each", "List", "show:run_list"),
+    "list": Command("show experiments, studies, terms and evals, one line each", "ListFlags", "show:run_list"),
     "plan": Command(
-        "say what a training will take (tokens, disk, memory, time) and show a sample of the text", "Plan",
+        "say what a training will take (tokens, disk, memory, time) and show a sample of the text", "PlanFlags",
         "train:run_plan", ("NAME",),
     ),
     "train": Command(
-        "train one named experiment, or every member of a study", "Train", "train:run_train", ("NAME",), RESUME
+        "train one named experiment, or every member of a study", "TrainFlags", "train:run_train", ("NAME",), RESUME
     ),
     "sweep": Command(
-        "train a study, or an experiment crossed with values", "Sweep", "train:run_sweep", ("NAME",), RESUME
+        "train a study, or an experiment crossed with values", "SweepFlags", "train:run_sweep", ("NAME",), RESUME
     ),
     "eval": Command(
-        "score finished runs", "Eval", "score:run_eval",
+        "score finished runs", "EvalFlags", "score:run_eval",
         stopped="stopped; results that were finished are kept, run it again for the others",
     ),
-    "report": Command("write one HTML file from scored runs", "Report", "score:run_report", stopped=NOTHING),
+    "report": Command("write one HTML file from scored runs", "ReportFlags", "score:run_report", stopped=NOTHING),
     "study": Command(
-        "train a study, score it by every eval and by SAEBench, and write its report; run it again to resume", "Study",
-        "study:run_study", ("NAME",), AGAIN,
+        "train a study, score it by every eval and by SAEBench, and write its report; run it again to resume",
+        "StudyFlags", "study:run_study", ("NAME",), AGAIN,
     ),
     "steer": Command(
-        "show what a model writes with one latent's atom added to its activations", "Steer", "show:run_steer"
+        "show what a model writes with one latent's atom added to its activations", "SteerFlags", "show:run_steer"
     ),
     "export": Command(
-        "copy a run's dictionary into a folder for another library", "Export", "exchange:run_export", stopped=NOTHING
+        "copy a run's dictionary into a folder for another library", "ExportFlags", "exchange:run_export",
+        stopped=NOTHING,
     ),
     "import": Command(
-        "make a run of an SAE from a folder of SAELens, dictionary_learning, sparsify or Gemma Scope", "Import",
+        "make a run of an SAE from a folder of SAELens, dictionary_learning, sparsify or Gemma Scope", "ImportFlags",
         "exchange:run_import", ("SAE", "NAME"), "stopped; run it again",
     ),
     "cache": Command(
-        "write an experiment's activations to disk, to train on later", "Cache", "train:run_cache", ("NAME",),
+        "write an experiment's activations to disk, to train on later", "CacheFlags", "train:run_cache", ("NAME",),
         "stopped; shards that were finished are kept, run it again for the others",
     ),
 }  # fmt: skip

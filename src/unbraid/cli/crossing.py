@@ -27,7 +27,7 @@ def axes(texts: Sequence[str]) -> dict[str, list[Any]]:
 
 
 def value(word: str) -> Any:
-    """As Python reads it, or the word itself."""
+    """The value that Python reads in a word, or the word itself."""
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

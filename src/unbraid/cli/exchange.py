@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from unbraid.cli.arguments import Export, Import
+from unbraid.cli.arguments import ExportFlags, ImportFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.resolve import experiments_of
 from unbraid.formats.export import export
@@ -10,7 +10,8 @@ from unbraid.runs.import_run import import_run
 from unbraid.system.terminal import say
 
 
-def run_export(call: Call[Export]) -> int:
+def run_export(call: Call[ExportFlags]) -> int:
+    """Export, and print how the other library loads it."""
     options = call.options
     export(options.run_folder, options.out, options.to, repo=options.repo, model=options.model)
     loads = {
@@ -23,7 +24,8 @@ def run_export(call: Call[Export]) -> int:
     return 0
 
 
-def run_import(call: Call[Import]) -> int:
+def run_import(call: Call[ImportFlags]) -> int:
+    """Import, and print what a few rows say of the dictionary."""
     options = call.options
     if call.name is None or "SAE" not in call.words:
         raise ValueError(

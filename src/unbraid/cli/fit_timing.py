@@ -1,4 +1,4 @@
-"""How long a fit to the layers after will take, from its first few steps: it is stopped after them."""
+"""The time that a fit to downstream layers will take, from its first few steps: it is stopped after them."""
 
 import time
 from contextlib import suppress
@@ -28,7 +28,7 @@ class Enough(Exception):
     """Ends a fit that is only being measured."""
 
 
-class Told(NamedTuple):
+class Reached(NamedTuple):
     """A fit has come so far."""
 
     at: float
@@ -37,7 +37,7 @@ class Told(NamedTuple):
 
 
 def fit_seconds(init: SliceFit, count: int, source: Source) -> float:
-    """Of fitting `count` directions, calibration included. Raises ValueError where the fit would."""
+    """Seconds of fitting `count` directions, calibration included. Raises ValueError where the fit would."""
     begun = time.monotonic()
     contexts = init.contexts_of(source)
     check_count(init, count, contexts)
@@ -45,38 +45,38 @@ def fit_seconds(init: SliceFit, count: int, source: Source) -> float:
     after = Slice.of(contexts, last=init.last, keep_skip=init.keep_skip)
     calibrated = time.monotonic()
     few = min(count, COPIES) if init.grows() else count
-    told: list[Told] = []
+    reached: list[Reached] = []
 
     def watch(done: int, total: int) -> None:
-        told.append(Told(time.monotonic(), done, total))
-        if len(told) > MEASURED or told[-1].at - told[0].at > PATIENCE:
+        reached.append(Reached(time.monotonic(), done, total))
+        if len(reached) > MEASURED or reached[-1].at - reached[0].at > PATIENCE:
             raise Enough
 
     started = time.monotonic()
     with suppress(Enough):
         init.fit(few, FitContext(after, radius, seeding.stream(0, "init"), watch))
-    seconds = calibrated - begun + extrapolated(told, started, time.monotonic(), count / few)
+    seconds = calibrated - begun + extrapolated(reached, started, time.monotonic(), count / few)
     return seconds + PASSES * pass_seconds(after, few, radius) * count / few
 
 
 def check_count(init: SliceFit, count: int, contexts: Contexts) -> None:
-    """Raise ValueError for more directions than the method has: it says so before it first asks the layers after."""
+    """Raise ValueError for more directions than the method has: it says so before its first pass downstream."""
 
     def enough(acts: Tensor) -> NoReturn:
         raise Enough
 
     with suppress(Enough):
-        unasked = Slice.of(replace(contexts, downstream=enough), last=init.last, keep_skip=init.keep_skip)
-        init.fit(count, FitContext(unasked, 1.0, seeding.stream(0, "init"), no_progress))
+        unused = Slice.of(replace(contexts, downstream=enough), last=init.last, keep_skip=init.keep_skip)
+        init.fit(count, FitContext(unused, 1.0, seeding.stream(0, "init"), no_progress))
 
 
-def extrapolated(told: list[Told], started: float, ended: float, scale: float) -> float:
-    """Seconds of all steps, from the time of those that were told; a step takes `scale` times as long as measured."""
-    if len(told) < 2 or told[-1].done == told[-1].total:
+def extrapolated(reached: list[Reached], started: float, ended: float, scale: float) -> float:
+    """Seconds of all steps, from the time of those made; a step takes `scale` times as long as measured."""
+    if len(reached) < 2 or reached[-1].done == reached[-1].total:
         return (ended - started) * scale
-    step = (told[-1].at - told[0].at) / (told[-1].done - told[0].done)
-    before = max(0.0, told[0].at - started - step * told[0].done)
-    return before + step * told[0].total * scale
+    step = (reached[-1].at - reached[0].at) / (reached[-1].done - reached[0].done)
+    before = max(0.0, reached[0].at - started - step * reached[0].done)
+    return before + step * reached[0].total * scale
 
 
 def pass_seconds(after: Slice, count: int, radius: float) -> float:

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def key() -> str:
-    """What every help text depends on: the package's files, Python, and the version of the library of arrays."""
+    """The digest of all that a help text depends on: the package's files, Python, and torch's version."""
     files = sorted(PACKAGE.rglob("*.py"))
     states = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in ((path, path.stat()) for path in files)]
     versions = [sys.version, metadata.version("torch"), os.cpu_count()]

@@ -13,16 +13,17 @@ from unbraid.system.terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done; 1: some runs or evals failed; 2: cannot be done as asked; 3: a bug; 130: stopped, and
+    """Run a command. 0: done; 1: some runs or evals failed; 2: cannot be done; 3: a bug; 130: stopped, and
     saved."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "--version"):
-        say(overview() if not words or words[0] != "--version" else version())
-        return 0
-    command = found(words[0])
+    overall = not words or words[0] in ("-h", "--help", "--version")
+    command = None if overall else found(words[0])
     try:
         with shown(), stopping():
-            return run(words[0], command, words[1:])
+            if command is not None:
+                return run(words[0], command, words[1:])
+            say(version() if "--version" in words[:1] else overview(), flush=True)
+            return 0
     except BrokenPipeError:  # the reader of our output has ended: head, less
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"error: out of memory ({error}): ask for fewer members or latents, or smaller blocks", file=sys.stderr)
         return 2
     except KeyboardInterrupt as where:
-        say(str(where) or command.stopped, file=sys.stderr)
+        say(str(where) or (command.stopped if command else "stopped"), file=sys.stderr)
         return 130
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
@@ -63,7 +64,7 @@ def run(name: str, command: Command, words: Sequence[str]) -> int:
 
 
 def overview() -> str:
-    """What `unbraid --help` shows."""
+    """The text that `unbraid --help` shows."""
     lines = [f"    {name:<18}  {command.summary}" for name, command in COMMANDS.items()]
     head = ["usage: unbraid COMMAND … (unbraid COMMAND --help shows its flags)", "", DESCRIPTION, "", "commands"]
     return "\n".join([*head, *lines, "", "flags", "  --version   print the version", "", EPILOG])

@@ -1,4 +1,4 @@
-"""What a cohort will cost, before any work: tokens, disk, memory, time, and what the model will read."""
+"""The cost of a cohort, before any work: tokens, disk, memory, time, and what the model will read."""
 
 import json
 import math
@@ -41,7 +41,7 @@ FLOAT = 4  # bytes of a float32
 
 @dataclass(frozen=True)
 class Budget:
-    """What a cohort needs and what there is; known without training a step."""
+    """The needs of a cohort, and what there is; known without training a step."""
 
     members: int
     tokens: int
@@ -55,11 +55,11 @@ class Budget:
     disk_free: int
     memory: int
     """Bytes for parameters, gradients, moments, a chunk of pre-activations and the shuffle buffer. Not counted: the
-    model, what terms keep (`Estimate.kept`), and what a step makes and frees, above all passes through the layers
-    after."""
+    model, what terms keep (`Estimate.kept`), and what a step makes and frees, above all passes through
+    downstream layers."""
     memory_free: int
     unanswered: tuple[str, ...] = ()
-    """Evals that will be asked and could not be answered, with the reason."""
+    """Evals that will be run and could not score, with the reason."""
     held_out: float = math.inf
     """Activations of the eval split."""
     notes: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What only measured steps can tell."""
+    """An estimate that needs measured steps."""
 
     seconds: float
     kept: int
@@ -96,7 +96,7 @@ class Estimate:
     cache: int
     """Bytes the activations would take on disk, should one write them there: `unbraid cache`."""
     fitting: float
-    """Of the seconds, those of fits to the layers after."""
+    """Of the seconds, those of fits to downstream layers."""
     measured: int
     """Kinds of member that were measured."""
     kinds: int
@@ -107,10 +107,12 @@ class Estimate:
         return (KEPT + 1) * self.kept
 
 
-def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), *, asked: bool = False) -> Budget:
-    """Raises ValueError, as training would, for experiments that cannot be trained. `evals`: what the runs will be
-    scored by; `asked`: in the same command, so that what could not be scored is a problem even where no eval split was
-    wanted."""
+def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), *, now: bool = False) -> Budget:
+    """The budget of a cohort. Raises ValueError, as training would, for experiments that cannot be trained.
+
+    evals: what the runs will be scored by. now: in the same command, so that what could not be scored is a problem even
+    where no eval split was wanted.
+    """
     check_shared(cohort)
     check_device(cohort)
     source, training = cohort[0].source, cohort[0].training
@@ -120,8 +122,8 @@ def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), 
     parameters = sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
     tokens = max(steps(e.training) for e in cohort) * training.batch_size
     buffer = 3 * getattr(source, "buffer_tokens", training.batch_size) * d_in  # a block, its shuffle, the carried rows
-    gaps = tuple(lacking(source, evals))
-    must = trains(cohort) and (asked or held_back(source))
+    unscored = tuple(lacking(source, evals))
+    must = trains(cohort) and (now or held_back(source))
     existing = out
     while not existing.exists():
         existing = existing.parent
@@ -129,13 +131,13 @@ def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), 
         members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
         disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
         memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
-        unanswered=gaps if must else (), notes=(*(() if must else gaps), *short(cohort)),
+        unanswered=unscored if must else (), notes=(*(() if must else unscored), *short(cohort)),
         held_out=held_out_rows(source),
     )  # fmt: skip
 
 
 def short(cohort: Sequence[Experiment]) -> list[str]:
-    """What to know of members that have an L0 to reach and few steps to do it in, those of one reason together."""
+    """Notes on members that have an L0 to reach and few steps to do it in, those of one reason together."""
     found: dict[str, list[str]] = {}
     for experiment in cohort:
         why = l0_control.too_short(experiment.objective.target_l0, steps(experiment.training), experiment.training.lr)
@@ -154,8 +156,8 @@ def held_out_rows(source: Source) -> float:
 def estimate(
     cohort: Sequence[Experiment], watch: ProgressCallback = no_progress, *, patience: float = PATIENCE
 ) -> Estimate:
-    """What training would take, from one harvested block and a few measured steps of every kind of member; no more
-    kinds once `patience` seconds are over. `watch`: told how many kinds are done."""
+    """The cost of a training, from one harvested block and a few measured steps of every kind of member; no more
+    kinds once `patience` seconds are over. `watch`: called with how many kinds are done."""
     check_needs(cohort)
     source, training, data_seed = cohort[0].source, cohort[0].training, cohort[0].data_seed
     longest = max(steps(e.training) for e in cohort)
@@ -186,7 +188,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a member, or of several that cost the same."""
+    """The cost of a member, or of several that cost the same."""
 
     training: float
     """Seconds."""
@@ -204,7 +206,9 @@ def kinds(cohort: Sequence[Experiment]) -> list[list[Experiment]]:
     so that the first few speak for all."""
     groups: dict[str, list[Experiment]] = {}
     for experiment in cohort:
-        plain = to_json(replace(experiment, name="kind", seed=0, control=False, l0=None))
+        plain = to_json(
+            replace(experiment, name="kind", seed=0, control=False, l0=None, base=None, term=None, strength=None)
+        )
         groups.setdefault(json.dumps(without_sizes(plain), sort_keys=True), []).append(experiment)
     found = list(groups.values())
     order = torch.randperm(len(found), generator=seeding.stream(0, "kinds"))
@@ -221,7 +225,7 @@ def without_sizes(node: Any) -> Any:
 
 
 def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
-    """Of one member, measured. A fit is stopped after a few steps, and random atoms take the place of what it finds."""
+    """The cost of one member, measured. A fit is stopped after a few steps; random atoms replace what it finds."""
     fitting, init = 0.0, member.dictionary.init
     if isinstance(init, SliceFit):
         fitting = fit_seconds(init, member.dictionary.d_sae, member.source)

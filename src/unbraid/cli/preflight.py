@@ -1,4 +1,4 @@
-"""What would be found out after the night: known of a cohort and its evals before any folder is made."""
+"""Faults that would be found out after the night, known of a cohort and its evals before any folder is made."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from unbraid.system import devices
 
 
 def lacking(source: Source, evals: Sequence[Eval]) -> list[str]:
-    """What evals lack of a source, each reason once with the evals that it stands in the way of."""
+    """The things that evals lack of a source, each reason once with the evals that it stands in the way of."""
     names: dict[str, list[str]] = {}
     for item in evals:
         try:
@@ -27,13 +27,13 @@ def listed(names: Sequence[str]) -> str:
 
 
 def trains(cohort: Sequence[Experiment]) -> bool:
-    """Whether anything is trained on tokens: fits and controls alone cost no night, and a fit of a few prompts has no
-    held-out text."""
+    """Tell whether anything is trained on tokens: fits and controls alone cost no night, and a fit of a few prompts has
+    no held-out text."""
     return any(experiment.training.tokens for experiment in cohort)
 
 
 def held_back(source: Source) -> bool:
-    """Whether an eval split was asked for: --source.eval-share 0 says that none is wanted."""
+    """Tell whether an eval split is wanted: --source.eval-share 0 says that none is."""
     return getattr(source, "eval_share", 1.0) > 0
 
 

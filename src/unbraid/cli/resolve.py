@@ -28,7 +28,7 @@ def packages(options: Options) -> tuple[str, ...]:
 
 
 def permissions(options: Trusting) -> tuple[str, ...]:
-    """What this call allows that no file may allow itself."""
+    """The things that this call allows and no file may allow itself."""
     return ("trust_remote_code",) if options.trust_remote_code else ()
 
 
@@ -41,7 +41,7 @@ def use_threads(count: int) -> None:
 
 
 def entry_of(call: Call[OfExperiment]) -> catalog.Entry:
-    """Where the experiment or study is defined that the call names. Raises ValueError when there is none."""
+    """The entry of the experiment or study that the call names. Raises ValueError when there is none."""
     known = catalog.experiments(packages(call.options))
     later = [word for word in call.rest if word.replace("-", "_") in known]
     if call.name not in known and later:

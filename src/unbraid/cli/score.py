@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unbraid.cli.arguments import Eval, Report, SaeBench
-from unbraid.cli.arguments import Study as StudyOptions
+from unbraid.cli.arguments import EvalFlags, ReportFlags, SaeBench, StudyFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
 from unbraid.cli.tally import Tally
@@ -24,7 +23,7 @@ from unbraid.system.terminal import name as on_one_line
 from unbraid.system.terminal import say
 
 PARTS = 4
-"""Tasks a worker is given in turn: few, so that what lies beside a run is read seldom; several, so that all end
+"""Tasks a worker is given in turn: few, so that the runs next to a run are read seldom; several, so that all end
 together."""
 SENT = 1000
 """Letters of a status that a worker tells."""
@@ -32,7 +31,7 @@ SENT = 1000
 
 @dataclass(frozen=True)
 class Scoring:
-    """How runs are scored by our own evals."""
+    """The settings of our own evals."""
 
     packages: tuple[str, ...]
     permissions: tuple[str, ...] = ()
@@ -42,12 +41,13 @@ class Scoring:
     verbose: bool = False
 
     @staticmethod
-    def of(options: Eval | StudyOptions) -> "Scoring":
-        force = isinstance(options, Eval) and options.force
+    def of(options: EvalFlags | StudyFlags) -> "Scoring":
+        force = isinstance(options, EvalFlags) and options.force
         return Scoring(packages(options), permissions(options), options.evals, force, options.verbose)
 
 
-def run_eval(call: Call[Eval]) -> int:
+def run_eval(call: Call[EvalFlags]) -> int:
+    """Score the finished runs among those named; the exit code."""
     options = call.options
     folders = run_folders(options.runs)
     done = [path for path in folders if finished(path)]
@@ -126,7 +126,7 @@ def score_in_workers(folders: Sequence[Path], scoring: Scoring, heard: Any, work
         Task(", ".join(folder.name for folder in part), score_part, (part, scoring))
         for part in (folders[start::parts] for start in range(parts))
     ]
-    hear = lambda told: tally(*told[1:]) if told[0] == "scored" else note(told[1])
+    hear = lambda event: tally(*event[1:]) if event[0] == "scored" else note(event[1])
     with in_background(tasks, workers=workers, threads=threads, hear=hear) as work:
         pass
     for one in work.failures:
@@ -159,8 +159,8 @@ def saebench_environment(options: SaeBench, *, make: bool = True) -> Any:
     return environment.make(options.cache, lambda text: say(text, flush=True))
 
 
-def bench_of(options: Eval | StudyOptions) -> Any:
-    """How SAEBench is run. Raises ValueError for files that are named and cannot be used."""
+def bench_of(options: EvalFlags | StudyFlags) -> Any:
+    """The settings of SAEBench. Raises ValueError for files that are named and cannot be used."""
     from unbraid.saebench import bench, environment
     from unbraid.system.devices import check_device
 
@@ -181,7 +181,7 @@ def environment_to_make(options: SaeBench) -> Path | None:
     return None if saebench_environment(options, make=False) else environment.folder_of(options.cache)
 
 
-def plan_saebench(experiments: list[Experiment], options: StudyOptions) -> int:
+def plan_saebench(experiments: list[Experiment], options: StudyFlags) -> int:
     """Print what SAEBench will take for runs that are still to be trained."""
     from unbraid.saebench import cost, eval_specs, targets
 
@@ -193,7 +193,7 @@ def plan_saebench(experiments: list[Experiment], options: StudyOptions) -> int:
     return 0
 
 
-def run_saebench(folders: Sequence[Path], options: Eval | StudyOptions, names: Sequence[str]) -> int:
+def run_saebench(folders: Sequence[Path], options: EvalFlags | StudyFlags, names: Sequence[str]) -> int:
     """Score runs by SAEBench's evals of these names, or by all that need no key; the exit code."""
     from unbraid.saebench import bench, cost, eval_specs
 
@@ -206,7 +206,7 @@ def run_saebench(folders: Sequence[Path], options: Eval | StudyOptions, names: S
     say("\n".join(cost.describe(lines, without, environment_to_make(options))))
     if options.plan:
         return 0
-    force = isinstance(options, Eval) and options.force
+    force = isinstance(options, EvalFlags) and options.force
     if force or any(line.minutes for line in lines):
         how = replace(how, environment=saebench_environment(options))
     tally = Tally(len(runs) * len(chosen))
@@ -219,12 +219,12 @@ def run_saebench(folders: Sequence[Path], options: Eval | StudyOptions, names: S
 # ---- report -------------------------------------------------------------------------------------------------
 
 
-def run_report(call: Call[Report]) -> int:
+def run_report(call: Call[ReportFlags]) -> int:
     return report_on(run_folders(call.options.runs), call.options.out, call.options.scores)
 
 
 def report_on(folders: Sequence[Path], out: Path, scores: Path | None) -> int:
-    """Write the report, and the rows behind it where asked: 1 when runs could not be read, which are named."""
+    """Write the report, and its rows where a file is named for them: 1 when runs could not be read, which are named."""
     from unbraid.report import scores_json, write_report
 
     unread: list[str] = []

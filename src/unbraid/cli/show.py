@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from unbraid import catalog
-from unbraid.cli.arguments import List, Steer
+from unbraid.cli.arguments import ListFlags, SteerFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.resolve import packages, permissions
 from unbraid.system.terminal import say
@@ -16,7 +16,8 @@ SMALLEST_CHANGE = 0.01
 """Change of a probability below which steering is said to do nothing."""
 
 
-def run_list(call: Call[List]) -> int:
+def run_list(call: Call[ListFlags]) -> int:
+    """Print what can be named, one line each."""
     allowed = packages(call.options)
     groups = {"studies": catalog.experiments, "terms": catalog.term_entries, "evals": catalog.eval_entries}
     for title, find in groups.items():
@@ -26,7 +27,8 @@ def run_list(call: Call[List]) -> int:
     return 0
 
 
-def run_steer(call: Call[Steer]) -> int:
+def run_steer(call: Call[SteerFlags]) -> int:
+    """Print what a model writes with and without a push."""
     from unbraid.runs.run import Run
     from unbraid.steering.steer import steer
 
@@ -42,7 +44,7 @@ def run_steer(call: Call[Steer]) -> int:
     return 0
 
 
-def show_steered(options: Steer, found: "Steered") -> None:
+def show_steered(options: SteerFlags, found: "Steered") -> None:
     """Print the text with and without the push, and the next tokens whose probability changes most."""
     from rich.console import Console
     from rich.markup import escape

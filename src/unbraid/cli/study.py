@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from unbraid import catalog
-from unbraid.cli.arguments import Demo, Study, Train
+from unbraid.cli.arguments import DemoFlags, StudyFlags, TrainFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.resolve import experiments_of, packages, use_threads
 from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
@@ -12,7 +12,7 @@ from unbraid.cli.train import evals_named, plan, preflight, train_all, train_che
 from unbraid.cli.workers import Background, Task, in_background
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.experiment.experiment import Experiment
-from unbraid.experiment.study import Study as NamedStudy
+from unbraid.experiment.study import Study
 from unbraid.runs.run import finished
 from unbraid.system.locks import held
 from unbraid.system.terminal import say
@@ -27,7 +27,8 @@ DEMO_EVALS = {
 # ---- demo ---------------------------------------------------------------------------------------------------
 
 
-def run_demo(call: Call[Demo]) -> int:
+def run_demo(call: Call[DemoFlags]) -> int:
+    """Train, score and report two studies, one here and one in another process; the exit code."""
     options = call.options
     use_threads(1)
     folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
@@ -47,10 +48,10 @@ def worst(work: Background) -> int:
     return 1 if work.failures else max(work.results.values(), default=0)
 
 
-def demo_part(name: str, options: Demo) -> int:
+def demo_part(name: str, options: DemoFlags) -> int:
     """Train and score one of the demo's studies; the exit code."""
     experiments, allowed = demo_experiments(name), packages(options)
-    how = Train(out=options.out, package=options.package, resume=True, threads=1)
+    how = TrainFlags(out=options.out, package=options.package, resume=True, threads=1)
     trained = train_all(how, experiments, evals_named(DEMO_EVALS[name], allowed))
     if trained > 1:
         return trained
@@ -64,18 +65,19 @@ def trained_folders(out: Path, experiments: list[Experiment]) -> list[Path]:
 
 def demo_experiments(name: str) -> list[Experiment]:
     study = catalog.make(catalog.experiments()[name])
-    assert isinstance(study, NamedStudy)
+    assert isinstance(study, Study)
     return study.experiments()
 
 
 # ---- study --------------------------------------------------------------------------------------------------
 
 
-def run_study(call: Call[Study]) -> int:
+def run_study(call: Call[StudyFlags]) -> int:
+    """Train a study, score it and write its report; the exit code."""
     from unbraid.saebench import eval_specs
 
     options, experiments = call.options, experiments_of(call)
-    evals = evals_named(options.evals, packages(options))  # a name that is none is told before the night, not after it
+    evals = evals_named(options.evals, packages(options))  # a name that is none is found before the night
     eval_specs.chosen(list(options.saebench or ()))
     benched = options.saebench != () and can_be_benched(experiments, options)
     if options.plan:
@@ -88,8 +90,8 @@ def run_study(call: Call[Study]) -> int:
         return train_and_score(experiments, options, benched=benched)
 
 
-def can_be_benched(experiments: list[Experiment], options: Study) -> bool:
-    """Tell whether SAEBench reads such models; False, and said, where nobody asked for it by name. Raises ValueError
+def can_be_benched(experiments: list[Experiment], options: StudyFlags) -> bool:
+    """Tell whether SAEBench reads such models; False, and said, where nobody named it. Raises ValueError
     for files that are named and cannot be used."""
     from unbraid.saebench import targets
 
@@ -105,7 +107,7 @@ def can_be_benched(experiments: list[Experiment], options: Study) -> bool:
     return True
 
 
-def train_and_score(experiments: list[Experiment], options: Study, *, benched: bool) -> int:
+def train_and_score(experiments: list[Experiment], options: StudyFlags, *, benched: bool) -> int:
     """Train, score in several processes by our evals and then by SAEBench's, and write the report; the exit code."""
     trained = train_checked(options, experiments)
     folders = trained_folders(options.out, experiments)

@@ -1,4 +1,4 @@
-"""What is printed as runs are scored: a line for each result, and one in the end for evals that do not apply."""
+"""The lines printed as runs are scored: a line for each result, and one in the end for evals that do not apply."""
 
 import time
 from collections import defaultdict

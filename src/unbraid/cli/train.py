@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from unbraid import catalog
-from unbraid.cli.arguments import Cache, OfExperiment, Plan, Study, Sweep, Train
+from unbraid.cli.arguments import CacheFlags, OfExperiment, PlanFlags, StudyFlags, SweepFlags, TrainFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail
 from unbraid.cli.crossing import axes
@@ -28,7 +28,7 @@ from unbraid.training.cohort import Failed, left_to_train
 from unbraid.training.interrupt import Interrupted
 from unbraid.training.loop import train
 
-Trainer = Train | Sweep | Study
+Trainer = TrainFlags | SweepFlags | StudyFlags
 """The commands whose flags say how to train."""
 
 
@@ -45,7 +45,7 @@ def gigabytes(count: int) -> str:
 # ---- plan ---------------------------------------------------------------------------------------------------
 
 
-def run_plan(call: Call[Plan]) -> int:
+def run_plan(call: Call[PlanFlags]) -> int:
     return plan(experiments_of(call), call.options, None)
 
 
@@ -69,6 +69,7 @@ def plan(experiments: list[Experiment], options: OfExperiment, evals: Sequence[E
 
 
 def estimated(measured: Estimate) -> list[str]:
+    """Lines that say what measured steps have shown."""
     kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
     fits = f", {duration(measured.fitting)} of it in fits" if measured.fitting else ""
     some = measured.measured < measured.kinds
@@ -82,6 +83,7 @@ def estimated(measured: Estimate) -> list[str]:
 
 
 def described(found: Budget) -> list[str]:
+    """Lines that say what a cohort needs."""
     number = lambda tokens: f"{tokens:,.0f}" if tokens != float("inf") else "no end to what is"
     return [
         f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
@@ -104,7 +106,7 @@ def checked(
     begun = time.monotonic()
     say("reading the text and the model …", flush=True)
     later = evals_named([], packages(options)) if evals is None else evals
-    found = [budget(group, options.out, later, asked=evals is not None) for group in groups]
+    found = [budget(group, options.out, later, now=evals is not None) for group in groups]
     say(f"reading took {time.monotonic() - begun:.0f} s", flush=True)
     return groups, found
 
@@ -134,11 +136,12 @@ def in_folders(out: Path, experiments: Sequence[Experiment]) -> dict[Path, Exper
 # ---- train and sweep ----------------------------------------------------------------------------------------
 
 
-def run_train(call: Call[Train]) -> int:
+def run_train(call: Call[TrainFlags]) -> int:
     return train_all(call.options, experiments_of(call))
 
 
-def run_sweep(call: Call[Sweep]) -> int:
+def run_sweep(call: Call[SweepFlags]) -> int:
+    """Train a study, or an experiment crossed with values; the exit code."""
     named = resolved(call)
     if not call.options.cross:
         return train_all(call.options, chosen(named, call.options.only))
@@ -184,7 +187,8 @@ def train_cohort(options: Trainer, cohort: Sequence[Experiment]) -> int:
 # ---- cache --------------------------------------------------------------------------------------------------
 
 
-def run_cache(call: Call[Cache]) -> int:
+def run_cache(call: Call[CacheFlags]) -> int:
+    """Write activations to disk."""
     from rich.progress import Progress as Bars
 
     folder = call.options.to

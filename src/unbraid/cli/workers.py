@@ -1,7 +1,7 @@
-"""Tasks done in other processes, beside what this one does: their lines are shown among ours, each fails by itself.
+"""Tasks done in other processes, at the same time as ours: their lines are shown among ours, each fails by itself.
 
 A worker begins afresh (spawn), runs nothing of the working folder, and ends with this process, however that ends.
-Asked to stop, it stops as a command does: what must not be broken off is finished first.
+Stopped, it ends as a command does: what must not be broken off is finished first.
 """
 
 import io
@@ -50,7 +50,7 @@ class Background(threading.Thread):
     workers: int
     threads: int
     hear: Callable[[Any], None]
-    """Called with what a worker's `tell` is given."""
+    """Called with each event that a worker tells."""
     results: dict[int, Any] = field(default_factory=dict)
     """By the task's place: what it returned, a Failure, or nothing where it was stopped."""
     stopped: bool = False
@@ -62,7 +62,7 @@ class Background(threading.Thread):
 
     @property
     def failures(self) -> list[Failure]:
-        """What failed, in order."""
+        """The failures, in order."""
         return [found for _, found in sorted(self.results.items()) if isinstance(found, Failure)]
 
     def run(self) -> None:
@@ -112,7 +112,7 @@ class Background(threading.Thread):
         return False
 
     def read(self, here: Connection) -> None:
-        """Show the workers' lines, and hear what they tell, until the last of them has ended."""
+        """Show the workers' lines, and hear of their events, until the last of them has ended."""
         with suppress(EOFError, OSError):
             while True:
                 kind, content = here.recv()
@@ -134,7 +134,7 @@ class Background(threading.Thread):
 
 @contextmanager
 def in_background(
-    tasks: Sequence[Task], *, workers: int = 1, threads: int = 1, hear: Callable[[Any], None] = lambda told: None
+    tasks: Sequence[Task], *, workers: int = 1, threads: int = 1, hear: Callable[[Any], None] = lambda content: None
 ) -> Iterator[Background]:
     """Do tasks in other processes meanwhile; waited for at the end, and stopped when what is done here fails or is
     interrupted. `threads`: CPU threads of each."""
@@ -147,7 +147,7 @@ def in_background(
         work.stop()
         try:
             work.join()
-        except BaseException:  # asked again: nothing is waited for
+        except BaseException:  # interrupted again: nothing is waited for
             for process in multiprocessing.active_children():
                 process.kill()
             raise
@@ -168,7 +168,7 @@ def safe_path() -> Iterator[None]:
 # ---- in a worker --------------------------------------------------------------------------------------------
 
 
-class Lines(io.TextIOBase):
+class LineSender(io.TextIOBase):
     """A stream whose lines are sent to the process that started this one."""
 
     encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
@@ -189,9 +189,9 @@ class Lines(io.TextIOBase):
 
 
 class Worker:
-    """What a worker knows of itself."""
+    """The state of a worker, one per process."""
 
-    lines: Lines
+    lines: LineSender
     stopped = False
 
 
@@ -203,13 +203,13 @@ def begin(there: Connection, watched: Connection, threads: int) -> None:
         os.setsid()
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)  # while nothing is done; `stopping` answers while something is
-    Worker.lines = Lines(there)
+    Worker.lines = LineSender(there)
     sys.stdout = sys.stderr = Worker.lines
     threading.Thread(target=watch, args=(watched,), daemon=True).start()
 
 
 def watch(watched: Connection) -> None:
-    """Stop what is done when asked to, and end when the process that started this one has ended."""
+    """Stop what is done when the other end is closed, and end when the process that started this one has ended."""
     with suppress(EOFError, OSError):
         watched.recv()
     Worker.stopped = True
@@ -237,4 +237,4 @@ def do(place: int, task: Task) -> Any:
 def tell(content: Any) -> None:
     """Send something short to the `hear` of the process that started this one."""
     with Worker.lines.lock:
-        Worker.lines.send("told", content)
+        Worker.lines.send("event", content)

@@ -1,4 +1,4 @@
-"""What to train, on what, how long: one frozen dataclass. Its fingerprint names the run."""
+"""Experiments: what to train, on what and how long, as one frozen dataclass whose fingerprint names the run."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,6 +24,8 @@ from unbraid.sources.base import Source
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Settings):
+    """The settings of the optimiser and of the stream of data."""
+
     tokens: NonNegativeInt = 2_000_000
     """Activations to train on. 0 leaves the dictionary as initialised (the untrained controls)."""
     batch_size: PositiveInt = 2048
@@ -68,9 +70,11 @@ class Training(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Settings):
+    """One dictionary to train. Equal experiments are one run: its folder is named by their fingerprint."""
+
     name: FolderName
-    """What the report calls its method: lower-case words joined by - _ or . The sparsity asked for joins it where runs
-    are told apart (`label`)."""
+    """What the report calls its method: lower-case words joined by - _ or . The requested sparsity joins it where
+    runs are distinguished (`label`)."""
     source: Source
     objective: Objective
     dictionary: DictionaryConfig = field(default_factory=DictionaryConfig)
@@ -80,7 +84,7 @@ class Experiment(Settings):
     control: bool = False
     """True for a baseline no method should lose to (untrained, frozen, PCA): shown apart in the report."""
     l0: PositiveFloat | None = None
-    """The sparsity asked for, where neither the activation's k nor objective.target_l0 says it."""
+    """The requested sparsity, where neither the activation's k nor objective.target_l0 says it."""
 
     base: FolderName | None = added(None)
     """The method that this is, or that `term` is added to: what the runs of one comparison have in common."""
@@ -91,7 +95,7 @@ class Experiment(Settings):
 
     @property
     def requested_l0(self) -> float | None:
-        """The sparsity asked for: the activation's k, objective.target_l0's, or l0; None when none is."""
+        """The requested sparsity: the activation's k, objective.target_l0's, or l0; None when none is."""
         return requested_l0(to_json(self))
 
     @property
@@ -101,12 +105,12 @@ class Experiment(Settings):
 
     @property
     def label(self) -> str:
-        """The name and the sparsity asked for: topk-l0_32."""
+        """The name and the requested sparsity: topk-l0_32."""
         return label(self.name, self.requested_l0)
 
     @property
     def summary(self) -> Summary:
-        """What a report needs to know of it."""
+        """The facts that a report needs of it."""
         data = to_json(self)
         return summarise(data, packages_of(data))
 
@@ -117,10 +121,10 @@ class Experiment(Settings):
 
     def check_together(self) -> None:
         check_design(self.base, self.term, self.strength)
-        told = getattr(self.dictionary.activation, "k", None) or getattr(self.objective.target_l0, "l0", None)
-        if None not in (self.l0, told) and self.l0 != told:
+        stated = getattr(self.dictionary.activation, "k", None) or getattr(self.objective.target_l0, "l0", None)
+        if None not in (self.l0, stated) and self.l0 != stated:
             raise ValueError(
-                f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {told:g}; leave l0 out"
+                f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {stated:g}; leave l0 out"
             )
 
 

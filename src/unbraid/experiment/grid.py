@@ -15,7 +15,7 @@ from unbraid.experiment.summary import label
 from unbraid.objective.objective import Term
 
 SPARSITY = ("dictionary.activation.k", "objective.target_l0.l0", "l0")
-"""Fields that say what sparsity is asked for."""
+"""Fields that say what sparsity is requested."""
 SLUG = 40
 """Letters of a text in a run's name."""
 
@@ -54,7 +54,7 @@ def factorial(
 def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experiment]:
     """Every combination of values, by dotted field: {"training.lr": [1e-4, 3e-4], "seed": [0, 1, 2]}.
 
-    Values join the name, but those of the seed and of the sparsity asked for, which name a folder anyhow. Raises
+    Values join the name, but those of the seed and of the requested sparsity, which name a folder anyhow. Raises
     ValueError for a field that does not exist, one without values or with the same twice, and a value, or a
     combination, that cannot be.
     """
@@ -74,7 +74,7 @@ def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experimen
 
 
 def words_of(path: str, values: Sequence[Any]) -> list[str]:
-    """What each value of a crossed field adds to a run's name: a word for a folder, and none twice."""
+    """The words that the values of a crossed field add to a run's name: a word for a folder, and none twice."""
     words = [word(path, value) for value in values]
     return [
         f"{one}-{hashlib.sha256(repr(value).encode(errors='surrogatepass')).hexdigest()[:6]}"

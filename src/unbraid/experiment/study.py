@@ -30,7 +30,7 @@ class Member(DictionaryChoices):
     control: bool = False
     """A baseline no method should lose to; shown apart in the report."""
     l0: PositiveFloat | None = None
-    """The sparsity asked for, where neither the activation's k nor objective.target_l0 says it."""
+    """The requested sparsity, where neither the activation's k nor objective.target_l0 says it."""
     base: FolderName | None = None
     """The method that this is, or that `term` is added to."""
     term: FolderName | None = None
@@ -43,7 +43,7 @@ class Member(DictionaryChoices):
 
 
 def with_l0(member: Member, l0: int) -> Member:
-    """A member asked for another sparsity: the activation's k, else the L0 that a weight is moved to reach, else what
+    """A member at another sparsity: the activation's k, else the L0 that a weight is moved to reach, else what
     it states."""
     if hasattr(member.activation, "k"):
         return replace(member, activation=replace(cast(Any, member.activation), k=l0))
@@ -117,7 +117,7 @@ class Study(Settings):
 
 
 def width(init: Initialisation, d_sae: int, source: Source) -> int:
-    """Latents of a member: PCA has at most two signed directions a dimension, what is told the truth one a factor."""
+    """Latents of a member: PCA has at most two signed directions a dimension, the truth one a factor."""
     if isinstance(init, PrincipalComponents):
         return min(d_sae, 2 * source.d_in)
     if isinstance(init, TrueDirections | SupervisedProbes):

@@ -1,4 +1,4 @@
-"""What a report needs to know of an experiment, as data: method, sparsity asked for, standard SAE or not, claim.
+"""The facts that a report needs of an experiment, as data: method, requested sparsity, standard SAE or not, claim.
 
 Training stores it in provenance.json, so that a report need not know the classes an experiment is made of, and terms of
 other packages are judged by what they say of themselves. For folders written before that, it is worked out from their
@@ -21,7 +21,7 @@ class Summary:
     method: str
     """The experiment's name: one method at several sparsities has one name."""
     l0: float | None
-    """The sparsity asked for; None when none was."""
+    """The requested sparsity; None when none was."""
     standard: bool
     """Whether it is one of the field's standard SAEs, the baselines of every answer: reconstruction, nested
     (Matryoshka) or not, and penalties that ask for sparsity or living latents and nothing else."""
@@ -36,7 +36,7 @@ class Summary:
     strength: float | None = None
     """Size of the added term's gradient, as a share of the reconstruction's."""
     width: int | None = None
-    """Number of latents asked for."""
+    """Requested number of latents."""
     seed: int | None = None
 
 
@@ -93,7 +93,7 @@ def wanted(experiment: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def said_by(node: Mapping[str, Any], packages: tuple[str, ...]) -> Mapping[str, Any]:
-    """What the class of a node says of itself; nothing where it cannot be had."""
+    """The attributes by which the class of a node describes itself; nothing where it cannot be had."""
     try:
         cls = resolve(node.get("type"), packages=packages)
     except ValueError:
@@ -110,5 +110,5 @@ def requested_l0(experiment: Mapping[str, Any]) -> float | None:
 
 
 def label(name: str, l0: float | None) -> str:
-    """A method and the sparsity asked of it: topk-l0_32."""
+    """A method and the sparsity requested of it: topk-l0_32."""
     return name if l0 is None else f"{name}-l0_{l0:g}".replace("+", "")

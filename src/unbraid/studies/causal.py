@@ -81,7 +81,7 @@ def baselines(l0: int) -> dict[str, Member]:
 
 
 def causal() -> Study:
-    """Every causal term at three sparsities on a world with layers after it; the truth of its effects is known."""
+    """Every causal term at three sparsities on a world with downstream layers; the truth of its effects is known."""
     members = {name: m for l0 in (2, 4, 8) for name, m in (baselines(l0) | contenders(l0)).items()}
     return Study(
         source=World(factors=96, d_in=48, l0=4.0, roots=12),
@@ -92,7 +92,7 @@ def causal() -> Study:
 
 
 def causal_language() -> Study:
-    """The same on the embedded model, through the layers that follow."""
+    """Every causal term at one sparsity on the embedded model, through its downstream layers."""
     return Study(
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
         d_sae=512,

@@ -1,4 +1,4 @@
-"""MELBO and DCT as methods of their own: directions fitted to the layers after, beside random, principal and true ones.
+"""MELBO and DCT as methods of their own: directions fitted to downstream layers, with random, principal and true ones.
 
 Nothing is trained: atoms are the fitted directions, strongest first, read by their transpose. The two-stage members go
 on to train an encoder for them, decoder frozen.
@@ -71,7 +71,7 @@ def directions() -> Study:
 
 
 def directions_language() -> Study:
-    """The same on the embedded model: which of its language's variables do the directions move?"""
+    """MELBO and every DCT on the embedded model: which of its language's variables do the directions move?"""
     return Study(
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
         d_sae=16,
@@ -81,7 +81,7 @@ def directions_language() -> Study:
 
 
 def directions_lm() -> Study:
-    """The same on a language model of your own: --source.model, --source.layer, --source.text, --d-sae."""
+    """MELBO and every DCT on a language model of your own: --source.model, --source.layer, --source.text, --d-sae."""
     return Study(
         source=LanguageModel(model="EleutherAI/pythia-70m-deduped", layer=2, text="hf://monology/pile-uncopyrighted"),
         d_sae=32,

@@ -24,7 +24,7 @@ def lm_topk() -> Experiment:
 
 
 def lm() -> Study:
-    """Every method at two sparsities on a language model, controls beside, on one stream of activations."""
+    """Every method at two sparsities and controls on a language model, on one stream of activations."""
     base = lm_topk()
     return Study(source=base.source, d_sae=4096, training=base.training, members=compared((16, 64)))
 

@@ -93,7 +93,7 @@ CONTROLS = {
 """Baselines no method should lose to: the decoder frozen, or held near its start, or the encoder frozen (Korznikov et
 al. 2026); untrained; atoms and encoder random apart; principal components."""
 KMEANS = Member(objective=PLAIN, activation=TopK(1), init=Centroids(), trained=False, control=True)
-"""k-means: one active latent, whatever is asked of others."""
+"""k-means: one active latent, whatever the L0 of others."""
 
 
 def standard(l0: int) -> dict[str, Member]:
@@ -119,7 +119,7 @@ def controls(l0: int) -> dict[str, Member]:
 
 
 def ceilings() -> dict[str, Member]:
-    """What is told the truth, on sources that know it: the true directions, and supervised probes of every factor."""
+    """Dictionaries made from the truth: the true directions, and supervised probes of every factor."""
     inits = {"truth": TrueDirections(), "probes": SupervisedProbes()}
     return {
         name: Member(objective=PLAIN, activation=JumpReLU(), init=init, trained=False, control=True)

@@ -1,4 +1,4 @@
-"""Disentanglement objectives from the literature beside standard SAEs and controls, at matched sparsity.
+"""Disentanglement objectives from the literature with standard SAEs and controls, at matched sparsity.
 
 Every term has a tenth of the reconstruction's gradient (`gradient_ratio`); nothing is tuned on any score. Terms that
 demand nothing that disentanglement would are controls.
@@ -119,7 +119,7 @@ def objectives() -> Study:
 
 
 def objectives_memorisation() -> Study:
-    """The same terms on eight fair bits: how many latents stand for products of factors, with --d-sae 16, 64, 256."""
+    """Every disentangling term on eight fair bits: how many latents represent products, with --d-sae 16, 64, 256."""
     members = {name: member for l0 in (2, 4) for name, member in at(l0).items()}
     return Study(
         source=presets.memorisation(),

@@ -53,7 +53,7 @@ def facts() -> Study:
 
 
 def standard_saes() -> Study:
-    """Every standard SAE there is on the demo's world, controls and ceilings beside them: which baseline is best?"""
+    """Every standard SAE there is on the demo's world, with controls and ceilings: which baseline is best?"""
     source = presets.seconds()
     return Study(
         source=source,
