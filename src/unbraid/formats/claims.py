@@ -1,7 +1,7 @@
-"""What a folder says of its SAE, held against what is known and what is measured: model, site, tokens, text, L0.
+"""Claims of a folder about its SAE, compared with the source and with measurements: model, site, tokens, text, L0.
 
 A difference need not be a fault (a model in a folder has another name than on a hub), but each may explain why an SAE
-misfits. So each is said, with both sides.
+misfits. So each is reported, with both sides.
 """
 
 import re
@@ -17,21 +17,21 @@ from unbraid.formats.published import Published
 from unbraid.formats.tensors import shown
 
 TOLERANCE = 0.2
-"""L0 further off than this share of what the folder says is told (SAELens #763 moved it by factors)."""
+"""Relative difference of L0 from which it is reported (SAELens #763 moved it by factors)."""
 ENTRIES = 2**24
-"""Of pre-activations looked at for a threshold."""
+"""Largest number of pre-activations used to find a threshold."""
 WORDS = {
     "model_name": "model", "hook_name": "site", "hook_layer": "layer", "prepend_bos": "prepend_bos",
     "context_size": "context_size", "tokenizer_sha256": "tokenizer (SHA-256)", "dataset_path": "text",
     "world": "world", "synth": "synthetic model",
 }  # fmt: skip
-"""What is compared, and how it is called."""
+"""The settings that are compared, with their names in messages."""
 ALIASES = {"gpt2-small": "gpt2"}
 """TransformerLens's names for models of the hub."""
 
 
 def contradictions(stated: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    """A sentence for everything that both sides say, and say differently."""
+    """Return a sentence for each setting on which both sides differ."""
     found = []
     for key, word in WORDS.items():
         theirs, ours = stated.get(key), known.get(key)
@@ -50,6 +50,7 @@ def contradictions(stated: Mapping[str, Any], known: Mapping[str, Any]) -> list[
 
 
 def contradicting_itself(stated: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if the folder's site and layer contradict each other."""
     hook, layer = stated.get("hook_name"), stated.get("hook_layer")
     number = re.match(r"blocks\.(\d{1,5})\.", hook) if isinstance(hook, str) else None
     if number is None or not isinstance(layer, int) or layer == int(number[1]):
@@ -58,6 +59,7 @@ def contradicting_itself(stated: Mapping[str, Any]) -> list[str]:
 
 
 def alike(key: str, theirs: Any, ours: Any) -> bool:
+    """True if two values of a setting mean the same."""
     if key == "model_name":
         return model(str(theirs)) == model(str(ours))
     if key == "dataset_path":
@@ -76,23 +78,23 @@ def last(path: str) -> str:
 
 
 def sparsity(published: Published, l0: float, x: Float[Tensor, "batch d_in"]) -> list[str]:
-    """What to say when L0 on rows of the source is not what the folder says."""
+    """Return a sentence if the L0 on rows of the source differs from the folder's."""
     stated = published.stated.get("l0")
     if isinstance(stated, bool) or not isinstance(stated, int | float) or not 0 < stated < published.dictionary.d_sae:
         return []
     if abs(l0 - stated) <= TOLERANCE * stated:
         return []
-    told = f"L0 is {l0:.4g} on this source, and the folder says {stated:.4g}"
+    finding = f"L0 is {l0:.4g} on this source, and the folder says {stated:.4g}"
     factor = mending_factor(published.dictionary, float(stated), x)
     if factor is None:
-        return [f"{told}: is it the right model, layer, site and scale?"]
+        return [f"{finding}: is it the right model, layer, site and scale?"]
     cause = f"; {published.rescaled}" if published.rescaled else "; is it the right model, layer, site and scale?"
-    return [f"{told}: thresholds times {factor:.4g} would give that{cause}"]
+    return [f"{finding}: thresholds times {factor:.4g} would give that{cause}"]
 
 
 @torch.no_grad()
 def mending_factor(dictionary: Dictionary, l0: float, x: Float[Tensor, "batch d_in"]) -> float | None:
-    """What thresholds would have to be multiplied by for this L0 on x; None where there are none, or no factor does.
+    """Return the factor on thresholds that gives this L0 on x; None without thresholds, or if no factor does.
 
     A latent fires where pre / threshold exceeds the factor, so it is one of the ordered ratios.
     """

@@ -64,6 +64,7 @@ def relu_uncentred(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, li
 
 
 def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    """Read a GatedAutoEncoder, as the JumpReLU with equal codes."""
     names = ("encoder.weight", "gate_bias", "r_mag", "mag_bias", "decoder.weight", "decoder_bias")
     W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
     check_vectors(turned(W_enc), (b_gate, r_mag, b_mag), said.file.parent)
@@ -121,7 +122,7 @@ def latents_a_row(tensors: Mapping[str, Tensor], said: Said) -> int:
         raise ValueError(f"{said.file.parent}: ae.pt says k = {shown(held.tolist())}; expected a whole number above 0")
     k = stated if held is None else int(held)
     if stated not in (None, k):
-        raise ValueError(f"{said.file}: k is {stated}, and in ae.pt {k}; which it was trained with cannot be told")
+        raise ValueError(f"{said.file}: k is {stated}, and in ae.pt {k}; which one is right is unknown")
     assert k is not None
     return k
 
@@ -141,7 +142,7 @@ READERS: dict[str, Reader] = {
 
 
 def read(folder: Path) -> Published:
-    """Raises ValueError, with the remedy, for what is missing, damaged or of a class we do not know."""
+    """Read a folder. Raises ValueError, with the remedy, when it is incomplete, damaged or of an unknown class."""
     whole = Said.read(folder / CONFIG)
     whole.refuse_unread(frozenset({"trainer", "buffer"}), frozenset(), {})
     said = whole.part("trainer")
@@ -166,7 +167,7 @@ def read(folder: Path) -> Published:
 
 
 def trained_on(said: Said, buffer: Said, name: str) -> dict[str, Any]:
-    """What a source can contradict."""
+    """Return the settings that a source can contradict."""
     sparsity = "target_l0" if name == "JumpReluAutoEncoder" else "k" if "TopK" in name else ""
     said_of = {"model_name": said.fields.get("lm_name"), "hook_name": hook_name(said.fields) or None,
                "hook_layer": said.fields.get("layer"), "context_size": buffer.fields.get("ctx_len"),
@@ -175,6 +176,7 @@ def trained_on(said: Said, buffer: Said, name: str) -> dict[str, Any]:
 
 
 def forgotten_factor(said: Said, name: str) -> str:
+    """Say why thresholds may lack the norm factor; empty when they cannot."""
     factor = said.fields.get("norm_factor")
     if factor is None or name not in ("BatchTopKSAE", "MatryoshkaBatchTopKSAE"):
         return ""
@@ -217,7 +219,7 @@ def tensors_of(dictionary: Dictionary) -> tuple[str, str, dict[str, Tensor]]:
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises ValueError for an activation that the library has no class for."""
+    """Write a folder. Raises ValueError for an activation that the library has no class for."""
     name, trainer, tensors = tensors_of(dictionary)
     whole = {key: value.clone().contiguous() for key, value in tensors.items()}
     config = {

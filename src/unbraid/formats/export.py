@@ -45,8 +45,10 @@ def export(run: Path, out: Path, to: Target = "saelens", *, repo: str = "", mode
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill beside `out`, which it becomes when the block ends without an error. Raises ValueError when
-    something is there, before or by then."""
+    """Context manager of a temporary folder that becomes `out` when the block ends without an error.
+
+    Raises ValueError when `out` exists, before or by then.
+    """
     refuse_existing(out)
     with explain_full_disk(out), temporary_folder(out.parent, out.name) as folder:
         yield folder

@@ -32,7 +32,10 @@ TOKENS = {"prepend_bos": True, "context_size": 1024}
 
 
 def read_first(folder: Path) -> Published:
-    """Raises ValueError, with the remedy, for what is missing, damaged or no SAE of whole activations."""
+    """Read a folder of the first release.
+
+    Raises ValueError, with the remedy, when it is incomplete, damaged or no SAE of whole activations.
+    """
     words = folder.absolute().parts
     stated = said_by_path(words)
     check_kind(" ".join(words[-6:]), folder)
@@ -40,7 +43,7 @@ def read_first(folder: Path) -> Published:
 
 
 def read_second(folder: Path) -> Published:
-    """As `read_first`."""
+    """Read a folder of the second release. Raises as `read_first`."""
     said = Said.read(folder / CONFIG)
     check_kind(" ".join((*folder.absolute().parts[-2:], said.text("type", "sae"))), folder)
     if said.text("architecture") != "jump_relu":
@@ -59,6 +62,7 @@ def read_second(folder: Path) -> Published:
 def assembled(
     tensors: Mapping[str, Tensor], folder: Path, stated: Mapping[str, Any], trained: Mapping[str, Any]
 ) -> Published:
+    """Bring the tensors of either release into our form."""
     low = {name.lower(): tensor for name, tensor in tensors.items()}
     if "affine_skip_connection" in low:
         raise ValueError(f"{folder}: {OFF['affine_connection']}")
@@ -96,7 +100,7 @@ def check_kind(told: str, folder: Path) -> None:
 
 
 def said_by_path(words: tuple[str, ...]) -> dict[str, Any]:
-    """What the folders' names say of model, site, width and L0, each only if they do."""
+    """Return model, site, width and L0 as far as the folders' names state them."""
     path = "/".join(words)
     found: dict[str, Any] = dict(TOKENS)
     if repo := re.search(r"gemma-scope-(\d+b)-(pt|it)-(res|mlp)\b", path):

@@ -74,7 +74,7 @@ def site_of(metadata: Mapping[str, Any], run: Path) -> str:
 
 
 def model_of(metadata: Mapping[str, Any], model: str, run: Path) -> str:
-    """What others call the model."""
+    """Return the public name of the model. Raises ValueError when it is a folder here."""
     name = model or metadata.get("model_name")
     if not isinstance(name, str) or not name or not name.isprintable():
         raise ValueError(f"model_name in {run}/cfg.json is {name!r}; say what it is called on the hub with --model")
@@ -100,7 +100,7 @@ def experiment_part(experiment: Mapping[str, Any], key: str, run: Path) -> dict[
 
 
 def settings(experiment: Mapping[str, Any], provenance: Mapping[str, Any], run: Path) -> list[tuple[str, str]]:
-    """Raises ValueError when experiment.json is not as it is written here."""
+    """Return the settings that the card shows. Raises ValueError when experiment.json is malformed."""
     objective, training = (experiment_part(experiment, key, run) for key in ("objective", "training"))
     try:
         terms = {"reconstruction": objective["reconstruction"], **(objective.get("penalties") or {})}
@@ -153,7 +153,7 @@ def shown_row(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def index_entry(release: str, repo: str, sae_id: str, metadata: Mapping[str, Any], scores: list[dict[str, str]]) -> str:
-    """What SAELens's pretrained_saes.yaml needs to know, and Neuronpedia's runner reads from there."""
+    """Return the entry for SAELens's pretrained_saes.yaml, from which Neuronpedia's runner reads too."""
     known = {row["metric"]: row["value"] for row in scores if not row["params"]}
     lines = [
         "# To be added to sae_lens/pretrained_saes.yaml. Neuronpedia: make dashboards with SAEDashboard's runner from "

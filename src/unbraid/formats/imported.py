@@ -32,7 +32,7 @@ class Imported(Initialisation):
     sets_thresholds: ClassVar[bool] = True
 
     def read(self) -> Published:
-        """Raises ValueError when the folder is not what it was."""
+        """Read the published SAE again. Raises ValueError when its weights have changed."""
         folder = Path(self.folder)
         if recognise.digest(folder) != self.sha256:
             raise ValueError(f"the weights in {folder} are not those that were named; import them anew")
@@ -47,7 +47,7 @@ class Imported(Initialisation):
         theirs = self.read().dictionary
         if (theirs.d_in, theirs.d_sae) != (dictionary.d_in, dictionary.d_sae):
             raise ValueError(
-                f"{self.folder} has {theirs.d_sae} latents of {theirs.d_in} dimensions; asked for "
+                f"{self.folder} has {theirs.d_sae} latents of {theirs.d_in} dimensions; expected "
                 f"{dictionary.d_sae} of {dictionary.d_in}: set --dictionary.d-sae {theirs.d_sae}, and a source to match"
             )
         for name, parameter in theirs.named_parameters():

@@ -33,16 +33,16 @@ class Published:
     format: str
     """SAELens, dictionary_learning, sparsify or Gemma Scope."""
     architecture: str
-    """What the format calls it."""
+    """The format's name of the architecture."""
     trained: Mapping[str, Any] = field(default_factory=dict)
-    """What the folder says about model, site and training, as it says it."""
+    """The folder's settings of model, site and training, unchanged."""
     stated: Mapping[str, Any] = field(default_factory=dict)
-    """Of that, what a source or a measurement can contradict, in SAELens's words: model_name, hook_name, hook_layer,
-    context_size, prepend_bos, dataset_path, tokenizer_sha256, and l0."""
+    """The settings that a source or a measurement can contradict, by SAELens's names: model_name, hook_name,
+    hook_layer, context_size, prepend_bos, dataset_path, tokenizer_sha256, and l0."""
     rescaled: str = ""
     """Why its thresholds may lack a factor that its library once forgot; empty when they cannot."""
     notes: tuple[str, ...] = ()
-    """What was changed to bring it into our form, and what to beware of."""
+    """Changes that were made to bring it into our form, and warnings."""
 
     @property
     def hook_name(self) -> str:
@@ -52,7 +52,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What an SAE computes, before it is brought into our form."""
+    """The weights and activation function of an SAE, before it is brought into our form."""
 
     W_enc: Tensor
     b_enc: Tensor

@@ -1,4 +1,4 @@
-"""Which library wrote a folder, by the files in it, and the SAE it holds."""
+"""Recognition of the library that wrote a folder, by its files, and reading of the SAE in it."""
 
 import re
 from itertools import islice
@@ -19,7 +19,7 @@ READERS = {
 
 
 def weights_of(folder: Path) -> Path:
-    """Raises ValueError unless there is exactly one file of weights we know the name of."""
+    """Find the file of weights. Raises ValueError unless there is exactly one with a known name."""
     found = [folder / name for name in READERS if (folder / name).is_file()]
     if len(found) == 1:
         return found[0]
@@ -46,5 +46,5 @@ def read(folder: Path) -> Published:
 
 
 def digest(folder: Path) -> str:
-    """Of the weights: what an imported run is named by."""
+    """Return the SHA-256 of the weights, which names an imported run."""
     return sha256(weights_of(folder))

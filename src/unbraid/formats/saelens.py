@@ -155,7 +155,7 @@ def whole(cfg: Mapping[str, Any], name: str, path: Path, *, most: int = LARGEST)
 
 
 def shapes(activation: Activation, d_in: int, d_sae: int) -> dict[str, list[int]]:
-    """Of the tensors that a folder holds."""
+    """Return the shapes of the tensors that a folder holds."""
     every = {"W_enc": [d_in, d_sae], "b_enc": [d_sae], "W_dec": [d_sae, d_in], "b_dec": [d_in], "threshold": [d_sae]}
     return {name: every.get(name, [d_sae]) for name in names(activation)}
 

@@ -1,4 +1,4 @@
-"""cfg.json as SAELens wrote it before version 6, which most published SAEs have: told in today's words.
+"""Upgrade of cfg.json as SAELens wrote it before version 6, which most published SAEs have.
 
 The site stood at the top level, top-k was an activation function of the standard architecture, normalisation a yes or
 no. SAELens reads such files the same way, without saying so.
@@ -17,7 +17,7 @@ SITE = (
     "model_name", "hook_name", "hook_layer", "hook_head_index", "context_size", "prepend_bos", "dataset_path",
     "sae_lens_training_version", "sae_lens_version", "neuronpedia_id", "seqpos_slice", "model_from_pretrained_kwargs",
 )  # fmt: skip
-"""What is said of the site and the training."""
+"""Settings about the site and the training."""
 TRAINING = frozenset({
     "act_store_device", "adam_beta1", "adam_beta2", "autocast", "autocast_dtype", "autocast_lm", "b_dec_init_method",
     "begin_batch_token", "begin_sequence_token", "buffer_size_gb", "cached_activations_path", "checkpoint_path",
@@ -43,28 +43,29 @@ TRAINING = frozenset({
     "train_batch_size_samples", "train_batch_size_tokens", "training_tokens", "use_cached_activations",
     "use_ghost_grads", "verbose", "wandb_entity", "wandb_id", "wandb_log_frequency", "wandb_project",
 })  # fmt: skip
-"""How it was trained, which stood beside what it computes. Noise was added in training alone."""
+"""Settings of training, which old files hold at the top level. Noise was added in training only."""
 FUNCTION = ("activation_fn", "activation_fn_kwargs")
 ALLOWED_KWARGS = ("k", "signed")
-"""Of the activation function; the second must be false."""
+"""Arguments of the activation function that can be read; the second must be false."""
 
 
 def is_old(said: Said) -> bool:
+    """True if SAELens before version 6 wrote the file."""
     version = said.fields.get("sae_lens_version") or said.part("metadata").fields.get("sae_lens_version")
     major = str(version or "0").partition(".")[0]
     return not major.isascii() or not major.isdigit() or int(major[:9]) < 6
 
 
-def in_todays_words(said: Said) -> Said:
-    """Raises ValueError for what version 6 has no words for."""
+def upgrade_config(said: Said) -> Said:
+    """Return an old cfg.json as version 6 would write it. Raises ValueError for settings that version 6 lacks."""
     old = {RENAMED.get(key, key): value for key, value in said.fields.items() if key not in TRAINING}
     if not is_off(old.get("finetuning_scaling_factor")):
         raise ValueError(
             f"{said.file.parent} scales its latents after training (finetuning_scaling_factor), which SAELens 6 does "
             "not do any more; fold the factor into W_dec, set it to false and save again"
         )
-    told = (*SITE, *FUNCTION, "finetuning_scaling_factor")
-    today = {key: value for key, value in old.items() if key not in told}
+    moved = (*SITE, *FUNCTION, "finetuning_scaling_factor")
+    today = {key: value for key, value in old.items() if key not in moved}
     normalised = old.get("normalize_activations") or "none"
     reshaped = "hook_z" if "hook_z" in str(old.get("hook_name", "")) else "none"
     today |= {
@@ -77,8 +78,10 @@ def in_todays_words(said: Said) -> Said:
 
 
 def check_architecture(told: Said) -> None:
-    """Raise ValueError when nothing says what becomes of pre-activations: the weights of a TopK are those of a ReLU. An
-    L1 says that it is a ReLU, as the oldest files do."""
+    """Raise ValueError when the activation function is not stated, as the weights of TopK and ReLU look alike.
+
+    An L1 coefficient implies a ReLU, as in the oldest files.
+    """
     words = ("architecture", "activation_fn", "activation_fn_str", "l1_coefficient")
     if all(told.fields.get(word) is None for word in words):
         raise ValueError(
@@ -88,7 +91,7 @@ def check_architecture(told: Said) -> None:
 
 
 def architecture(old: Said) -> dict[str, Any]:
-    """Its architecture, and k; the settings that say so are taken out."""
+    """Return the architecture, and k for TopK."""
     function, settings = old.text("activation_fn", "relu"), old.part("activation_fn_kwargs").fields
     name = old.text("architecture", "standard")
     unknown = [key for key, value in settings.items() if key not in ALLOWED_KWARGS and not is_off(value)]

@@ -45,7 +45,7 @@ HARMLESS = TRAINING | saelens_before_6.TRAINING | {*saelens_before_6.SITE, "dtyp
 """What older files say at the top level too; SAELens 6 reads none of it there."""
 OFF = {
     "finetuning_scaling_factor": "it scales its latents after training, which SAELens 6 does not do any more",
-    "activation_fn_kwargs": "SAELens 6 reads none, so that what was meant cannot be told",
+    "activation_fn_kwargs": "SAELens 6 reads none, so that its meaning is unknown",
     "hook_head_index": "it reads one head of many, which no site here gives",
     "use_error_term": "it adds to its output what it does not explain; set it to false",
 }
@@ -96,6 +96,7 @@ def abstopk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]
 
 
 def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    """Read a gated SAE, as the JumpReLU with equal codes."""
     names = ("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec")
     W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
     check_vectors(W_enc, (b_gate, r_mag, b_mag), said.file.parent)
@@ -105,6 +106,7 @@ def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
 
 
 def matching_pursuit(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    """Read an SAE with matching pursuit."""
     W_dec, b_dec = exactly(tensors, ("W_dec", "b_dec"), said)
     missing = sorted(OWN["matching_pursuit"] - said.fields.keys())
     if missing:
@@ -118,7 +120,7 @@ def matching_pursuit(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, 
 
 
 def rounds(said: Said, d_sae: int, d_in: int) -> int:
-    """Rounds at most; SAELens's null stands for d_in."""
+    """Rounds at most; SAELens's null means d_in."""
     stated = said.count("max_iterations", max(1, d_in))
     if said.flag("stop_on_duplicate_support"):
         return max(1, min(stated, d_sae + 1))  # more would repeat an atom, and stop
@@ -136,10 +138,10 @@ READERS: dict[str, Reader] = {
 
 
 def read(folder: Path) -> Published:
-    """Raises ValueError, with the remedy, for what is missing, damaged or has no place in our form."""
+    """Read a folder. Raises ValueError, with the remedy, when it is incomplete, damaged or not supported."""
     told = Said.read(folder / "cfg.json")
     old = saelens_before_6.is_old(told)
-    said = saelens_before_6.in_todays_words(told) if old else told
+    said = saelens_before_6.upgrade_config(told) if old else told
     name = said.text("architecture", "")
     check(name, said, folder)
     check_site(said)
@@ -218,7 +220,7 @@ def check_counts(name: str, said: Said, parts: Parts) -> None:
 
 
 def trained_on(name: str, said: Said) -> dict[str, Any]:
-    """What a source or a measurement can contradict."""
+    """Return the settings that a source or a measurement can contradict."""
     metadata = said.part("metadata").fields
     details = metadata.get("training_architecture_details")
     details = details if isinstance(details, dict) else {}
@@ -249,13 +251,13 @@ MENDED = (6, 54, 9)
 
 
 def before(version: str, mended: tuple[int, ...]) -> bool:
-    """Whether a version is older, or not known."""
+    """True if a version is older, or unknown."""
     numbers = tuple(int(word) for word in re.findall(r"\d{1,9}", version)[:3])
     return not numbers or numbers < mended
 
 
 def doubtful_inputs(metadata: Mapping[str, Any]) -> list[str]:
-    """What the folder says of its activations that a source here does not do."""
+    """Warn of settings of the activations that no source here reproduces."""
     found = []
     processed = metadata.get("model_from_pretrained_kwargs")
     if isinstance(processed, dict):
@@ -272,6 +274,7 @@ def doubtful_inputs(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def scaling_factor(folder: Path) -> float:
+    """Read the factor by which activations are scaled. Raises ValueError when it is missing or not above 0."""
     path = folder / SCALER
     if not path.is_file():
         raise ValueError(
@@ -285,7 +288,7 @@ def scaling_factor(folder: Path) -> float:
 
 
 def unscaled(parts: Parts, factor: float) -> Parts:
-    """The same SAE for activations that are not multiplied by `factor`: all sizes shrink with them, directions stay."""
+    """Return the equivalent SAE for activations that are not multiplied by `factor`; directions stay."""
     return replace(
         parts,
         b_enc=parts.b_enc / factor,

@@ -1,4 +1,4 @@
-"""What a stranger's JSON says of an SAE: every setting is read by its type, known to be harmless, or refused by name.
+"""Reading of settings from another library's JSON: each is read by its type, known to be harmless, or refused by name.
 
 A setting that is not known may change what the SAE computes (a second scale, another sign, a skip), and reading past it
 would score another SAE. So it is refused, and the sentence says how to go on when it is harmless.
@@ -83,5 +83,5 @@ class Said:
 
 
 def is_off(value: Any) -> bool:
-    """Whether a setting says that something is not used. 0 may be an index."""
+    """True if a setting states that something is not used. 0 may be an index, so it is not off."""
     return value is None or value is False or value in ("none", "", [], {})

@@ -43,7 +43,7 @@ OFF = {
 
 
 def read(folder: Path) -> Published:
-    """Raises ValueError, with the remedy, for what is missing, damaged or no TopK SAE."""
+    """Read a folder. Raises ValueError, with the remedy, when it is incomplete, damaged or no TopK SAE."""
     said = Said.read(folder / "cfg.json")
     check(said)
     d_in, k = said.count("d_in"), said.count("k")
@@ -73,16 +73,16 @@ def check(said: Said) -> None:
 
 
 def trained_on(folder: Path) -> dict[str, Any]:
-    """Of the site, what the folder's name says (layers.5 is the output of block 5), and of the training, what the
-    config.json one folder up does."""
+    """Return the site from the folder's name (layers.5 is the output of block 5), and the training from the
+    config.json one folder up."""
     prefix, _, layer = folder.name.rpartition("layers.")
     site = {"hook_name": f"blocks.{layer}.hook_resid_post"} if not prefix and layer.isdigit() else {}
-    run = beside(folder.parent / "config.json")
+    run = training_settings(folder.parent / "config.json")
     names = {"model_name": "model", "dataset_path": "dataset", "context_size": "ctx_len"}
     return site | {ours: run[theirs] for ours, theirs in names.items() if theirs in run}
 
 
-def beside(file: Path) -> Mapping[str, Any]:
+def training_settings(file: Path) -> Mapping[str, Any]:
     """sparsify's own settings of training. Another program's file of that name, or none, says nothing of the SAE."""
     try:
         said = Said.read(file).fields
@@ -92,7 +92,7 @@ def beside(file: Path) -> Mapping[str, Any]:
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Raises ValueError for all but TopK."""
+    """Write a folder. Raises ValueError for all but TopK."""
     kind = dictionary.activation.architecture() or {}
     if kind.get("architecture") != "topk":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tensors out of other people's files: no code is run, and no more memory is asked for than there is.
+"""Reading of tensors from other people's files: no code is run, and no more memory is used than there is.
 
 Floating-point tensors come in float32, whole numbers as they are; what is neither is refused.
 """
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
-    """Raises ValueError naming the file when it is missing, damaged, or larger than the memory."""
+    """Read safetensors. Raises ValueError, with the file, when it is missing, damaged or larger than the memory."""
 
     def shapes() -> dict[str, list[int]]:
         with safe_open(path, framework="pt") as file:
@@ -68,7 +68,7 @@ def load_npz(path: Path) -> dict[str, Tensor]:
 
 
 def attempted(path: Path, read: Callable[[], T]) -> T:
-    """What `read` makes of the file. Raises ValueError when it is no ordinary file, and for whatever `read` raises."""
+    """Return the result of `read`. Raises ValueError when the file is not ordinary, and for all errors of `read`."""
     if not path.exists():
         raise ValueError(f"{path} is missing; fetch it again")
     if not path.is_file():
@@ -112,7 +112,7 @@ def check_npz(path: Path) -> None:
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """The same numbers in a type that torch has."""
+    """Convert an array to a type that torch has."""
     return array.astype(np.float32) if array.dtype.kind == "f" else np.ascontiguousarray(array)
 
 
