@@ -25,7 +25,7 @@ RETIRED = frozenset({
     "OWN_FAULTS", "try_to_give", "Watch", "unwatched", "ABOVE_ZERO",
 })  # fmt: skip
 """Names that have got better ones."""
-SAME_NAME_YET = frozenset({"Study", "Eval", "Source", "Told", "Support", "Firing", "Forest", "Step", "Stop", "Cost"})
+SAME_NAME_YET = frozenset({"Source", "Told", "Support", "Firing", "Forest", "Step", "Stop", "Cost"})
 """Classes that still share their name with another."""
 NOT_YET = frozenset({
     "objective", "runs", "sources", "terms", "training",
