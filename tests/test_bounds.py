@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from annotated_types import Ge, Gt, Le, Lt
 
 import unbraid
@@ -33,6 +34,7 @@ from unbraid.saebench.environment import NOT_MADE
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.synth import Synth
+from unbraid.sources.tensor import Activations
 from unbraid.sources.world.forest import Forest
 from unbraid.sources.world.magnitudes import Magnitudes
 from unbraid.sources.world.world import World
@@ -64,6 +66,7 @@ NAN, SPAN = math.nan, (0.2, 0.4)
 MEMBER = Member(objective=Objective(reconstruction=reconstruction.Reconstruction()))
 
 EXAMPLES: list[Settings] = [
+    Activations(torch.eye(4)),
     experiment(),
     Objective(reconstruction=reconstruction.Reconstruction()),
     MEMBER,
@@ -134,6 +137,7 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "downstream_layer": [-7, -2], "batch": [0], "dtype": ["int8"], "device": ["gpu0", "CPU"], "mask_special": [2],
     },
     Cached: {"folder": ["", 3], "epochs": [0, True]},
+    Activations: {"eval_share": [-0.1, 1.5], "epochs": [-1, True], "rows": [-1], "width": [1.5]},
     Synth: {
         "num_features": [0], "exponent": [0], "max_prob": [0, 2, 1e-9], "branching_factor": [1], "max_depth": [0],
         "mutually_exclusive_portion": [-1], "orthogonalization_steps": [-1], "correlation_scale": [2.0],

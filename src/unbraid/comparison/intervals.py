@@ -8,7 +8,7 @@ Differences are paired by seed when both sides have the same seeds, else the int
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def t_test(a: tuple[float, ...], b: tuple[float, ...], paired: bool) -> tuple[fl
     """Return the half-width and the p-value of a paired t-test, or of Welch's. Cached: reports repeat comparisons."""
     from scipy import stats
 
-    found = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+    found: Any = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
     low, high = found.confidence_interval(LEVEL)
     _, p = found
     return float(high - low) / 2, float(p)

@@ -104,8 +104,9 @@ class Study(Settings):
     def _experiment(self, name: str, seed: int) -> Experiment:
         member = self.members[name]
         choices = {field.name: getattr(member, field.name) for field in fields(DictionaryChoices)}
+        d_sae = width(member.init, member.d_sae or self.d_sae, self.source)
         try:
-            dictionary = DictionaryConfig(d_sae=width(member.init, member.d_sae or self.d_sae, self.source), **choices)
+            dictionary = DictionaryConfig(d_sae=d_sae, **choices)
         except ValueError as error:
             raise ValueError(f"member {name!r}: {error}") from error
         training = self.training if member.trained else replace(self.training, tokens=0)
