@@ -5,7 +5,7 @@
 
 L0 is the integral of what the weight pushes, so an integral controller alone swings for ever: the part proportional to
 e damps it. From far away every controller either creeps or overshoots, and a short run ends before it is there; so
-dictionaries start with about the latents asked for, and rate' is the rate, more in a short run. An equality's
+dictionaries start with about the requested latents, and rate' is the rate, more in a short run. An equality's
 multiplier has no sign: where reconstruction alone leaves too few latents, as it does with JumpReLU's thresholds at
 first, the weight goes below 0.
 """
@@ -99,7 +99,7 @@ def shortfall(provenance: Mapping[str, Any]) -> str:
     asked, reached = provenance.get("l0_target"), provenance.get("l0_reached")
     if asked is None or reached is None or not missed(asked, reached):
         return ""
-    return f"missed its L0: {asked:g} asked for, {reached:.3g} reached; it is compared with nothing"
+    return f"missed its L0: {asked:g} requested, {reached:.3g} reached; it is compared with nothing"
 
 
 def too_short(target: TargetL0 | None, steps: int, rate: int | float) -> str:

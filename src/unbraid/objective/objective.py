@@ -111,6 +111,8 @@ class Step:
 
 
 class TermOutput(NamedTuple):
+    """The loss of a term at one step, and numbers to log."""
+
     loss: Float[Tensor, ""]
     metrics: Mapping[str, Tensor] = {}
     """Logged as metrics/<term>/<name>."""
@@ -174,6 +176,8 @@ class TargetL0(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Settings):
+    """The sum of terms that training minimises: the reconstruction and penalties with their strengths."""
+
     reconstruction: Term
     """The term that measures how well activations are reconstructed."""
     penalties: Mapping[PenaltyName, Term] = field(default_factory=dict)

@@ -115,6 +115,7 @@ def import_run(
 
 
 def provenance(published: Published, experiment: Experiment, fit: Fit, notes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the provenance of an imported run."""
     init = experiment.dictionary.init
     assert isinstance(init, Imported)
     return {

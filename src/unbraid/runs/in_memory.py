@@ -11,7 +11,7 @@ from unbraid.sources.base import Source
 
 
 class NoRunFolder(ValueError):
-    """What is asked for stands in a run folder, and there is none."""
+    """The requested data is kept in a run folder, and there is none."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def version(package: str) -> str:
 @cache
 def git_state() -> str:
     """The commit this package's source is at, "+dirty" when changed since; "none" when it is not in a checkout of
-    ours. Asked once: a process runs the code that was there when it started."""
+    ours. Cached: a process runs the code that was there when it started."""
     here = Path(__file__)
 
     def ask(*args: str) -> str:

@@ -72,6 +72,7 @@ class Run:
 
     @cached_property
     def experiment(self) -> Experiment:
+        """The experiment of the run. Raises ValueError when experiment.json does not describe one."""
         path = self.path / "experiment.json"
         try:
             experiment = built(self.facts.experiment, self.packages, self.permissions)

@@ -68,6 +68,7 @@ def left_out(run: Run) -> dict[str, str]:
 
 
 def folder_of(run: Run) -> Folder:
+    """Return the folder that holds the run and its siblings, read once within `read_once`."""
     held = _read.get()
     key = run.path.absolute().parent, run.packages, run.permissions
     if held is None:
@@ -84,6 +85,7 @@ def read_folder(path: Path, packages: tuple[str, ...], permissions: tuple[str, .
 
 
 def key_of(experiment: Experiment, apart: Sequence[str]) -> str:
+    """Return the JSON of an experiment without the settings `apart`: equal for runs that differ only in those."""
     data = to_json(experiment)
     for name in apart:
         *parents, last = name.split(".")

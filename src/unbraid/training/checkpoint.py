@@ -29,6 +29,7 @@ COLUMNS = ("x", "tokens", "documents", "positions")
 
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], position: Position, seconds: float) -> None:
+    """Write a checkpoint: the state of training, and the position in the stream of activations."""
     tensors = dict(state)
     for number, rows in enumerate(position.carry):
         tensors |= {f"carry/{number}/{name}": getattr(rows, name) for name in COLUMNS}
@@ -197,6 +198,7 @@ class Due:
         self._last = time.monotonic()
 
     def now(self, index: int) -> bool:
+        """True if a checkpoint is due at this step."""
         if self._steps:
             return index % self._steps == 0
         if time.monotonic() - self._last < self._seconds:

@@ -21,6 +21,7 @@ from unbraid.training.step_data import CONTEXTS
 
 
 def check_shared(members: Sequence[Experiment]) -> None:
+    """Raise ValueError unless all members can share one stream of activations."""
     first = members[0]
     for member in members[1:]:
         same = {
@@ -74,6 +75,7 @@ def check_radius(members: Sequence[Experiment]) -> None:
 
 
 def check_source_provides(part: Reads, source: Source) -> None:
+    """Raise ValueError unless the source provides this part of a step, by drawing a little of it."""
     if part == "contexts":
         source.contexts(CONTEXTS, split="train", seed=0)
     elif part == "counterfactuals":
@@ -88,7 +90,7 @@ def check_source_provides(part: Reads, source: Source) -> None:
 
 
 def check_finished(folders: Mapping[Path, Experiment]) -> None:
-    """Raise ValueError when two folders are one, or one holds a finished run of another experiment than asked for."""
+    """Raise ValueError when two folders are one, or one holds a finished run of another experiment."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"two of {[str(folder) for folder in folders]} are the same folder; give each its own")
     for folder, experiment in folders.items():

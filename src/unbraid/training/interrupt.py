@@ -1,8 +1,8 @@
-"""The error that ends a training which a signal asked to stop."""
+"""The error that ends a training which a signal stopped."""
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; its checkpoints are written."""
+    """Training was stopped; its checkpoints are written."""
 
 
 def interrupted_at(step: int, last: int) -> Interrupted:

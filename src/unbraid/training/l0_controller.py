@@ -1,4 +1,4 @@
-"""The controller that moves one penalty's weight until the mean L0 is the one asked for (`objective.l0_control`)."""
+"""The controller that moves one penalty's weight until the mean L0 is the requested one (`objective.l0_control`)."""
 
 from collections.abc import Mapping
 

@@ -60,7 +60,7 @@ def train(
     A folder is called by its experiment's name, seed and fingerprint. All else is as in `train_folders`."""
     folders = [Path(root) / experiment.folder for experiment in cohort]
     if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
-        raise ValueError(f"{twice.name} is asked for twice, the same in all its settings; name it once")
+        raise ValueError(f"{twice.name} is requested twice, the same in all its settings; name it once")
     train_folders(
         dict(zip(folders, cohort, strict=True)), resume=resume, overwrite=overwrite, callbacks=callbacks,
         checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,

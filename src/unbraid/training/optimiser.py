@@ -85,5 +85,5 @@ class Optimiser:
 
 
 def as_stored(matrix: Tensor) -> Tensor:
-    """The same memory, detached, in the order it has: the transpose of a transposed matrix."""
+    """Return the same memory, detached, in the order it has: the transpose of a transposed matrix."""
     return matrix.detach() if matrix.is_contiguous() else matrix.detach().t()

@@ -59,7 +59,7 @@ def save_runs(
 
 
 def l0_reached(experiment: Experiment, dictionary: Dictionary, sample: Tensor) -> dict[str, float]:
-    """Return the L0 asked for and the one reached on normalised activations; nothing where none was asked for."""
+    """Return the requested L0 and the one reached on normalised activations; empty where none was requested."""
     target = experiment.objective.target_l0
     if target is None:
         return {}

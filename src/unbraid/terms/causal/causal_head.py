@@ -38,6 +38,8 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class CausalHead(Term):
+    """The penalty on effects that do not add up; the equations are in the docstring of this module."""
+
     start: float = 0.2
     every: int = 8
     draws: PositiveInt = 8

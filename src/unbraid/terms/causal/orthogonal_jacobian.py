@@ -3,7 +3,7 @@
     Var_v |first(v)|^2 / (mean_v |first(v)|^2)^2,   first(v) = (E(theta(v)) - E(-theta(v))) / 2   (causal/curvature.py)
 
 For a linear map this is 2 sum_(i != j) (J d_i . J d_j)^2 over the square of their sum of squares. On the decoder itself
-it would be the frame potential, which copies of a basis minimise as well as anything: it is asked of effects, and of
+it would be the frame potential, which copies of a basis minimise as well as anything: here it uses effects, and of
 finite pushes, here. Normalised, for the reason the Hessian penalty is.
 """
 

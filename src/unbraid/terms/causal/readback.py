@@ -2,8 +2,8 @@
 
     mean |enc(x + R d_j) - enc(x) - R e_j|^2 / R^2
 
-over sampled living latents and rows of the batch, R the root mean square of the batch's active latents. No layers after
-are needed: it catches latents that cannot be set independently. Codes that share a budget (TopK, BatchTopK) pay for the
+over sampled living latents and rows of the batch, R the root mean square of the batch's active latents. No downstream
+is needed: it catches latents that cannot be set independently. Codes that share a budget (TopK, BatchTopK) pay for the
 latents that a push displaces.
 """
 

@@ -4,7 +4,7 @@
 
 The gradient on d_i of its own row is sum_j softmax_j(d_i . d_j / T) d_j, which SOGI subtracts ten times over between
 power iterations; here it is one term among others, at the optimiser's pace. Without SOGI's bias on long gradients:
-there are none here. T is small beside cosines of atoms that are alike: at T -> 0 only the nearest counts.
+there are none here. T is small compared with cosines of atoms that are alike: at T -> 0 only the nearest counts.
 """
 
 from dataclasses import dataclass

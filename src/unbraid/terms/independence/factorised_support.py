@@ -32,6 +32,8 @@ SILENT = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Support(Term):
+    """The penalty on supports that do not factorise; the equations are in the docstring of this module."""
+
     start: float = 0.2
     every: int = 2
     pairs: Annotated[int, Ge(1), Lt(2**14)] = 256  # slots are sorted as 16-bit numbers

@@ -4,7 +4,7 @@
 
 Every latent has its own positive levels; zero stays zero. Levels follow the values nearest to them by moving averages
 (online k-means), in place of QLAE's gradient on the codebook. QLAE's encoder *is* quantised: as a penalty this only
-prepares latents for it, beside a reconstruction that may use any value; as the objective's `reconstruction` this is the
+prepares latents for it, with a reconstruction that may use any value; as the objective's `reconstruction` this is the
 whole of it, save that the finished dictionary still encodes unrounded. QLAE's weight decay is `weight_decay`'s.
 """
 
@@ -63,6 +63,6 @@ def mean_by(values: Float[Tensor, " nnz"], group: Int[Tensor, " nnz"], groups: i
 
 
 def rounded(z: Codes, rounding: Float[Tensor, " nnz"]) -> Codes:
-    """The same codes with `rounding` added to the non-zero values, in the order of `entries`; gradients pass."""
+    """Return the codes with `rounding` added to the non-zero values, in the order of `entries`; gradients pass."""
     added = torch.zeros_like(z.values).masked_scatter(z.values.detach() != 0, rounding)
     return replace(z, values=z.values + added)  # pyright: ignore[reportArgumentType]  # both forms are dataclasses

@@ -12,7 +12,7 @@ A gate costs its latent the gate's log-odds and its value's bits. That reaches p
 through: the gate is 1 with the slope of 2 sigmoid((pre - theta) / temperature), so what is rare and barely active is
 pushed shut; nothing opens a latent. Only active latents have the slope, above theta, where a sigmoid has half its mass:
 without the 2 a gate is charged half of what it costs. With `tree`, gates are coded given a parent's (`gate_tree`): a
-child is dear where the parent is silent, and a parent is paid to stay open beside its children. Parents stay from
+child is dear where the parent is silent, and a parent is paid to stay active with its children. Parents stay from
 `settled` on, for a tree that follows the codes charges an absorbed parent no more than a clean one.
 
 At weight w, the step that minimises error + w bits is sqrt(6 w / ln 2), where rounding errs by step^2 / 12.
@@ -54,6 +54,8 @@ class Prior:
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptionLength(Term):
+    """The penalty in bits; the equations are in the docstring of this module."""
+
     step: PositiveFloat = 0.5
     """Of rounding, in units of (normalised) latents."""
     temperature: PositiveFloat = 0.1

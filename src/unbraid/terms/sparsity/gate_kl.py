@@ -9,7 +9,7 @@ sum_i h(pi_i), h the entropy of a gate, at the first use: what hard gates with t
 they are the gates of.
 
 The sum is over all latents. Active ones are summed over the whole batch, every time. Inactive ones count as closed (q =
-0, which costs -log(1 - pi)); what they cost beside that is measured on a few rows, dense, now and then, and remembered
+0, which costs -log(1 - pi)); what they cost besides that is measured on a few rows, dense, now and then, and remembered
 in between. Gradients of those rows count for the times in between, so they are unbiased; they alone open latents.
 """
 

@@ -43,7 +43,7 @@ class SparseColumns:
         return self.kept[self.places]
 
     def mapped(self, features: Callable[[Float[Tensor, "nnz r"], Int[Tensor, " nnz"]], Tensor]) -> "SparseColumns":
-        """The same entries with features of (values, latents) instead."""
+        """Return the same entries with features of (values, latents) instead."""
         return replace(self, values=features(self.values, self.latents))
 
     def firings(self) -> Int[Tensor, " width"]:

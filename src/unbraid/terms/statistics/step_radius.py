@@ -6,7 +6,7 @@ from unbraid.objective.objective import Step
 
 
 def step_radius(step: Step, given: float) -> float:
-    """As `remembered_radius`, but a radius that another term of this step has calibrated is taken over: it is the same
+    """Return `remembered_radius`, but take over one that another term of this step has calibrated: it is the same
     slice, and what terms measure at one radius they can share."""
     if given <= 0 and "radius" not in step.memory and "radius" in step.shared:
         step.memory["radius"] = step.shared["radius"].clone()  # a checkpoint refuses tensors that share memory
