@@ -13,7 +13,7 @@ from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, encoded, find_sorted
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport, encoded, find_sorted
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.weights import Path
 
@@ -99,13 +99,13 @@ def test_an_all_zero_batch_is_no_special_case(activation, shift):
     torch.testing.assert_close(gradients(made, "sparse", x), gradients(made, "dense", x))
 
 
-def random_support(*, seed: int = 0) -> Support:
+def random_support(*, seed: int = 0) -> SparseSupport:
     """About a fifth of all pairs, an empty first, last and middle row, latent 2 in no row."""
     mask = normal(6, 5, seed=seed) > 0.0
     mask[[0, 3, 5]] = False
     mask[:, 2] = False
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), mask.sum(1).cumsum(0)])
-    return Support(mask.nonzero()[:, 1], offsets, d_sae=5)
+    return SparseSupport(mask.nonzero()[:, 1], offsets, d_sae=5)
 
 
 def test_summing_atoms_passes_gradcheck():

@@ -25,8 +25,6 @@ RETIRED = frozenset({
     "OWN_FAULTS", "try_to_give", "Watch", "unwatched", "ABOVE_ZERO",
 })  # fmt: skip
 """Names that have got better ones."""
-SAME_NAME_YET = frozenset({"Source", "Told", "Support", "Firing", "Forest", "Step", "Stop", "Cost"})
-"""Classes that still share their name with another."""
 NOT_YET = frozenset({
     "sources",
 })  # fmt: skip
@@ -148,7 +146,7 @@ def test_a_class_name_means_one_thing():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].append(str(path.relative_to(PACKAGE)))
-    several = {name: where for name, where in homes.items() if len(where) > 1 and name not in SAME_NAME_YET}
+    several = {name: where for name, where in homes.items() if len(where) > 1}
     assert not several, several
 
 

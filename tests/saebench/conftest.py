@@ -30,7 +30,7 @@ def trained(tmp_path_factory) -> list[Path]:
         source=source(write_model(folder / "model"), write_corpus(folder / "text.jsonl", count=300)),
         objective=Objective(reconstruction=Reconstruction()),
         dictionary=DictionaryConfig(d_sae=32, activation=BatchTopK(3)),
-        training=Training(tokens=640, batch_size=64),
+        training=Training(tokens=640, batch_size=64, data_seed=0),
     )
     return train(cross(experiment, {"seed": [0, 1, 2]}), folder / "runs")
 

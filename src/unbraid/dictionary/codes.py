@@ -21,7 +21,7 @@ Atoms = Float[Tensor, "d_sae d_in"]
 
 
 @dataclass(frozen=True)
-class Support:
+class SparseSupport:
     """The (row, latent) pairs of sparse codes, as compressed rows; latents ascend within a row."""
 
     latents: Int[Tensor, " nnz"]
@@ -134,7 +134,7 @@ class SparseCodes(Codes):
 
     pre: Float[Tensor, " nnz"]
     values: Float[Tensor, " nnz"]
-    support: Support
+    support: SparseSupport
 
     @property
     def batch(self) -> int:
@@ -215,7 +215,7 @@ def encoded(
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
     pre: Float[Tensor, " nnz"],
-    support: Support,
+    support: SparseSupport,
 ) -> Float[Tensor, " nnz"]:
     """Return `pre`, which is ((x - b_dec) @ W_enc + b_enc) at the support, with the gradient of having computed it
     there alone."""
@@ -233,7 +233,9 @@ class _SumOfAtoms(torch.autograd.Function):
     """out[bag] = sum over the bag's entries of value * atom."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, atoms: Tensor, support: Support, bags: Tensor, bag_starts: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, values: Tensor, atoms: Tensor, support: SparseSupport, bags: Tensor, bag_starts: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(values, atoms, bags)
         ctx.support = support
         return embedding_bag(support.latents, atoms, bag_starts, per_sample_weights=values, mode="sum")
@@ -276,7 +278,7 @@ class _EncodedPairs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, support: Support
+        ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, support: SparseSupport
     ) -> Tensor:
         ctx.save_for_backward(x, b_dec, W_enc)
         ctx.support = support

@@ -13,7 +13,7 @@ Reads = Literal["text", "labelled", "ravel", "key"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class Minutes:
     """The cost of an eval, in minutes."""
 
     once: float
@@ -36,8 +36,8 @@ class EvalSpec:
     """Its configuration as SAEBench's authors ran it; settings left out have SAEBench's defaults."""
     batch: int = 64
     """Sequences in a forward pass."""
-    small_cost: Cost
-    published_cost: Cost
+    small_cost: Minutes
+    published_cost: Minutes
     caveat: str = ""
 
 
@@ -55,37 +55,37 @@ EVAL_SPECS = {
             published={
                 "reconstruction_batches": 200, "variance_batches": 2000, "context_size": 128, "documents_apart": False,
             },
-            small_cost=Cost(once=0.1, each=0.3), published_cost=Cost(once=0.0, each=9.0),
+            small_cost=Minutes(once=0.1, each=0.3), published_cost=Minutes(once=0.0, each=9.0),
             caveat="its explained_variance is wrong; our value is stored as well",
         ),
         EvalSpec(
             name="absorption",
             question="do latents of first letters stop firing where a latent of the word itself fires",
-            small_cost=Cost(once=1.2, each=0.8), published_cost=Cost(once=33.0, each=26.0),
+            small_cost=Minutes(once=1.2, each=0.8), published_cost=Minutes(once=33.0, each=26.0),
             caveat="refused where fewer than 20 first letters can be read from the model (probe F1 above 0.6)",
         ),
         EvalSpec(
             name="sparse_probing", question="do few latents separate classes of texts", reads=("labelled",),
             small={"context_length": 128}, published={},
-            small_cost=Cost(once=0.9, each=0.1), published_cost=Cost(once=15.0, each=3.0),
+            small_cost=Minutes(once=0.9, each=0.1), published_cost=Minutes(once=15.0, each=3.0),
         ),
         EvalSpec(
             name="sae_probes",
             question="do few latents separate classes, on the labelled texts that come with sae-probes",
             small={"dataset_names": list(TEXTS)}, published={},
-            small_cost=Cost(once=0.4, each=0.1), published_cost=Cost(once=25.0, each=5.0),
+            small_cost=Minutes(once=0.4, each=0.1), published_cost=Minutes(once=25.0, each=5.0),
             caveat="the most reliable of these by that audit",
         ),
         EvalSpec(
             name="scr", question="does removing few latents remove a spurious correlation", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=1.5, each=1.0), published_cost=Cost(once=22.0, each=6.0),
+            small_cost=Minutes(once=1.5, each=1.0), published_cost=Minutes(once=22.0, each=6.0),
             caveat=f"refused where the correlation costs less than .1; {AUDITED}",
         ),
         EvalSpec(
             name="tpp", question="does removing few latents of a class spare the other classes", reads=("labelled",),
             small={"context_length": 128, "n_values": [2, 5, 10, 20, 50]}, published={},
-            small_cost=Cost(once=0.6, each=0.4), published_cost=Cost(once=5.0, each=2.0), caveat=AUDITED,
+            small_cost=Minutes(once=0.6, each=0.4), published_cost=Minutes(once=5.0, each=2.0), caveat=AUDITED,
         ),
         EvalSpec(
             name="ravel", question="can one attribute of an entity be swapped and the others kept", reads=("ravel",),
@@ -94,18 +94,18 @@ EVAL_SPECS = {
                 "entity_attribute_selection": {"city": ["Country", "Continent", "Language"]}, "top_n_entities": 100,
                 "full_dataset_downsample": 4000, "num_pairs_per_attribute": 200,
             },
-            published={}, small_cost=Cost(once=1.5, each=1.0), published_cost=Cost(once=45.0, each=45.0),
+            published={}, small_cost=Minutes(once=1.5, each=1.0), published_cost=Minutes(once=45.0, each=45.0),
             caveat="refused where the model does not know the facts",
         ),
         EvalSpec(
             name="autointerp", question="do explanations by a language model predict where latents fire",
             reads=("text", "key"), small={"n_latents": 50, "total_tokens": 200_000}, published={},
-            small_cost=Cost(once=1.0, each=9.0), published_cost=Cost(once=0.0, each=9.0),
+            small_cost=Minutes(once=1.0, each=9.0), published_cost=Minutes(once=0.0, each=9.0),
             caveat="sends texts to the service of OPENAI_API_KEY (or of OPENAI_BASE_URL), which costs money",
         ),
         EvalSpec(
             name="meta_structure", question="can atoms be made of others",
-            small_cost=Cost(once=0.0, each=0.3), published_cost=Cost(once=0.0, each=1.0),
+            small_cost=Minutes(once=0.0, each=0.3), published_cost=Minutes(once=0.0, each=1.0),
         ),
     )
 }  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor
 from unbraid.config.settings import NonNegativeFloat, PositiveInt
 from unbraid.dictionary.activations.base import DENSE_ABOVE, Activation
 from unbraid.dictionary.activations.selection import check_k
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, Support, starts
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport, starts
 from unbraid.dictionary.weights import Acts, Path, Weights
 
 ENTRIES = 2**22
@@ -111,11 +111,11 @@ def replay(
 
 def merge(
     values: Float[Tensor, "batch k"], chosen: Int[Tensor, "batch k"], d_sae: int
-) -> tuple[Float[Tensor, " nnz"], Support]:
+) -> tuple[Float[Tensor, " nnz"], SparseSupport]:
     """Return one entry a (row, latent) pair, however often it was chosen; rounds without a value leave none."""
     row, turn = (values.detach() > 0).nonzero(as_tuple=True)
     pairs, place = torch.unique(row * d_sae + chosen[row, turn], return_inverse=True)
     merged = values.new_zeros(len(pairs)).index_add(0, place, values[row, turn])
     counts = torch.bincount(pairs.div(d_sae, rounding_mode="floor"), minlength=len(values))
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-    return merged, Support(pairs % d_sae, offsets, d_sae)
+    return merged, SparseSupport(pairs % d_sae, offsets, d_sae)

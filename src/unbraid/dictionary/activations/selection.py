@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unbraid.dictionary.codes import Support, starts
+from unbraid.dictionary.codes import SparseSupport, starts
 from unbraid.dictionary.weights import Chunks, Latents
 
-Selection = tuple[Float[Tensor, " nnz"], Support]
+Selection = tuple[Float[Tensor, " nnz"], SparseSupport]
 """Pre-activations of the selected pairs, and which pairs they are."""
 
 
@@ -102,11 +102,11 @@ def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
     return word[place.div(8, rounding_mode="floor")] * 8 + place % 8
 
 
-def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> Support:
+def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> SparseSupport:
     """Return the support of these pairs, ordered by row, then by latent."""
     counts = torch.bincount(rows, minlength=chunks.batch)
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-    return Support(latents, offsets, chunks.d_sae)
+    return SparseSupport(latents, offsets, chunks.d_sae)
 
 
 def check_k(k: int, d_sae: int) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from unbraid.config.settings import PositiveInt
 from unbraid.dictionary.activations.base import Selecting
 from unbraid.dictionary.activations.selection import Selection, check_k, top_k
-from unbraid.dictionary.codes import Codes, Support
+from unbraid.dictionary.codes import Codes, SparseSupport
 from unbraid.dictionary.weights import Chunks, Latents, Weights
 
 
@@ -32,7 +32,7 @@ class TopK(Selecting):
             values.append(pre.gather(1, index).view(-1))
             latents.append(index.view(-1))
         offsets = torch.arange(0, chunks.batch * self.k + 1, self.k, device=threshold.device)
-        return torch.cat(values), Support(torch.cat(latents), offsets, chunks.d_sae)
+        return torch.cat(values), SparseSupport(torch.cat(latents), offsets, chunks.d_sae)
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()

@@ -110,7 +110,7 @@ def sublayer(probe: Probe, site: Site) -> HookPoint:
     """The place of a sublayer's output as the block adds it. Raises Unproven, with the reason, when there is none."""
     seen = probe.clean
     gave, inside = seen.once(), [name for name, _ in probe.block.named_modules()]
-    step = Step(seen.entered[0], seen.left[0], {name: gave[name] for name in inside if name in gave})
+    step = ResidualStep(seen.entered[0], seen.left[0], {name: gave[name] for name in inside if name in gave})
     named = [name for name in inside if role(name) == site]
     # The sublayer itself, before what only passes it on.
     named.sort(key=lambda name: isinstance(probe.block.get_submodule(name), nn.Dropout))
@@ -150,7 +150,7 @@ def role(name: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class ResidualStep:
     """The change that a block makes to the residual stream, and the outputs of its modules that could be part of it."""
 
     before: Tensor
