@@ -165,7 +165,7 @@ def test_the_page_shows_all_of_it(run, tmp_path):
 
 def test_fault_15_twenty_steps_on_a_world_give_no_headline(tmp_path):
     """End to end: principal components explain more than SAEs that have hardly begun."""
-    training = Training(tokens=20 * 160, batch_size=160)
+    training = Training(tokens=20 * 160, batch_size=160, data_seed=0)
     wanted = ("topk-l0_4", "orthogonality-l0_4", "pca-l0_4", "untrained-l0_4")
     members = {n: m for n, m in (standard(4) | disentangling(4) | controls_of(4)).items() if n in wanted}
     study = Study(source=WORLD, d_sae=64, training=training, members=members)
