@@ -1,4 +1,5 @@
-# make demo: the main job, offline.  make test: the quick tests.  make test-all: all tests, as continuous integration runs them.
+# make demo: the main job, offline.  make test: the quick tests.  make test-slow: the others.
+# make test-all: all tests, with types checked at every call.
 # make check: format, lint, types, imports, quick tests.  make bench: speed.  make docs: the site.
 # make reliability: kills, bad input, damage and attacks, tried again (docs/reliability.md).
 PYTHON ?= python3
@@ -7,13 +8,16 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all check lint format bench reliability docs clean
+.PHONY: demo test test-slow test-all check lint format bench reliability docs clean
 
 demo: $(VENV)/.core
 	$(BIN)/unbraid demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --every-call
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PARALLEL) --every-call
