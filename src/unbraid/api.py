@@ -53,7 +53,7 @@ Callbacks = Callback | Sequence[Callback]
 def fit(
     data: Any,
     *,
-    d_sae: int,
+    d_sae: int | None = None,
     activation: Activation | None = None,
     penalties: Penalties = (),
     reconstruction: Term | None = None,
@@ -70,7 +70,7 @@ def fit(
     Args:
         data: activations [..., d_in] as a tensor or array; a source (LanguageModel, World, …); or an iterable of
             batches of activations, such as a DataLoader, which is read into memory.
-        d_sae: number of latents.
+        d_sae: number of latents; eight times d_in by default.
         activation: how pre-activations become codes; BatchTopK(32) by default.
         penalties: terms added to the loss: one, several, or several by name. `gradient_ratio` sets a strength that
             compares between data sets and widths.
@@ -93,10 +93,16 @@ def fit(
         >>> sae = ub.fit(x, d_sae=64, activation=ub.BatchTopK(4), tokens=8000)
         >>> sae(x[:8]).shape
         torch.Size([8, 16])
-        >>> term = ub.terms.Orthogonality(rho=0.1)
+        >>> term = ub.terms.Orthogonality(gradient_ratio=0.1)
         >>> sae = ub.fit(x, d_sae=64, penalties=term, tokens=8000, callbacks=[], save="runs/mine")
+
+        A transformers model that is loaded, its tokenizer, and texts:
+
+        >>> activations = ub.LanguageModel(model=model, tokenizer=tokenizer, layer=1, text=texts)
+        >>> sae = ub.fit(activations, tokens=2048)
     """
     source = as_source(data, checked("tokens", tokens, PositiveInt))
+    d_sae = 8 * source.d_in if d_sae is None else d_sae
     config = DictionaryConfig(
         d_sae=d_sae, activation=activation or small_enough(d_sae), init=init or DictionaryConfig.init
     )
