@@ -1,6 +1,7 @@
 """Tests run on one thread: their matrices are too small to share, and a busy machine makes sharing far slower."""
 
 import os
+import tempfile
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from tests import type_checks
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests run
+# Tests write nothing into the user's cache; one folder serves all workers, so that help is made once.
+os.environ.setdefault("UNBRAID_CACHE", os.path.join(tempfile.gettempdir(), f"unbraid-tests-{os.getuid()}"))
 type_checks.install()
 
 
