@@ -166,7 +166,7 @@ class Source(Settings, ABC):
 
     @abstractmethod
     def metadata(self) -> Mapping[str, str | int | bool]:
-        """Return the facts that SAELens stores about the site: model_name, hook_name, context_size, …"""
+        """Return the facts that SAELens stores about the site: model_name, hook_name, context_size and more."""
 
     @abstractmethod
     def sample_text(self, count: int) -> list[str]:

@@ -84,7 +84,7 @@ class Reader:
 
     @cached_property
     def special(self) -> list[int]:
-        """Ids of tokens that are no text: BOS, EOS, unknown, chat markers, …"""
+        """Ids of tokens that are no text: BOS, EOS, unknown, chat markers and their like."""
         added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return sorted(added | set(self.tokenizer.all_special_ids) | ({self.bos} if self.bos is not None else set()))
 
