@@ -404,7 +404,7 @@ def test_windows_are_different_and_padded_on_the_right(llama):
     lengths = windows.attention.sum(1)
     assert torch.equal(windows.attention, torch.arange(windows.ids.shape[1]) < lengths[:, None])
     assert (windows.ids[:, 0] == 1).all() and not windows.keep[:, 0].any()
-    with pytest.raises(ValueError, match="asked for 5000 windows but the eval split holds"):
+    with pytest.raises(ValueError, match="5000 windows are needed, but the eval split holds"):
         llama.windows(5000, split="eval", seed=0)
 
 

@@ -23,7 +23,7 @@ Downstream = Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fol
 
 @dataclass(frozen=True)
 class Batch:
-    """Activations, one row a token, and where each came from."""
+    """Activations, one row per token, with the token, document and position of each row."""
 
     x: Float[Tensor, "batch d_in"]
     tokens: Int[Tensor, " batch"]
@@ -76,7 +76,7 @@ class Contexts:
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Activations in pairs: what the model carries, and what it would carry had one cause been another."""
+    """Pairs of activations: row i of `x`, and the same row had one of its causes been another, in `changed`."""
 
     x: Float[Tensor, "pair d_in"]
     changed: Float[Tensor, "pair d_in"]
@@ -91,8 +91,10 @@ class NoHeldOut(ValueError):
 
 
 def passes(epochs: int, split: Split) -> int:
-    """Return the number of passes over a split. The eval split is read once, however often training reads its own: a
-    row scored twice says no more."""
+    """Return the number of passes over a split: `epochs` over the train split, one over the eval split.
+
+    A row that is scored twice adds nothing.
+    """
     return epochs if split == "train" else 1
 
 
@@ -105,7 +107,7 @@ class Source(Settings, ABC):
     @property
     @abstractmethod
     def d_in(self) -> int:
-        """Width of the activations."""
+        """The width of the activations."""
 
     @property
     def has_documents(self) -> bool:
@@ -114,30 +116,38 @@ class Source(Settings, ABC):
 
     @abstractmethod
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:
-        """Block `index` of `split` in the order of `seed`; None past the end of the data."""
+        """Return block `index` of `split` in the order of `seed`; None past the end of the data."""
 
     @abstractmethod
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
-        """`count` whole sequences chosen by `seed`. Raises ValueError when nothing comes after these activations."""
+        """Return `count` whole sequences chosen by `seed`. Raises ValueError when there are no downstream layers."""
 
     def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
-        """At most `count` held-out activations, always the same ones: what is scored while training goes on, so reading
-        them must be cheap. Raises NoHeldOut when there are none."""
+        """Return at most `count` held-out activations, always the same ones.
+
+        They are scored during training, so reading them must be cheap. Raises NoHeldOut when there are none.
+        """
         block = self.block(0, split="eval", seed=0)
         if block is None or not len(block.rows):
             raise NoHeldOut(f"the source has no eval data: {self.more_held_out}")
         return block.rows.x[:count]
 
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
-        """`count` minimal pairs chosen by `seed`; fewer where there are no more. Raises ValueError without any."""
+        """Return `count` minimal pairs chosen by `seed`; fewer where there are no more.
+
+        Raises ValueError without any.
+        """
         raise ValueError(
             f"{type(self).__name__} has no minimal pairs; use a source that has: World, LanguageModel on "
             "--source.text language://…, or LanguageModel with --source.pairs and a file of your own"
         )
 
     def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
-        """About `count` activations with this share of their causes replaced at random: tokens by other tokens, a
-        world's factors by others. Raises ValueError where causes cannot be replaced."""
+        """Return about `count` activations of which a share, in [0, 1], of the causes is replaced at random.
+
+        A language model's tokens are replaced by other tokens, a world's factors by other factors. Raises ValueError
+        where causes cannot be replaced.
+        """
         raise ValueError(
             f"the causes of a {type(self).__name__}'s activations cannot be replaced; use a source where they can: "
             "World or LanguageModel"
@@ -145,19 +155,27 @@ class Source(Settings, ABC):
 
     @abstractmethod
     def available(self, split: Split) -> float:
-        """Tokens in `split`, of training's counting epochs; `inf` when there is no end, or none known beforehand."""
+        """Return the number of rows in `split`; `inf` when there is no end, or none known beforehand.
+
+        In the train split a row counts once for every epoch.
+        """
 
     def sequences(self, split: Split) -> float:
-        """Whole sequences that `contexts` can draw from; `inf` when there is no end."""
+        """Return the number of whole sequences that `contexts` can draw from; `inf` when there is no end."""
         return math.inf
 
     def predicting(self, split: Split) -> float:
-        """Whole sequences in which a token that is kept has a next one, for evals that predict it; `inf` when there is
-        no end, or no text."""
+        """Return the number of whole sequences in which a kept token has a next one, for evals that predict it.
+
+        It is `inf` when there is no end, or no text.
+        """
         return math.inf
 
     def check(self) -> None:  # noqa: B027 (most have nothing more to check)
-        """Raise ValueError for what would be found out midway. Called before any work; reads no activations."""
+        """Raise ValueError for faults that would otherwise show only midway.
+
+        Called before any work; reads no activations.
+        """
 
     def token_policy(self) -> str:
         """Return a sentence on which tokens are rows, and what comes before them; for `unbraid plan`. Empty without
@@ -166,14 +184,14 @@ class Source(Settings, ABC):
 
     @abstractmethod
     def metadata(self) -> Mapping[str, str | int | bool]:
-        """Return the facts that SAELens stores about the site: model_name, hook_name, context_size and more."""
+        """Return the facts that SAELens stores about the site, such as model_name, hook_name and context_size."""
 
     @abstractmethod
     def sample_text(self, count: int) -> list[str]:
         """Return a few windows as the model reads them, decoded; for `unbraid plan`. Empty when there is no text."""
 
     def truth(self) -> Truth:
-        """The factors behind the activations. Raises NoTruth where they are not known."""
+        """Return the factors behind the activations. Raises NoTruth where they are not known."""
         raise NoTruth(
             f"the factors behind a {type(self).__name__} are not known; a World's are, and a language world's"
         )
@@ -185,7 +203,7 @@ def no_downstream(what: str) -> ValueError:
 
 
 LEAST_ROWS = 2
-"""Held-out activations without which nothing can be scored: one has no variance."""
+"""The least number of held-out activations that can be scored: one alone has no variance."""
 
 
 def few_rows(source: Source, least: int = LEAST_ROWS) -> str:

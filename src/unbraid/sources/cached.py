@@ -1,4 +1,4 @@
-"""Activations on disk: what a source yields, harvested once and read back by memory map.
+"""Activations on disk: the blocks of a source, written once and read back by memory map.
 
 A folder holds one safetensors file a block (x, tokens, documents, positions) and `index.json`: what was harvested, in
 which order, and the SHA-256 of every shard. Read with the harvest's seed, block i is the origin's block i, bit for bit.
@@ -30,9 +30,9 @@ from unbraid.system.locks import held
 FORMAT = 1
 INDEX = "index.json"
 EVAL_ROWS = 32_768
-"""Held-out activations a cache keeps: what the evals read."""
+"""Number of held-out activations that a cache keeps: those that the evals read."""
 SHARD_BYTES = 600
-"""Of a shard's header and its line in the index."""
+"""Bytes of a shard's header and its line in the index, about."""
 SAMPLES = 8
 """Decoded windows kept in the index."""
 
@@ -81,7 +81,7 @@ class Cached(Source):
         return float(sum(shard["rows"] for shard in self._shards(split)) * passes(self.epochs, split))
 
     def check(self) -> None:
-        """All shards are there in full; that they are not corrupt is seen as each is read."""
+        """Raise ValueError unless all shards are there in full. Their content is checked as each is read."""
         for shard in (shard for shards in self._index["shards"].values() for shard in shards):
             path = Path(self.folder) / shard["file"]
             if not path.is_file() or path.stat().st_size != shard["bytes"]:
@@ -93,7 +93,7 @@ class Cached(Source):
         return self._index["metadata"]
 
     def origin(self) -> Mapping[str, Any]:
-        """The settings of the source it was written from."""
+        """Return the settings of the source that the cache was written from."""
         return self._index["source"]
 
     def token_policy(self) -> str:
@@ -193,13 +193,15 @@ def _continued(
 
 
 def row_bytes(d_in: int, dtype: StorageType) -> int:
-    """Bytes a row takes on disk: its activations, its token, its document and its position."""
+    """Return the bytes of a row on disk: its activations, its token, its document and its position."""
     return d_in * (4 if dtype == "float32" else 2) + 3 * 8
 
 
 def cache_bytes(source: Source, block: Block, tokens: int, dtype: StorageType = "float32") -> int:
-    """Bytes on disk of `tokens` training rows and the eval split's, in whole blocks as they are written. `block`: one
-    of the source's, for its size and for what the norm filter leaves out."""
+    """Return the bytes on disk of `tokens` training rows and the eval split's, in whole blocks as they are written.
+
+    `block` is any block of the source: it shows the size of a block and the share of rows that the norm filter drops.
+    """
     each = len(block.rows)
     share = each / (each + block.filtered)
 
@@ -227,6 +229,10 @@ def fault_of(path: Path, shard: Mapping[str, Any]) -> str:
 
 
 def read_index(path: Path) -> dict[str, Any]:
+    """Return the checked index of a cache.
+
+    Raises ValueError for another format, a faulty field, or a shard elsewhere.
+    """
     index = read_json(path)
     if index.get("format") != FORMAT:
         raise ValueError(f"{path} has format {index.get('format')}, not {FORMAT}; run write_cache into a new folder")
@@ -254,13 +260,13 @@ def index_fault(index: Mapping[str, Any]) -> str:
 
 
 def wrong(found: Mapping[str, Any], fields: Mapping[str, type]) -> str:
-    """The first field that is missing, of another type, or below 0; empty when there is none."""
+    """Return the first field that is missing, of another type, or below 0; empty when there is none."""
     kept = lambda value, kind: isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 0))
     return next((name for name, kind in fields.items() if not kept(found.get(name), kind)), "")
 
 
 def _started(home: Path, source: Source, *, seed: int, dtype: StorageType) -> dict[str, Any]:
-    """The index to continue. Raises ValueError when the folder was written from something else."""
+    """Return the index to continue. Raises ValueError when the folder was written from something else."""
     expected = {"format": FORMAT, "source": to_json(source), "seed": seed, "dtype": dtype}
     path = home / INDEX
     if path.is_file():

@@ -1,4 +1,4 @@
-"""The rows that everything data-dependent starts from: initialisation, normalisation, thresholds."""
+"""The fitting sample: the rows that initialisation, the normaliser and BatchTopK's threshold are fitted on."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ SAMPLE_ROWS = 32_768
 
 
 def fitting_sample(source: Source, seed: int, tokens: int = 0) -> Tensor:
-    """Raw activations from the first training block, in random order, on the CPU: what everything data-dependent
-    starts from. Raises ValueError where, by what the norm filter leaves out of it, `tokens` will not be reached."""
+    """Return raw activations [row, d_in] of the first training block, in random order, on the CPU.
+
+    Raises ValueError where the norm filter leaves out so much of that block that `tokens` rows will not be reached.
+    """
     block = source.block(0, split="train", seed=seed)
     if block is None or len(block.rows) < 2:
         raise ValueError("the source has no training data: give it more text")

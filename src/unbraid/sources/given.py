@@ -1,4 +1,4 @@
-"""Makes a source of whatever activations are given in: an array, a source, batches."""
+"""The conversion of what a user gives (an array, a source, batches) into a source of activations."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ from unbraid.sources.tensor import Activations
 
 
 def as_source(data: Any, tokens: int) -> Source:
-    """Return a source of the activations in `data`: a source as it is, a tensor, array or DataFrame [..., d_in], or an
-    iterable of batches, read until there are enough to train on `tokens` rows.
+    """Return a source of the activations in `data`.
 
-    Raises ValueError for anything else, with what to give instead.
+    `data` is a source, returned as it is; a tensor, array or DataFrame [..., d_in]; or an iterable of batches, read
+    until there are enough to train on `tokens` rows. Raises ValueError for anything else, saying what to give.
     """
     if isinstance(data, Source):
         return data
@@ -39,10 +39,10 @@ def as_source(data: Any, tokens: int) -> Source:
 
 
 def collected(batches: Iterable[Any], tokens: int) -> Tensor:
-    """Read batches of activations [..., d_in] into one tensor [row, d_in] in memory: as many rows as training takes,
-    and a tenth more to hold out.
+    """Read batches of activations [..., d_in] into one tensor [row, d_in] in memory.
 
-    Raises ValueError for a batch that holds no activations, or of another width than the first.
+    It reads as many rows as training takes, and enough more to hold out a tenth. Raises ValueError for a batch that
+    holds no activations, or of another width than the first.
     """
     wanted, rows, parts = tokens + tokens // 9, 0, list[Tensor]()
     for number, batch in enumerate(batches):
@@ -62,8 +62,11 @@ def collected(batches: Iterable[Any], tokens: int) -> Tensor:
 
 
 def as_rows(batch: Any, number: int) -> Tensor:
-    """Return one batch as rows [row, d_in] on the CPU. A tuple or list of one tensor, as a DataLoader of a
-    TensorDataset gives, is that tensor."""
+    """Return one batch as rows [row, d_in] on the CPU.
+
+    A tuple or list of one tensor, as a DataLoader of a TensorDataset gives, counts as that tensor. Raises ValueError
+    for anything that is no tensor or array of two dimensions or more; `number` is the batch's place, for the error.
+    """
     alone = batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
     if not isinstance(alone, Tensor | np.ndarray):
         raise ValueError(

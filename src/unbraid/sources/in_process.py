@@ -30,7 +30,7 @@ class Reference:
 
     @property
     def in_words(self) -> str:
-        """The object as an error describes it: LlamaForCausalLM (name tiny, parameters 7240, SHA-256 0a1b2c3d4e5f…)."""
+        """Return the object as errors name it: LlamaForCausalLM (name tiny, parameters 7240, SHA-256 0a1b2c3d4e5f…)."""
         facts = [f"{name} {value}" for name, value in self.facts.items() if value]
         return f"{self.kind} ({', '.join([*facts, f'SHA-256 {self.sha256[:12]}…'])})"
 

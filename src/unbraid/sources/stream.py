@@ -14,7 +14,7 @@ from unbraid.sources.base import Batch, NoHeldOut, Source, Split
 
 @dataclass
 class Position:
-    """The position of a stream. `carry` is what was left of the blocks before `block`, fewer rows than a batch."""
+    """The position of a stream. `carry` holds the rows left over from the blocks before `block`, fewer than a batch."""
 
     block: int = 0
     taken: int = 0
@@ -81,10 +81,12 @@ def check_finite(x: Tensor, where: str) -> None:
 
 @lru_cache(maxsize=2)
 def held_out(source: Source, rows: int) -> Batch:
-    """The first `rows` activations of the eval split, the same for every eval and run of a source; fewer when it
-    ends. Raises NoHeldOut when there are none."""
+    """Return the first `rows` activations of the eval split, the same for every eval and run of a source.
+
+    There are fewer when the split ends. Raises NoHeldOut when there are none, ValueError for fewer than one row.
+    """
     if rows < 1:
-        raise ValueError(f"asked for {rows} held-out rows; ask for one row or more")
+        raise ValueError(f"the number of held-out rows is {rows}; it must be 1 or more")
     parts: list[Batch] = []
     while sum(map(len, parts)) < rows:
         block = source.block(len(parts), split="eval", seed=0)

@@ -3,8 +3,8 @@
     x = bias + sum_i z_i d_i
 
 Which factors fire follows a Zipf law, a low-rank Gaussian copula and a forest, all drawn by SAELens, so that scores can
-be set beside the published ones. There is no downstream map, and with `compensate_probabilities` a parent hardly ever
-fires without a child: absorption cannot be seen here, a World shows it. After SynthSAEBench (Chanin et al. 2026).
+be compared with the published ones. There is no downstream map, and with `compensate_probabilities` a parent hardly
+ever fires without a child: absorption cannot be seen here, but in a World. After SynthSAEBench (Chanin et al. 2026).
 """
 
 import math
@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from sae_lens.synthetic import SyntheticModel, SyntheticModelConfig
 
 ENTRIES = 2**20
-"""Samples times factors drawn at once: SAELens draws densely. What is drawn depends on it."""
+"""Samples times factors drawn at once: SAELens draws densely. Another number gives other samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synth(Source, Truth):
-    """Fields from `num_features` on are SAELens's `SyntheticModelConfig`, by its names; they generate a model and are
-    not for one that is loaded. Their defaults are SynthSAEBench-16k's with a thirty-second of its factors."""
+    """A synthetic model of SAELens: one that was saved, or one generated from these settings.
+
+    Fields from `num_features` on are those of SAELens's `SyntheticModelConfig`, by its names; they generate a model and
+    are not for one that is loaded. Their defaults are SynthSAEBench-16k's with a thirty-second of its factors.
+    """
 
     model: str = ""
     """Folder or Hugging Face name of a saved SyntheticModel ("name:subfolder" for one in a subfolder); empty to
@@ -198,12 +201,18 @@ SYNTHSAEBENCH_16K = Synth(
 
 @lru_cache(maxsize=2)
 def labelled(source: Synth, count: int, split: Split, seed: int) -> Labelled:
-    """Drawn once for all evals and runs of a source: SAELens takes seconds here and minutes at 16,384 factors."""
+    """Return labelled samples, drawn once for all evals and runs of a source.
+
+    SAELens takes seconds for the default settings and minutes at 16,384 factors.
+    """
     return source._draw(count, seeding.integer(seed, f"synth/labelled/{split}"))
 
 
 def config(source: Synth, library: Any) -> "SyntheticModelConfig":
-    """SAELens's own configuration of a model to generate. It raises ValueError for what cannot be."""
+    """Return SAELens's own configuration of a model to generate.
+
+    Raises ValueError for settings that SAELens refuses.
+    """
     forest = {
         name: getattr(source, name)
         for name in ("total_root_nodes", "branching_factor", "max_depth", "mutually_exclusive_portion",
@@ -239,7 +248,7 @@ def saelens() -> Any:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """SAELens draws from torch's global generator: seed it, and leave it as it was found."""
+    """Seed torch's global generator, which SAELens draws from, while open; then restore its state."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

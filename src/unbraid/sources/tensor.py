@@ -1,7 +1,7 @@
 """Activations that are in memory already: a tensor or array of your own.
 
-A run folder stores what identifies them (shape, SHA-256), never the activations. Whoever reads the run in another
-process gives the same array again: `Activations(x)` then stands for the stored source.
+A run folder stores what identifies them (shape, SHA-256), never the activations. To read the run in another
+process, give the same array again: `Activations(x)` then equals the stored source.
 """
 
 import hashlib
@@ -45,9 +45,9 @@ class Known:
 class Activations(Source):
     """A tensor or array of activations [..., d_in] in memory.
 
-    With two dimensions every row stands alone. With more, all but the last two number the sequences, and a sequence is
-    never split between training and held-out rows. The values are not copied unless they must be: do not change them
-    in place while a dictionary is trained on them.
+    With two dimensions rows are independent. With more, [..., position, d_in], each index of the leading dimensions is
+    a sequence, and a sequence is never split between training and held-out rows. The values are not copied unless they
+    must be: do not change them in place while a dictionary is trained on them.
     """
 
     more_held_out: ClassVar[str] = "raise eval_share, or give more activations"
@@ -58,7 +58,7 @@ class Activations(Source):
     """Magnitude of each known factor in each row, [..., factors] with the same leading dimensions, 0 where it is
     inactive: evals that need known factors then apply. A DataFrame's columns name the factors. Not stored."""
     names: InitVar[Sequence[str] | None] = None
-    """What the factors are called; by default DataFrame columns, or factor-0, factor-1, … Not stored."""
+    """Names of the factors; by default the DataFrame's columns, or factor-0, factor-1, … Not stored."""
     parents: InitVar[Sequence[int] | None] = None
     """Index of each factor's parent in a forest, -1 for roots; by default all are roots. Not stored."""
     eval_share: Share = 0.1
@@ -157,7 +157,7 @@ class Activations(Source):
 
 @dataclass(frozen=True, eq=False)
 class ArrayTruth(Truth):
-    """Factors that were given row by row. Their directions are not known."""
+    """The truth of factors that were given row by row; their directions are not known."""
 
     known: Known
     splits: Mapping[Split, Int[Tensor, " row"]]
@@ -187,7 +187,7 @@ class ArrayTruth(Truth):
 
 @lru_cache(maxsize=2)
 def order_of(count: int, seed: int, epoch: int) -> Int[Tensor, " row"]:
-    """The order of the training rows in one pass."""
+    """Return the order of the training rows in one pass."""
     return torch.randperm(count, generator=seeding.stream(seed, f"rows/{epoch}"))
 
 
@@ -200,7 +200,10 @@ def remember(digest: str, known: Known) -> None:
 
 
 def as_known(data: Any, factors: Any, names: Any, parents: Any) -> Known:
-    """Rows, where each stands, and the factors of each. Raises ValueError for what cannot be activations or factors."""
+    """Return rows [row, d_in], the sequence and position of each, and its factors.
+
+    Raises ValueError for data that cannot be activations, factors, names or parents.
+    """
     x = real("activations", data)
     if x.ndim < 2 or not x.numel():
         raise ValueError(f"activations are {list(x.shape)}; they must be [..., d_in], with two dimensions or more")
@@ -223,7 +226,10 @@ def as_known(data: Any, factors: Any, names: Any, parents: Any) -> Known:
 
 
 def real(what: str, data: Any) -> Tensor:
-    """A CPU tensor of finite real numbers, sharing memory where it can. Raises ValueError for all else."""
+    """Return `data` as a CPU tensor of finite real numbers, sharing memory where it can.
+
+    Raises ValueError for anything else; the error names the data by `what`.
+    """
     if hasattr(data, "to_numpy"):
         data = data.to_numpy()
     if isinstance(data, np.ndarray):
@@ -247,8 +253,10 @@ def real(what: str, data: Any) -> Tensor:
 
 
 def named(names: Any, factors: Any, count: int) -> tuple[str, ...]:
-    """Names of the factors: those given, a DataFrame's columns, or numbers. Raises ValueError unless there is one each,
-    and none twice."""
+    """Return the names of the factors: those given, a DataFrame's columns, or factor-0, factor-1 and so on.
+
+    Raises ValueError unless each factor has one name and no two have the same.
+    """
     columns = getattr(factors, "columns", None) if names is None else names
     if columns is None:
         return tuple(f"factor-{index}" for index in range(count))
@@ -261,7 +269,7 @@ def named(names: Any, factors: Any, count: int) -> tuple[str, ...]:
 
 
 def checked_parents(parents: Sequence[int] | None, count: int) -> tuple[int, ...]:
-    """Parents of the factors. Raises ValueError unless they form a forest."""
+    """Return the parents of the factors. Raises ValueError unless they form a forest."""
     if parents is None:
         return (-1,) * count
     found = tuple(int(parent) for parent in parents)
@@ -278,7 +286,7 @@ def checked_parents(parents: Sequence[int] | None, count: int) -> tuple[int, ...
 
 
 def digest_of(known: Known) -> str:
-    """SHA-256 of shapes, types and values."""
+    """Return the SHA-256 of shapes, types and values."""
     state = hashlib.sha256()
     for tensor in (known.x, known.documents, known.factors):
         if tensor is not None:

@@ -1,7 +1,7 @@
 """Known factors behind activations: their names, their forest, and which are active where.
 
-A source that knows hands a `Truth` out of `Source.truth()`; evals read nothing else of it, so one eval scores a vector
-world and a language world alike.
+A source whose factors are known returns a `Truth` from `Source.truth()`; evals read nothing else about factors, so one
+eval scores both a vector world and a language world.
 """
 
 from abc import ABC, abstractmethod
@@ -28,10 +28,10 @@ class Labelled:
     magnitudes: Float[Tensor, " active"]
     """The strength of each active factor; 1 where it is only present or not."""
     count: int
-    """Factors there are, active or not."""
+    """Number of factors, active or not."""
 
     def dense(self) -> Float[Tensor, "batch factors"]:
-        """Magnitude of every factor in every row; 0 where it is inactive. Allocates batch x factors."""
+        """Return the magnitude of every factor in every row; 0 where it is inactive. Allocates batch x factors."""
         z = torch.zeros(len(self.x), self.count)
         return z.index_put((self.rows, self.factors), self.magnitudes)
 
@@ -56,16 +56,16 @@ class Truth(ABC):
 
     @abstractmethod
     def labelled(self, count: int, *, split: Literal["train", "eval"], seed: int = 0) -> Labelled:
-        """`count` activations with their factors, the same for the same arguments; fewer when the data ends."""
+        """Return `count` activations with their factors, the same for the same arguments; fewer when the data ends."""
 
 
 def levels(parents: Int[Tensor, " factors"]) -> Int[Tensor, " factors"]:
-    """Depth of each factor in its forest; 0 for roots."""
+    """Return the depth of each factor in its forest; 0 for roots."""
     return (ancestors(parents) >= 0).sum(0)
 
 
 def ancestors(parents: Int[Tensor, " factors"]) -> Int[Tensor, "height factors"]:
-    """The factors above each: its parent, the parent's parent, and so on; -1 where there are no more."""
+    """Return the factors above each: its parent, the parent's parent, and so on; -1 where there are no more."""
     rows, above = [], parents
     while bool((above >= 0).any()):
         rows.append(above)

@@ -1,0 +1,1 @@
+"""Activations of causal language models, read and replaced through forward hooks."""

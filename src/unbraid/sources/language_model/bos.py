@@ -1,4 +1,4 @@
-"""The token that every window begins with: what the tokenizer itself puts in front of a text, or one that is named."""
+"""The token that every window begins with: the one that the tokenizer itself adds, or one that is named."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -7,7 +7,7 @@ AUTO, NEVER = "auto", "never"
 
 
 def bos_of(tokenizer: Any, setting: str) -> int | None:
-    """The id in front of every window; None for none. Raises ValueError for a token that the tokenizer lacks."""
+    """Return the id in front of every window; None for none. Raises ValueError for a token that the tokenizer lacks."""
     if setting == NEVER:
         return None
     return added(tokenizer) if setting == AUTO else named(tokenizer, setting)
@@ -39,6 +39,7 @@ def added(tokenizer: Any) -> int | None:
 
 
 def named(tokenizer: Any, token: str) -> int:
+    """Return the id of a token of the vocabulary. Raises ValueError, with similar tokens, when it is not in there."""
     vocabulary = tokenizer.get_vocab()
     if token not in vocabulary:
         near = get_close_matches(token, vocabulary, 3, 0.5) or sorted(tokenizer.all_special_tokens)[:5]

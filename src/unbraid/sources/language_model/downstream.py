@@ -43,7 +43,7 @@ class DownstreamBlocks:
         return hidden.reshape(*acts.shape[:-1], hidden.shape[-1]).to(acts.dtype)
 
     def _repeat(self, value: Any, copies: int, path: Path, shared: dict[int, Any]) -> Any:
-        """An argument, with what it holds of each sequence (masks, positions, ALiBi) repeated for each folded copy."""
+        """Return an argument with its entries per sequence (masks, positions, ALiBi) repeated for each folded copy."""
         if isinstance(value, Tensor):
             batched = value.ndim >= 2 and value.shape[0] == self.sequences
             along = self.layout.get(path, 0 if batched else -1)
@@ -135,7 +135,7 @@ def layout(model: nn.Module, first: int, last: int) -> Mapping[Path, int]:
 
 
 def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
-    """The tensors in an argument, each with its path."""
+    """Yield the tensors in an argument, each with its path."""
     if isinstance(value, Tensor):
         yield path, value
     elif isinstance(value, tuple | list):
@@ -147,7 +147,7 @@ def leaves(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
 
 
 def differing(a: torch.Size, b: torch.Size) -> int:
-    """The first dimension two shapes differ in; -1 when they are equal."""
+    """Return the first dimension that two shapes differ in; -1 when they are equal."""
     return next((d for d, (m, n) in enumerate(zip(a, b, strict=False)) if m != n), -1)
 
 
@@ -174,7 +174,7 @@ def span(model: nn.Module, layer: int, site: str, last: int) -> tuple[int, int]:
 
 NO_MAP = "so its downstream map cannot be had; use terms that need none"
 TOLERANCE = 1e-3
-"""Of the largest activation; types that round coarser than a quarter of this may be four roundings off."""
+"""The error allowed, relative to the largest activation; four roundings are allowed where they are more."""
 
 
 @torch.no_grad()

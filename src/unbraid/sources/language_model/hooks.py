@@ -33,11 +33,11 @@ class HookPoint:
     flat: bool = False
     """True when activations there have sequences laid end to end [seq * pos, d_in], as in OPT's MLP."""
     block: nn.Module | None = None
-    """The block it lies in; where `flat`, its input tells how many sequences there are."""
+    """The block it lies in; where `flat`, its input shows how many sequences there are."""
 
     @contextmanager
     def hooked(self, on_activations: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-        """While open, call `on_activations` with the activations; what it returns, if anything, replaces them."""
+        """Call `on_activations` with the activations while open; they are replaced by its return value, unless None."""
         entered: list[torch.Size] = []
 
         def enter(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class HookPoint:
 def split(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """(hidden states, other positional arguments, other keyword arguments) of a call to a block."""
+    """Return (hidden states, other positional arguments, other keyword arguments) of a call to a block."""
     if args:
         return args[0], args[1:], dict(kwargs)
     name = "hidden_states" if "hidden_states" in kwargs else next(iter(inspect.signature(module.forward).parameters))
@@ -81,7 +81,7 @@ def split(
 
 
 def hidden_of(output: Any) -> Any:
-    """The activations in what a block or a sublayer gives: the first of several things."""
+    """Return the activations in the output of a block or a sublayer: its first item, where it is a tuple."""
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
@@ -108,7 +108,7 @@ def call_frozen(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """While open, no module is in training mode; then each is as it was. No `train` of a model's own is called."""
+    """Keep all modules out of training mode while open, then restore each. A model's own `train` is not called."""
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -130,7 +130,7 @@ def logits_of(output: Any) -> Tensor:
 def read(
     model: nn.Module, place: HookPoint, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> Float[Tensor, "seq pos d_in"]:
-    """Activations at one place; the forward pass ends there."""
+    """Return the activations at one place; the forward pass ends there."""
     found: list[Tensor] = []
 
     def on_activations(hidden: Tensor) -> None:

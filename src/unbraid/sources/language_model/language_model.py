@@ -69,8 +69,8 @@ class LanguageModel(Source):
     """Activations of one site of a causal language model on a corpus.
 
     The model, the tokenizer and the texts may be given as objects. A loaded model is not changed, and stays on its
-    device and in its precision. A run folder stores what they were (see `loaded` and `in_memory`): who reads the run in
-    another process gives them again first.
+    device and in its precision. A run folder stores what they were (see `loaded` and `in_memory`): to read the
+    run in another process, give them again first.
     """
 
     more_held_out: ClassVar[str] = (
@@ -186,7 +186,7 @@ class LanguageModel(Source):
         return Counterfactuals(pool.x[order], pool.changed[order])
 
     def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
-        """Whole windows in which kept tokens of this share are others of the same windows."""
+        """Return whole windows in which this share of the kept tokens is replaced by others of the same windows."""
         windows = self.windows(max(1, count // self.context), split=split, seed=seed)
         replaced = windows.corrupted(share, seeding.stream(seed, f"corrupted/{split}"))
         acts = self.activations(replaced)
@@ -241,24 +241,24 @@ class LanguageModel(Source):
 
     @cached_property
     def loaded_tokenizer(self) -> Any:
-        """The tokenizer itself: the one given, or that of the model."""
+        """The tokenizer itself: the one that was given, or the model's."""
         load = partial(load_tokenizer, trust_remote_code=self.trust_remote_code)
         if is_reference(self.tokenizer):
             return loaded.find_tokenizer(self.tokenizer, load)
         return load(self.tokenizer) if self.tokenizer else load(self.model, self.revision)
 
     def windows(self, count: int, *, split: Split, seed: int) -> Windows:
-        """`count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
+        """Return `count` different windows chosen by `seed`. On a streamed corpus they come from its first blocks."""
         pool = self._corpus.pool(split)
         if split == "eval" and not len(pool):
             raise NoHeldOut(f"the source has no eval data: {self.more_held_out}")
         if count > len(pool):
-            raise ValueError(f"asked for {count} windows but the {split} split holds {len(pool)}; give more text")
+            raise ValueError(f"{count} windows are needed, but the {split} split holds {len(pool)}; give more text")
         order = torch.randperm(len(pool), generator=seeding.stream(seed, f"windows/{split}"))
         return pool.windows(order[:count]).to(self._device)
 
     def activations(self, windows: Windows) -> Float[Tensor, "seq pos d_in"]:
-        """Activations of whole windows; padding and special tokens included."""
+        """Return the activations of whole windows; padding and special tokens included."""
         return read(self._model, self._hook_point, windows.ids, windows.attention).float()
 
     def logits(self, windows: Windows) -> Float[Tensor, "seq pos vocabulary"]:
@@ -266,7 +266,7 @@ class LanguageModel(Source):
         return logits_of(forward(self._model, windows.ids, windows.attention)).float()
 
     def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
-        """Windows of whole documents given as tokens."""
+        """Return windows of whole documents, each given as its tokens."""
         ids = [torch.tensor(self.loaded_tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
         self._reader.check(torch.cat(ids).int())
         packed = Packed.of(list(enumerate(ids)), self._reader)
@@ -295,7 +295,7 @@ class LanguageModel(Source):
 
     @cached_property
     def max_norm(self) -> float:
-        """Norm above which a row is left out."""
+        """The norm above which a row is left out."""
         if not self.max_norm_ratio:
             return float("inf")
         rows = self._rows(0, "train", 0)

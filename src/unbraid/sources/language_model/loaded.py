@@ -31,11 +31,11 @@ from unbraid.system.notices import Pace
 MODELS: Registry[nn.Module] = Registry(kept=2)
 TOKENIZERS: Registry[Any] = Registry(kept=4)
 PLAIN = (str, bytes, bool, int, float, NoneType, torch.dtype)
-"""Entries of a state, other than tensors, that their text identifies."""
+"""Types of entries of a state, other than tensors, that are identified by their text."""
 THREADS = 8
 """Tensors hashed at once, at most."""
 HASHED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDictionary()
-"""Of each model, the version counters of its tensors when it was hashed, and the SHA-256 found."""
+"""The version counters of each model's tensors when it was hashed, and the SHA-256 found."""
 
 
 # ---- models ------------------------------------------------------------------------------------------------
@@ -154,8 +154,8 @@ def value_sha256(value: Any) -> str:
         return hashlib.sha256(f"{type(value).__name__} {value!r}".encode()).hexdigest()
     if not isinstance(value, Tensor):
         raise ValueError(
-            f"the state of the model holds a {type(value).__name__}, whose content does not show, so that the model "
-            "cannot be told from others; give it by name or folder"
+            f"the state of the model holds a {type(value).__name__}, whose content cannot be hashed, so that the "
+            "model cannot be identified; give it by name or folder"
         )
     head = f"{value.dtype} {list(value.shape)}"
     if (flatten := getattr(value, "__tensor_flatten__", None)) is not None:

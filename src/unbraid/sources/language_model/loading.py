@@ -17,7 +17,7 @@ EMBEDDED = "embedded"
 
 @lru_cache(maxsize=2)
 def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_code: bool = False) -> nn.Module:
-    """The model, for inference. Shared by all sources that name it the same way."""
+    """Return the model, for inference. It is shared by all sources that name it the same way."""
     from transformers import AutoModelForCausalLM
 
     kind = getattr(torch, dtype)
@@ -45,12 +45,12 @@ def write_chat(tokenizer: Any, chat: list[dict[str, Any]]) -> str:
 
 
 def located(model: str) -> str:
-    """The folder of the embedded model, or the name as it is."""
+    """Return the folder of the embedded model, or the name as it is."""
     return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model
 
 
 def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
-    """The hash of the tokenizer's file; of its vocabulary, where there is no such file."""
+    """Return the hash of the tokenizer's file; of its vocabulary, where there is no such file."""
     from transformers.utils.hub import cached_file
 
     path = cached_file(located(model), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)

@@ -2,7 +2,7 @@
 
 A user gives one JSON object a line, {"base": "...", "changed": "..."}, or a table with those columns.
 
-What is read is the last token of each text, so both should end alike, where what was changed matters.
+Activations are read at the last token of each text, so both should end alike, where the change matters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,10 @@ PAIRS_EACH = 64
 
 
 def pair_documents(path: str, text: str, tokenize: Callable[[str], list[str]], split: str) -> list[list[Sequence[str]]]:
-    """Both sides of every pair, as tokens: of the file at `path` (the same for both splits), else of the language.
-    Raises ValueError where there is neither."""
+    """Return both sides of every pair, as tokens: of the file at `path`, else of the language.
+
+    A file's pairs are the same for both splits. Raises ValueError where there is neither.
+    """
     if path:
         return [[tokenize(side) for side in texts] for texts in read_pairs(path)]
     if not is_language(text):
@@ -35,7 +37,10 @@ def pair_documents(path: str, text: str, tokenize: Callable[[str], list[str]], s
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:
-    """(base, changed) of every row. Raises ValueError for a missing file, a row that is no pair, and no pairs."""
+    """Return (base, changed) of every row.
+
+    Raises ValueError for a missing file, a row that is no pair, and no pairs.
+    """
     try:
         found = [pair(row, where) for where, row in rows(Path(path).expanduser(), KEYS)]
     except ValueError as error:
@@ -47,6 +52,7 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
 
 
 def pair(row: Any, where: str) -> tuple[str, str]:
+    """Return the two texts of a row. Raises ValueError when one is missing or empty, or both are the same."""
     texts = [row.get(key) if isinstance(row, Mapping) else None for key in KEYS]
     if not all(isinstance(text, str) and text for text in texts):
         raise ValueError(f'{where}: expected texts under "base" and "changed", found {str(row)[:80]}')

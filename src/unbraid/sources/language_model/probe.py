@@ -22,18 +22,18 @@ class Unproven(Exception):
 
 
 FAILURES = (ValueError, RuntimeError, LookupError, AttributeError, TypeError, AssertionError)
-"""What a model's own code raises for a use that it was not made for."""
+"""Errors that a model's own code raises for a use that it was not made for."""
 
 
 def in_one_line(error: Exception) -> str:
-    """An error of a model's own code, in one line."""
+    """Return an error of a model's own code in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
 
 
 def random_tokens(
     model: nn.Module, sequences: int = SEQUENCES, positions: int = POSITIONS
 ) -> tuple[Int[Tensor, "seq pos"], Bool[Tensor, "seq pos"]]:
-    """Ids and attention of whole sequences, on the model's device."""
+    """Return random ids and the attention mask of whole sequences, on the model's device."""
     size = getattr(text_config(model), "vocab_size", None)
     size = size or next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     device = next(model.parameters()).device
@@ -87,7 +87,7 @@ class Probe:
 
     @torch.no_grad()
     def run(self, place: HookPoint | None = None, put: Tensor | None = None, *, states: bool = False) -> Seen:
-        """One forward pass, with `put` at `place`."""
+        """Run one forward pass, with the activations `put` at `place`."""
         ids, attention = random_tokens(self.model)
         options = {"output_hidden_states": True} if states and text_config(self.model) is not None else {}
         seen = Seen()
@@ -100,7 +100,7 @@ class Probe:
         return seen
 
     def _watched(self, seen: Seen) -> Iterator[Any]:
-        """Hooks that note what passes. They come after those that replace it, so they see the new."""
+        """Record what passes while open. These hooks come after those that replace activations, so they see the new."""
         around = self.blocks[1]
         yield self.block.register_forward_pre_hook(noting_input(seen.entered), with_kwargs=True)
         yield self.block.register_forward_hook(noting_output(seen.left))
@@ -143,12 +143,12 @@ def copied(value: Any) -> Any:
 
 
 def rounding(*tensors: Tensor) -> float:
-    """The relative size of one rounding in the coarsest of these tensors' types."""
+    """Return the relative size of one rounding in the coarsest of these tensors' types."""
     return max(torch.finfo(t.dtype).eps for t in tensors)
 
 
 ROUNDINGS = 8
-"""Roundings that what should be equal may be apart: sums are taken in another order."""
+"""Roundings by which equal values may differ: sums are taken in another order."""
 
 
 def is_sum(total: Tensor, addends: Sequence[Tensor]) -> bool:

@@ -66,8 +66,7 @@ def _found(model: nn.Module, layer: int, site: Site) -> HookPoint | str:
 
 
 def residual_stream(probe: Probe, site: Site) -> None:
-    """Raises Unproven unless the block gets and gives one vector a token, and those are what its neighbours give and
-    get."""
+    """Raise Unproven unless the block maps one vector per token to another, as its neighbours give and get them."""
     seen = probe.clean
     if len(seen.entered) != 1 or len(seen.left) != 1:
         raise Unproven(f"its block {probe.layer} runs {len(seen.left)} times in one pass")
@@ -87,7 +86,7 @@ def residual_stream(probe: Probe, site: Site) -> None:
 
 
 def _handed_on(hidden: Tensor, seen: Seen, neighbour: list[Any], otherwise: str) -> None:
-    """Raises Unproven unless the neighbour has the same, and it is among what the model calls its hidden states."""
+    """Raise Unproven unless the neighbour has the same, and it is among what the model calls its hidden states."""
     if not all(isinstance(other, Tensor) and same(other, hidden) for other in neighbour):
         raise Unproven(f"{otherwise}: the model changes it between them")
     # Among them, not at a given place: Mamba leaves the embeddings out.
@@ -97,7 +96,7 @@ def _handed_on(hidden: Tensor, seen: Seen, neighbour: list[Any], otherwise: str)
 
 
 def check_put_back(probe: Probe, place: HookPoint, acts: Tensor) -> None:
-    """Raises Unproven when the activations themselves, put back, move the logits."""
+    """Raise Unproven when the activations themselves, put back, move the logits."""
     again = probe.run(place, acts)
     if not same(again.logits, probe.clean.logits):
         raise Unproven(f"putting the activations of {place.name} back moves the logits")
@@ -107,7 +106,10 @@ def check_put_back(probe: Probe, place: HookPoint, acts: Tensor) -> None:
 
 
 def sublayer(probe: Probe, site: Site) -> HookPoint:
-    """The place of a sublayer's output as the block adds it. Raises Unproven, with the reason, when there is none."""
+    """Return the place of a sublayer's output as the block adds it.
+
+    Raises Unproven, with the reason, when there is none.
+    """
     seen = probe.clean
     gave, inside = seen.once(), [name for name, _ in probe.block.named_modules()]
     step = ResidualStep(seen.entered[0], seen.left[0], {name: gave[name] for name in inside if name in gave})
@@ -126,11 +128,11 @@ def sublayer(probe: Probe, site: Site) -> HookPoint:
                 block=probe.block,
             )
             return proven(probe, place, name, other)
-    raise Unproven(step.why_not(named))
+    raise Unproven(step.no_match(named))
 
 
 def proven(probe: Probe, place: HookPoint, name: str, other: str) -> HookPoint:
-    """`place`, when the block adds whatever is put there. Raises Unproven otherwise."""
+    """Return `place`, when the block adds whatever is put there. Raises Unproven otherwise."""
     acts, stream = probe.clean.gave[name][0], probe.clean.entered[0]
     check_put_back(probe, place, acts.view(stream.shape))
     noise = torch.randn(stream.shape, generator=seeding.stream(0, "put"), dtype=torch.float32)
@@ -143,7 +145,7 @@ def proven(probe: Probe, place: HookPoint, name: str, other: str) -> HookPoint:
 
 
 def role(name: str) -> str:
-    """The sublayer that a module is of, by the name of the block's child it lies in; empty when it does not say."""
+    """Return the sublayer that a module is part of, by the name of the block's child; empty when it does not say."""
     child = name.split(".")[0]
     found = [site for site, words in ROLES.items() if re.search(rf"(^|_)({'|'.join(words)})\d*($|_)", child)]
     return found[0] if len(found) == 1 else ""
@@ -171,8 +173,8 @@ class ResidualStep:
     def _made_of(self, *names: str) -> bool:
         return is_sum(self.after, [self.before, *(self.gave[name] for name in names)])
 
-    def why_not(self, named: list[str]) -> str:
-        """Return why none of these is what the block adds, as the end of a sentence."""
+    def no_match(self, named: list[str]) -> str:
+        """Return why none of these modules gives what the block adds, as the end of a sentence."""
         here = [name for name in named if name in self.gave]
         if not here:
             return f"{named[0]} gives no tensor of the size of the residual stream, once a pass"

@@ -1,4 +1,4 @@
-"""Held-out windows that activations are replaced in, and what a language model predicts there."""
+"""Held-out windows whose activations are replaced, and what a language model predicts there."""
 
 import math
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def lacks_windows(source: Source) -> str:
 
 
 def eval_windows(model: LanguageModel) -> Iterator[Windows]:
-    """A few held-out windows at a time."""
+    """Yield a few held-out windows at a time."""
     count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
     windows = model.windows(count, split="eval", seed=0)
     for start in range(0, len(windows), 8):
@@ -40,7 +40,7 @@ def eval_windows(model: LanguageModel) -> Iterator[Windows]:
 
 @lru_cache(maxsize=2)
 def scored_windows(model: LanguageModel, tokens: int = TOKENS) -> Windows:
-    """Held-out windows with `tokens` predicted tokens, or all there are: the same for every run of a source."""
+    """Return held-out windows with `tokens` predicted tokens, or all there are: the same for every run of a source."""
     there = int(model.sequences("eval"))
     count = min(there, math.ceil(tokens / model.context))
     while True:
@@ -52,7 +52,7 @@ def scored_windows(model: LanguageModel, tokens: int = TOKENS) -> Windows:
 
 
 def in_passes(windows: Windows) -> Iterator[Windows]:
-    """Windows, as many at a time as one forward pass should hold."""
+    """Yield windows, as many at a time as one forward pass should hold."""
     return windows.parts(max(1, POSITIONS // windows.ids.shape[1]))
 
 
@@ -62,6 +62,6 @@ def counted(windows: Windows) -> Bool[Tensor, "seq pos"]:
 
 
 def predicted(windows: Windows, logits: Tensor) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
-    """Log-probabilities and true next tokens, where a dictionary sees the token predicted from."""
+    """Return log-probabilities and true next tokens, where a dictionary sees the token predicted from."""
     chosen = counted(windows)
     return logits[:, :-1][chosen].double().log_softmax(-1), windows.ids[:, 1:][chosen]

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=4)
 def minimal_pairs(source: "LanguageModel", split: Split) -> Counterfactuals:
-    """All minimal pairs there are, at their last tokens: the user's, or the language's. A user's serve both splits."""
+    """Return all minimal pairs, at their last tokens: the user's, for both splits, or the language's."""
     documents = pair_documents(source.pairs, source.text, source.loaded_tokenizer.tokenize, split)
     return Counterfactuals(*(at_ends(source, side) for side in zip(*documents, strict=True)))
 
 
 def at_ends(source: "LanguageModel", documents: Sequence[Sequence[str]]) -> Float[Tensor, "document d_in"]:
-    """Activations at the last tokens of whole documents."""
+    """Return the activations at the last tokens of whole documents."""
     windows = source.whole(documents)
     acts = torch.cat([source.activations(part) for part in windows.parts(source.batch)])
     return acts[torch.arange(len(documents)), windows.attention.sum(1) - 1]
@@ -33,8 +33,10 @@ def at_ends(source: "LanguageModel", documents: Sequence[Sequence[str]]) -> Floa
 
 @lru_cache(maxsize=2)
 def reading(source: "LanguageModel", count: int, split: Split, seed: int) -> Reading:
-    """Whole documents of the language, at least `count` words of them or all there are. Kept, because every eval of
-    every run of a source reads the same."""
+    """Return whole documents of the language, with at least `count` words or all there are.
+
+    They are kept, because every eval of every run of a source reads the same.
+    """
     number = int(source.sequences(split))
     mean = max(1.0, source.available(split) / passes(source.epochs, split) / max(1, number))
     windows = source.windows(max(1, min(number, math.ceil(1.1 * count / mean) + 8)), split=split, seed=seed)

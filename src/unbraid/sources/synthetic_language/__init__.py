@@ -1,0 +1,1 @@
+"""A synthetic language with known factors: grammar, documents, the factors of each word, and minimal pairs."""

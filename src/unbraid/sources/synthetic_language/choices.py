@@ -10,7 +10,7 @@ PLURAL = 0.4
 
 @lru_cache
 def class_shares(place: int) -> tuple[float, ...]:
-    """Probability of each class in a place."""
+    """Return the probability of each class in a place."""
     favoured = list(lex.PLACES.values())[place]
     rest = (1 - lex.FAVOURED * len(favoured)) / (len(lex.CLASSES) - len(favoured))
     return tuple(lex.FAVOURED if name in favoured else rest for name in lex.CLASSES)
@@ -18,7 +18,7 @@ def class_shares(place: int) -> tuple[float, ...]:
 
 @lru_cache
 def kind_shares(kinds: tuple[str, ...]) -> tuple[float, ...]:
-    """Probability of each class when kinds are equally likely, and classes within a kind."""
+    """Return the probability of each class when kinds are equally likely, and classes within a kind."""
     shares = []
     for i, _ in enumerate(lex.CLASSES):
         kind = lex.KINDS[lex.KIND_OF[i]]
@@ -28,7 +28,7 @@ def kind_shares(kinds: tuple[str, ...]) -> tuple[float, ...]:
 
 @lru_cache
 def nouns(shares: tuple[float, ...], plural: int) -> tuple[tuple[int, str, int, float], ...]:
-    """(noun, form, number, probability); both numbers when `plural` is -1."""
+    """Yield (noun, form, number, probability); both numbers when `plural` is -1."""
     found = []
     for i, name in enumerate(lex.NOUNS):
         p = shares[lex.CLASS_OF[i]] * lex.WITHIN_CLASS[i % len(lex.WITHIN_CLASS)]
@@ -58,7 +58,7 @@ def kind_of(subject: int) -> str:
 
 @lru_cache
 def intransitives(subject: int) -> tuple[tuple[str, Verb, float], ...]:
-    """(choice, verb, probability) of what a subject does: by its class (a person's job) and by its kind."""
+    """Return (choice, verb, probability) of what a subject does: by its class (a person's job) and by its kind."""
     if subject >= PEOPLE:
         job = lex.JOBS[lex.PEOPLE[subject - PEOPLE][1]]
         own: tuple[Verb, ...] = (lex.JOB_VERBS[job],)

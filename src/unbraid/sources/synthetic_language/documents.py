@@ -26,11 +26,11 @@ class Word(NamedTuple):
     before: State
     move: Move
     state: State
-    """After the word."""
+    """The state after the word."""
 
 
 def documents(count: int, *, seed: int) -> Iterator[list[Word]]:
-    """`count` documents, after the start token."""
+    """Yield `count` documents, without the start token."""
     uniform = draws(seed)
     for _ in range(count):
         state, document = State(), []
@@ -60,12 +60,12 @@ def words(document: Sequence[Word]) -> list[str]:
 
 
 def text(document: Sequence[Word]) -> str:
-    """The words, without the end token."""
+    """Return the words as text, without the end token."""
     return " ".join(word for word in words(document) if word != EOS_WORD)
 
 
 def read(found: Sequence[str]) -> list[Word]:
-    """Words read back. Raises ValueError at the first word the grammar does not allow."""
+    """Return the words of a text with their states. Raises ValueError at the first word the grammar does not allow."""
     state, document = State(), []
     for i, word in enumerate(found):
         move = by_word(relevant(state)).get(word)
@@ -86,7 +86,7 @@ def by_word(state: State) -> dict[str, Move]:
 
 
 def next_word(state: State) -> Float[Tensor, " vocabulary"]:
-    """The exact distribution of the next word, float64: what no model can beat."""
+    """Return the exact distribution of the next word, float64: no model can predict better."""
     probabilities = torch.zeros(len(IDS), dtype=torch.float64)
     for move in moves(state):
         probabilities[IDS[move.word]] = move.probability

@@ -1,4 +1,4 @@
-"""Factors of the language: what every word says, and what the next word depends on.
+"""Factors of the language: the properties that every word shows, and those that the next word depends on.
 
 A factor is active at a word when its variable is in force there and either the word *expresses* it (with another value
 the same choice would have been another word) or the next word *reads* it (with another value the exact distribution of
@@ -17,12 +17,15 @@ from unbraid.sources.synthetic_language.states import PEOPLE, PLACE_OF, Move, St
 
 
 class Factor(NamedTuple):
+    """A factor of the language, such as "kind=animal"."""
+
     name: str
     parent: int
     """Index of the parent; -1 for roots."""
 
 
 def build() -> tuple[Factor, ...]:
+    """Return all factors: one for each value of a variable, under their setting, kind, class or attribute holder."""
     found: list[Factor] = []
 
     def add(name: str, parent: int = -1) -> int:
@@ -70,11 +73,12 @@ WITH_VERB = ("head", "predicate", "will", "again", "again will")
 
 
 def active(word: Word) -> frozenset[int]:
-    """Factors active at a word; parents of active factors included."""
+    """Return the factors active at a word; parents of active factors included."""
     return expressed(word) | read_by_next(word.state)
 
 
 def expressed(word: Word) -> frozenset[int]:
+    """Return the factors that a word expresses; parents included."""
     found = set(shown_by_word(word.move.word))
     for variable in State._fields[1:]:
         value, new = getattr(word.before, variable), getattr(word.state, variable)
@@ -87,7 +91,7 @@ def expressed(word: Word) -> frozenset[int]:
 
 @cache
 def shown_by_choice(before: State, move: Move) -> frozenset[int]:
-    """Factors with another value of which the same choice would have been another word."""
+    """Return the factors whose other values would have made the same choice another word."""
     stakes = [
         factors for factors, other in alternatives(before) if choices(relevant(other)).get(move.choice) != move.word
     ]
@@ -100,7 +104,7 @@ def read_by_next(state: State) -> frozenset[int]:
 
 @cache
 def depended_on(state: State) -> frozenset[int]:
-    """Factors with another value of which the next word would have another distribution."""
+    """Return the factors whose other values would give the next word another distribution."""
     here = distribution(state)
     stakes = [factors for factors, other in alternatives(state) if distribution(relevant(other)) != here]
     return with_parents(frozenset().union(*stakes))
@@ -113,12 +117,12 @@ def distribution(state: State) -> frozenset[tuple[str, float]]:
 
 @cache
 def choices(state: State) -> dict[str, str]:
-    """The word of each choice."""
+    """Return the word of each choice."""
     return {move.choice: move.word for move in moves(state)}
 
 
 def shown_by_word(word: str) -> frozenset[int]:
-    """A noun says what it is wherever it stands."""
+    """Return the two factors that a noun shows at any place, itself and its number; none for other words."""
     if word not in FORMS:
         return frozenset()
     noun = FORMS[word]
@@ -126,7 +130,7 @@ def shown_by_word(word: str) -> frozenset[int]:
 
 
 def with_value(variable: str, value: int) -> frozenset[int]:
-    """The most special factors that hold when a variable has a value."""
+    """Return the most specific factors that hold when a variable has a value."""
     if variable in NUMBERS:
         return frozenset({INDEX[f"number={SIMPLE['number'][value]}"]})
     if variable in SIMPLE:
@@ -142,7 +146,7 @@ def with_value(variable: str, value: int) -> frozenset[int]:
 
 
 def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
-    """(factors at stake, the state with another value of their variable), for every variable in force."""
+    """Yield (factors that no longer hold, the state with another value), for every variable in force."""
     for variable in ("register", "tense", "adjective", "relation"):
         value = getattr(state, variable)
         for other in range(len(SIMPLE[variable])) if value >= 0 else ():
@@ -162,6 +166,7 @@ def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
 
 
 def other_places(state: State) -> Iterator[tuple[frozenset[int], State]]:
+    """Yield (factors that no longer hold, the state) for every other place; nothing where no place is in force."""
     if state.place < 0:
         return
     names = list(lex.PLACES)
@@ -178,7 +183,7 @@ def opposite(setting: str) -> str:
 
 
 def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozenset[int], State]]:
-    """Other nouns of the class; the like noun of other classes of the kind; one of every other kind."""
+    """Yield other nouns of the class, the corresponding ones of its kind, and one of every other kind."""
     of_class = lex.CLASS_OF[noun]
     size = len(lex.WITHIN_CLASS)
     for other in range(len(lex.NOUNS)):
@@ -194,7 +199,7 @@ def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozen
 
 
 def other_people(state: State, person: int) -> Iterator[tuple[frozenset[int], State]]:
-    """People who differ in one attribute; where a thing could stand as well, things of other kinds."""
+    """Yield people who differ in one attribute and, where a thing is possible too, things of other kinds."""
     own = lex.PEOPLE[person]
     for attribute, (name, values) in enumerate(ATTRIBUTES.items()):
         for value in range(len(values)):

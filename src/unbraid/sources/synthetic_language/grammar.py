@@ -28,12 +28,15 @@ from unbraid.sources.synthetic_language.states import FUTURE, PEOPLE, PLACE_OF, 
 
 
 def moves(state: State) -> tuple[Move, ...]:
-    """Every word that may follow, with its exact probability and where it leads."""
+    """Return every word that may follow, with its exact probability and the state it leads to."""
     return _moves(relevant(state))
 
 
 def relevant(state: State) -> State:
-    """The state without the variables that the next word cannot depend on: few, so what follows from it is kept."""
+    """Return the state without the variables that the next word cannot depend on.
+
+    There are few such states, so results for them are kept.
+    """
     return state._make(state[i] if i in DEPENDS_ON[state.node] else -1 for i in range(len(state)))
 
 
@@ -112,7 +115,7 @@ AGAIN = 0.45
 
 
 def begin(s: State) -> Iterator[Move]:
-    """After a full stop: farewell, a word that sets the scene, or the subject at once."""
+    """Yield the words after a full stop: farewell, a word that sets the scene, or the subject at once."""
     register = list(lex.REGISTERS.values())[s.register]
     yield Move("close", register["close"][0], CLOSE, to("closing"))
     for i, word in enumerate(register["link"]):
@@ -128,6 +131,7 @@ def setting(place: int) -> str:
 
 
 def subject(s: State, share: float = 1.0) -> Iterator[Move]:
+    """Yield the first word of a subject, a name or a determiner; `share` is their total probability."""
     name_share = share * NAMED / len(lex.NAMES)
     for i, name in enumerate(lex.NAMES):
         yield Move(f"name {i}", name, name_share, to("head", subject=PEOPLE + i, plural=0))
@@ -149,7 +153,7 @@ def noun(s: State, share: float = 1.0) -> Iterator[Move]:
 
 
 def head(s: State) -> Iterator[Move]:
-    """After the subject: something near it, or the predicate."""
+    """Yield the words after the subject: something near it, or the predicate."""
     if s.subject < PEOPLE:
         yield Move("near", "near", NEAR, to("near"))
         yield from predicate(s, 1 - NEAR)
@@ -170,7 +174,7 @@ def near_the(s: State) -> Iterator[Move]:
 
 
 def predicate(s: State, share: float = 1.0) -> Iterator[Move]:
-    """The verb, in its form; in the future first `will`."""
+    """Yield the verb, in its form; in the future first `will`."""
     if s.tense == FUTURE:
         yield Move("will", "will", share, to("will"))
     else:
@@ -183,7 +187,7 @@ def verbs(s: State, share: float = 1.0) -> Iterator[Move]:
 
 
 def predicates(s: State) -> Iterator[tuple[str, Verb, float, Turn]]:
-    """(choice, verb, probability, where it leads)."""
+    """Yield (choice, verb, probability, the move's result) of every predicate."""
     tail = to("tail")
     if s.subject >= PEOPLE:
         yield "live", lex.LIVE, 0.15, to("live")
@@ -343,7 +347,7 @@ def again_verbs(s: State) -> Iterator[Move]:
 
 
 def again_be(s: State) -> Iterator[Move]:
-    """An adjective given before is said again."""
+    """Yield the adjective that was given before."""
     for i, word in enumerate(lex.ADJECTIVES):
         if s.adjective in (-1, i):
             choice = f"adjective {i}" if s.adjective == -1 else "adjective again"

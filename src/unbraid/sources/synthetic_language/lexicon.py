@@ -129,7 +129,7 @@ def plural(noun: str) -> str:
 
 
 def words() -> tuple[str, ...]:
-    """The vocabulary, in order of id: special tokens, then every word once."""
+    """Return the vocabulary, in order of id: special tokens, then every word once."""
     verbs = [v for table in (CLASS_VERBS, KIND_VERBS) for verbs in table.values() for v in verbs]
     verbs += [v for table in TRANSITIVE.values() for v in table]
     verbs += [*JOB_VERBS.values(), LIVE, WORK]

@@ -1,7 +1,7 @@
 """Minimal pairs: two texts that differ in one variable of the grammar, and what that changes about the next word.
 
-Both texts have the same length, so activations can be swapped between them place by place. The next word's exact
-distribution is known for both, and so is which words would betray that another variable had changed as well.
+Both texts have the same length, so activations can be swapped between them place by place. The exact distribution
+of the next word is known for both, and so are the words that would show that another variable had changed as well.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ class Pair:
 
 
 def pairs(variable: str, count: int, *, seed: int) -> list[Pair]:
-    """`count` pairs that differ in a variable. Raises ValueError for a variable that does not exist."""
+    """Return `count` pairs that differ in a variable. Raises ValueError for a variable that does not exist."""
     if variable not in VARIABLES:
         raise ValueError(f"the language has no variable {variable!r}; there are {', '.join(VARIABLES)}")
     return list(islice(_pairs(variable, seed), count))
@@ -71,7 +71,7 @@ def _pairs(variable: str, seed: int) -> Iterator[Pair]:
 
 
 def pair_at(document: Sequence[Word], variable: str, rng: torch.Generator) -> Pair | None:
-    """A pair that ends here, or None when the next word does not depend enough on the variable."""
+    """Return a pair that ends here, or None when the next word does not depend enough on the variable."""
     state = document[-1].state
     values = [(name, value) for name, value in VARIABLES[variable](state) if far(state, name, value)]
     if not values:
@@ -94,7 +94,7 @@ def far(state: State, name: str, value: int) -> bool:
 
 
 def betraying(state: State, variable: str) -> dict[str, frozenset[int]]:
-    """Words that would be possible only if a variable other than this one had another value, by variable."""
+    """Return, for each other variable, the words possible only if that variable had another value."""
     here = support(state)
     found = {}
     for name, counterparts in VARIABLES.items():
@@ -121,12 +121,12 @@ def simple(name: str, values: Sequence[int]) -> Counterparts:
 
 
 def number(state: State) -> list[tuple[str, int]]:
-    """The subject's, when it is a thing."""
+    """Return the other grammatical number of the subject, when it is a thing."""
     return [("plural", 1 - state.plural)] if state.plural >= 0 and state.subject < PEOPLE else []
 
 
 def other_class(state: State) -> list[tuple[str, int]]:
-    """The like noun of every other class."""
+    """Return the corresponding noun of every other class."""
     size = len(lex.WITHIN_CLASS)
     if not 0 <= state.subject < PEOPLE:
         return []
@@ -134,7 +134,7 @@ def other_class(state: State) -> list[tuple[str, int]]:
 
 
 def other_noun(state: State) -> list[tuple[str, int]]:
-    """The other nouns of the class."""
+    """Return the other nouns of the class."""
     if not 0 <= state.subject < PEOPLE:
         return []
     same = [i for i, c in enumerate(lex.CLASS_OF) if c == lex.CLASS_OF[state.subject] and i != state.subject]
@@ -142,7 +142,7 @@ def other_noun(state: State) -> list[tuple[str, int]]:
 
 
 def attribute(index: int) -> Counterparts:
-    """People who differ in one attribute only."""
+    """Return the function that finds people who differ in one attribute only."""
 
     def others(state: State) -> list[tuple[str, int]]:
         if state.subject < PEOPLE:
@@ -172,6 +172,6 @@ VARIABLES: dict[str, Counterparts] = {
     "job": attribute(1),
     "gender": attribute(2),
 }
-"""What texts of a pair may differ in."""
+"""The variables that texts of a pair may differ in."""
 OVERLAPPING = ({"class", "noun"},)
 """Variables that cannot be held apart: another class is another noun."""

@@ -47,6 +47,8 @@ class Turn(NamedTuple):
 
 
 class Move(NamedTuple):
+    """A word that may come next: the choice it makes, its probability, and its result."""
+
     choice: str
     """The name of the choice, whatever form its word takes."""
     word: str

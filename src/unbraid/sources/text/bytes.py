@@ -27,23 +27,24 @@ NO_TEXT = {
     b"SQLite format 3": "a database", b"\x89PNG": "an image", b"\xff\xd8\xff": "an image",
     b"\xd0\xcf\x11\xe0": "an Office document", b"\x7fELF": "a program",
 }  # fmt: skip
-"""First bytes of what holds no text, and what to call it."""
+"""First bytes of files that hold no text, and the name of each kind."""
 PARQUET, ARROW, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 ZEROS = 0.2
-"""Share of zero bytes that no UTF-8 text has."""
+"""The share of zero bytes above which a file is not UTF-8 text."""
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 TIMES = 1000
 """A file that unpacks to more times its size is taken for one made to fill memory: text packs 3 to 20 times."""
 UNSUSPICIOUS = 2**26
 """Bytes that any file may unpack to."""
 WHOLE_SHARE = 1 / 12
-"""Of free memory, the most that is read as one piece: a line, or a file of one JSON value. As Python objects it takes
-several times as much."""
+"""The share of free memory that may be read as one piece: a line, or a file of one JSON value.
+
+As Python objects it takes several times as much."""
 
 
 @contextmanager
 def reading_text(path: Path) -> Iterator[None]:
-    """Within, text in `path` is read: damage becomes a ValueError that names the file."""
+    """Turn errors from reading a damaged file, raised while open, into a ValueError that names the file."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -61,7 +62,7 @@ def not_utf8(path: Path) -> str:
 
 
 def head(path: Path) -> bytes:
-    """The first bytes of the text in a file, unpacked. Raises ValueError for what is no text."""
+    """Return the first bytes of the text in a file, unpacked. Raises ValueError for what is no text."""
     with reading_text(path), opened(path) as file:
         found = file.read(PIECE)
     kind = next((name for magic, name in NO_TEXT.items() if found.startswith(magic)), "")
@@ -85,13 +86,14 @@ def packing(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The unpacked bytes of a file, to be read in order."""
+    """Open the unpacked bytes of a file, to be read in order."""
     packed = packing(path)
     with path.open("rb") as raw, unpacked(raw, packed) as file:
         yield file
 
 
 def unpacked(raw: BinaryIO, packed: str) -> Any:
+    """Return a readable stream of the unpacked bytes; `packed` is the compression, empty for none."""
     if packed == "zstd":
         import pyarrow
 
@@ -102,7 +104,7 @@ def unpacked(raw: BinaryIO, packed: str) -> Any:
 
 
 def pieces(path: Path) -> Iterator[bytes]:
-    """The unpacked bytes, a piece at a time. Raises ValueError for a file that is packed to burst."""
+    """Yield the unpacked bytes, a piece at a time. Raises ValueError for a file that unpacks to far too much."""
     size, unpacked_size = path.stat().st_size, 0
     pace = Pace(f"reading {path.name}", size)
     packed = packing(path)
@@ -119,7 +121,10 @@ def pieces(path: Path) -> Iterator[bytes]:
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file with their ends, without a byte order mark. Raises ValueError for one too long for memory."""
+    """Yield the lines of a file with their ends, without a byte order mark.
+
+    Raises ValueError for one too long for memory.
+    """
     most, held = int(WHOLE_SHARE * free_memory()), 0
     pending: list[bytes] = []  # of a line that goes on in the next piece
     for piece in unmarked(pieces(path)):
@@ -151,7 +156,10 @@ def unmarked(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def whole(path: Path) -> bytes:
-    """All bytes of a file that is to be read as one value. Raises ValueError when they are too many for memory."""
+    """Return all bytes of a file that is to be read as one value.
+
+    Raises ValueError when they are too many for memory.
+    """
     most, found, size = int(WHOLE_SHARE * free_memory()), [], 0
     for piece in unmarked(pieces(path)):
         size += len(piece)

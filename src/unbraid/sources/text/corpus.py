@@ -1,5 +1,6 @@
-"""Corpora: random access to blocks of windows. Documents belong to the train or the eval split by a hash of their text,
-so copies of a document never land on both sides.
+"""Corpora: random access to blocks of windows.
+
+Documents belong to the train or the eval split by a hash of their text, so copies of a document are in the same split.
 """
 
 import math
@@ -26,28 +27,28 @@ class Corpus(ABC):
 
     @abstractmethod
     def block(self, index: int, *, split: Split, seed: int) -> tuple[Packed, Int[Tensor, " window"]] | None:
-        """The windows of block `index`; None past the end."""
+        """Return the windows of block `index`; None past the end."""
 
     @abstractmethod
     def pool(self, split: Split) -> Packed:
-        """The windows that whole sequences are drawn from."""
+        """Return the windows that whole sequences are drawn from."""
 
     @abstractmethod
     def available(self, split: Split) -> float:
-        """Kept tokens, counting epochs."""
+        """Return the number of kept tokens; each counts once for every epoch."""
 
     @abstractmethod
     def window_count(self, split: Split) -> float:
-        """Windows from which a next token can be predicted; `inf` where their number is not known beforehand."""
+        """Return the number of windows in which a next token can be predicted; `inf` where it is not known yet."""
 
 
 def split_of(document: Document, eval_share: float) -> Split:
-    """The split a document belongs to, by its content alone."""
+    """Return the split that a document belongs to, by its content alone."""
     return "eval" if digest(document) < eval_share * 2**64 else "train"
 
 
 def packed_splits(found: Tokenised, reader: Reader) -> dict[Split, Packed]:
-    """Both splits of a corpus. Raises ValueError when text and tokenizer do not match."""
+    """Return both splits of a corpus. Raises ValueError when text and tokenizer do not match."""
     reader.check(found.ids.flat)
     chosen: dict[Split, Tensor] = {"train": ~found.held, "eval": found.held}
     return {split: Packed.laid(found.of(rows), rows.nonzero()[:, 0], reader) for split, rows in chosen.items()}
@@ -134,7 +135,7 @@ class Streamed(Corpus):
             yield Packed.of(pending, self.reader)
 
     def _windows(self, split: Split) -> Iterator[tuple[int, Tensor]]:
-        """(document, ids) of every window of one pass, in stream order."""
+        """Yield (document, ids) of every window of one pass, in stream order."""
         numbered = ((i, d) for i, d in enumerate(self.open()) if split_of(d, self.eval_share) == split)
         while batch := list(islice(numbered, 64)):
             texts = [document for _, document in batch]

@@ -1,4 +1,4 @@
-"""Long text as documents: paragraphs joined, and what has no paragraphs cut where it hurts least."""
+"""Long text as documents: paragraphs are joined, and text without paragraphs is cut, best at the end of a line."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,17 +6,21 @@ from collections.abc import Iterable, Iterator
 PARAGRAPHS = 2000
 """Characters a document cut from a .txt file holds at least."""
 IDS = 500
-"""The same of token ids."""
+"""Token ids that a document cut from longer ones holds at least."""
 ENDS = (r"\n", r"[.!?…。！？][\"'”’)\]]*\s|[。！？]", r"\s")
 """Where text may be cut, best first: after a line, after a sentence, after a word."""
 
 
 def merge_paragraphs(text: str, least: int = PARAGRAPHS) -> list[str]:
-    """Blank-line-separated paragraphs, joined until each document holds `least` characters; the last may hold fewer."""
+    """Return paragraphs joined until each document holds `least` characters; the last may hold fewer.
+
+    Paragraphs are separated by blank lines.
+    """
     return list(joined(re.split(r"\n\s*\n", text), least))
 
 
 def joined(paragraphs: Iterable[str], least: int = PARAGRAPHS) -> Iterator[str]:
+    """Yield documents of whole paragraphs, of `least` characters or more but for the last. Blank ones are left out."""
     pending: list[str] = []
     size = 0
     for paragraph in paragraphs:
@@ -31,7 +35,7 @@ def joined(paragraphs: Iterable[str], least: int = PARAGRAPHS) -> Iterator[str]:
 
 
 def cut(text: str, least: int = PARAGRAPHS) -> Iterator[str]:
-    """Pieces that make up the text, of at least `least` characters (but for the last) and fewer than twice as many."""
+    """Yield pieces that make up the text, each of `least` to twice `least` characters; the last may be shorter."""
     start = 0
     while len(text) - start >= 2 * least:
         window = text[start + least - 1 : start + 2 * least - 1]

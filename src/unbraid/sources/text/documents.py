@@ -34,14 +34,14 @@ FORMS = (
     "datasets folder, hf://owner/name, sample://1000, or language://1000"
 )
 BLANK = r"\n\s*\n"
-"""What paragraphs of plain text are apart by."""
+"""The separator of paragraphs in plain text."""
 ENDLESS = 2**22
 """Characters without a blank line after which plain text is cut, so that no more of it is held."""
 NOT_DATA = {"dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json", "README.md"}
 """Files that describe the data files of a folder."""
 SPLITS = r"(?:^|[^a-z])(train|test|validation|valid|dev|eval)(?:[^a-z]|$)"
 HELD_SHARE = 0.5
-"""Of free memory, at most, for documents held as a list."""
+"""The share of free memory that documents held as a list may take."""
 PYTHON_TEXT = 4
 """Bytes that a character may take in memory."""
 
@@ -61,7 +61,10 @@ def is_language(text: str) -> bool:
 
 
 def documents(text: str, column: str) -> list[str]:
-    """All texts of a local corpus, in file order. Raises ValueError, with the remedy, for what cannot be read."""
+    """Return all texts of a local corpus, in file order.
+
+    Raises ValueError, with the remedy, for what cannot be read.
+    """
     found: list[str] = []
     held, most = 0, HELD_SHARE * free_memory()
     for document in read(text, column):
@@ -75,8 +78,10 @@ def documents(text: str, column: str) -> list[str]:
 
 
 def read(text: str, column: str, render: Render | None = None) -> Iterator[Document]:
-    """The documents of a local corpus one by one, in file order; chats are written out by `render`. Raises ValueError,
-    with the remedy, for what cannot be read."""
+    """Yield the documents of a local corpus one by one, in file order; chats are written out by `render`.
+
+    Raises ValueError, with the remedy, for what cannot be read.
+    """
     if is_language(text):
         return iter(from_language(text))
     path = Path(text).expanduser()
@@ -89,7 +94,7 @@ def read(text: str, column: str, render: Render | None = None) -> Iterator[Docum
 
 
 def filled(found: Iterable[Document | None], text: str) -> Iterator[Document]:
-    """Documents that hold something; the others are counted. Raises ValueError when none does."""
+    """Yield documents that are not empty; the others are counted. Raises ValueError when none does."""
     count: Counter[str] = Counter()
     written = False
     for document in found:
@@ -114,7 +119,7 @@ def filled(found: Iterable[Document | None], text: str) -> Iterator[Document]:
 
 
 def without_surrogates(text: str) -> str:
-    """The text itself, or with halves of characters joined where both are there and replaced where not."""
+    """Return the text with surrogates joined to characters where both halves are there, and replaced where not."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -123,7 +128,7 @@ def without_surrogates(text: str) -> str:
 
 
 def document_of(where: str, value: Any, column: str, render: Render | None) -> Document | None:
-    """A value as a document; None when there is nothing. Raises ValueError for what is none."""
+    """Return a value as a document; None when it is empty. Raises ValueError when it is none."""
     if value is None or isinstance(value, str) or are_ids(value):
         return value
     if is_chat(value):
@@ -172,7 +177,7 @@ def paragraphs(path: Path) -> Iterator[str]:
 
 
 def texts(path: Path, least: int = 2**20) -> Iterator[str]:
-    """Plain text in parts of whole lines, each ended by \\n."""
+    """Yield plain text in parts of whole lines, each ended by \\n."""
     part: list[str] = []
     size = 0
     for _, line in decoded(path):
@@ -186,6 +191,7 @@ def texts(path: Path, least: int = 2**20) -> Iterator[str]:
 
 
 def from_folder(folder: Path, column: str, render: Render | None) -> Iterator[Document | None]:
+    """Yield the documents of a folder: one that datasets.save_to_disk wrote, or one of data files."""
     if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
         for where, value in column_of(saved_rows(folder, [column]), column):
             yield document_of(where, value, column, render)
@@ -195,8 +201,10 @@ def from_folder(folder: Path, column: str, render: Render | None) -> Iterator[Do
 
 
 def files_in(folder: Path) -> Sequence[Path]:
-    """The data files of a folder, by name. Raises ValueError when there are none, of several kinds, or of several
-    splits."""
+    """Return the data files of a folder, by name.
+
+    Raises ValueError when there are none, or they are of several kinds or several splits.
+    """
     with reading_text(folder):
         found = [
             path
@@ -223,7 +231,7 @@ def hidden(path: Path, folder: Path) -> bool:
 
 
 def from_language(text: str) -> list[str]:
-    """`language://count[?seed=n]`: documents of the synthetic language."""
+    """Yield the documents of the synthetic language that `language://count[?seed=n]` names."""
     count, seed = count_and_seed(text, "language")
     return [language.text(document) for document in language.documents(count, seed=seed)]
 
@@ -236,7 +244,7 @@ def count_and_seed(text: str, scheme: str) -> tuple[int, int]:
 
 
 def stream(text: str, column: str, render: Render | None = None) -> Iterator[Document]:
-    """Documents of a hub data set, `hf://owner/name[/config][:split]`, as they arrive."""
+    """Yield the documents of a hub data set, `hf://owner/name[/config][:split]`, as they arrive."""
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?", text)
     if match is None:
         raise ValueError(f"{text!r} does not name a hub data set; write hf://owner/name[/config][:split]")
@@ -248,7 +256,7 @@ def stream(text: str, column: str, render: Render | None = None) -> Iterator[Doc
 
 
 def arriving(load: Callable[[], Iterable[Any]], text: str) -> Iterator[tuple[str, Any]]:
-    """Rows and their numbers. Raises ValueError when they do not arrive."""
+    """Yield rows and their numbers. Raises ValueError when they do not arrive."""
     try:
         for number, row in enumerate(load(), 1):
             yield f"{text} row {number}", row

@@ -49,8 +49,10 @@ def add_texts(data: Any, column: str) -> tuple[str, Texts]:
 
 
 def read_given(text: str, column: str, render: Render | None = None) -> Iterator[Document]:
-    """The documents of texts that were given, in their order. Raises ValueError when this process does not have them,
-    or they are not what they were."""
+    """Yield the documents of texts that were given, in their order.
+
+    Raises ValueError when this process does not have them, or they have changed since.
+    """
     reference = Reference.parse(text)
     found = TEXTS.find(reference.sha256)
     if found is None:
@@ -62,7 +64,7 @@ def read_given(text: str, column: str, render: Render | None = None) -> Iterator
 
 
 def as_documents(found: Texts, reference: Reference, column: str, render: Render | None) -> Iterator[Document | None]:
-    """Each value as a document, held at the end against the SHA-256 of what was given."""
+    """Yield each value as a document, and compare the SHA-256 of all with that of the texts given."""
     content = Content()
     for where, value in values(found, column):
         content.add(value)
@@ -75,7 +77,7 @@ def as_documents(found: Texts, reference: Reference, column: str, render: Render
 
 
 class Content:
-    """The SHA-256 of values in order, and what they amount to."""
+    """The SHA-256 of values in order, their number, and whether any is not blank."""
 
     def __init__(self) -> None:
         self.count, self.some = 0, False
@@ -83,6 +85,7 @@ class Content:
         self._pace = Pace("reading the texts given")
 
     def add(self, value: Any) -> None:
+        """Add the next value: a text, or token ids or a chat as JSON."""
         text = isinstance(value, str)
         data = value.encode("utf-8", "surrogatepass") if text else json.dumps(value, sort_keys=True).encode()
         self._state.update(f"{'text' if text else 'json'} {len(data)}\n".encode())
@@ -97,7 +100,10 @@ class Content:
 
 
 def values(found: Texts, column: str) -> Iterator[tuple[str, Any]]:
-    """(where, value) of every document. Raises ValueError for a value that is none, or a Dataset without `column`."""
+    """Yield (where, value) of every document.
+
+    Raises ValueError for a value that is none, or a Dataset without `column`.
+    """
     if is_dataset(found.rows):
         yield from dataset_values(found.rows, column)
         return

@@ -31,11 +31,11 @@ ENDINGS = {
     ".txt": "text", ".text": "text", ".md": "text", ".jsonl": "json", ".ndjson": "json", ".json": "json",
     ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".arrow": "arrow",
 }  # fmt: skip
-"""What files are by name, before .gz and the like."""
+"""The kind of a file by the ending of its name, before .gz and the like."""
 DELIMITERS = ",\t;|"
 ROWS_AT_ONCE = 64
 GROUP_SHARE = 0.5
-"""Of free memory, the most that a row group of Parquet may unpack to."""
+"""The share of free memory that a row group of Parquet may unpack to."""
 PATIENCE = 1000
 """Rows after which a column that none of them has is given up."""
 LONG_NAME = 40
@@ -44,7 +44,7 @@ DECODER = json.JSONDecoder(strict=False)  # tabs within strings are common, and 
 
 
 def ending(path: Path) -> str:
-    """The file's suffix, before .gz and the like."""
+    """Return the file's suffix, before .gz and the like."""
     name = path.name.lower()
     packed = next((end for end in PACKED_ENDINGS if name.endswith(end)), "")
     return Path(name.removesuffix(packed)).suffix
@@ -78,8 +78,10 @@ def holds_json_lines(start: bytes) -> bool:
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """(where, row) of every row of a file. Of wide files only `columns` are read. Raises ValueError, naming the file
-    and the place, for what cannot be read."""
+    """Yield (where, row) of every row of a file; of wide files only `columns` are read.
+
+    Raises ValueError, naming the file and the place, for what cannot be read.
+    """
     kind = kind_of(path)
     if kind == "text":
         raise ValueError(f"{path} is plain text, without columns; give .jsonl, .csv or .parquet")
@@ -97,7 +99,7 @@ def rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def decoded(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file and their numbers."""
+    """Yield the lines of a text file and their numbers."""
     for number, line in enumerate(lines(path), 1):
         try:
             yield number, line.decode("utf-8")
@@ -130,6 +132,7 @@ def is_json(text: str) -> bool:
 
 
 def parsed(line: str, path: Path, number: int) -> Any:
+    """Return the JSON value of a line. Raises ValueError, naming file and line, when it is none."""
     try:
         return DECODER.decode(line)
     except (ValueError, RecursionError) as error:
@@ -139,7 +142,7 @@ def parsed(line: str, path: Path, number: int) -> Any:
 
 
 def parsed_whole(path: Path, number: int, line: str) -> Any:
-    """The one value of a file whose first line is none. Raises ValueError about that line when the file is none."""
+    """Return the JSON value of a file whose first line is not one. Raises ValueError when the file is none either."""
     if line.lstrip()[0] in "{[":
         try:
             return DECODER.decode(as_text(path))
@@ -156,7 +159,7 @@ def as_text(path: Path) -> str:
 
 
 def rows_in(value: Any, columns: Sequence[str]) -> Sequence[Any]:
-    """The rows of a file that is one JSON value: a list of them, or an object that holds the list or the columns."""
+    """Return the rows of a file that is one JSON value: a list, or an object that holds the list or the columns."""
     if isinstance(value, list):
         return [value] if are_ids(value) else value
     if isinstance(value, dict) and not set(columns) & set(value):
@@ -175,7 +178,7 @@ def are_rows(value: Any) -> bool:
 
 
 def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Rows by the names in the first line; separated by commas, or by what makes `columns` appear there."""
+    """Yield rows by the names in the first line; the separator is a comma, or one by which `columns` appear there."""
     csv.field_size_limit(sys.maxsize)  # `lines` bounds them
     texts = (text for _, text in decoded(path))
     header = next((text for text in texts if text.strip()), "")
@@ -201,7 +204,7 @@ def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 
 def optional(module: str) -> Any:
-    """A module that is imported only by what needs it. Raises ValueError when it is not installed."""
+    """Return a module that is imported only when it is needed. Raises ValueError when it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -210,7 +213,7 @@ def optional(module: str) -> Any:
 
 @contextmanager
 def arrow_errors(path: Path) -> Iterator[None]:
-    """Within, `path` is read by pyarrow: what it raises for damage becomes a ValueError that names the file."""
+    """Turn pyarrow's errors about a damaged file, raised while open, into a ValueError that names the file."""
     try:
         with reading_text(path):
             yield
@@ -220,6 +223,7 @@ def arrow_errors(path: Path) -> Iterator[None]:
 
 
 def parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """Yield the record batches of a Parquet file. Raises ValueError when a row group does not fit in free memory."""
     pyarrow, parquet = optional("pyarrow"), optional("pyarrow.parquet")
     source = in_memory(path) if packing(path) else path
     file = parquet.ParquetFile(source)
@@ -237,11 +241,12 @@ def parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def largest_group(metadata: Any) -> int:
-    """Bytes of the largest row group, unpacked."""
+    """Return the bytes of the largest row group, unpacked."""
     return max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
 
 
 def arrow_batches(path: Path) -> Iterator[Any]:
+    """Yield the record batches of an Arrow file or stream."""
     pyarrow = optional("pyarrow")
     with pyarrow.OSFile(str(path)) if not packing(path) else in_memory(path) as file:
         start = file.read(len(ARROW))
@@ -258,6 +263,7 @@ def in_memory(path: Path) -> Any:
 
 
 def table_rows(batches: Iterable[Any], columns: Sequence[str], path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (where, row) of every row of record batches; only `columns` where all of them are there."""
     number = 0
     for batch in batches:
         for at in range(0, batch.num_rows, ROWS_AT_ONCE):
@@ -270,7 +276,7 @@ def table_rows(batches: Iterable[Any], columns: Sequence[str], path: str) -> Ite
 
 
 def saved_rows(folder: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Rows of a folder that datasets.save_to_disk wrote."""
+    """Yield the rows of a folder that datasets.save_to_disk wrote."""
     datasets = optional("datasets")
     with arrow_errors(folder):
         loaded = datasets.load_from_disk(str(folder))
@@ -286,8 +292,10 @@ def saved_rows(folder: Path, columns: Sequence[str]) -> Iterator[tuple[str, Any]
 
 
 def column_of(found: Iterable[tuple[str, Any]], column: str) -> Iterator[tuple[str, Any]]:
-    """(where, value) of one column, None where a row lacks it; rows that are no objects are their own value. Raises
-    ValueError, naming the columns that there are, when no row has it."""
+    """Yield (where, value) of one column, None where a row lacks it; rows that are no objects are their own value.
+
+    Raises ValueError, naming the columns that there are, when no row has it.
+    """
     first: tuple[str, Mapping[str, Any]] | None = None
     seen = False
     for number, (where, row) in enumerate(found):
@@ -305,6 +313,7 @@ def column_of(found: Iterable[tuple[str, Any]], column: str) -> Iterator[tuple[s
 
 
 def no_column(column: str, where: str, row: Mapping[str, Any]) -> ValueError:
+    """Return the error for a column that no row has; it lists the columns that there are, and the likeliest."""
     short = {name: name if len(name) <= LONG_NAME else f"{name[:LONG_NAME]}…" for name in sorted(row)}
     names = list(short.values())
     kinds = ", ".join(f"{short[name]}: {in_words(row[name])}" for name in short)
@@ -316,7 +325,7 @@ def no_column(column: str, where: str, row: Mapping[str, Any]) -> ValueError:
 
 
 def likeliest(row: Mapping[str, Any]) -> str:
-    """The column that most likely holds the documents: a chat, the longest text, token ids."""
+    """Return the column that most likely holds the documents: a chat, the longest text, token ids."""
     ranks = {"a chat": 2, "text": 1, "token ids": 0}
     ranked = {
         name: (ranks[kind], len(value)) for name, value in row.items() if (kind := in_words(value)) in ranks and value

@@ -21,7 +21,10 @@ SAMPLE_TOKENS = 512
 
 
 def sampled(text: str, model: nn.Module, reader: "Reader", *, batch: int, cache: Path) -> list[str]:
-    """`sample://count[?seed=n]`: documents the model writes at temperature 1, kept in `cache` for the next time."""
+    """Return the documents of `sample://count[?seed=n]`: the model writes them at temperature 1.
+
+    They are kept in the folder `cache` for the next time.
+    """
     count, seed = count_and_seed(text, "sample")
     length = min(SAMPLE_TOKENS, reader.positions)
     key = f"{count}/{seed}/{length}/{batch}/{reader.start}/{_digest(model)}"
@@ -34,7 +37,7 @@ def sampled(text: str, model: nn.Module, reader: "Reader", *, batch: int, cache:
 
 
 def _samples(model: nn.Module, reader: "Reader", *, batch: int, length: int, seed: int) -> Iterator[str]:
-    """Sampled documents without end; those that stop before their first word are left out."""
+    """Yield sampled documents without end; those that stop before their first word are left out."""
     generator = seeding.stream(seed, "sampled text")
     while True:
         written = [d for d in map(reader.decode, _generate(model, reader, batch, length, generator)) if d.strip()]
@@ -45,7 +48,7 @@ def _samples(model: nn.Module, reader: "Reader", *, batch: int, length: int, see
 
 @torch.no_grad()
 def _generate(model: nn.Module, reader: "Reader", batch: int, length: int, rng: torch.Generator) -> list[list[int]]:
-    """`batch` sequences, each from the start token to the first special token, which is left out."""
+    """Return `batch` sequences, each from the start token to the first special token, which is left out."""
     device = next(model.parameters()).device
     special = torch.tensor(reader.special)
     tokens = torch.full((batch, 1), reader.start)
@@ -67,7 +70,7 @@ def _generate(model: nn.Module, reader: "Reader", batch: int, length: int, rng: 
 
 
 def _digest(model: nn.Module) -> str:
-    """Hash of all weights, so that text sampled from one model is never taken for another's."""
+    """Return the hash of all weights, so that text sampled from one model is never taken for another's."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(name.encode())

@@ -20,15 +20,15 @@ AT_ONCE = 2_000_000
 """Characters tokenised at once: a tokenizer holds some hundred bytes a token meanwhile."""
 DOCUMENTS_AT_ONCE = 16_384
 BYTES_A_TOKEN = 10
-"""Memory needed at the peak, while parts are joined and split."""
+"""Bytes of memory needed per token at the peak, while parts are joined and split."""
 MEMORY_SHARE = 0.7
-"""Of what is free, at most."""
+"""The share of free memory that tokens may take."""
 FEW = 8
 """Different documents that are counted; more are many."""
 SPELT_SHARE = 0.3
-"""Tokens that are single bytes, above which text is said to be spelt out."""
+"""Share of single-byte tokens above which the user is warned that text is spelt out."""
 TOKENS_A_CHARACTER = 1.1
-"""The same for tokenizers that have no such tokens."""
+"""Tokens per character above which the user is warned, for tokenizers without single-byte tokens."""
 LEAST_VOCABULARY = 1000
 """A smaller vocabulary is meant to spell: of bytes or characters."""
 
@@ -45,7 +45,7 @@ class Ids:
 
 
 def encode(tokenizer: Any, documents: Sequence[Document]) -> Ids:
-    """Ids of each document, without special tokens around it. Long ones are tokenised in parts."""
+    """Return the ids of each document, without special tokens around it. Long ones are tokenised in parts."""
     pieces = [list(cut(d, AT_ONCE)) if isinstance(d, str) and len(d) > AT_ONCE else [d] for d in documents]
     found = [laid(rows_of(tokenizer, part)) for part in parts(chain.from_iterable(pieces))]
     flat = np.concatenate([np.empty(0, np.int32), *(ids for ids, _ in found)])
@@ -57,13 +57,13 @@ def encode(tokenizer: Any, documents: Sequence[Document]) -> Ids:
 
 
 def laid(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows end to end, and their lengths."""
+    """Return rows laid end to end, and their lengths."""
     flat = np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows)))
     return flat, np.fromiter(map(len, rows), np.int64, len(rows))
 
 
 def parts(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Lists of a bounded number of documents and of characters (but for a document that is longer)."""
+    """Yield lists of a bounded number of documents and of characters (but for a document that is longer)."""
     part: list[Document] = []
     size = 0
     for document in documents:
@@ -83,6 +83,7 @@ def rows_of(tokenizer: Any, documents: Sequence[Document]) -> list[Sequence[int]
 
 
 def tokenised(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Return the ids of each text, without special tokens added."""
     if not texts:
         return []
     if getattr(tokenizer, "is_fast", False):
@@ -102,7 +103,7 @@ def ids_of(row: Sequence[int]) -> Sequence[int]:
 
 
 def digest(document: Document) -> int:
-    """64 bits of a hash of the document's content."""
+    """Return 64 bits of a hash of the document's content."""
     if isinstance(document, str):
         data = document.encode("utf-8", "surrogatepass")
     else:
@@ -124,12 +125,12 @@ class Tokenised:
     """Documents that are no copies of others, once there are `FEW` no longer counted."""
 
     def of(self, rows: Tensor) -> Ids:
-        """The documents that a mask chooses."""
+        """Return the documents that a mask chooses."""
         return Ids(self.ids.flat[rows.repeat_interleave(self.ids.lengths)], self.ids.lengths[rows])
 
 
 def tokenise_all(documents: Iterable[Document], tokenizer: Any, eval_share: float) -> Tokenised:
-    """All documents, read and tokenised a part at a time. Raises ValueError when their ids would not fit in memory."""
+    """Read and tokenise all documents, a part at a time. Raises ValueError when their ids would not fit in memory."""
     pace, free = Pace("tokenising"), free_memory()
     found: list[Ids] = []
     held: list[bool] = []

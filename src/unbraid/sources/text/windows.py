@@ -38,11 +38,11 @@ class Windows:
         return Windows(self.ids[rows], self.attention[rows], self.keep[rows], self.documents[rows])
 
     def parts(self, size: int) -> Iterator["Windows"]:
-        """A few windows at a time."""
+        """Yield a few windows at a time."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
     def corrupted(self, share: float, rng: torch.Generator) -> "Windows":
-        """Windows in which kept tokens of this share are others of the same windows."""
+        """Return windows in which this share of the kept tokens is replaced by others of the same windows."""
         ids, kept = self.ids.cpu(), self.keep.cpu()
         pool = ids[kept]
         drawn = pool[torch.randint(len(pool), ids.shape, generator=rng)]
@@ -79,12 +79,12 @@ class Reader:
 
     @cached_property
     def size(self) -> int:
-        """Ids the tokenizer can give."""
+        """The number of ids that the tokenizer can give."""
         return len(self.tokenizer)
 
     @cached_property
     def special(self) -> list[int]:
-        """Ids of tokens that are no text: BOS, EOS, unknown, chat markers and their like."""
+        """The ids of tokens that are no text, such as BOS, EOS, unknown and chat markers."""
         added = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return sorted(added | set(self.tokenizer.all_special_ids) | ({self.bos} if self.bos is not None else set()))
 
@@ -103,7 +103,7 @@ class Reader:
 
     @property
     def chunk(self) -> int:
-        """Tokens of text in a full window."""
+        """The number of tokens of text in a full window."""
         return self.context - self.prepend_bos
 
     @property
@@ -130,7 +130,10 @@ class Reader:
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def tokenise(self, documents: Sequence[Document]) -> list[Int[Tensor, " token"]]:
-        """Ids of each document, without special tokens. Raises ValueError when text and tokenizer do not match."""
+        """Return the ids of each document, without special tokens.
+
+        Raises ValueError when text and tokenizer do not match.
+        """
         found = encode(self.tokenizer, documents)
         self.check(found.flat)
         return found.each()
@@ -173,7 +176,7 @@ class Packed:
 
     @cached_property
     def predicting(self) -> int:
-        """Windows with a token that is kept and another after it."""
+        """The number of windows with a kept token and another after it."""
         ids = self.reader.kept(self.tokens)
         running = torch.cat([torch.zeros(1, dtype=torch.long), ids.cumsum(0)])
         before_last = running[self.start + self.length - 1] - running[self.start] + self.reader.keeps_bos
@@ -192,8 +195,11 @@ class Packed:
 
     @staticmethod
     def laid(ids: Ids, index: Int[Tensor, " document"], reader: Reader) -> "Packed":
-        """Pack documents laid end to end; `index` says which each is. A BOS of the text's own in front of a document or
-        a window (chat templates write one) is left out: the window has its own."""
+        """Pack documents laid end to end; `index` says which each is.
+
+        A BOS in the text itself at the start of a document or a window (chat templates write one) is left out: the
+        window already begins with one.
+        """
         tokens, lengths, begin = ids.flat, ids.lengths, _before(ids.lengths)
         leads = reader.is_bos(tokens, begin) & (lengths > 0)
         begin, lengths = begin + leads, lengths - leads.long()
@@ -211,7 +217,7 @@ class Packed:
         return Packed(reader, tokens, start[full], length[full], kept[full], index[rank][full], _before(count), count)
 
     def windows(self, which: Int[Tensor, " seq"]) -> Windows:
-        """These windows, padded on the right to the longest of them."""
+        """Return these windows, padded on the right to the longest of them."""
         start, length = self.start[which, None], self.length[which, None]
         places = torch.arange(int(length.max()))
         inside = places < length
@@ -226,7 +232,8 @@ class Packed:
         return Windows(ids, inside, inside & self.reader.kept(ids), self.document[which])
 
     def block(self, index: int, *, seed: int, size: int, epochs: int) -> Int[Tensor, " window"] | None:
-        """The windows whose first kept token is number index * size to (index + 1) * size in the order of `seed`."""
+        """Return the windows whose first kept token is number index * size to (index + 1) * size in the order of
+        `seed`."""
         low, high = index * size, (index + 1) * size
         parts = []
         for epoch in range(low // max(self.total, 1), min(epochs, math.ceil(high / max(self.total, 1)))):
@@ -236,7 +243,7 @@ class Packed:
         return found if len(found) else None
 
     def _order(self, epoch: int, seed: int) -> tuple[Int[Tensor, " window"], Int[Tensor, " window"]]:
-        """All windows, document by document, in the order of this epoch, and the number of each one's first token."""
+        """Return all windows, by document, in the order of this epoch, and the number of each one's first token."""
         if (epoch, seed) not in self._orders:
             documents = torch.randperm(len(self.first), generator=seeding.stream(seed, f"documents/{epoch}"))
             count = self.count[documents]
@@ -252,5 +259,5 @@ class Packed:
 
 
 def _before(counts: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """The sum of all counts before each."""
+    """Return the sum of all counts before each."""
     return counts.cumsum(0) - counts

@@ -1,0 +1,1 @@
+"""Worlds: synthetic activations with known factors and a known downstream map."""

@@ -35,7 +35,7 @@ class ActiveFactors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FactorSampler:
-    """Who fires, and how strongly."""
+    """The sampler of active factors: which fire in each row, and at what magnitude."""
 
     forest: Forest
     copula: Copula
@@ -52,12 +52,12 @@ class FactorSampler:
 
     @cached_property
     def at_once(self) -> int:
-        """Rows to draw at once so that memory stays bounded."""
+        """The number of rows to draw at once so that memory stays bounded."""
         active = float(self.sparse.sum() + self.dense.sum())
         return max(1, min(ROWS, int(ACTIVE / active)))
 
     def draw(self, count: int, rng: torch.Generator) -> ActiveFactors:
-        """ActiveFactors of `count` rows."""
+        """Return the active factors of `count` rows."""
         factors = len(self.sparse) + len(self.dense)
         if self.twin:
             found = [independent(self.sparse, count, rng)]

@@ -17,16 +17,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 EDGES = torch.linspace(-3, 3, 31)
-"""Of the bins of s; the last bin ends where its largest s is."""
+"""Edges of the bins of s; the last bin ends at its largest s."""
 MOST = 16.0
 """Largest rate: 1 - exp(-16) is 1 to single precision."""
 
 Places = tuple[Int[Tensor, " active"], Int[Tensor, " active"]]
-"""Rows, and what is active in them; ordered, each pair once."""
+"""Rows, and the items active in them; ordered, each pair once."""
 
 
 def independent(probabilities: Float[Tensor, " items"], count: int, rng: torch.Generator) -> Places:
-    """Items active in `count` rows, each with its own probability below 1, independent of one another."""
+    """Return the items active in `count` rows, each with its own probability below 1, independent of one another."""
     points = torch.poisson(count * rate(probabilities), generator=rng).long()
     items = torch.repeat_interleave(torch.arange(len(probabilities)), points)
     return distinct(torch.randint(count, (len(items),), generator=rng), items, len(probabilities))
@@ -34,7 +34,7 @@ def independent(probabilities: Float[Tensor, " items"], count: int, rng: torch.G
 
 @dataclass(frozen=True, eq=False)
 class Copula:
-    """Roots that fire together."""
+    """The joint distribution of the roots: those of a group fire together."""
 
     probabilities: Float[Tensor, " roots"]
     correlation: float
@@ -45,7 +45,7 @@ class Copula:
     """Unit rows: what each group has in common with the others."""
 
     def fire(self, count: int, rng: torch.Generator) -> Places:
-        """Roots active in `count` rows."""
+        """Return the roots active in `count` rows."""
         if self.correlation == 0:
             return independent(self.probabilities, count, rng)
         common = self.loadings @ torch.randn(self.loadings.shape[1], count, generator=rng)
@@ -62,7 +62,7 @@ class Copula:
         return distinct(row[kept], root[kept], len(self.groups))
 
     def conditional(self, common: Float[Tensor, "*#points"], root: Int[Tensor, " points"]) -> Float[Tensor, "*points"]:
-        """P(root | s of its group)."""
+        """Return P(root | s of its group)."""
         slope = math.sqrt(self.correlation / (1 - self.correlation))
         return torch.special.ndtr(slope * common - self._bounds[root])
 
@@ -73,7 +73,7 @@ class Copula:
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """(group, row) pairs, ordered by group and by bin of s."""
+    """Pairs (group, row), ordered by group and by bin of s."""
 
     order: Int[Tensor, " cells"]
     """group * rows + row."""
@@ -96,7 +96,7 @@ class Cells:
         return len(self.tops)
 
     def draw(self, bins: Int[Tensor, " points"], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A random (group, row) of each of these bins."""
+        """Return a random (group, row) of each of these bins."""
         starts = self.counts.cumsum(0) - self.counts
         place = torch.rand(len(bins), generator=rng, dtype=torch.float64).mul_(self.counts[bins]).long()
         cell = self.order[starts[bins] + place]
@@ -104,11 +104,11 @@ class Cells:
 
 
 def rate(p: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Rate at which a Poisson process has a point in unit time with probability p."""
+    """Return the rate at which a Poisson process has a point in unit time with probability p."""
     return -torch.log1p(-p).clamp(min=-MOST)
 
 
 def distinct(rows: Int[Tensor, " points"], items: Int[Tensor, " points"], count: int) -> Places:
-    """Each (row, item) once, in order. `count`: items there are."""
+    """Return each (row, item) once, in order. `count` is the number of items."""
     cells = (rows * count + items).sort().values.unique_consecutive()
     return cells // count, cells % count

@@ -22,6 +22,8 @@ Gate = Literal["additive", "smooth", "hard"]
 
 @dataclass(frozen=True, eq=False)
 class Downstream:
+    """The downstream map of a world; the equations are in the docstring of this module."""
+
     offset: Float[Tensor, " d_in"]
     directions: Float[Tensor, "factors d_in"]
     manifolds: Manifolds
@@ -64,7 +66,7 @@ class Downstream:
 def in_subspace(
     count: int, d_in: int, dimensions: int, subspace: torch.Generator, rng: torch.Generator
 ) -> Float[Tensor, "count d_in"]:
-    """Random unit vectors in one random subspace; 0 dimensions: in the whole space."""
+    """Return random unit vectors in one random subspace; 0 dimensions: in the whole space."""
     if dimensions in (0, d_in):
         return random_units(count, d_in, rng)
     return random_units(count, dimensions, rng) @ orthonormal(random_units(dimensions, d_in, subspace))

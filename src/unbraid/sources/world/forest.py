@@ -24,7 +24,10 @@ Span = tuple[ShareBetween, ShareBetween]
 
 
 def spans(child_given_parent: Span | tuple[Span, ...], depth: int) -> tuple[Span, ...]:
-    """One span for every level below the roots. Raises ValueError when a span a level is given, but not for each."""
+    """Return one span for every level below the roots.
+
+    Raises ValueError when several are given, but not one for each.
+    """
     if child_given_parent and isinstance(child_given_parent[0], float | int):
         low, high = child_given_parent
         return ((float(low), float(high)),) * depth  # pyright: ignore[reportArgumentType]
@@ -38,7 +41,7 @@ def spans(child_given_parent: Span | tuple[Span, ...], depth: int) -> tuple[Span
 
 @dataclass(frozen=True)
 class Forest(Settings):
-    """`roots` complete trees, level by level from the roots down, then factors that stand alone."""
+    """A forest of `roots` complete trees, numbered by level from the roots down, then factors outside all trees."""
 
     factors: PositiveInt
     roots: PositiveInt
@@ -124,7 +127,10 @@ class Forest(Settings):
         return given
 
     def probabilities(self, l0: float, zipf: float) -> Float[Tensor, " factors"]:
-        """Marginal probability of each factor, `l0` in total. Raises ValueError when a root would fire too often."""
+        """Return the marginal probability of each factor, `l0` in total.
+
+        Raises ValueError when a root would fire too often.
+        """
         p = torch.ones(self.factors, dtype=torch.float64)
         ranks = torch.randperm(len(self.tops), generator=seeding.stream(self.seed, "world/ranks"))
         p[self.tops] = (ranks + 1).double() ** -zipf
@@ -143,7 +149,7 @@ class Forest(Settings):
     def descend(
         self, rows: Int[Tensor, " active"], tops: Int[Tensor, " active"], rng: torch.Generator
     ) -> list[tuple[Tensor, Tensor]]:
-        """(rows, factors) active on each level, given the roots that are."""
+        """Return (rows, factors) active on each level, given the active roots."""
         found = [(rows, tops)]
         for _ in range(self.depth):
             found.append(self._children_of(*found[-1], rng))

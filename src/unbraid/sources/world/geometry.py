@@ -31,7 +31,7 @@ def random_units(count: int, d_in: int, rng: torch.Generator) -> Float[Tensor, "
 
 
 def units(count: int, d_in: int, coherence: float | None, rng: torch.Generator) -> Float[Tensor, "count d_in"]:
-    """Random unit vectors, moved until no two have |cos| above `coherence`; None leaves them random.
+    """Return random unit vectors, moved until no two have |cos| above `coherence`; None leaves them random.
 
     Raises ValueError when that many are not found.
     """
@@ -67,17 +67,18 @@ def overlaps(vectors: Float[Tensor, "count d_in"], target: float) -> tuple[Float
 
 
 def orthonormal(vectors: Float[Tensor, "count d_in"]) -> Float[Tensor, "count d_in"]:
-    """Gram-Schmidt: the first vector stays as it is, up to its length."""
+    """Return orthonormal vectors by Gram-Schmidt: the first keeps its direction."""
     q, r = torch.linalg.qr(vectors.double().T)
     return (q * r.diagonal().sign()).T.float().contiguous()
 
 
 def welch_bound(count: int, d_in: int) -> float:
-    """The least coherence of `count` unit vectors in `d_in` dimensions; 0 when they can be orthogonal."""
+    """Return the least coherence of `count` unit vectors in `d_in` dimensions; 0 when they can be orthogonal."""
     return math.sqrt((count - d_in) / (d_in * (count - 1))) if count > d_in else 0.0
 
 
 def check_coherence(count: int, d_in: int, coherence: float) -> None:
+    """Raise ValueError for a coherence below the Welch bound or above 1."""
     bound = welch_bound(count, d_in)
     if not bound <= coherence <= 1:
         raise ValueError(

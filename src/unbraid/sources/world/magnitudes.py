@@ -15,6 +15,8 @@ Kind = Literal["lognormal", "uniform", "quantised", "constant"]
 
 @dataclass(frozen=True)
 class Magnitudes(Settings):
+    """The distribution of the magnitudes of active factors, of mean 1."""
+
     kind: Kind
     spread: NonNegativeFloat
     """Standard deviation; without meaning for constant ones."""
@@ -57,5 +59,8 @@ class Magnitudes(Settings):
 
 
 def folded_normal(count: int, spread: float, rng: torch.Generator) -> Float[Tensor, " count"]:
-    """|1 + spread e|, e normal: the magnitudes of dense factors. Up to spread 0.5 the mean is within 1 % of 1."""
+    """Return |1 + spread e|, e normal: the magnitudes of dense factors.
+
+    Up to spread 0.5 the mean is within 1 % of 1.
+    """
     return torch.randn(count, generator=rng).mul_(spread).add_(1).abs_()

@@ -1,4 +1,4 @@
-"""Factors that are circles or spheres: where such a factor is active, a random point on it is what it adds.
+"""Factors that are circles or spheres: where such a factor is active, it adds a random point on it.
 
     z_i (u . basis_i),   u uniform on the unit circle or sphere,   basis_i orthonormal in 2 or 3 dimensions
 
@@ -42,7 +42,7 @@ class Manifolds:
         return (factors >= self.first) & (factors < self.first + len(self))
 
     def draw(self, factors: Int[Tensor, " active"], rng: torch.Generator) -> Float[Tensor, "active 3"]:
-        """A random point on the manifold of each of these factors, in the coordinates of its basis."""
+        """Return a random point on the manifold of each of these factors, in the coordinates of its basis."""
         flat = torch.linalg.vector_norm(self.bases, dim=2)[factors - self.first]
         points = torch.randn(len(factors), MOST, generator=rng) * flat
         return points / torch.linalg.vector_norm(points, dim=1, keepdim=True)
@@ -59,8 +59,10 @@ class Manifolds:
 
 
 def planted(axes: Float[Tensor, "axes d_in"], first: int, factors: int, circles: int, spheres: int) -> Manifolds:
-    """The manifolds of factors `first`, `first` + 1, …: each takes its factor's axis, and one axis (a circle) or two (a
-    sphere) of those after the `factors` directions."""
+    """Return the manifolds of factors `first`, `first` + 1, and so on.
+
+    Each takes its factor's axis, and one axis (a circle) or two (a sphere) of those after the `factors` directions.
+    """
     bases = torch.zeros(circles + spheres, MOST, axes.shape[1])
     after = factors
     for i in range(len(bases)):

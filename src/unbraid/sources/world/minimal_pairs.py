@@ -19,7 +19,7 @@ def without_one(
     parents: Int[Tensor, " factors"],
     rng: torch.Generator,
 ) -> tuple[Float[Tensor, "pair d_in"], Float[Tensor, "pair d_in"], Int[Tensor, " pair"]]:
-    """Rows that have a factor to lose, the same rows without it, and which factor that is."""
+    """Return rows with a factor that can be removed, the same rows without it, and the number of that factor."""
     entries = chosen(active, parents, rng)
     rows = active.rows[entries]
     curved = manifolds.among(active.factors)
@@ -44,7 +44,7 @@ def chosen(active: ActiveFactors, parents: Int[Tensor, " factors"], rng: torch.G
 
 
 def childless(active: ActiveFactors, parents: Int[Tensor, " factors"]) -> Bool[Tensor, " active"]:
-    """Entries whose factor has no active child in its row."""
+    """Return a mask of the entries whose factor has no active child in its row."""
     count = len(parents)
     above = parents[active.factors]
     taken = (active.rows * count + above)[above >= 0]

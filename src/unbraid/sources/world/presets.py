@@ -14,7 +14,7 @@ from unbraid.sources.world.world import World
 
 
 def seconds() -> World:
-    """96 factors in 32 dimensions: a forest of 84 and 12 on their own."""
+    """96 factors in 32 dimensions: a forest of 84, and 12 factors outside it."""
     return World(factors=96, d_in=32, l0=5.0, roots=12)
 
 

@@ -1,4 +1,4 @@
-"""Activations of a world, drawn with the active behind them: offset + sum_i z_i d_i + noise."""
+"""Activations of a world, drawn with the active factors behind them: offset + sum_i z_i d_i + noise."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,18 @@ from torch import Tensor
 from unbraid.sources.world.active_factors import ActiveFactors, FactorSampler, add_factors
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Activations, and the factors behind them."""
+
+    x: Float[Tensor, "batch d_in"]
+    z: Float[Tensor, "batch factors"]
+    """Magnitude of each factor; 0 where it is inactive."""
+
+
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """Draws rows of a world, a bounded number at once."""
+    """The sampler of a world's rows: draws a bounded number at once."""
 
     factor_sampler: FactorSampler
     directions: Float[Tensor, "factors d_in"]
@@ -21,7 +30,7 @@ class Sampler:
     """Standard deviation in each coordinate."""
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Float[Tensor, "count d_in"], ActiveFactors]:
-        """`count` rows, and who fires in them."""
+        """Return `count` rows, and the factors active in them."""
         x, parts = self._background(count, rng), []
         for start in range(0, count, self.factor_sampler.at_once):
             chunk = x[start : start + self.factor_sampler.at_once]
@@ -33,8 +42,10 @@ class Sampler:
     def corrupted(
         self, count: int, share: float, probabilities: Float[Tensor, " factors"], rng: torch.Generator
     ) -> Float[Tensor, "count d_in"]:
-        """Rows in which each active factor of this share is another, drawn by `probabilities`, whatever the forest
-        says. Those on manifolds stay."""
+        """Return rows in which this share of the active factors is replaced by others, drawn by `probabilities`.
+
+        The forest is ignored, and factors on manifolds stay.
+        """
         manifolds = self.factor_sampler.manifolds
         _, active = self.draw(count, rng)
         drawn = torch.multinomial(probabilities, len(active.factors), replacement=True, generator=rng)
@@ -46,5 +57,5 @@ class Sampler:
         return x
 
     def _background(self, count: int, rng: torch.Generator) -> Float[Tensor, "count d_in"]:
-        """Noise and the constant, before any factor."""
+        """Return the noise and the constant, before any factor."""
         return torch.randn(count, len(self.offset), generator=rng).mul_(self.noise).add_(self.offset)

@@ -40,20 +40,13 @@ from unbraid.sources.world.geometry import check_coherence, random_units, units
 from unbraid.sources.world.magnitudes import Kind, Magnitudes
 from unbraid.sources.world.manifolds import Manifold, Manifolds, planted
 from unbraid.sources.world.minimal_pairs import without_one
-from unbraid.sources.world.sampling import Sampler
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Activations, and the factors behind them."""
-
-    x: Float[Tensor, "batch d_in"]
-    z: Float[Tensor, "batch factors"]
-    """Magnitude of each factor; 0 where it is inactive."""
+from unbraid.sources.world.sampling import Sample, Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
 class World(Source, Truth):
+    """A world of synthetic activations: factors in a forest, their directions, and a downstream map."""
+
     factors: Annotated[int, Ge(1), Le(2**24)] = 256
     """Number of true directions. Those the forest does not use are roots without children."""
     d_in: PositiveInt = 64  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -117,7 +110,7 @@ class World(Source, Truth):
     sharpness: PositiveFloat = 8.0
     """Steepness of smooth gates: how far they are from linear."""
     interactions: NonNegativeInt = 16
-    """Planted pairs of factors whose joint effect is not the sum of their own."""
+    """Number of planted pairs of factors whose joint effect is not the sum of their own."""
     interaction: NonNegativeFloat = 0.5
     """Norm of a pair's joint effect when both gates are 1."""
     context_size: PositiveInt = 16
@@ -234,7 +227,7 @@ class World(Source, Truth):
         return self.downstream(acts + added) - self.downstream(acts)
 
     def sample(self, count: int, *, seed: int, name: str = "sample") -> Sample:
-        """`count` samples of stream `name`, with their factors. Allocates count x factors."""
+        """Return `count` samples of stream `name`, with their factors. Allocates count x factors."""
         x, active = self._sampler.draw(count, seeding.stream(seed, name))
         z = torch.zeros(count, self.factors)
         return Sample(x, z.index_put((active.rows, active.factors), active.magnitudes))
@@ -258,15 +251,17 @@ class World(Source, Truth):
         return Contexts(acts, mask, self.downstream(acts), self.downstream)
 
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
-        """Rows without one of their factors. Of `count` rows those that have a factor to lose."""
+        """Return those of `count` rows that have a factor that can be removed, and the same rows without it."""
         rng = seeding.stream(seed, f"counterfactuals/{split}")
         x, active = self._sampler.draw(count, rng)
         x, changed, _ = without_one(x, active, self.directions, self._manifolds, self.parents, rng)
         return Counterfactuals(x, changed)
 
     def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
-        """Each active factor of this share is another, drawn by frequency, whatever the forest says. Those on manifolds
-        stay."""
+        """Return rows in which this share of the active factors is replaced by others, drawn by frequency.
+
+        The forest is ignored, and factors on manifolds stay.
+        """
         return self._sampler.corrupted(count, share, self.probabilities, seeding.stream(seed, f"corrupted/{split}"))
 
     def available(self, split: Split) -> float:
@@ -353,17 +348,17 @@ class World(Source, Truth):
 
 
 def block_stream(split: Split, index: int) -> str:
-    """Name of the random stream that block `index` of a split is drawn from."""
+    """Return the name of the random stream that block `index` of a split is drawn from."""
     return f"samples/{split}/{index}"
 
 
 def axes(world: World) -> int:
-    """Directions a world needs: one a factor, one more for a circle, two more for a sphere."""
+    """Return the number of directions a world needs: one per factor, one more for a circle, two more for a sphere."""
     return world.factors + world.circles + 2 * world.spheres
 
 
 def check(world: World) -> None:
-    """Raise ValueError, saying what to change, for a world that cannot be."""
+    """Raise ValueError, saying what to change, for settings that no world can have."""
     low, high = world.dense_probability
     if low > high:
         raise ValueError(f"dense_probability is {low, high}; the smaller comes first")
@@ -385,6 +380,7 @@ def check(world: World) -> None:
 
 
 def check_effects(world: World) -> None:
+    """Raise ValueError when there are fewer effects than pairs need, or fewer dimensions than effects span."""
     effective = round(world.effective * world.factors)
     if 2 * world.interactions > effective:
         raise ValueError(
