@@ -111,7 +111,7 @@ class Source(Settings, ABC):
 
     @property
     def has_documents(self) -> bool:
-        """True when rows come from documents that hold many of them."""
+        """True when documents hold more than one row."""
         return True
 
     @abstractmethod
@@ -178,8 +178,10 @@ class Source(Settings, ABC):
         """
 
     def token_policy(self) -> str:
-        """Return a sentence on which tokens are rows, and what comes before them; for `unbraid plan`. Empty without
-        text."""
+        """Return a sentence on which tokens are rows, and what comes before them; for `unbraid plan`.
+
+        Empty without text.
+        """
         return ""
 
     @abstractmethod
@@ -207,7 +209,9 @@ LEAST_ROWS = 2
 
 
 def few_rows(source: Source, least: int = LEAST_ROWS) -> str:
-    """Return why evals on held-out rows are impossible, and the remedy; empty when they are not. Reads no
-    activations."""
+    """Return why evals on held-out rows are impossible, and the remedy; empty when they are not.
+
+    Reads no activations.
+    """
     rows = source.available("eval")
     return "" if rows >= least else f"the eval split holds {rows:,.0f} tokens; {source.more_held_out}"

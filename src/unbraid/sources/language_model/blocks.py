@@ -19,8 +19,10 @@ NAMES = ("blocks", "layers", "h")
 
 
 def blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the path of the model's transformer blocks, and the blocks. Raises ValueError naming what there is when
-    they are not found."""
+    """Return the path of the model's transformer blocks, and the blocks.
+
+    Raises ValueError naming what there is when they are not found.
+    """
     for path in (wrapper + known for wrapper in WRAPPERS for known in BLOCK_LISTS):
         with suppress(AttributeError):
             found = model.get_submodule(path)

@@ -24,8 +24,10 @@ def policy_in_words(tokenizer: Any, bos: int | None, setting: str, mask_special:
 
 
 def added(tokenizer: Any) -> int | None:
-    """Return the id that the tokenizer adds in front of a text. Having a `bos_token` proves nothing: SmolLM2 adds
-    none."""
+    """Return the id that the tokenizer adds in front of a text.
+
+    Having a `bos_token` proves nothing: SmolLM2 adds none.
+    """
     whole = list(tokenizer("a", add_special_tokens=True)["input_ids"])
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     places = [at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare]

@@ -1,5 +1,7 @@
-"""The layers downstream of a site as a function: a model's own blocks, replayed with the arguments (masks, rotary
-angles) of the base forward pass."""
+"""The layers downstream of a site as a function of the activations there.
+
+The model's own blocks are replayed with the arguments (masks, rotary angles) of the base forward pass.
+"""
 
 import copy
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -66,8 +68,7 @@ class DownstreamBlocks:
 def capture(
     model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> tuple[Float[Tensor, "seq pos d_in"], Float[Tensor, "seq pos d_out"], DownstreamBlocks]:
-    """Return the input of block `first`, the output of block `last`, and the map between them, from one forward
-    pass."""
+    """Return the input of block `first`, the output of block `last`, and the map between them; run one forward pass."""
     known = LAYOUTS.setdefault(model, {})
     if (first, last) not in known:
         known[first, last] = layout(model, first, last)
@@ -79,8 +80,7 @@ def capture(
 def called(
     model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> tuple[Tensor, Tensor, tuple[Call, ...]]:
-    """Return the input of block `first`, the output of block `last`, and the calls of the blocks from one to the
-    other."""
+    """Return the input of block `first`, the output of block `last`, and the calls of blocks `first` to `last`."""
     calls: list[Call] = []
     passed: list[Tensor] = []
     seen: dict[int, Any] = {}
@@ -152,8 +152,10 @@ def differing(a: torch.Size, b: torch.Size) -> int:
 
 
 def span(model: nn.Module, layer: int, site: str, last: int) -> tuple[int, int]:
-    """Return the first and last block after a site, up to block `last` (-1: the model's last). Raises ValueError for a
-    site that more passes by, a block that does not exist, or nothing in between."""
+    """Return the first and last block after a site, up to block `last` (-1: the model's last).
+
+    Raises ValueError for a site that more passes by, a block that does not exist, or nothing in between.
+    """
     if site not in ("resid_pre", "resid_post"):
         raise ValueError(
             f"{site} has no downstream map: the residual stream carries more past it; "
@@ -181,8 +183,10 @@ TOLERANCE = 1e-3
 def check_downstream(
     model: nn.Module, first: int, last: int, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> None:
-    """Raise ValueError when blocks `first` to `last` on their own do not give what the model gives: for its own
-    activations, and for two copies at once of which one has others put there."""
+    """Raise ValueError when blocks `first` to `last` on their own do not give what the model gives.
+
+    They are tried on the model's own activations, and on two copies at once of which one has noise added.
+    """
     try:
         acts, base, downstream = capture(model, first, last, ids, attention)
         again = downstream(acts)

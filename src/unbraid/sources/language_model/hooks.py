@@ -86,8 +86,11 @@ def hidden_of(output: Any) -> Any:
 
 
 def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **options: bool) -> Any:
-    """Run the model's own forward pass. Positions count from the first token read, wherever the padding
-    is. A model that transformers does not know is given the arguments that it names, at least the ids."""
+    """Run the model's own forward pass.
+
+    Positions count from the first token read, wherever the padding is. A model that transformers does not know is
+    given the arguments that it names, at least the ids.
+    """
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": attention.long(), "use_cache": False, **options}
     if not bool(attention[:, 0].all()):
         inputs["position_ids"] = (attention.long().cumsum(1) - 1).clamp(min=0)

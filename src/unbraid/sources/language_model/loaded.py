@@ -42,8 +42,10 @@ HASHED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], str]] = WeakKeyDicti
 
 
 def add_model(model: Any, device: Any, dtype: Any) -> dict[str, str]:
-    """Register a loaded model, and return the settings `model`, `device` and `dtype` that it has. Raises ValueError for
-    what is no loaded model, or not where the settings say."""
+    """Register a loaded model, and return the settings `model`, `device` and `dtype` that it has.
+
+    Raises ValueError for what is no loaded model, or not where the settings say.
+    """
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"model is a {type(model).__name__} ({shown(model)}); expected a loaded model (a torch.nn.Module), or the "
@@ -75,8 +77,11 @@ def reference_of(model: nn.Module) -> Reference:
 
 
 def find_model(text: str, load: Callable[[str, str], nn.Module]) -> nn.Module:
-    """Return the model that a reference leads to, or the one that `load(name, revision)` gives where its weights are
-    the same. Raises ValueError, with the remedy, when there is none or its weights have changed."""
+    """Return the model that a reference leads to.
+
+    Where this process does not have it, `load(name, revision)` gives it, if its weights are the same. Raises ValueError,
+    with the remedy, when there is none or its weights have changed.
+    """
     reference = Reference.parse(text)
     found = MODELS.find(reference.sha256)
     if found is None:
@@ -146,8 +151,10 @@ def identity(value: Any) -> Any:
 
 
 def value_sha256(value: Any) -> str:
-    """Return the SHA-256 of one entry of a state, which in quantised models may hold several tensors, or none. Raises
-    ValueError for an object whose content does not show."""
+    """Return the SHA-256 of one entry of a state, which in quantised models may hold several tensors, or none.
+
+    Raises ValueError for an object whose content does not show.
+    """
     if isinstance(value, tuple | list):
         return hashlib.sha256(json.dumps([value_sha256(item) for item in value]).encode()).hexdigest()
     if isinstance(value, PLAIN):
@@ -246,8 +253,10 @@ def add_tokenizer(tokenizer: Any) -> str:
 
 
 def find_tokenizer(text: str, load: Callable[[str], Any]) -> Any:
-    """Return the tokenizer that a reference leads to, or the one that `load(name)` gives where it is the same. Raises
-    ValueError, with the remedy, when there is none."""
+    """Return the tokenizer that a reference leads to, or the one that `load(name)` gives where it is the same.
+
+    Raises ValueError, with the remedy, when there is none.
+    """
     reference = Reference.parse(text)
     found = TOKENIZERS.find(reference.sha256)
     if found is not None:
@@ -269,8 +278,10 @@ def find_tokenizer(text: str, load: Callable[[str], Any]) -> Any:
 
 
 def vocabulary_sha256(tokenizer: Any) -> str:
-    """Return the SHA-256 of all that decides the ids of a text: of the whole tokenizer where it is a fast one, else of
-    its class, vocabulary and special tokens."""
+    """Return the SHA-256 of everything in a tokenizer that decides the ids of a text.
+
+    It covers the whole tokenizer where it is a fast one, else its class, vocabulary and special tokens.
+    """
     if getattr(tokenizer, "is_fast", False):
         whole = json.loads(tokenizer.backend_tokenizer.to_str())
         whole |= {"truncation": None, "padding": None}  # set by every call

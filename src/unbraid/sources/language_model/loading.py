@@ -60,8 +60,11 @@ def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
 
 
 def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code: bool) -> Any:
-    """Return `load(model)`. Raises ValueError, with the remedy, when there is no such folder or hub model, when it
-    needs code that is not trusted, and when trusted code fails."""
+    """Return what `load(model)` loads.
+
+    Raises ValueError, with the remedy, when there is no such folder or hub model, when it needs code that is not
+    trusted, and when trusted code fails.
+    """
     model = located(model)
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise ValueError(f"there is no model folder at {model!r}; check --source.model")

@@ -152,8 +152,7 @@ ROUNDINGS = 8
 
 
 def is_sum(total: Tensor, addends: Sequence[Tensor]) -> bool:
-    """Return whether `addends` sum to `total`, element by element, to rounding; elements that overflowed are left
-    out."""
+    """Return whether `addends` sum to `total`, element by element, to rounding; overflowed elements are left out."""
     eps = rounding(total, *addends)
     wide = [addend.double().reshape(total.shape) for addend in addends]
     size = sum((part.abs() for part in wide), total.double().abs())

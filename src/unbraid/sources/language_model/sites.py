@@ -160,8 +160,10 @@ class ResidualStep:
     gave: Mapping[str, Tensor]
 
     def other(self, name: str) -> str | None:
-        """Return the module that makes up the step together with this sublayer, "" when it does so alone, None when
-        none does."""
+        """Return the module that makes up the step together with sublayer `name`.
+
+        It is "" when the sublayer is the whole step, and None when no module completes it.
+        """
         if self._made_of(name):
             return ""
         return next((o for o in self.gave if self._apart(name, o) and self._made_of(name, o)), None)
@@ -187,7 +189,7 @@ class ResidualStep:
         )
 
     def _third(self, name: str) -> str:
-        """Return what the block adds besides attention and MLP; empty when that is not the reason."""
+        """Return a sentence on what the block adds besides attention and MLP; empty when it adds nothing else."""
         apart = [other for other in self.gave if not nested(name, other)]
         for pair in combinations(apart, 2):
             if not nested(*pair) and self._made_of(name, *pair):
@@ -197,7 +199,7 @@ class ResidualStep:
         return ""
 
     def _scale(self, name: str) -> str:
-        """Return the factor that the block scales this sublayer by; empty when that is not the reason."""
+        """Return a sentence on the factor that the block scales this sublayer by; empty when there is none."""
         step = self.after.double() - self.before.double()
         for other in (other for other in self.gave if self._apart(name, other) and role(other)):
             columns = torch.stack([self.gave[name].double().flatten(), self.gave[other].double().flatten()], 1)

@@ -183,7 +183,7 @@ def opposite(setting: str) -> str:
 
 
 def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozenset[int], State]]:
-    """Yield other nouns of the class, the corresponding ones of its kind, and one of every other kind."""
+    """Yield (factors that no longer hold, state) for the class's other nouns and its counterpart in other classes."""
     of_class = lex.CLASS_OF[noun]
     size = len(lex.WITHIN_CLASS)
     for other in range(len(lex.NOUNS)):

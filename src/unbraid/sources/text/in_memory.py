@@ -121,8 +121,10 @@ def values(found: Texts, column: str) -> Iterator[tuple[str, Any]]:
 
 
 def dataset_values(data: Any, column: str) -> Iterator[tuple[str, Any]]:
-    """Yield (where, value) of every row of a `datasets.Dataset`. A transform of the user's is applied; a format for
-    tensors is not."""
+    """Yield (where, value) of every row of a `datasets.Dataset`.
+
+    A transform of the user's is applied; a format for tensors is not.
+    """
     if column not in data.column_names:
         raise no_column(column, "the Dataset given", data[0] if len(data) else dict.fromkeys(data.column_names))
     plain = data if data.format["type"] == "custom" else data.with_format(None).select_columns([column])

@@ -232,8 +232,10 @@ class Packed:
         return Windows(ids, inside, inside & self.reader.kept(ids), self.document[which])
 
     def block(self, index: int, *, seed: int, size: int, epochs: int) -> Int[Tensor, " window"] | None:
-        """Return the windows whose first kept token is number index * size to (index + 1) * size in the order of
-        `seed`."""
+        """Return the windows of block `index` in the order of `seed`; None past the end.
+
+        Their first kept tokens are numbers index * size to (index + 1) * size.
+        """
         low, high = index * size, (index + 1) * size
         parts = []
         for epoch in range(low // max(self.total, 1), min(epochs, math.ceil(high / max(self.total, 1)))):

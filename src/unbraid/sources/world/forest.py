@@ -168,8 +168,10 @@ class Forest(Settings):
 
     @cached_property
     def _intervals(self) -> tuple[Float[Tensor, " factors"], Float[Tensor, " factors"]]:
-        """The interval of the uniform draw in which each child is active: from 0, or after its elder siblings where
-        they exclude one another."""
+        """The interval of the uniform draw in which each child is active.
+
+        It begins at 0, or after the child's elder siblings where they exclude one another.
+        """
         low = torch.zeros(self.factors, dtype=torch.float64)
         for level in range(1, self.depth + 1):
             sizes = torch.tensor(self._siblings(level), dtype=torch.float64)

@@ -128,8 +128,7 @@ class World(Source, Truth):
         return False
 
     def twin(self) -> "World":
-        """Return the world with the same probabilities, directions and effects, in which all factors are
-        independent."""
+        """Return the world of independent factors with the same probabilities, directions and effects."""
         return replace(self, independent=True)
 
     @cached_property
@@ -169,8 +168,10 @@ class World(Source, Truth):
 
     @cached_property
     def directions(self) -> Float[Tensor, "factors d_in"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Unit vectors; with more factors than dimensions they overlap (superposition). That of a circle or sphere is
-        one of its points: `manifolds` has the others."""
+        """Unit vectors; with more factors than dimensions they overlap (superposition).
+
+        The direction of a circle or sphere is one of its points: `manifolds` has the others.
+        """
         return self._axes[: self.factors]
 
     @cached_property
