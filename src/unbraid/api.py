@@ -102,18 +102,24 @@ def fit(
         >>> sae = ub.fit(activations, tokens=2048)
     """
     source = as_source(data, checked("tokens", tokens, PositiveInt))
-    d_sae = 8 * source.d_in if d_sae is None else d_sae
-    config = DictionaryConfig(
-        d_sae=d_sae, activation=activation or small_enough(d_sae), init=init or DictionaryConfig.init
-    )
     experiment = Experiment(
         name="fit", source=source, objective=objective_of(reconstruction or Reconstruction(), penalties, target_l0),
-        dictionary=config, training=training_of(source, tokens, options), seed=seed,
+        dictionary=config_of(source, d_sae, activation, init), training=training_of(source, tokens, options), seed=seed,
     )  # fmt: skip
     if save is not None:
         return fitted(experiment, as_path("save", save), callbacks)
     with tempfile.TemporaryDirectory(prefix="unbraid-") as folder:
         return fitted(experiment, Path(folder) / "run", callbacks)
+
+
+def config_of(
+    source: Source, d_sae: int | None, activation: Activation | None, init: Initialisation | None
+) -> DictionaryConfig:
+    """Return the settings of the dictionary; by default it has eight latents per dimension of the activations."""
+    d_sae = 8 * source.d_in if d_sae is None else d_sae
+    return DictionaryConfig(
+        d_sae=d_sae, activation=activation or small_enough(d_sae), init=init or DictionaryConfig.init
+    )
 
 
 def small_enough(d_sae: int) -> BatchTopK:

@@ -79,8 +79,8 @@ def reference_of(model: nn.Module) -> Reference:
 def find_model(text: str, load: Callable[[str, str], nn.Module]) -> nn.Module:
     """Return the model that a reference leads to.
 
-    Where this process does not have it, `load(name, revision)` gives it, if its weights are the same. Raises ValueError,
-    with the remedy, when there is none or its weights have changed.
+    Where this process does not have it, `load(name, revision)` gives it, if its weights are the same. Raises
+    ValueError, with the remedy, when there is none or its weights have changed.
     """
     reference = Reference.parse(text)
     found = MODELS.find(reference.sha256)
