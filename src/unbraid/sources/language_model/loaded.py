@@ -161,8 +161,8 @@ def value_sha256(value: Any) -> str:
         return hashlib.sha256(f"{type(value).__name__} {value!r}".encode()).hexdigest()
     if not isinstance(value, Tensor):
         raise ValueError(
-            f"the state of the model holds a {type(value).__name__}, whose content cannot be hashed, so that the "
-            "model cannot be identified; give it by name or folder"
+            f"the state of the model holds a {type(value).__name__}, whose content does not show, so that the model "
+            "cannot be identified; give it by name or folder"
         )
     head = f"{value.dtype} {list(value.shape)}"
     if (flatten := getattr(value, "__tensor_flatten__", None)) is not None:
