@@ -1,6 +1,7 @@
 """Tests run on one thread: their matrices are too small to share, and a busy machine makes sharing far slower."""
 
 import os
+import signal
 import tempfile
 
 import pytest
@@ -10,6 +11,9 @@ from tests import type_checks
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of commands that tests run
+# A shell starts what runs in its background with SIGINT ignored, also by what that starts: tests of Ctrl-C would wait.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests write nothing into the user's cache; one folder serves all workers, so that help is made once.
 os.environ.setdefault("UNBRAID_CACHE", os.path.join(tempfile.gettempdir(), f"unbraid-tests-{os.getuid()}"))
 type_checks.install()
