@@ -154,7 +154,7 @@ class TestWhatSaeBenchGetsWrong:
         """There the package does not import without loguru, reads a global `config`, and calls .cuda()."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         declared = {re.split(r"[<>=]", name)[0] for name in project["dependencies"]}
-        source = (ROOT / "src" / "unbraid" / "description_length.py").read_text(encoding="utf-8")
+        source = (ROOT / "src" / "unbraid" / "metrics" / "description_length.py").read_text(encoding="utf-8")
         imported = {name.split(".")[0] for name in re.findall(r"^(?:from|import) (\S+)", source, re.M)}
         assert imported <= declared | set(sys.stdlib_module_names) | {"unbraid"}
         assert bits([[1.0], [0.0]]).total() == pytest.approx(1)

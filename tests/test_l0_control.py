@@ -100,7 +100,7 @@ def test_fault_14_a_miss_is_told_and_stored(tmp_path, caplog):
         (folder,) = train([asked("relu", 60, 3)], tmp_path)
     facts = json.loads((folder / "provenance.json").read_text())
     assert facts["l0_target"] == 60 and facts["l0_reached"] < 0.85 * 60
-    assert "missed its L0: 60 asked for" in caplog.text and folder.name in caplog.text
+    assert "missed its L0: 60 requested" in caplog.text and folder.name in caplog.text
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["metrics/l0_target"] == 60
 

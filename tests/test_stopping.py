@@ -10,6 +10,7 @@ import pytest
 
 from tests.small import experiment, seeded
 from tests.test_train import assert_equal_runs
+from unbraid.cli import train as commands
 from unbraid.cli.main import main
 from unbraid.evals.shared import evaluation
 from unbraid.experiment.experiment import Experiment
@@ -189,6 +190,6 @@ def test_fault_17_the_command_line_ends_in_130_and_trains_no_further_cohort(tmp_
         begun.append(len(cohort))
         raise Interrupted("stopped at step 1 of 2; continue with --resume")
 
-    monkeypatch.setattr(training, "train", stopped)
+    monkeypatch.setattr(commands, "train", stopped)
     assert main(["sweep", "world", "--cross", "training.data_seed=0,1", "--out", str(tmp_path)]) == 130
     assert begun == [1] and capfd.readouterr().err == "stopped at step 1 of 2; continue with --resume\n"

@@ -7,13 +7,14 @@
 Names are imported when they are first used, so `import unbraid` itself is light.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from unbraid.config.names import classes
 from unbraid.config.version import __version__ as __version__
 
+# Type checkers go by the name alone. No module is imported here that may lie in the working folder too, under the
+# name of a library: `python -m unbraid.cli` reads this file before it takes that folder off the path.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from unbraid import sources as sources
     from unbraid import steering as steering
     from unbraid import terms as terms
@@ -44,7 +45,11 @@ APART = ("terms", "steering", "saebench", "cli")
 """Packages whose classes are reached through them: unbraid.terms.L1."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
+    from unbraid.config.names import classes
+
     if name in MODULES:
         return import_module(f"{__name__}.{MODULES[name]}")
     module = f"{__name__}.{LAZY[name]}" if name in LAZY else classes(__name__, APART).get(name)
@@ -54,4 +59,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    from unbraid.config.names import classes
+
     return sorted({"__version__", *LAZY, *MODULES, *classes(__name__, APART)})

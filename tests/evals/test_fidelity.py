@@ -5,7 +5,7 @@ import torch
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
 from torch import Tensor
 
-from unbraid.dictionary.activations.base import Activation
+from unbraid.dictionary.activations.base import Activation, Selecting
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
@@ -26,13 +26,13 @@ from unbraid.sources.stream import held_out
 X = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * 2 + 3
 
 
-class Signed(Activation):
+class Signed(Selecting):
     """Every pre-activation as it is."""
 
-    def select(self, chunks, threshold, dense_above):
+    def support(self, chunks, threshold, dense_above):
         return None
 
-    def gate(self, pre: Tensor, threshold: Tensor) -> Tensor:
+    def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre
 
     def dense(self, pre: Tensor, threshold: Tensor) -> Tensor:

@@ -58,6 +58,8 @@ def train(
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
     A folder is called by its experiment's name, seed and fingerprint. All else is as in `train_folders`."""
+    for experiment in cohort:
+        check_stored(experiment, experiment.name)  # a folder's name is made of what is stored
     folders = [Path(root) / experiment.folder for experiment in cohort]
     if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
         raise ValueError(f"{twice.name} is requested twice, the same in all its settings; name it once")

@@ -86,8 +86,9 @@ def read(text: str, column: str, render: Render | None = None) -> Iterator[Docum
         return iter(from_language(text))
     path = Path(text).expanduser()
     if not path.exists():
-        spoken = "; for texts themselves give a list: text=['…', '…']" if re.search(r"\s", text) else ""
-        raise ValueError(f"there is no text at {shown(text)}; give {FORMS}{spoken}")
+        prose = re.search(r"\s", text) is not None
+        spoken = "; for texts themselves give a list: text=['…', '…']" if prose else ""
+        raise ValueError(f"there is no text at {shown(text) if prose else repr(text)}; give {FORMS}{spoken}")
     if not (path.is_file() or path.is_dir()):
         raise ValueError(f"{text} is neither a file nor a folder; give {FORMS}")
     return filled(from_folder(path, column, render) if path.is_dir() else from_file(path, column, render), text)
