@@ -208,6 +208,7 @@ def test_what_a_term_does_now_and_then_is_averaged_over_its_applications(monkeyp
     assert added(GateKl(apart=4), monkeypatch, GateKl, "_inactive", 8.0) == (0.0, 2.0)
 
 
+@pytest.mark.slow
 def test_every_term_is_timed_and_its_row_is_kept(tmp_path, capsys):
     out = tmp_path / "terms.json"
     tiny = ["--d-in", "16", "--d-sae", "64", "--batch", "128", "--k", "4", "--repetitions", "1", "--out", str(out)]

@@ -245,6 +245,7 @@ def test_a_study_refuses_evals_that_are_none_before_it_trains(tmp_path, capsys, 
     assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_study_trains_scores_reports_and_goes_on_where_it_stopped(tmp_path, capsys):
     small = ["--source.factors", "48", "--source.d-in", "16", "--source.l0", "3", "--source.roots", "8",
              "--source.depth", "1", "--source.block-rows", "2048", "--d-sae", "64", "--training.tokens", "5120",

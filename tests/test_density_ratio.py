@@ -51,6 +51,7 @@ def test_training_is_adam():
         torch.testing.assert_close(state[name], value.detach(), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_it_learns_which_way_two_coins_lean_and_understates_it():
     """Two gates that always agree: a ratio of 2 where they agree and 0 elsewhere, too steep for a bounded slope."""
     state = fresh(2, LIKE, rng())

@@ -95,6 +95,7 @@ def test_a_member_that_failed_is_not_tried_again_but_from_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("step", [22, 35])  # before the others' next checkpoint, and two checkpoints later
+@pytest.mark.slow
 def test_killed_after_a_failure_and_resumed_the_others_equal_a_run_without_it(tmp_path, well, step):
     how = signal.SIGKILL
     assert train_until(how, cohort_with_sick(), tmp_path / "killed", step=step, every=8) == -how

@@ -185,6 +185,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_term_and_a_source_of_a_notebook_are_read_back_there_and_with_package_by_the_command_line(tmp_path):
     (tmp_path / "mine.py").write_text(NOTEBOOK)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}

@@ -207,6 +207,7 @@ def test_fault_09_half_a_row_of_a_log_is_no_obstacle(tmp_path, whole, begun):
 
 
 @every(60, 12)
+@pytest.mark.slow
 def test_killed_anywhere_a_whole_training_is_gone_on_with(tmp_path, whole, every):
     """From nothing to finished runs: the first claims, the last saves."""
     count = tmp_path / "count"
@@ -223,6 +224,7 @@ def test_killed_anywhere_a_whole_training_is_gone_on_with(tmp_path, whole, every
         shutil.rmtree(root)
 
 
+@pytest.mark.slow
 def test_fault_13_a_killed_export_leaves_nothing_behind_at_the_next(tmp_path, whole):
     run = whole / cohort()[0].folder
     count, left = tmp_path / "count", 0

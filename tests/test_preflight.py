@@ -113,6 +113,7 @@ def test_fault_12_a_cache_read_several_times_has_one_eval_split(tmp_path):
 
 
 @pytest.mark.parametrize("prompts", [1, 3, 20])
+@pytest.mark.slow
 def test_fault_12_directions_fitted_to_a_few_prompts_are_steered_by_and_evaluated(prompts, model, tmp_path, capsys):
     text = told(tmp_path / "prompts.jsonl", [words(6, seed) for seed in range(prompts)])
     asked = ["--source.model", str(model), "--source.text", str(text), "--source.eval-share", "0", "--d-sae", "16",
@@ -156,6 +157,7 @@ def test_plan_says_the_token_policy_and_both_splits(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.slow
 def test_fault_16_the_cache_takes_what_plan_said(blocks, model, tmp_path):
     """In whole blocks, with the eval split, of a world and of a text."""
     for source in (WORLD, tiny_lm.source(model, tiny_lm.write_corpus(tmp_path / "text.jsonl"))):
@@ -194,6 +196,7 @@ def test_fault_16_plan_does_not_make_the_fits_it_estimates(monkeypatch):
 
 
 @pytest.mark.parametrize("init", [Melbo(steps=40, orthogonality="joint"), LinearDct(form="power"), QuadraticDct()])
+@pytest.mark.slow
 def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
     """On a clock of its own, which every pass through the layers after moves on by a second a direction."""
     clock = [0.0]

@@ -13,6 +13,7 @@ from tests.finished_runs import make_world_run
 # The fifth is killed twice.
 @pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.slow
 def test_fault_09_killed_once_and_twice_training_ends_with_the_weights_of_a_run_nobody_killed(
     tmp_path: Path, count: int
 ) -> None:

@@ -57,8 +57,11 @@ def signal_once(number: signal.Signals) -> Callable[[], object]:
     return send
 
 
+OTHERS = (signal.SIGTERM, signal.SIGHUP)
+
+
 @pytest.mark.parametrize("who", [0, 1, 3])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
 def test_fault_17_a_cohort_stops_between_two_members_and_goes_on_bit_for_bit(tmp_path, whole, capfd, who, number):
     members = cohort(who)
     ASKED[0.5] = signal_once(number)

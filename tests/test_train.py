@@ -212,6 +212,7 @@ def test_a_slice_term_on_a_source_without_a_model_stops_before_training(tmp_path
     assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_the_controller_brings_l0_to_its_target(tmp_path):
     controlled = Objective(reconstruction=Reconstruction(), penalties={"sparsity": L1()}, target_l0=TargetL0(l0=4.0))
     base = replace(experiment(activation=ReLU(), tokens=160_000), objective=controlled)
@@ -300,6 +301,7 @@ def test_a_frozen_decoder_does_not_move(tmp_path):
     assert not torch.equal(weights(left)["W_enc"], weights(right)["W_enc"])
 
 
+@pytest.mark.slow
 def test_bfloat16_products_train_nearly_as_float32_does(tmp_path):
     base = experiment(tokens=32_000)
     low = replace(base, name="low", training=replace(base.training, matmul="bfloat16"))

@@ -101,6 +101,7 @@ def test_a_slice_that_overflows_inside_the_bracket_still_has_a_radius():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_fault_28_a_16_bit_model_has_the_radius_of_its_float32_self(dtype: Literal["bfloat16", "float16"]):
     folder = data_folder()
     exact = LanguageModel(

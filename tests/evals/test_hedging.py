@@ -70,6 +70,7 @@ def by_reference(scores: list[Score]) -> dict[str, float]:
     return {str(score.params["against"]): score.value for score in scores}
 
 
+@pytest.mark.slow
 def test_a_dictionary_with_latents_for_a_sixth_of_the_factors_hedges(runs: dict[str, Run]):
     found = by_reference(hedging(runs["wider"], peers(runs["wider"])))
     assert found.keys() == {"start", "control"}

@@ -211,6 +211,7 @@ def hand_made(main: list[float], others: list[float], *, cosine: float) -> Suppl
     return Supplied(np.zeros(len(values), dtype=int), values, np.full(len(values), cosine), is_main, 1)
 
 
+@pytest.mark.slow
 def test_the_language_is_scored():
     model = LanguageModel(text="language://60", eval_share=0.3)
     sample = model.truth().labelled(512, split="train").x

@@ -48,6 +48,7 @@ def test_children_are_active_only_with_their_parents() -> None:
             assert all(FACTORS[i].parent == -1 or FACTORS[i].parent in found for i in found)
 
 
+@pytest.mark.slow
 def test_every_factor_occurs_and_none_always() -> None:
     counts = torch.zeros(len(FACTORS))
     total = 0

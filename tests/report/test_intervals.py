@@ -57,6 +57,7 @@ def test_holm_stops_at_the_first_test_that_fails():
     assert holm([]) == []
 
 
+@pytest.mark.slow
 def test_holm_agrees_with_statsmodels():
     rng = random.Random(0)
     for count in (1, 3, 12):
@@ -64,6 +65,7 @@ def test_holm_agrees_with_statsmodels():
         assert holm(p_values) == multipletests(p_values, alpha=0.05, method="holm")[0].tolist()
 
 
+@pytest.mark.slow
 def test_without_differences_one_family_in_twenty_makes_a_claim():
     """Twenty methods against one noisy baseline, three paired seeds, no real difference."""
     rng, families, corrected, uncorrected = random.Random(0), 200, 0, 0

@@ -55,6 +55,7 @@ def test_ours_is_what_fidelity_stores(runs, bench):
     assert values(runs[0])["explained_variance"] == measured
 
 
+@pytest.mark.slow
 def test_minus_one_is_missing_where_it_stands_for_it_and_a_number_where_it_is_one(runs, bench):
     labelled = ("language://10",)
     evaluate(runs[:1], CORE + TPP, bench(labelled=labelled))
@@ -77,6 +78,7 @@ def test_a_process_that_dies_costs_one_run_and_a_new_one_goes_on(runs, bench):
     assert "scores" in stored(runs[0]) and "scores" in stored(runs[2])
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_ended_and_its_last_lines_are_shown(runs, bench):
     assert evaluate(runs, CORE, bench({"tiny-l0_3-s0": "hang"}, limit=5.0)) == 1
     assert "said nothing" in stored(runs[0])["error"] and "waiting for a lock" in stored(runs[0])["error"]

@@ -33,6 +33,7 @@ def test_a_signal_is_named(tmp_path):
         said("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_turning_progress_bar_is_no_sign_of_life(tmp_path):
     code = "import time\nwhile True: print('\\r50 %', end='', flush=True); time.sleep(0.05)"
     with pytest.raises(Stopped, match="said nothing.*\n.*50 %"):
@@ -40,6 +41,7 @@ def test_a_turning_progress_bar_is_no_sign_of_life(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc what became of a process")
+@pytest.mark.slow
 def test_what_it_started_ends_with_it(tmp_path):
     child = "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
     code = f"{child}; print('unbraid> {{\"is\": ' + str(p.pid) + '}}', flush=True); time.sleep(600)"

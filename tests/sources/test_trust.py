@@ -64,6 +64,7 @@ def run(tmp_path, foreign) -> Path:
     return train([replace(small, source=trusted, training=training)], tmp_path / "runs")[0]
 
 
+@pytest.mark.slow
 def test_fault_25_code_of_a_model_is_refused_in_a_sentence_and_nothing_is_asked(tmp_path, foreign, marker):
     text = write_corpus(tmp_path / "corpus.jsonl")
     code = "import sys; from unbraid.cli import main; sys.exit(main.main(sys.argv[1:]))"

@@ -308,6 +308,7 @@ def test_without_a_floor_the_heads_pull_grows_as_effects_vanish():
     assert pull(0.1, 1e-3) < 0.1 * pull(0.1, 1e-1)
 
 
+@pytest.mark.slow
 def test_the_head_alone_gathers_atoms_in_one_direction_and_an_effect_term_beside_it_prevents_that():
     planted = units(6, D_IN, 1)
     contexts = near_origin(exponential(planted, units(6, D_IN, 2)))

@@ -85,6 +85,7 @@ def dependent(kind: str, rng: torch.Generator, pairs: int) -> tuple[Tensor, floa
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
+@pytest.mark.slow
 def test_fault_08_dependent_latents_give_their_squared_correlation(kind: str):
     """It was 5 % low: each deviation was the larger of two estimates."""
     rng, memory, found = torch.Generator().manual_seed(0), {}, []

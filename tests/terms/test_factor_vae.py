@@ -44,6 +44,7 @@ def after(codes_of, applications: int = 150) -> tuple[float, float]:
     return value.item(), torch.stack([out.metrics["accuracy"] for out in outs[-20:]]).mean().item()
 
 
+@pytest.mark.slow
 def test_it_finds_copies_dependent_and_independent_latents_not():
     value, accuracy = after(lambda seed: sparse(256, 4, 0.5, seed).repeat(1, 2))
     assert value > 0.3 and accuracy > 0.7

@@ -41,6 +41,7 @@ def test_fault_08_waves_are_a_gaussian_kernel_on_average_at_any_distance(waves: 
     assert torch.equal(zero, torch.zeros(1, 1 + 2 * waves).double())
 
 
+@pytest.mark.slow
 def test_fault_08_dependent_latents_give_the_kernels_hsic_and_independent_ones_zero():
     """Three values each, one of them far out; the population's HSIC is a finite sum."""
     values = torch.tensor([0.0, 1.0, 5.0]).double()

@@ -69,6 +69,7 @@ def test_sums_of_two_of_a_few_directions_are_found_decomposable_and_random_atoms
     assert explained_after(sums) > explained_after(units(60, 12, seed=1)) + 0.2
 
 
+@pytest.mark.slow
 def test_the_meta_sae_learns_and_sums_that_follow_the_penalty_become_harder_to_explain():
     parts = torch.eye(24, dtype=torch.float64)[:8]
     pairs = torch.randint(0, 8, (40, 2), generator=rng(2))

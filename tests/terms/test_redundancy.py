@@ -94,6 +94,7 @@ def test_copies_cost_more_by_what_they_go_with(form: Form):
 @pytest.mark.parametrize(
     ("form", "stay", "others"), [("barlow", (0.4**2 + 0.85**2) / 2, 0.3**2), ("vicreg", 0.4 + 0.85, 2 * 0.5**2)]
 )
+@pytest.mark.slow
 def test_fault_08_views_of_known_correlation_give_what_the_formula_says(form, stay, others):
     """Pairs of Gaussian latents: correlated by .5 in a row; the first by .6 from row to row of a document, and so the
     second by .15, and one with the other by .3."""
