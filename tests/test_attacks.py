@@ -7,6 +7,7 @@ import pytest
 
 from tests.attacks import ATTACKS, Stage
 from tests.finished_runs import make_language_run, make_world_run
+from tests.quick import every_second_quick
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +16,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
     yield make_world_run(folder), make_language_run(folder)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", every_second_quick(ATTACKS))
 def test_faults_19_20_21_an_attack_comes_to_nothing(
     name: str, finished: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

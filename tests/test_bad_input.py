@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.bad_inputs import CASES, Case, Ground, faults_of, prepare
+from tests.quick import every_second_quick
 
 
 @pytest.fixture(scope="session")
@@ -12,7 +13,7 @@ def ground(tmp_path_factory) -> Ground:
     return prepare(tmp_path_factory.mktemp("ground"))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", every_second_quick(CASES), ids=lambda case: case.id)
 def test_fault_23_a_bad_input_is_refused_in_a_sentence(case: Case, ground: Ground, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert not (faults := faults_of(case, ground)), "\n".join(faults)

@@ -2,11 +2,11 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.mutations import FAULTS, Mutation, files_of, mutations, try_mutation
+from tests.quick import first_quick
 from tests.small import experiment, seeded
 from tests.spoiled import unsealed
 from unbraid import catalog
@@ -31,12 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
-def few_quick(count: int, quick: int = 8) -> list[Any]:
-    """Numbers below `count`, the first `quick` of them for `make test` and the others marked slow."""
-    return [number if number < quick else pytest.param(number, marks=pytest.mark.slow) for number in range(count)]
-
-
-@pytest.mark.parametrize("number", few_quick(COUNT))
+@pytest.mark.parametrize("number", first_quick(range(COUNT)))
 def test_faults_03_10_19_any_damage_is_refused_or_changes_nothing(number: int, runs: list[Path], tmp_path: Path):
     run, other = runs[number % 2], runs[1 - number % 2]
     mutation = [*mutations(seed=1, files=files_of(run), count=COUNT)][number]
@@ -44,7 +39,7 @@ def test_faults_03_10_19_any_damage_is_refused_or_changes_nothing(number: int, r
     assert outcome not in FAULTS, f"{mutation}: {said}"
 
 
-@pytest.mark.parametrize("number", few_quick(28))
+@pytest.mark.parametrize("number", first_quick(range(28)))
 def test_damage_to_a_folder_older_than_seals_ends_in_a_sentence(number: int, runs: list[Path], tmp_path: Path):
     """What only a seal can show may pass there: another seed, another digit of a weight."""
     run = unsealed(Path(shutil.copytree(runs[number % 2], tmp_path / runs[number % 2].name)))
@@ -53,7 +48,7 @@ def test_damage_to_a_folder_older_than_seals_ends_in_a_sentence(number: int, run
     assert outcome in ("same", "refused", "changed"), f"{mutation}: {said}"
 
 
-@pytest.mark.parametrize("seed", few_quick(33))
+@pytest.mark.parametrize("seed", first_quick(range(33)))
 def test_fault_03_changed_weights_are_never_scored(seed: int, runs: list[Path], tmp_path: Path):
     mutation = Mutation("sae_weights.safetensors", CHANGES[seed % len(CHANGES)], seed)
     outcome, said = try_mutation(mutation, runs[0], tmp_path / "work")

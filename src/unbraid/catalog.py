@@ -13,6 +13,7 @@ import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,9 +99,16 @@ def below(folder: Path, package: str) -> Iterator[ModuleText]:
             yield from below(folder / found.name, name)
         elif (path := folder / f"{found.name}.py").is_file():
             try:
-                yield ModuleText(name, ast.parse(path.read_bytes(), str(path)))
+                about = path.stat()
+                yield ModuleText(name, parsed(path, about.st_mtime_ns, about.st_size))
             except (SyntaxError, ValueError) as error:
                 raise ValueError(f"{path} is not Python: {error}; correct it, or leave out its --package") from error
+
+
+@lru_cache(maxsize=4096)
+def parsed(path: Path, changed: int, size: int) -> ast.Module:
+    """Return the syntax tree of a file, parsed again only when its time of change or its size is another."""
+    return ast.parse(path.read_bytes(), str(path))
 
 
 def experiments(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
