@@ -70,11 +70,11 @@ def test_folders_are_named_by_the_caller_and_hold_one_experiment(tmp_path):
     before = (mine / "provenance.json").stat().st_mtime_ns
     train_folders({mine: experiment()})
     assert (mine / "provenance.json").stat().st_mtime_ns == before, "a finished run of the same is left as it is"
-    for flags in ({}, {"resume": True}, {"overwrite": True}):
+    for resume, overwrite in ((False, False), (True, False), (False, True)):
         with pytest.raises(
             ValueError, match=r"mine holds a finished run of another experiment \(seed is 0 there and 3"
         ):
-            train_folders({mine: other}, **flags)
+            train_folders({mine: other}, resume=resume, overwrite=overwrite)
 
 
 def test_an_unfinished_run_of_another_experiment_is_not_continued(tmp_path):

@@ -61,9 +61,9 @@ def test_nothing_to_do_is_done_at_once():
 def test_what_runs_beside_is_stopped_when_ours_fails_or_is_interrupted(when, tmp_path):
     mark = tmp_path / "pid"
     tasks = [Task("asleep", workers_tasks.sleep, (str(mark),)), Task("next", workers_tasks.sleep, (str(mark),))]
+    process, begun = 0, time.monotonic()
     with pytest.raises(KeyboardInterrupt), in_background(tasks) as work:
-        process = wait_for(mark)
-        begun = time.monotonic()
+        process, begun = wait_for(mark), time.monotonic()
         if when == "ours is at work":
             raise KeyboardInterrupt
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()

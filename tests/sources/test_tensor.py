@@ -54,7 +54,7 @@ def test_a_sequence_is_never_split_between_training_and_held_out_rows():
     assert source.has_documents and not Activations(X).has_documents
     parts = [set(every_row(source, split)[:, 0].tolist()) for split in ("train", "eval")]
     assert not parts[0] & parts[1] and len(parts[1]) == 4
-    assert source.block(0, split="eval", seed=0).rows.positions.tolist() == [0, 1, 2, 3, 4, 5] * 4
+    assert held_out(source, 24).positions.tolist() == [0, 1, 2, 3, 4, 5] * 4
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "int32", ">f4", "bool"])
@@ -66,7 +66,7 @@ def test_arrays_of_all_real_kinds_are_taken(dtype):
 def test_bfloat16_and_views_are_taken_and_a_tensor_is_not_copied():
     x = torch.from_numpy(X)
     assert Activations(x).known.x.data_ptr() == x.data_ptr()
-    assert Activations(x.bfloat16()).block(0, split="train", seed=0).rows.x.dtype == torch.float32
+    assert held_out(Activations(x.bfloat16()), 8).x.dtype == torch.float32
     assert Activations(X[::-1]).rows == 1000
 
 
