@@ -19,6 +19,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "an activation that is a class": (lambda: ub.fit(X, d_sae=8, activation=ub.TopK), "activation"),
     "a path for activations": (lambda: ub.fit("acts.npy", d_sae=8), "which is text; give an array"),
     "a class of sources": (lambda: ub.fit(ub.World, d_sae=8), "give one of them: World(…)"),
+    "lists of numbers": (lambda: ub.fit(X.tolist(), d_sae=8), "numpy.asarray(x) makes an array of it"),
     "nan": (lambda: ub.fit(np.where(X > 3, np.nan, X), d_sae=8), "NaN or infinite"),
     "one dimension": (lambda: ub.fit(X[0], d_sae=8), "must be [..., d_in]"),
     "a mapping": (lambda: ub.fit({"x": X}, d_sae=8), "expected a tensor or array"),

@@ -5,7 +5,7 @@ configuration classes, the subclasses of `Settings`, must not repeat; other clas
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -71,13 +71,22 @@ def classes(package: str, apart: tuple[str, ...] = ()) -> Mapping[str, str]:
     }
 
 
+def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    """Return the error for a name that a module does not have, with the nearest that it has."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"dir({module}) lists what it has"
+    return AttributeError(f"module {module!r} has no attribute {name!r}; {hint}")
+
+
 def attributes(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a package that gives its configuration classes by name, importing the file
     of one when it is first used: a new file needs no line anywhere."""
 
     def get(name: str) -> Any:
         if name.startswith("_") or name not in classes(package):
-            raise AttributeError(f"module {package!r} has no attribute {name!r}; dir({package}) lists what it has")
+            raise missing(package, name, classes(package))
         return getattr(import_module(classes(package)[name]), name)
 
     return get, lambda: sorted(classes(package))

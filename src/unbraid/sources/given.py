@@ -30,12 +30,23 @@ def as_source(data: Any, tokens: int) -> Source:
         )
     if isinstance(data, Tensor | np.ndarray) or hasattr(data, "to_numpy"):
         return Activations(data)
+    if isinstance(data, list | tuple) and data and holds_numbers(data[0]):
+        raise ValueError(
+            f"the activations are a {type(data).__name__} of numbers; numpy.asarray(x) makes an array of it"
+        )
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         return Activations(collected(data, tokens))
     raise ValueError(
         f"the activations are a {type(data).__name__}; expected a tensor or array [..., d_in], a source, or an "
         "iterable of batches of activations"
     )
+
+
+def holds_numbers(item: Any) -> bool:
+    """Return whether an item is a number, or a list of numbers at any depth."""
+    while isinstance(item, list | tuple) and item:
+        item = item[0]
+    return isinstance(item, int | float)
 
 
 def collected(batches: Iterable[Any], tokens: int) -> Tensor:
