@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from unbraid.config.nearest import nearest
+
 PACKAGE = __name__.partition(".")[0]
 ROOT = "Settings"
 """The class that every configuration class derives from."""
@@ -73,10 +75,8 @@ def classes(package: str, apart: tuple[str, ...] = ()) -> Mapping[str, str]:
 
 def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
     """Return the error for a name that a module does not have, with the nearest that it has."""
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"dir({module}) lists what it has"
+    near = nearest(name, known)
+    hint = f"did you mean {near!r}?" if near else f"dir({module}) lists what it has"
     return AttributeError(f"module {module!r} has no attribute {name!r}; {hint}")
 
 
