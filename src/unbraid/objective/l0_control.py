@@ -89,17 +89,17 @@ def measured(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"]) -> flo
     return math.fsum(float(dictionary.codes(part).l0()) * len(part) for part in parts) / len(sample[:ROWS])
 
 
-def missed(asked: int | float, reached: int | float) -> bool:
+def missed(requested: int | float, reached: int | float) -> bool:
     """True when an L0 is further from its target than TOLERANCE."""
-    return not abs(reached / asked - 1) <= TOLERANCE
+    return not abs(reached / requested - 1) <= TOLERANCE
 
 
 def shortfall(provenance: Mapping[str, Any]) -> str:
     """A sentence on how a finished run missed its L0, from its provenance; empty when it did not, or had no target."""
-    asked, reached = provenance.get("l0_target"), provenance.get("l0_reached")
-    if asked is None or reached is None or not missed(asked, reached):
+    requested, reached = provenance.get("l0_target"), provenance.get("l0_reached")
+    if requested is None or reached is None or not missed(requested, reached):
         return ""
-    return f"missed its L0: {asked:g} requested, {reached:.3g} reached; it is compared with nothing"
+    return f"missed its L0: {requested:g} requested, {reached:.3g} reached; it is compared with nothing"
 
 
 def too_short(target: TargetL0 | None, steps: int, rate: int | float) -> str:

@@ -30,7 +30,7 @@ from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim
-from unbraid.objective import gradient_ratio as weighting
+from unbraid.objective import gradient_ratio
 from unbraid.sources.base import Batch, Contexts, Counterfactuals
 
 Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
@@ -122,13 +122,13 @@ class TermOutput(NamedTuple):
 class Term(Settings, ABC):
     """One addend of the loss. Subclasses are frozen dataclasses: the fields are the settings, the call is the maths.
 
-    Annotations state the bounds of settings: `columns: PositiveInt = 8` (`settings`)."""
+    Annotations state the bounds of settings: `columns: PositiveInt = 8` (`config.settings`)."""
 
     weight: NonNegativeFloat = 1.0
     """Multiplies the loss; 0 skips the term altogether."""
     gradient_ratio: NonNegativeFloat = 0.0
     """Above 0, `weight` is not used: the weight makes this term's gradient so large a share of the reconstruction's
-    (`weighting`). Ratios compare between terms and widths, as weights do not."""
+    (`gradient_ratio.weight`). Ratios compare between terms and widths, as weights do not."""
     start: ShareBelowOne = 0.0
     """Share of training before which the term is left out."""
     every: PositiveInt = 1
@@ -273,7 +273,7 @@ def evaluate(
         weight = term.weight
         if term.gradient_ratio > 0:
             elapsed = step.progress - term.start
-            weight = weighting.weight(
+            weight = gradient_ratio.weight(
                 term.gradient_ratio, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed
             )
             metrics[f"weights/{name}"] = torch.tensor(weight)
@@ -299,7 +299,7 @@ def culprits(
             loss = term(
                 replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
             ).loss
-            grads = weighting.gradients(loss, step.dictionary).values()
+            grads = gradient_ratio.gradients(loss, step.dictionary).values()
             found += [] if all(bool(torch.isfinite(grad).all()) for grad in grads) else [name]
     return found
 

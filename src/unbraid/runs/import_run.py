@@ -74,8 +74,8 @@ def experiment_of(
 def default_name(folder: Path) -> str:
     """imported-<release>-<folder>, in the letters a run's name may have."""
     parts = folder.resolve().parts[-2:]
-    told = re.sub(r"[^a-z0-9_.-]+", "-", "-".join(parts).lower()).strip("-.")[-LONGEST:].strip("-.")
-    return f"imported-{told or 'sae'}"
+    name = re.sub(r"[^a-z0-9_.-]+", "-", "-".join(parts).lower()).strip("-.")[-LONGEST:].strip("-.")
+    return f"imported-{name or 'sae'}"
 
 
 def import_run(

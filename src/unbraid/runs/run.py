@@ -47,7 +47,7 @@ class Run:
     packages: tuple[str, ...] = OWN_PACKAGES
     """Packages whose classes experiment.json may name."""
     permissions: tuple[str, ...] = ()
-    """What is allowed that no file may allow itself (`config.permission`)."""
+    """What is allowed that no file may allow itself (`serialise.permission`)."""
 
     @classmethod
     def open(cls, path: Path, packages: tuple[str, ...] = OWN_PACKAGES, permissions: tuple[str, ...] = ()) -> "Run":
@@ -94,10 +94,10 @@ class Run:
     @property
     def notes(self) -> list[str]:
         """Settings in its files that are not used here, each in a sentence."""
-        asked, used = self.experiment.source, self.source
-        if asked == used:
+        stored, used = self.experiment.source, self.source
+        if stored == used:
             return []
-        where, own = getattr(asked, CACHE), getattr(used, CACHE)
+        where, own = getattr(stored, CACHE), getattr(used, CACHE)
         why = "a file does not choose where this machine writes"
         return [f"{self.path.name}: text is kept in {own}, not in {where!r} as its experiment.json says: {why}"]
 

@@ -72,8 +72,8 @@ def read_own(folder: Path, name: str, seals: Seals) -> dict[str, Any]:
 
 def disagreement(experiment: Mapping[str, Any], cfg: Mapping[str, Any]) -> str:
     """The contradiction between experiment.json and cfg.json, in words; empty where both agree or one is silent."""
-    told = experiment.get("dictionary"), experiment.get("source")
-    dictionary, source = ({} if not isinstance(node, dict) else node for node in told)
+    parts = experiment.get("dictionary"), experiment.get("source")
+    dictionary, source = (node if isinstance(node, dict) else {} for node in parts)
     activation = dictionary.get("activation")
     activation = activation if isinstance(activation, dict) else {}
     architecture = AT_INFERENCE.get(str(activation.get("type", "")).rpartition(":")[2])
@@ -83,9 +83,9 @@ def disagreement(experiment: Mapping[str, Any], cfg: Mapping[str, Any]) -> str:
         ("architecture", architecture, cfg.get("architecture")),
         ("k", activation.get("k"), cfg.get("k") if architecture == "topk" else None),
     ]
-    for name, asked, saved in pairs:
-        if asked is not None and saved is not None and asked != saved:
-            return f"experiment.json has {name} {asked!r}, cfg.json {saved!r}"
+    for name, requested, saved in pairs:
+        if requested is not None and saved is not None and requested != saved:
+            return f"experiment.json has {name} {requested!r}, cfg.json {saved!r}"
     named = named_in(cfg)
     if named and named != fingerprint_of(experiment):
         return f"experiment.json is another experiment than the {named} that cfg.json was saved for"
@@ -101,6 +101,6 @@ def named_in(cfg: Mapping[str, Any]) -> str:
 
 
 def fingerprint_of(experiment: Mapping[str, Any]) -> str:
-    """`config.fingerprint` of what is stored, as it was stored: fields that the class has got since change nothing."""
+    """`serialise.fingerprint` of what is stored, as it was stored: fields that the class got later change nothing."""
     text = json.dumps(experiment, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -119,9 +119,9 @@ def other_than(folder: Path, experiment: Experiment) -> str:
     return difference(stored, json.loads(json.dumps(to_json(experiment))))
 
 
-def difference(stored: Any, asked: Any, at: str = "") -> str:
+def difference(stored: Any, wanted: Any, at: str = "") -> str:
     """The first place where two JSON values differ, in words; empty when they are equal."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        parts = ((key, stored.get(key), asked.get(key)) for key in sorted({*stored, *asked}))
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        parts = ((key, stored.get(key), wanted.get(key)) for key in sorted({*stored, *wanted}))
         return next((d for key, left, right in parts if (d := difference(left, right, f"{at}.{key}".lstrip(".")))), "")
-    return "" if stored == asked else f"{at or 'it'} is {shown(stored)} there and {shown(asked)} here"
+    return "" if stored == wanted else f"{at or 'it'} is {shown(stored)} there and {shown(wanted)} here"

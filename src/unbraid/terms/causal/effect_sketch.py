@@ -2,7 +2,7 @@
 
     -mean_j min( 1/2 log( |M d_j|^2 / (|M|^2 / d_in) ), cap ),   M = W J, random combinations of the slice's derivatives
 
-over all living latents at once, without a pass through the slice but when M is drawn anew (`causal/sketch.py`);
+over all living latents at once, without a pass through the slice but when M is drawn anew (`effects.sketch`);
 |M|^2 / d_in is what random unit directions have. What |M d_j|^2 says of one latent is off by sqrt(2 / rows), relative.
 The tangent is blind to gates that are closed where the contexts are, and nothing keeps atoms apart.
 """

@@ -1,6 +1,6 @@
 """Hessian penalty, downstream: pairs of atoms should not interact (Peebles et al. 2020, arXiv 2008.10599).
 
-    Var_v [E(theta(v)) + E(-theta(v))] / mean_v |E(theta(v)) - E(-theta(v))|^2 * 4          (causal/curvature.py)
+    Var_v [E(theta(v)) + E(-theta(v))] / mean_v |E(theta(v)) - E(-theta(v))|^2 * 4          (effects.curvature)
 
 v are random signs of sampled living atoms, E their pooled effect. On the decoder, which is linear, the penalty is zero
 whatever the atoms: it must look through the model. Unlike the original it is normalised, as in Tripod (Hsu et al.

@@ -1,6 +1,6 @@
 """Orthogonal Jacobian through downstream layers: atoms' effects should be orthogonal (OroJaR, arXiv 2203.07251).
 
-    Var_v |first(v)|^2 / (mean_v |first(v)|^2)^2,   first(v) = (E(theta(v)) - E(-theta(v))) / 2   (causal/curvature.py)
+    Var_v |first(v)|^2 / (mean_v |first(v)|^2)^2,   first(v) = (E(theta(v)) - E(-theta(v))) / 2   (effects.curvature)
 
 For a linear map this is 2 sum_(i != j) (J d_i . J d_j)^2 over the square of their sum of squares. On the decoder itself
 it would be the frame potential, which copies of a basis minimise as well as anything: here it uses effects, and of

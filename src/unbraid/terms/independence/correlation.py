@@ -4,8 +4,8 @@
 
 that is, how many copies' worth of others a latent goes with, on average: a pair of copies among n gives 2 / n, and
 latents that go with a fixed number of others give the same at any width. Products of covariances are unbiased, by two
-halves of a sub-batch (`gram`), so the sum may be negative. Deviations are moving averages without gradient, so steady
-that dividing by them biases the sum by less than 1 %; dividing by the batch's own, or not at all, would reward
+halves of a sub-batch (`pair_sums`), so the sum may be negative. Deviations are moving averages without gradient, so
+steady that dividing by them biases the sum by less than 1 %; dividing by the batch's own, or not at all, would reward
 shrinking. Unit variance, DIP-VAE's other part, contradicts rare latents and is left out.
 
 It prefers absorbed codes to true ones where factors are nested, and on from the start it deletes rare latents.

@@ -2,12 +2,12 @@
 
     E logit(z),   logit ~ log p(z) / prod_i p(z_i): codes against codes whose latents come from different rows
 
-The discriminator (`density_ratio`) reads [s, log(1 + z)], s = 1[z > 0], of one block of the latents that fire most at
-the first use; z is in units of its rms when active, s has no gradient. Each time the term uses it as it is, then it
-learns from the same rows. Ratios beyond what it can learn saturate it: this member's training stops then, rather than
-go on with a gradient that says nothing. Its slope is bounded, so it understates what it finds. Latents that are chosen
-against one another, as by TopK, are refused: mixed rows then have another number of active latents, and it would learn
-to count.
+The discriminator (`statistics.discriminator`) reads [s, log(1 + z)], s = 1[z > 0], of one block of the latents that
+fire most at the first use; z is in units of its rms when active, s has no gradient. Each time the term uses it as it
+is, then it learns from the same rows. Ratios beyond what it can learn saturate it: this member's training stops then,
+rather than go on with a gradient that says nothing. Its slope is bounded, so it understates what it finds. Latents that
+are chosen against one another, as by TopK, are refused: mixed rows then have another number of active latents, and it
+would learn to count.
 """
 
 from dataclasses import dataclass

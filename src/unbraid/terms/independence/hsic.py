@@ -9,8 +9,8 @@ apart, so the mean of a product of two kernels is the product of their means. Fi
 takes some dependent latents for independent. u keeps plain correlation in the sum, of large values too, which a kernel
 of width 1 cannot tell apart. All features vanish where the latent does, so they are as sparse as the code (1 - cos
 covaries as -cos does). The gate itself is left out: it has no gradient, and every feature jumps with it. Copies give
-about 2 to 4 a pair while they fire rarely. Products of covariances are unbiased, by two halves of a sub-batch (`gram`),
-so the sum may be negative.
+about 2 to 4 a pair while they fire rarely. Products of covariances are unbiased, by two halves of a sub-batch
+(`pair_sums`), so the sum may be negative.
 """
 
 import math

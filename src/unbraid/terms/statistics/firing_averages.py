@@ -1,9 +1,8 @@
 """Moving averages of how each latent fires, without gradient: penalties normalise by them.
 
-A latent that has just come to
-life has a small average: where the batch at hand has `LEAP` times its variance, the batch's is taken, which keeps
-correlations near or below 1. For all others the average stands, whatever the batch shows: the larger of the two would
-be 5 % too large on average, and so would a correlation be too small.
+A latent that has just come to life has a small average: where the batch at hand has `LEAP` times its variance, the
+batch's is taken, which keeps correlations near or below 1. For all others the average stands, whatever the batch shows:
+the larger of the two would be 5 % too large on average, and so would a correlation be too small.
 """
 
 from dataclasses import dataclass

@@ -4,10 +4,10 @@
     vicreg   1/n [ E sum_i (z_i - z'_i)^2 / var_i + l sum_(i != j) (corr(z_i, z_j)^2 + corr(z'_i, z'_j)^2) ]
 
 over n latents compared (Zbontar et al. 2021; Bardes et al. 2022). Squares are unbiased: two halves of the documents, A
-and B, give sum_ij C_ij^2 as <Z_A Z_B', Z'_A Z'_B'> of centred columns (`gram`), and C_ii^2 likewise. Deviations are
-moving averages, without gradient. VICReg's hinge on deviations is left out: unit variance contradicts rare latents, and
-the hinge on firing rates that would take its place has no gradient where it matters, at latents silent in the batch:
-those are AuxK's.
+and B, give sum_ij C_ij^2 as <Z_A Z_B', Z'_A Z'_B'> of centred columns (`pair_sums`), and C_ii^2 likewise. Deviations
+are moving averages, without gradient. VICReg's hinge on deviations is left out: unit variance contradicts rare latents,
+and the hinge on firing rates that would take its place has no gradient where it matters, at latents silent in the
+batch: those are AuxK's.
 """
 
 from dataclasses import dataclass
