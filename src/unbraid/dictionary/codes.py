@@ -72,6 +72,12 @@ def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
     return counts.cumsum(0) - counts
 
 
+def unrolled(counts: Int[Tensor, " bag"]) -> tuple[Int[Tensor, " item"], Int[Tensor, " item"]]:
+    """Return the bag of every item when bags of these sizes follow one another, and the item's place in its bag."""
+    bag = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    return bag, torch.arange(len(bag), device=bag.device) - starts(counts)[bag]
+
+
 def find_sorted(
     keys: Int[Tensor, " nnz"], wanted: Int[Tensor, "*fold"]
 ) -> tuple[Int[Tensor, "*fold"], Bool[Tensor, "*fold"]]:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
-from unbraid.dictionary.codes import starts
+from unbraid.dictionary.codes import starts, unrolled
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
 from unbraid.terms.statistics.pair_sums import SparseColumns, split_in_halves
@@ -100,15 +100,14 @@ def active_rows(
     by_place = columns.places.argsort(stable=True)
     member = (blocks >= 0).flatten().nonzero().squeeze(1)
     place, repeats = blocks.flatten()[member], counts[blocks.flatten()[member]]
-    owner = torch.repeat_interleave(torch.arange(len(member), device=member.device), repeats)
-    within = torch.arange(len(owner), device=owner.device) - starts(repeats)[owner]
+    owner, within = unrolled(repeats)
     entry = by_place[starts(counts)[place[owner]] + within]
     rows = (columns.rows[entry] + turns.flatten()[member[owner]]) % columns.batch
     block = member[owner].div(size, rounding_mode="floor")
     keys, point = (block * columns.batch + rows).unique(return_inverse=True)
     block = keys.div(columns.batch, rounding_mode="floor")
     in_block = torch.bincount(block, minlength=len(blocks))
-    rank = torch.arange(len(keys), device=keys.device) - starts(in_block)[block]
+    _, rank = unrolled(in_block)
     most = int(in_block.max())
     at = (block * most + rank)[point] * size + member[owner] % size
     values = columns.values.new_zeros(len(blocks) * most * size).index_put((at,), columns.values[entry, 0])

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.special import log_ndtr
 
 from unbraid.config.settings import PositiveFloat, PositiveInt, Share, ShareBelowOne, ShareBetween
-from unbraid.dictionary.codes import starts
+from unbraid.dictionary.codes import find_sorted, starts, unrolled
 from unbraid.metrics.gate_tree import Together, gate_tree
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.moving_average import move, warm_decay
@@ -165,19 +165,16 @@ def entry_of(
     rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], parent: Int[Tensor, " d_sae"], d_sae: int
 ) -> Int[Tensor, " nnz"]:
     """The entry that is the parent of each, in the same row; -1 where it has none, or it is silent."""
-    if not len(rows):
-        return latents
     keys, wanted = rows * d_sae + latents, rows * d_sae + parent[latents]
-    place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
-    return torch.where((parent[latents] >= 0) & (keys[place] == wanted), place, -1)
+    place, there = find_sorted(keys, wanted)
+    return torch.where((parent[latents] >= 0) & there, place, -1)
 
 
 def together(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], count: int) -> Together:
     """All ordered pairs of latents that are active in the same of `count` rows. Entries are row by row."""
     in_row = torch.bincount(rows, minlength=count)
     repeats = in_row[rows]
-    child = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), repeats)
-    within = torch.arange(len(child), device=rows.device) - starts(repeats)[child]
+    child, within = unrolled(repeats)
     parent = starts(in_row)[rows[child]] + within
     pairs = torch.stack([latents[child], latents[parent]], 1)
     found, counts = pairs.unique(dim=0, return_counts=True)

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from unbraid.dictionary.codes import Codes, pair_products, starts
+from unbraid.dictionary.codes import Codes, pair_products, starts, unrolled
 
 FREQUENT = 16
 """Entries from which a column is cheaper to multiply as a row of a table than pair by pair (measured on CPU)."""
@@ -109,8 +109,7 @@ def _pairwise(a: SparseColumns, b: SparseColumns) -> Float[Tensor, "rows_a rows_
     """Entry by entry of equal columns."""
     by_column, counts = b.places.argsort(stable=True), b.firings()
     repeats = counts[a.places]
-    left = torch.repeat_interleave(torch.arange(len(repeats), device=repeats.device), repeats)
-    within = torch.arange(len(left), device=left.device) - starts(repeats)[left]
+    left, within = unrolled(repeats)
     right = by_column[starts(counts)[a.places[left]] + within]
     found = (a.values.index_select(0, left) * b.values.index_select(0, right)).sum(1)
     cells = a.rows[left] * b.batch + b.rows[right]

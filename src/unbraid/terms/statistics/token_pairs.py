@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.dictionary.codes import Codes, find_sorted, starts
+from unbraid.dictionary.codes import Codes, find_sorted, starts, unrolled
 from unbraid.sources.base import Batch
 from unbraid.terms.statistics.firing_averages import averaged
 
@@ -61,9 +61,7 @@ def code_differences(z: Codes, one: Int[Tensor, " pair"], other: Int[Tensor, " p
 
     def of(chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Entries of the chosen rows, and which pair each belongs to."""
-        counts = per_row[chosen]
-        pair = torch.repeat_interleave(torch.arange(len(chosen), device=rows.device), counts)
-        within = torch.arange(len(pair), device=rows.device) - starts(counts)[pair]
+        pair, within = unrolled(per_row[chosen])
         return row_starts[chosen][pair] + within, pair
 
     def value_at(chosen: Tensor, pair: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
