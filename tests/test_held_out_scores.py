@@ -19,8 +19,9 @@ from unbraid.runs.run import Run
 from unbraid.sources.base import NoHeldOut
 from unbraid.sources.cached import Cached, write_cache
 from unbraid.terms.sparsity.l1 import L1
-from unbraid.training.held_out_scores import HeldOutScores, due
+from unbraid.training.held_out_scores import HeldOutScores
 from unbraid.training.loop import train
+from unbraid.training.schedule import passes_multiple
 
 NAMES = {"heldout/fvu", "heldout/l0", "heldout/dead"}
 
@@ -98,9 +99,9 @@ def test_rows_are_read_once_and_only_when_scores_are_due(monkeypatch: pytest.Mon
 
 def test_scores_are_due_once_a_multiple_is_passed():
     training = Training(batch_size=160, score_every=400)
-    assert [index for index in range(10) if due(training, index)] == [2, 4, 7, 9]
-    assert not any(due(replace(training, score_every=0), index) for index in range(10))
-    assert all(due(replace(training, score_every=1), index) for index in range(10)), "never more than once a step"
+    assert [index for index in range(10) if passes_multiple(training, training.score_every, index)] == [2, 4, 7, 9]
+    assert not any(passes_multiple(training, 0, index) for index in range(10))
+    assert all(passes_multiple(training, 1, index) for index in range(10)), "never more than once a step"
 
 
 def test_no_held_out_rows_are_an_error_of_their_own(monkeypatch: pytest.MonkeyPatch):

@@ -153,6 +153,10 @@ class Term(Settings, ABC):
     def check_activation(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
         """Raise ValueError for an activation that the term says nothing about. Called before training."""
 
+    def runs_at(self, index: int, progress: float) -> bool:
+        """True in a step in which the term is evaluated: it is enabled, has started, and its turn has come."""
+        return self.enabled and progress >= self.start and index % self.every == 0
+
     @abstractmethod
     def __call__(self, step: Step) -> TermOutput: ...
 
@@ -254,12 +258,7 @@ def evaluate(
     for name, term in objective.terms().items():
         own = name == "reconstruction"
         share = scale.get(name, 1.0) * term.every * (1.0 if own else objective.ramped(step.progress, term))
-        if (
-            index % term.every
-            or not term.enabled
-            or (share == 0 and term.gradient_ratio == 0)
-            or step.progress < term.start
-        ):
+        if not term.runs_at(index, step.progress) or (share == 0 and term.gradient_ratio == 0):
             continue
         seen = replace_keeping(step, streams(name), memory[name])
         loss, extra = term(seen)
@@ -295,7 +294,7 @@ def culprits(
     """Terms whose own gradient on `step` is not finite."""
     found = []
     for name, term in objective.terms().items():
-        if term.enabled and not index % term.every and step.progress >= term.start:
+        if term.runs_at(index, step.progress):
             loss = term(
                 replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
             ).loss

@@ -3,10 +3,7 @@
 A constraint is kept by projection: first the gradient, without its part along each atom, then the updated atoms.
 """
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.constraints import clip_cosine_to_init
@@ -15,7 +12,8 @@ from unbraid.dictionary.orthonormalise import orthonormalise_blocks
 
 
 class Constraints:
-    """The constraints that a configuration sets on a dictionary. They keep nothing from step to step."""
+    """The constraints that a configuration sets on a dictionary. They keep nothing that a checkpoint must:
+    the atoms at the start are the same again when training is resumed."""
 
     def __init__(self, config: DictionaryConfig, dictionary: Dictionary):
         """`dictionary`: as it starts; its atoms are those that trained ones are held near."""
@@ -35,10 +33,3 @@ class Constraints:
             atoms.copy_(clip_cosine_to_init(atoms, self._start, self._config.min_cosine_to_init))
         if blocks and self._dictionary.W_dec.requires_grad:
             atoms.copy_(orthonormalise_blocks(atoms, blocks))
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: the atoms at the start are the same again when training is resumed."""
-        return {}
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Nothing is to be restored."""

@@ -10,7 +10,7 @@ from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
 from unbraid.training.resampling import resample
-from unbraid.training.schedule import steps
+from unbraid.training.schedule import passes_multiple, steps
 
 NAME = "since_fired"
 
@@ -44,9 +44,8 @@ class DeadLatents:
     def _restart_due(self, index: int) -> bool:
         """Every `resample_every` tokens; not in the last decay, which would leave them half trained."""
         training = self._training
-        tokens, every = (index + 1) * training.batch_size, training.resample_every
         late = index + 1 >= steps(training) * (1 - training.decay)
-        return bool(every) and not late and tokens % every < training.batch_size
+        return not late and passes_multiple(training, training.resample_every, index)
 
     def state(self) -> dict[str, Tensor]:
         return {NAME: self.since_fired}

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
-from unbraid.experiment.experiment import Training
 from unbraid.sources.base import Source, few_rows
 
 ROWS = 4096
@@ -64,9 +63,3 @@ def score(dictionary: Dictionary, x: Float[Tensor, "row d_in"], sample: Float[Te
         "heldout/l0": z.l0(),
         "heldout/dead": (z.firings() == 0).float().mean(),
     }
-
-
-def due(training: Training, index: int) -> bool:
-    """True when scores are measured after step `index`: when training passes a multiple of `score_every` tokens."""
-    every, tokens = training.score_every, (index + 1) * training.batch_size
-    return bool(every) and tokens % every < training.batch_size

@@ -53,7 +53,7 @@ class Learner:
         self.dead_latents = DeadLatents(self.dictionary.d_sae, training, experiment.seed)
         self.l0_controller = L0Controller(experiment.objective, self.steps)
         self.memory = TermMemory(experiment.objective, training.device)
-        self._parts = (self.optimiser, self.constraints, self.dead_latents, self.l0_controller, self.memory)
+        self._parts = (self.optimiser, self.dead_latents, self.l0_controller, self.memory)
 
     def step(self, batch: Batch, index: int, extra: ExtraInputs) -> dict[str, Tensor]:
         """Make one update on a batch of raw activations; what to log, by name. Raises ValueError, naming the term, for

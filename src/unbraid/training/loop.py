@@ -103,7 +103,6 @@ def train_folders(
     anew = overwrite and not resume
     todo = left_to_train(folders, anew=anew)
     if todo:
-        check_shared(list(todo.values()))
         check_needs(list(todo.values()))
         with held(todo), stopping() as stop:
             # Asked again: another process may have finished some before it let them go.

@@ -1,4 +1,4 @@
-"""The number of steps of a training, and the learning rate of each."""
+"""The number of steps of a training, the learning rate of each, and at which something is due."""
 
 import math
 
@@ -8,6 +8,11 @@ from unbraid.experiment.experiment import Training
 def steps(training: Training) -> int:
     """Steps that see at least `tokens` activations."""
     return math.ceil(training.tokens / training.batch_size)
+
+
+def passes_multiple(training: Training, every: int, index: int) -> bool:
+    """True when step `index` reaches or passes a multiple of `every` tokens; never when that is 0."""
+    return bool(every) and (index + 1) * training.batch_size % every < training.batch_size
 
 
 def schedule(index: int, total: int, training: Training) -> float:
