@@ -3,6 +3,7 @@
 Its experiment says where it came from; its provenance holds what the folder said of itself, and what was changed.
 """
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -133,11 +134,8 @@ def plain(node: Any, depth: int = DEPTH) -> Any:
         return {str(key): plain(value, depth - 1) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [plain(value, depth - 1) for value in node]
-    return node if node is None or isinstance(node, bool | int | str) else float(node) if is_finite(node) else str(node)
-
-
-def is_finite(node: Any) -> bool:
-    return isinstance(node, float) and bool(torch.isfinite(torch.tensor(node)))
+    storable = node is None or isinstance(node, bool | int | str) or (isinstance(node, float) and math.isfinite(node))
+    return node if storable else str(node)
 
 
 @torch.no_grad()

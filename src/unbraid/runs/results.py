@@ -6,7 +6,7 @@ damaged result: an eval makes it again, a report shows it as what it is.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from unbraid.config.old_names import upgraded_score
 from unbraid.system.files import write_json
@@ -79,7 +79,7 @@ def is_score(row: object) -> bool:
         return False
     params = row.get("params", {})
     return (
-        row.get("kind", "measured") in ("measured", "chance", "ceiling", "reference")
+        row.get("kind", "measured") in get_args(ScoreKind)
         and isinstance(row["metric"], str)
         and (row["value"] is None or is_number(row["value"]))
         and row.get("better", "neither") in ("higher", "lower", "neither")

@@ -43,8 +43,10 @@ class Pace:
 
 
 def in_words(seconds: float) -> str:
-    """Format a duration in seconds or minutes."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    """Format a duration: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class StandardError(logging.Handler):

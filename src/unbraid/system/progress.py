@@ -3,6 +3,7 @@
 import time
 from types import TracebackType
 
+from unbraid.system.notices import in_words
 from unbraid.system.terminal import say
 
 LINE_SECONDS = 30
@@ -49,7 +50,5 @@ class ProgressDisplay:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "about 40 s", "about 12 min", "about 3.5 h"."""
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+    """Format an estimate of a duration: "about 40 s", "about 12 min", "about 3.5 h"."""
+    return f"about {in_words(seconds)}"
