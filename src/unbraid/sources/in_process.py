@@ -1,8 +1,8 @@
 """Objects given in this process, found again by the SHA-256 of their content.
 
-Settings are text and numbers, which a loaded model or a list of texts is not. A source keeps a reference in its place,
-`given://LlamaForCausalLM?parameters=7240&sha256=…`: it says what the object was, is written to the run folder, and
-leads back to the object for as long as this process has it.
+Settings are text and numbers, which a loaded model, a list of texts or an array is not. A source keeps the SHA-256 in
+its place, mostly in a reference, `given://LlamaForCausalLM?parameters=7240&sha256=…`: it says what the object was, is
+written to the run folder, and leads back to the object for as long as this process has it.
 """
 
 from collections import OrderedDict

@@ -6,7 +6,6 @@ process, give the same array again: `Activations(x)` then equals the stored sour
 
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property, lru_cache
@@ -20,13 +19,13 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.config.settings import NonNegativeInt, Share
 from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream, passes
+from unbraid.sources.in_process import Registry
 from unbraid.sources.truth import Labelled, NoTruth, Truth
 
 BLOCK_ROWS = 32_768
 """Rows of one block, the buffer that training shuffles."""
 REMEMBERED = 4
 """Arrays kept for sources that are read back from a run folder: the most recent ones."""
-_remembered: "OrderedDict[str, Known]" = OrderedDict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +38,9 @@ class Known:
     factors: Float[Tensor, "row factor"] | None
     names: tuple[str, ...]
     parents: tuple[int, ...]
+
+
+ARRAYS: Registry[Known] = Registry(kept=REMEMBERED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +88,13 @@ class Activations(Source):
                     "it is found from the data"
                 )
             object.__setattr__(self, name, value)
-        remember(self.digest, known)
+        ARRAYS.add(self.digest, known)
         object.__setattr__(self, "_given", known)
 
     @property
     def known(self) -> Known:
         """The array behind these settings. Raises ValueError when it was not given in this process."""
-        given = getattr(self, "_given", None) or _remembered.get(self.digest)
+        given = getattr(self, "_given", None) or ARRAYS.find(self.digest)
         if given is None:
             raise ValueError(
                 f"these activations ({self.rows:,} rows of {self.width}, SHA-256 {self.digest[:12]}…) were in the "
@@ -189,14 +191,6 @@ class ArrayTruth(Truth):
 def order_of(count: int, seed: int, epoch: int) -> Int[Tensor, " row"]:
     """Return the order of the training rows in one pass."""
     return torch.randperm(count, generator=seeding.stream(seed, f"rows/{epoch}"))
-
-
-def remember(digest: str, known: Known) -> None:
-    """Keep the newest arrays for sources that are read back from a folder."""
-    _remembered[digest] = known
-    _remembered.move_to_end(digest)
-    while len(_remembered) > REMEMBERED:
-        _remembered.popitem(last=False)
 
 
 def as_known(data: Any, factors: Any, names: Any, parents: Any) -> Known:
