@@ -7,6 +7,7 @@ import torch
 
 from unbraid.config.serialise import from_json, to_json
 from unbraid.sources import tensor
+from unbraid.sources.given import as_source
 from unbraid.sources.stream import Stream, held_out
 from unbraid.sources.tensor import Activations
 from unbraid.sources.truth import NoTruth
@@ -63,6 +64,11 @@ def test_arrays_of_all_real_kinds_are_taken(dtype):
     assert set(every_row(source, "train").unique().tolist()) == {0.0, 1.0}
 
 
+def test_batches_of_all_real_kinds_are_taken():
+    whole = as_source(iter([X[:400].astype(">f4"), X[400:800][::-1], torch.from_numpy(X[800:])]), tokens=900)
+    assert whole == Activations(np.concatenate([X[:400], X[400:800][::-1], X[800:]]))
+
+
 def test_bfloat16_and_views_are_taken_and_a_tensor_is_not_copied():
     x = torch.from_numpy(X)
     assert Activations(x).known.x.data_ptr() == x.data_ptr()
@@ -81,6 +87,7 @@ def test_a_stored_source_finds_its_array_in_this_process_and_says_so_where_it_is
     stored = to_json(source)
     assert "data" not in stored and from_json(stored) == source
     assert torch.equal(every_row(from_json(stored), "eval"), every_row(source, "eval"))
+    del source  # what a source holds is found as long as it is there
     for number in range(tensor.REMEMBERED):
         Activations(X + number + 1)
     with pytest.raises(ValueError, match="give the same array again"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unbraid.config.settings import shown
 from unbraid.sources.base import Source
-from unbraid.sources.tensor import Activations
+from unbraid.sources.tensor import Activations, real
 
 
 def as_source(data: Any, tokens: int) -> Source:
@@ -30,23 +30,12 @@ def as_source(data: Any, tokens: int) -> Source:
         )
     if isinstance(data, Tensor | np.ndarray) or hasattr(data, "to_numpy"):
         return Activations(data)
-    if isinstance(data, list | tuple) and data and holds_numbers(data[0]):
-        raise ValueError(
-            f"the activations are a {type(data).__name__} of numbers; numpy.asarray(x) makes an array of it"
-        )
     if isinstance(data, Iterable) and not isinstance(data, Mapping):
         return Activations(collected(data, tokens))
     raise ValueError(
         f"the activations are a {type(data).__name__}; expected a tensor or array [..., d_in], a source, or an "
         "iterable of batches of activations"
     )
-
-
-def holds_numbers(item: Any) -> bool:
-    """Return whether an item is a number, or a list of numbers at any depth."""
-    while isinstance(item, list | tuple) and item:
-        item = item[0]
-    return isinstance(item, int | float)
 
 
 def collected(batches: Iterable[Any], tokens: int) -> Tensor:
@@ -76,7 +65,7 @@ def as_rows(batch: Any, number: int) -> Tensor:
     """Return one batch as rows [row, d_in] on the CPU.
 
     A tuple or list of one tensor, as a DataLoader of a TensorDataset gives, counts as that tensor. Raises ValueError
-    for anything that is no tensor or array of two dimensions or more; `number` is the batch's place, for the error.
+    for anything but finite real numbers of two dimensions or more; `number` is the batch's place, for the error.
     """
     alone = batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
     if not isinstance(alone, Tensor | np.ndarray):
@@ -84,7 +73,7 @@ def as_rows(batch: Any, number: int) -> Tensor:
             f"batch {number} is a {type(alone).__name__}; expected a tensor or array of activations [..., d_in], as of "
             "(batch['activations'] for batch in loader)"
         )
-    rows = torch.as_tensor(alone).detach().cpu()
+    rows = real(f"activations of batch {number}", alone)
     if rows.ndim < 2:
         raise ValueError(f"batch {number} is {list(rows.shape)}; expected activations [..., d_in]")
     return rows.reshape(-1, rows.shape[-1])
