@@ -2,6 +2,7 @@
 it. One that cannot be made by its defaults has a small example here."""
 
 import importlib
+import inspect
 import json
 import pkgutil
 from collections.abc import Callable
@@ -57,13 +58,14 @@ EXAMPLES: dict[str, Callable[[Ground], Source]] = {
 
 
 def kinds() -> dict[str, type[Source]]:
-    """Every source class in the package, by name."""
+    """Every class of sources in the package that can be made, by name."""
     for module in pkgutil.walk_packages(sources.__path__, "unbraid.sources."):
         importlib.import_module(module.name)
     found, ahead = {}, [Source]
     while ahead:
         below = ahead.pop().__subclasses__()
-        found |= {cls.__name__: cls for cls in below if cls.__module__.startswith("unbraid.")}
+        own = [cls for cls in below if cls.__module__.startswith("unbraid.") and not inspect.isabstract(cls)]
+        found |= {cls.__name__: cls for cls in own}
         ahead += below
     return dict(sorted(found.items()))
 

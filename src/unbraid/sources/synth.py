@@ -7,12 +7,11 @@ be compared with the published ones. There is no downstream map, and with `compe
 ever fires without a child: absorption cannot be seen here, but in a World. After SynthSAEBench (Chanin et al. 2026).
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +19,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.config.serialise import fingerprint
 from unbraid.config.settings import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -31,8 +29,9 @@ from unbraid.config.settings import (
     ShareAboveZero,
     TwoOrMore,
 )
-from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream
-from unbraid.sources.truth import Labelled, Truth
+from unbraid.sources.base import Contexts, Split, no_downstream
+from unbraid.sources.synthetic import Synthetic
+from unbraid.sources.truth import Labelled
 
 if TYPE_CHECKING:
     from sae_lens.synthetic import SyntheticModel, SyntheticModelConfig
@@ -42,12 +41,14 @@ ENTRIES = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Synth(Source, Truth):
+class Synth(Synthetic):
     """A synthetic model of SAELens: one that was saved, or one generated from these settings.
 
     Fields from `num_features` on are those of SAELens's `SyntheticModelConfig`, by its names; they generate a model and
     are not for one that is loaded. Their defaults are SynthSAEBench-16k's with a thirty-second of its factors.
     """
+
+    kind: ClassVar[str] = "synth"
 
     model: str = ""
     """Folder or Hugging Face name of a saved SyntheticModel ("name:subfolder" for one in a subfolder); empty to
@@ -104,10 +105,6 @@ class Synth(Source, Truth):
     def d_in(self) -> int:
         return self._synthetic.cfg.hidden_dim if self.model else self.hidden_dim
 
-    @property
-    def has_documents(self) -> bool:
-        return False
-
     @cached_property
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return tuple(f"factor {i}" for i in range(self._synthetic.cfg.num_features))
@@ -130,35 +127,17 @@ class Synth(Source, Truth):
     def directions(self) -> Float[Tensor, "factors d_in"]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return torch.nn.functional.normalize(self._vectors, dim=1)
 
-    def truth(self) -> Truth:
-        return self
-
     def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
         return labelled(self, count, split, seed)
 
-    def block(self, index: int, *, split: Split, seed: int) -> Block:
-        x = self._draw(self.block_rows, seeding.integer(seed, f"synth/{split}/{index}")).x
-        documents = torch.arange(index * self.block_rows, (index + 1) * self.block_rows)
-        return Block(Batch(x, torch.full_like(documents, -1), documents, torch.zeros_like(documents)))
+    def samples(self, index: int, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        return self._draw(self.block_rows, seeding.integer(seed, f"synth/{split}/{index}")).x
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         raise no_downstream("a synthetic model of SAELens")
 
-    def available(self, split: Split) -> float:
-        return math.inf
-
-    def metadata(self) -> Mapping[str, str | int | bool]:
-        return {
-            "model_name": "synth",
-            "hook_name": "blocks.0.hook_resid_post",
-            "hook_layer": 0,
-            "context_size": 1,
-            "prepend_bos": False,
-            "synth": self.model or fingerprint(self),
-        }
-
-    def sample_text(self, count: int) -> list[str]:
-        return []
+    def identity(self) -> str:
+        return self.model or super().identity()
 
     @cached_property
     def _synthetic(self) -> "SyntheticModel":

@@ -7,11 +7,9 @@ Gaussian copula; some may be dense, or circles and spheres. After SynthSAEBench 
 alone, so that absorption can be seen, and there are downstream layers, so that there is something to steer.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Le
@@ -19,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.config.serialise import fingerprint
 from unbraid.config.settings import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -30,8 +27,9 @@ from unbraid.config.settings import (
     ShareAboveZero,
     ShareBelowOne,
 )
-from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, Source, Split
-from unbraid.sources.truth import Labelled, Truth
+from unbraid.sources.base import Contexts, Counterfactuals, Split
+from unbraid.sources.synthetic import Synthetic
+from unbraid.sources.truth import Labelled
 from unbraid.sources.world.active_factors import FactorSampler
 from unbraid.sources.world.copula import Copula
 from unbraid.sources.world.downstream import Downstream, Gate, in_subspace
@@ -44,8 +42,10 @@ from unbraid.sources.world.sampling import Sample, Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
-class World(Source, Truth):
+class World(Synthetic):
     """A world of synthetic activations: factors in a forest, their directions, and a downstream map."""
+
+    kind: ClassVar[str] = "world"
 
     factors: Annotated[int, Ge(1), Le(2**24)] = 256
     """Number of true directions. Those the forest does not use are roots without children."""
@@ -122,10 +122,6 @@ class World(Source, Truth):
 
     def check_together(self) -> None:
         check(self)
-
-    @property
-    def has_documents(self) -> bool:
-        return False
 
     def twin(self) -> "World":
         """Return the world of independent factors with the same probabilities, directions and effects."""
@@ -233,17 +229,12 @@ class World(Source, Truth):
         z = torch.zeros(count, self.factors)
         return Sample(x, z.index_put((active.rows, active.factors), active.magnitudes))
 
-    def truth(self) -> Truth:
-        return self
-
     def labelled(self, count: int, *, split: Split, seed: int = 0) -> Labelled:
         x, active = self._sampler.draw(count, seeding.stream(seed, f"labelled/{split}"))
         return Labelled(x, active.rows, active.factors, active.magnitudes, self.factors)
 
-    def block(self, index: int, *, split: Split, seed: int) -> Block:
-        x, _ = self._sampler.draw(self.block_rows, seeding.stream(seed, block_stream(split, index)))
-        documents = torch.arange(index * self.block_rows, (index + 1) * self.block_rows)
-        return Block(Batch(x, torch.full_like(documents, -1), documents, torch.zeros_like(documents)))
+    def samples(self, index: int, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        return self._sampler.draw(self.block_rows, seeding.stream(seed, block_stream(split, index)))[0]
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         x, _ = self._sampler.draw(count * self.context_size, seeding.stream(seed, f"contexts/{split}"))
@@ -264,22 +255,6 @@ class World(Source, Truth):
         The forest is ignored, and factors on manifolds stay.
         """
         return self._sampler.corrupted(count, share, self.probabilities, seeding.stream(seed, f"corrupted/{split}"))
-
-    def available(self, split: Split) -> float:
-        return math.inf
-
-    def metadata(self) -> Mapping[str, str | int | bool]:
-        return {
-            "model_name": "world",
-            "hook_name": "blocks.0.hook_resid_post",
-            "hook_layer": 0,
-            "context_size": 1,
-            "prepend_bos": False,
-            "world": fingerprint(self),
-        }
-
-    def sample_text(self, count: int) -> list[str]:
-        return []
 
     def _stream(self, name: str) -> torch.Generator:
         return seeding.stream(self.seed, f"world/{name}")
