@@ -5,6 +5,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.sources.base import Source
+from unbraid.sources.stream import check_finite
 
 SAMPLE_ROWS = 32_768
 """Rows the normaliser, initialisations and BatchTopK's threshold are fitted on."""
@@ -27,6 +28,5 @@ def fitting_sample(source: Source, seed: int, tokens: int = 0) -> Tensor:
         )
     order = torch.randperm(len(block.rows), generator=seeding.stream(seed, "sample"))
     sample = block.rows.x.cpu()[order[:SAMPLE_ROWS]]
-    if not bool(torch.isfinite(sample).all()):
-        raise ValueError("the first activations hold NaN or infinity; load the model in float32, or another layer")
+    check_finite(sample, "the first block of the train split")
     return sample
