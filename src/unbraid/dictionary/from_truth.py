@@ -31,8 +31,8 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class TrueDirections(Initialisation):
-    """The true directions, read by logistic probes: the ceiling `truth`."""
+class FromTruth(Initialisation):
+    """An atom for each true factor, read by a logistic probe of it."""
 
     rows: PositiveInt = ROWS
     l2: PositiveFloat = 1.0
@@ -40,40 +40,39 @@ class TrueDirections(Initialisation):
     sets_thresholds: ClassVar[bool] = True
     uses_truth: ClassVar[bool] = True
 
+
+@dataclass(frozen=True)
+class TrueDirections(FromTruth):
+    """The true directions, read by logistic probes: the ceiling `truth`."""
+
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
-        source = check_origin(dictionary, origin).source
-        directions = source.truth().directions
+        origin = check_origin(dictionary, origin)
+        directions = origin.source.truth().directions
         if directions is None:
             raise ValueError("these factors are not directions, so none can be an atom; start from SupervisedProbes")
-        fit = fit_probes(source, self.rows, self.l2)
-        fill(dictionary, directions, mean_magnitudes(fit.labelled), fit, check_origin(dictionary, origin))
+        fit = fit_probes(origin.source, self.rows, self.l2)
+        fill(dictionary, directions, mean_magnitudes(fit.labelled), fit, origin)
 
 
 @dataclass(frozen=True)
-class SupervisedProbes(Initialisation):
+class SupervisedProbes(FromTruth):
     """Differences of means, a child's within its parent, read by logistic probes: the ceiling `probes`.
 
     A factor never, or always, active in the labelled rows gets a random atom and never fires.
     """
 
-    rows: PositiveInt = ROWS
-    l2: PositiveFloat = 1.0
-    """Weight of a probe's squared norm, against its loss summed over rows."""
-    sets_thresholds: ClassVar[bool] = True
-    uses_truth: ClassVar[bool] = True
-
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
-        source = check_origin(dictionary, origin).source
-        fit = fit_probes(source, self.rows, self.l2)
-        atoms = difference_of_means(fit.labelled, source.truth().parents)
+        origin = check_origin(dictionary, origin)
+        fit = fit_probes(origin.source, self.rows, self.l2)
+        atoms = difference_of_means(fit.labelled, origin.source.truth().parents)
         sizes = torch.linalg.vector_norm(atoms, dim=1)
         guesses = torch.randn(atoms.shape, generator=rng)
         atoms = torch.where(sizes.isnan().unsqueeze(1), guesses, atoms)
-        fill(dictionary, atoms, sizes, fit, check_origin(dictionary, origin))
+        fill(dictionary, atoms, sizes, fit, origin)
 
 
 class ProbeFit(NamedTuple):
