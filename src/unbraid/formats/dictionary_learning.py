@@ -18,7 +18,7 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats.published import THRESHOLDED, Parts, Published, as_thresholds, assemble, check_vectors, turned
 from unbraid.formats.said import Said
-from unbraid.formats.tensors import load_torch, quoted, refuse_others, shown, take
+from unbraid.formats.tensors import load_torch, quoted, shown, take, take_all
 from unbraid.system.files import write_atomically, write_json
 
 WEIGHTS = "ae.pt"
@@ -51,13 +51,15 @@ OUT_OF_SCOPE = (
 
 
 def relu(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
-    bias, W_enc, b_enc, W_dec = exactly(tensors, ("bias", "encoder.weight", "encoder.bias", "decoder.weight"), said)
+    bias, W_enc, b_enc, W_dec = take_all(
+        tensors, ("bias", "encoder.weight", "encoder.bias", "decoder.weight"), said.file.parent
+    )
     return Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=bias, activation=ReLU()), []
 
 
 def relu_uncentred(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
-    W_enc, b_enc, W_dec, b_dec = exactly(tensors, names, said)
+    W_enc, b_enc, W_dec, b_dec = take_all(tensors, names, said.file.parent)
     return Parts(
         W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=b_dec, activation=ReLU(), reads_centred=False
     ), []
@@ -66,7 +68,7 @@ def relu_uncentred(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, li
 def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     """Read a GatedAutoEncoder, as the JumpReLU with equal codes."""
     names = ("encoder.weight", "gate_bias", "r_mag", "mag_bias", "decoder.weight", "decoder_bias")
-    W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
+    W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = take_all(tensors, names, said.file.parent)
     check_vectors(turned(W_enc), (b_gate, r_mag, b_mag), said.file.parent)
     as_jumprelu = gated_as_jumprelu(turned(W_enc), b_gate, r_mag, b_mag)
     parts = Parts(**as_jumprelu._asdict(), W_dec=turned(W_dec), b_dec=b_dec, activation=THRESHOLDED)
@@ -74,7 +76,9 @@ def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
 
 
 def jumprelu(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
-    W_enc, b_enc, W_dec, b_dec, threshold = exactly(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), said)
+    W_enc, b_enc, W_dec, b_dec, threshold = take_all(
+        tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), said.file.parent
+    )
     return Parts(
         W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED, threshold=threshold,
         reads_centred=False,
@@ -83,33 +87,26 @@ def jumprelu(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str
 
 def topk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec")
-    W_enc, b_enc, W_dec, b_dec = exactly(tensors, names, said, besides=("k", "threshold"))
+    W_enc, b_enc, W_dec, b_dec = take_all(tensors, names, said.file.parent, besides=("k", "threshold"))
     k = latents_a_row(tensors, said)
     return Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=b_dec, activation=TopK(k)), []
 
 
 def batchtopk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     names = ("encoder.weight", "encoder.bias", "decoder.weight", "b_dec")
-    W_enc, b_enc, W_dec, b_dec = exactly(tensors, names, said, besides=("k", "threshold"))
+    W_enc, b_enc, W_dec, b_dec = take_all(tensors, names, said.file.parent, besides=("k", "threshold"))
     plain = Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=turned(W_dec), b_dec=b_dec, activation=THRESHOLDED)
     return one_threshold(plain, tensors, said)
 
 
 def matryoshka(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     besides = ("k", "threshold", "group_sizes", "group_indices")
-    W_enc, b_enc, W_dec, b_dec = exactly(tensors, ("W_enc", "b_enc", "W_dec", "b_dec"), said, besides=besides)
+    W_enc, b_enc, W_dec, b_dec = take_all(
+        tensors, ("W_enc", "b_enc", "W_dec", "b_dec"), said.file.parent, besides=besides
+    )
     return one_threshold(
         Parts(W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED), tensors, said
     )
-
-
-def exactly(
-    tensors: Mapping[str, Tensor], names: tuple[str, ...], said: Said, *, besides: tuple[str, ...] = ()
-) -> list[Tensor]:
-    """The tensors of these names; others may be there only when they are among `besides`."""
-    found = take(tensors, names, said.file.parent)
-    refuse_others(tensors, (*names, *besides), said.file.parent)
-    return found
 
 
 def latents_a_row(tensors: Mapping[str, Tensor], said: Said) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unbraid.formats.published import THRESHOLDED, Parts, Published, assemble
 from unbraid.formats.said import Said
-from unbraid.formats.tensors import load_npz, load_safetensors, quoted, refuse_others, shown, take
+from unbraid.formats.tensors import load_npz, load_safetensors, quoted, shown, take_all
 
 FIRST, SECOND = "params.npz", "params.safetensors"
 CONFIG = "config.json"
@@ -66,8 +66,7 @@ def assembled(
     low = {name.lower(): tensor for name, tensor in tensors.items()}
     if "affine_skip_connection" in low:
         raise ValueError(f"{folder}: {OFF['affine_connection']}")
-    W_enc, W_dec, b_enc, b_dec, threshold = take(low, NAMES, folder)
-    refuse_others(low, NAMES, folder)
+    W_enc, W_dec, b_enc, b_dec, threshold = take_all(low, NAMES, folder)
     parts = Parts(
         W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, threshold=threshold, activation=THRESHOLDED,
         reads_centred=False,
@@ -83,16 +82,16 @@ def assembled(
     )  # fmt: skip
 
 
-def check_kind(told: str, folder: Path) -> None:
+def check_kind(names: str, folder: Path) -> None:
     """Raise ValueError for what is no SAE of whole activations, as its names tell."""
-    other = re.search(r"transcoder|crosscoder|\bclt\b", told.lower())
+    other = re.search(r"transcoder|crosscoder|\bclt\b", names.lower())
     if other:
         raise ValueError(
             f"{folder} is a {other[0]}: it maps one site, or several, to another, and every score here is of a "
             "dictionary that explains the activations it reads; transcoders and crosscoders are out of scope (SAELens "
             "and circuit-tracer use them): import an SAE"
         )
-    if re.search(r"gemma-scope-\w+-\w+-att\b|\battn_out", told):
+    if re.search(r"gemma-scope-\w+-\w+-att\b|\battn_out", names):
         raise ValueError(
             f"{folder} reads the heads of attention side by side, which no site here gives; sites are resid_post, "
             "resid_pre, mlp_out and attn_out"

@@ -77,15 +77,15 @@ def upgrade_config(said: Said) -> Said:
     return Said(today, said.file)
 
 
-def check_architecture(told: Said) -> None:
+def check_architecture(stored: Said) -> None:
     """Raise ValueError when the activation function is not stated, as the weights of TopK and ReLU look alike.
 
     An L1 coefficient implies a ReLU, as in the oldest files.
     """
     words = ("architecture", "activation_fn", "activation_fn_str", "l1_coefficient")
-    if all(told.fields.get(word) is None for word in words):
+    if all(stored.fields.get(word) is None for word in words):
         raise ValueError(
-            f"{told.file} says neither architecture nor activation_fn, and a TopK's weights look like a ReLU's; add "
+            f"{stored.file} says neither architecture nor activation_fn, and a TopK's weights look like a ReLU's; add "
             'what it was trained with, as "architecture": "standard" or "activation_fn": "topk" with its k'
         )
 

@@ -21,7 +21,7 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.formats import saelens_before_6
 from unbraid.formats.published import THRESHOLDED, Parts, Published, assemble, check_shapes, check_vectors, turned
 from unbraid.formats.said import Said
-from unbraid.formats.tensors import load_safetensors, quoted, refuse_others, shown, take
+from unbraid.formats.tensors import load_safetensors, quoted, shown, take, take_all
 
 WEIGHTS = "sae_weights.safetensors"
 SCALER = "activation_scaler.json"
@@ -55,14 +55,8 @@ REMOVED = ("batchtopk", "matryoshka_batchtopk")
 Reader = Callable[[Mapping[str, Tensor], Said], tuple[Parts, list[str]]]
 
 
-def exactly(tensors: Mapping[str, Tensor], names: tuple[str, ...], said: Said) -> list[Tensor]:
-    found = take(tensors, names, said.file.parent)
-    refuse_others(tensors, names, said.file.parent)
-    return found
-
-
 def linear(tensors: Mapping[str, Tensor], said: Said, *more: str) -> Parts:
-    W_enc, b_enc, W_dec, b_dec, *_ = exactly(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", *more), said)
+    W_enc, b_enc, W_dec, b_dec, *_ = take_all(tensors, ("W_enc", "b_enc", "W_dec", "b_dec", *more), said.file.parent)
     return Parts(W_enc=W_enc, b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=ReLU())
 
 
@@ -98,7 +92,7 @@ def abstopk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]
 def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     """Read a gated SAE, as the JumpReLU with equal codes."""
     names = ("W_enc", "b_gate", "r_mag", "b_mag", "W_dec", "b_dec")
-    W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = exactly(tensors, names, said)
+    W_enc, b_gate, r_mag, b_mag, W_dec, b_dec = take_all(tensors, names, said.file.parent)
     check_vectors(W_enc, (b_gate, r_mag, b_mag), said.file.parent)
     as_jumprelu = gated_as_jumprelu(W_enc, b_gate, r_mag, b_mag)
     parts = Parts(**as_jumprelu._asdict(), W_dec=W_dec, b_dec=b_dec, activation=THRESHOLDED)
@@ -107,7 +101,7 @@ def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
 
 def matching_pursuit(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
     """Read an SAE with matching pursuit."""
-    W_dec, b_dec = exactly(tensors, ("W_dec", "b_dec"), said)
+    W_dec, b_dec = take_all(tensors, ("W_dec", "b_dec"), said.file.parent)
     missing = sorted(OWN["matching_pursuit"] - said.fields.keys())
     if missing:
         raise ValueError(f"{said.file} says no {' and no '.join(missing)}; add what it was trained with")
@@ -139,9 +133,9 @@ READERS: dict[str, Reader] = {
 
 def read(folder: Path) -> Published:
     """Read a folder. Raises ValueError, with the remedy, when it is incomplete, damaged or not supported."""
-    told = Said.read(folder / "cfg.json")
-    old = saelens_before_6.is_old(told)
-    said = saelens_before_6.upgrade_config(told) if old else told
+    stored = Said.read(folder / "cfg.json")
+    old = saelens_before_6.is_old(stored)
+    said = saelens_before_6.upgrade_config(stored) if old else stored
     name = said.text("architecture", "")
     check(name, said, folder)
     check_site(said)
@@ -153,7 +147,7 @@ def read(folder: Path) -> Published:
         parts = unscaled(parts, factor)
         notes.append(f"it reads activations times {factor:.4g} (expected_average_only_in); folded into the weights")
     if old:
-        saelens_before_6.check_architecture(told)
+        saelens_before_6.check_architecture(stored)
     else:
         check_complete(said)
     check_counts(name, said, parts)

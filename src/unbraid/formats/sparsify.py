@@ -14,7 +14,7 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.formats.published import Parts, Published, assemble, turned
 from unbraid.formats.said import Said
-from unbraid.formats.tensors import load_safetensors, quoted, refuse_others, take
+from unbraid.formats.tensors import load_safetensors, quoted, take_all
 from unbraid.system.files import write_json, write_tensors
 
 WEIGHTS = "sae.safetensors"
@@ -48,8 +48,7 @@ def read(folder: Path) -> Published:
     check(said)
     d_in, k = said.count("d_in"), said.count("k")
     tensors = load_safetensors(folder / WEIGHTS)
-    W_enc, b_enc, W_dec, b_dec = take(tensors, TENSORS, folder)
-    refuse_others(tensors, TENSORS, folder)
+    W_enc, b_enc, W_dec, b_dec = take_all(tensors, TENSORS, folder)
     parts = Parts(W_enc=turned(W_enc), b_enc=b_enc, W_dec=W_dec, b_dec=b_dec, activation=TopK(k))
     dictionary, notes = assemble(parts, folder)
     # A num_latents of 0 is sparsify's way of saying that the factor says it.

@@ -143,6 +143,15 @@ def take(tensors: Mapping[str, Tensor], names: tuple[str, ...], where: Path) -> 
     return found
 
 
+def take_all(
+    tensors: Mapping[str, Tensor], names: tuple[str, ...], where: Path, *, besides: tuple[str, ...] = ()
+) -> list[Tensor]:
+    """The tensors of these names, as `take`. Raises ValueError for others too, unless they are among `besides`."""
+    found = take(tensors, names, where)
+    refuse_others(tensors, (*names, *besides), where)
+    return found
+
+
 def refuse_others(tensors: Mapping[str, Tensor], known: tuple[str, ...], where: Path) -> None:
     """Raise ValueError for tensors that nothing here would read: an SAE that has them computes something else. A
     scaling factor of ones changes nothing."""
