@@ -51,6 +51,15 @@ def text_config(model: nn.Module) -> Any:
     return None if get is None else get(decoder=True)
 
 
+def vocabulary_of(model: nn.Module) -> int:
+    """Return the number of tokens a model embeds. Raises ValueError where it does not show."""
+    size = getattr(text_config(model), "vocab_size", None)
+    tables = (module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
+    if (found := size or next(tables, None)) is None:
+        raise ValueError(f"{type(model).__name__} has no nn.Embedding and no config.vocab_size: it reads no tokens")
+    return int(found)
+
+
 def depth(model: nn.Module) -> int | None:
     """Return how many blocks the model has by its configuration; None where it does not say."""
     return getattr(text_config(model), "num_hidden_layers", None)

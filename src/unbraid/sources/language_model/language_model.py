@@ -32,7 +32,7 @@ from unbraid.config.settings import (
 from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split
 from unbraid.sources.in_process import Reference, is_reference
 from unbraid.sources.language_model import loaded
-from unbraid.sources.language_model.blocks import block_at, text_config
+from unbraid.sources.language_model.blocks import block_at, text_config, vocabulary_of
 from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
 from unbraid.sources.language_model.downstream import capture, check_downstream, span
 from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
@@ -376,7 +376,7 @@ class LanguageModel(Source):
             context=self.context,
             bos=bos_of(self.loaded_tokenizer, self.bos),
             mask_special=self.mask_special,
-            vocabulary=loaded.vocabulary_of(self._model) if self._config is None else self._config.vocab_size,
+            vocabulary=vocabulary_of(self._model) if self._config is None else self._config.vocab_size,
             # Models without learned or rotary positions (ALiBi) state no limit, nor do those without configuration.
             positions=getattr(self._config, "max_position_embeddings", sys.maxsize),
         )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from unbraid.config.settings import shown
 from unbraid.sources.in_process import Reference, Registry, is_reference
-from unbraid.sources.language_model.blocks import block_at, text_config
+from unbraid.sources.language_model.blocks import block_at
 from unbraid.sources.language_model.downstream import LAYOUTS
 from unbraid.sources.language_model.hooks import forward
 from unbraid.sources.language_model.probe import FAILURES, in_one_line, random_tokens
@@ -222,15 +222,6 @@ def check_context(model: nn.Module, context: int) -> None:
             f"{type(model).__name__} cannot read {context} tokens ({in_one_line(error)}); lower context, or see that "
             "its forward takes token ids [sequence, position] first and gives logits"
         ) from error
-
-
-def vocabulary_of(model: nn.Module) -> int:
-    """Return the number of tokens a model embeds. Raises ValueError where it does not show."""
-    size = getattr(text_config(model), "vocab_size", None)
-    tables = (module.num_embeddings for module in model.modules() if isinstance(module, nn.Embedding))
-    if (found := size or next(tables, None)) is None:
-        raise ValueError(f"{type(model).__name__} has no nn.Embedding and no config.vocab_size: it reads no tokens")
-    return int(found)
 
 
 # ---- tokenizers --------------------------------------------------------------------------------------------

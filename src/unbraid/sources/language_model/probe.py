@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from unbraid import seeding
-from unbraid.sources.language_model.blocks import blocks, text_config
+from unbraid.sources.language_model.blocks import blocks, text_config, vocabulary_of
 from unbraid.sources.language_model.hooks import HookPoint, forward, hidden_of, logits_of, split
 
 SEQUENCES, POSITIONS = 2, 9
@@ -34,10 +34,8 @@ def random_tokens(
     model: nn.Module, sequences: int = SEQUENCES, positions: int = POSITIONS
 ) -> tuple[Int[Tensor, "seq pos"], Bool[Tensor, "seq pos"]]:
     """Return random ids and the attention mask of whole sequences, on the model's device."""
-    size = getattr(text_config(model), "vocab_size", None)
-    size = size or next(m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding))
     device = next(model.parameters()).device
-    ids = torch.randint(size, (sequences, positions), generator=seeding.stream(0, "random tokens"))
+    ids = torch.randint(vocabulary_of(model), (sequences, positions), generator=seeding.stream(0, "random tokens"))
     return ids.to(device), torch.ones_like(ids, dtype=torch.bool, device=device)
 
 
