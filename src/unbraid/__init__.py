@@ -48,13 +48,13 @@ APART = ("terms", "steering", "saebench", "cli")
 def __getattr__(name: str) -> "Any":
     from importlib import import_module
 
-    from unbraid.config.names import classes, missing
+    from unbraid.config.names import classes
 
     if name in MODULES:
         return import_module(f"{__name__}.{MODULES[name]}")
     module = f"{__name__}.{LAZY[name]}" if name in LAZY else classes(__name__, APART).get(name)
     if module is None:
-        raise missing(__name__, name, __dir__())
+        raise AttributeError(f"module 'unbraid' has no attribute {name!r}; dir(unbraid) lists what it has")
     return getattr(import_module(module), name)
 
 

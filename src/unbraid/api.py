@@ -7,6 +7,7 @@
 Paths may be text, and one thing may stand where several may.
 """
 
+import difflib
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,6 @@ from unbraid import catalog
 from unbraid.comparison.compare import Comparison, arrange
 from unbraid.comparison.stored_scores import params_text, read_scores
 from unbraid.comparison.verdict import answer
-from unbraid.config.nearest import nearest
 from unbraid.config.serialise import OWN_PACKAGES, packages_of, to_json
 from unbraid.config.settings import PositiveInt, checked, shown
 from unbraid.dictionary.activations.base import Activation
@@ -132,8 +132,8 @@ def training_of(source: Source, tokens: int, options: dict[str, Any]) -> Trainin
     known = [name for name in Training.__dataclass_fields__ if name != "tokens"]
     for name in options:
         if name not in known:
-            near = nearest(name, known)
-            hint = f"did you mean {near!r}?" if near else f"there are: {known}"
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {known}"
             raise ValueError(f"fit takes no {name!r}; {hint}")
     few = source.available("train") < 4 * Training.batch_size
     small = {"batch_size": max(1, int(source.available("train")) // 4)} if few else {}

@@ -1,5 +1,6 @@
 """Reading a command line with tyro; every mistake is one sentence that ends in a remedy."""
 
+import difflib
 import io
 import os
 import re
@@ -10,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, Literal, NoReturn, TypeVar
 
-from unbraid.config.nearest import nearest
 from unbraid.config.settings import annotations, fault_of, shown
 from unbraid.system.terminal import say
 
@@ -32,11 +32,11 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def suggestion(given: str, choices: Iterable[str]) -> str:
+def nearest(given: str, choices: Iterable[str]) -> str:
     """ "did you mean …?", or what there is."""
     known = sorted(choices)
-    near = nearest(given, known)
-    return f"did you mean {near}?" if near else f"there are: {', '.join(known)};"
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)};"
 
 
 def options_of(command: type[T], words: Sequence[str], prog: str, *, partly: bool) -> tuple[T, list[str]]:
@@ -120,14 +120,14 @@ def in_words(message: str, flags: Sequence[str]) -> str:
     if found := re.fullmatch(r"Unrecognized options?: (.*)", message):
         given = found[1].split()[0].rstrip(",")
         unknown = f"unknown arguments {', '.join(map(repr, found[1].split(', ')))}"
-        near = nearest(given, flags) or next(iter(flags), "")
+        near = (difflib.get_close_matches(given, flags, n=1) or flags or [""])[0]
         return f"{unknown}; did you mean {near}? See" if near and given.startswith("-") else f"{unknown}; see"
     if message.startswith("Missing from") and flags:
         return f"required: {', '.join(flags)}; see"
     choice = r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)"
     if found := re.fullmatch(choice, message, re.DOTALL):
         given, flag, choices = found.groups()
-        return f"argument {flag} cannot be {given!r}; {suggestion(given, re.findall(CHOICE, choices))} See"
+        return f"argument {flag} cannot be {given!r}; {nearest(given, re.findall(CHOICE, choices))} See"
     if found := re.match(r"Error parsing (--\S+): (.*)", message, re.DOTALL):
         for pattern, ours in WORDS.items():
             if inside := re.search(pattern, found[2]):

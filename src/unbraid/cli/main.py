@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from unbraid.cli.command_line import fail, report_bug, suggestion
+from unbraid.cli.command_line import fail, nearest, report_bug
 from unbraid.cli.commands import COMMANDS, DESCRIPTION, EPILOG, Command
 from unbraid.system.notices import shown
 from unbraid.system.stopping import stopping
@@ -48,8 +48,8 @@ def found(name: str) -> Command:
     if name in COMMANDS:
         return COMMANDS[name]
     if name.startswith("-"):
-        fail(f"unknown arguments {name!r}; {suggestion(name, ['--help', '--version'])} See `unbraid --help`")
-    return fail(f"there is no command {name!r}; {suggestion(name, COMMANDS)} See `unbraid --help`")
+        fail(f"unknown arguments {name!r}; {nearest(name, ['--help', '--version'])} See `unbraid --help`")
+    return fail(f"there is no command {name!r}; {nearest(name, COMMANDS)} See `unbraid --help`")
 
 
 def run(name: str, command: Command, words: Sequence[str]) -> int:

@@ -133,10 +133,12 @@ def with_activation(named: "Experiment | Study", name: str, allowed: tuple[str, 
 
     if not isinstance(named, Experiment):
         raise ValueError("--dictionary.activation works on a single experiment; a study's members have their own")
-    kind = catalog.pick(name, catalog.activations(allowed), "activation")
+    known = catalog.activations(allowed)
+    if name not in known:
+        raise ValueError(f"no activation called {name!r}; there are: {', '.join(sorted(known))}")
     k = getattr(named.dictionary.activation, "k", None)
-    kept = {"k": k} if k is not None and "k" in inspect.signature(kind).parameters else {}
-    dictionary = replace(named.dictionary, activation=kind(**kept))
+    kept = {"k": k} if k is not None and "k" in inspect.signature(known[name]).parameters else {}
+    dictionary = replace(named.dictionary, activation=known[name](**kept))
     return replace(named, dictionary=dictionary, name=f"{named.name}-{name.lower()}")
 
 

@@ -5,13 +5,11 @@ configuration classes, the subclasses of `Settings`, must not repeat; other clas
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from unbraid.config.nearest import nearest
 
 PACKAGE = __name__.partition(".")[0]
 ROOT = "Settings"
@@ -73,20 +71,13 @@ def classes(package: str, apart: tuple[str, ...] = ()) -> Mapping[str, str]:
     }
 
 
-def missing(module: str, name: str, known: Iterable[str]) -> AttributeError:
-    """Return the error for a name that a module does not have, with the nearest that it has."""
-    near = nearest(name, known)
-    hint = f"did you mean {near!r}?" if near else f"dir({module}) lists what it has"
-    return AttributeError(f"module {module!r} has no attribute {name!r}; {hint}")
-
-
 def attributes(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a package that gives its configuration classes by name, importing the file
     of one when it is first used: a new file needs no line anywhere."""
 
     def get(name: str) -> Any:
         if name.startswith("_") or name not in classes(package):
-            raise missing(package, name, classes(package))
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; dir({package}) lists what it has")
         return getattr(import_module(classes(package)[name]), name)
 
     return get, lambda: sorted(classes(package))

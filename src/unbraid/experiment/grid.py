@@ -1,5 +1,6 @@
 """Many experiments from few: one crossed with values, and every base with every term for a study."""
 
+import difflib
 import hashlib
 import itertools
 import re
@@ -7,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
-from unbraid.config.nearest import nearest
 from unbraid.config.settings import shown
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.study import Member, with_l0, with_terms
@@ -112,6 +112,6 @@ def known_field(node: Any, name: str) -> str:
     name = name.replace("-", "_") if is_config else name
     names = [f.name for f in fields(node)] if is_config else list(node) if isinstance(node, Mapping) else []
     if name not in names:
-        near = nearest(name, names)
-        raise ValueError(f"no field {name!r} here; " + (f"did you mean {near!r}?" if near else f"there are {names}"))
+        near = difflib.get_close_matches(name, names, n=1)
+        raise ValueError(f"no field {name!r} here; " + (f"did you mean {near[0]!r}?" if near else f"there are {names}"))
     return name

@@ -26,6 +26,7 @@ from scipy.special import xlogy
 
 from unbraid.metrics.gate_tree import Together, gate_tree
 from unbraid.metrics.information import binary_entropy
+from unbraid.metrics.sparse_counts import shape
 
 Code = Literal["factorised", "tree", "bound"]
 
@@ -75,8 +76,7 @@ def description_length(levels: csr_array, d_in: int) -> Bits:
     rounded."""
     if not np.array_equal(levels.data, np.rint(levels.data)):
         raise ValueError("description_length takes rounded codes, and these hold fractions: give rounded(codes, step)")
-    shape: Any = levels.shape
-    rows, d_sae = shape
+    rows, d_sae = shape(levels)
     active, counts = np.bincount(levels.indices, minlength=d_sae).astype(np.float64), level_counts(levels)
     # sum over latents of p H(value | active), from counts: n log2 n of the latent less c log2 c of its levels
     values = float(xlogy(active, active).sum() - xlogy(counts, counts).sum()) / math.log(2) / rows

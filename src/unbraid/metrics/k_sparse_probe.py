@@ -9,12 +9,14 @@ same rows and its F1 taken on others, as long as F1 rises by more than 0.03. Aft
 to root mean square 1 where active, and a latent with w <= 0 is never taken.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
+
+from unbraid.metrics.sparse_counts import shape
 
 LATENTS = 10
 """Latents that may be taken. This and the next two are SAEBench's."""
@@ -60,7 +62,7 @@ def k_sparse(fit: Labels, held: Labels) -> Taken:
 
 def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
     """Return at most ten latents with positive weight for the factor, the largest first."""
-    living = np.flatnonzero(np.bincount(fit.latents.indices, minlength=_width(fit.latents)))
+    living = np.flatnonzero(np.bincount(fit.latents.indices, minlength=shape(fit.latents)[1]))
     if not len(living):
         return living
     z = fit.latents[:, living]
@@ -95,8 +97,3 @@ def f1(found: Rows, active: Rows) -> float:
 def scale(latents: csr_array) -> Float[np.ndarray, ""] | float:
     """Return the root mean square of the active codes; 1 when there are none."""
     return np.sqrt(np.mean(latents.data**2)) if latents.nnz else 1.0
-
-
-def _width(latents: csr_array) -> int:
-    shape: Any = latents.shape
-    return shape[1]

@@ -36,12 +36,6 @@ def folders_at(where: str | Path | Run) -> list[Path]:
     among = sorted(path.iterdir()) if path.is_dir() else [Path(found) for found in sorted(glob.glob(str(where)))]
     found = [folder for folder in among if is_run(folder)]
     if not found:
-        there = (
-            "holds no run"
-            if path.is_dir()
-            else "is no folder and matches none"
-            if not among
-            else "matches no run folder"
-        )
+        there = "holds no run" if path.is_dir() else "does not exist" if not among else "matches no run folder"
         raise ValueError(f"{where} {there} (one has an experiment.json); unbraid.train and fit(save=…) make some")
     return found

@@ -24,7 +24,7 @@ from unbraid.config.serialise import to_json
 from unbraid.config.settings import PositiveInt, Seed, SomeText, checked
 from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream, passes
 from unbraid.sources.stream import check_finite
-from unbraid.system.files import clear_leftovers, inside, read_json, write_atomically, write_json
+from unbraid.system.files import clear_leftovers, inside, read_json, sha256, write_atomically, write_json
 from unbraid.system.locks import held
 
 FORMAT = 1
@@ -223,9 +223,7 @@ def fault_of(path: Path, shard: Mapping[str, Any]) -> str:
     size = path.stat().st_size
     if size != shard["bytes"]:
         return f"is cut short or overwritten ({size:,} bytes, not {shard['bytes']:,})"
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return "" if digest == shard["sha256"] else "is corrupt (its SHA-256 is not the one in index.json)"
+    return "" if sha256(path) == shard["sha256"] else "is corrupt (its SHA-256 is not the one in index.json)"
 
 
 def read_index(path: Path) -> dict[str, Any]:

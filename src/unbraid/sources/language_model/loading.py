@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unbraid.system.each import PASSED_ON
+from unbraid.system.files import sha256
 
 EMBEDDED = "embedded"
 
@@ -55,7 +56,7 @@ def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
 
     path = cached_file(located(model), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
     if path is not None:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return sha256(Path(path))
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
