@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.comparison.guards import GUARDS, PARENTS
-from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.intervals import FEWEST_SEEDS, t_interval
 from unbraid.config.old_names import upgraded, upgraded_score
 from unbraid.experiment.summary import requested_l0
 from unbraid.system.files import read_json, write_text
@@ -156,13 +156,13 @@ def table(rows: Sequence[Row], scores: Sequence[str] = SHOWN) -> str:
 
 def differences(rows: Sequence[Row], scores: Sequence[str]) -> str:
     """From plain BatchTopK of the same seed, with 95 % t-intervals; bold where 0 is outside. Of many cells some are
-    bold by luck."""
+    bold by luck. Empty with too few seeds for an interval."""
 
     def entry(method: str, score: str) -> str:
         gains, baseline = paired(rows, method, score)
         if method == BASELINE:
             return trimmed(f"{baseline:.3f}")
-        if len(gains) < 2:
+        if len(gains) < FEWEST_SEEDS:
             return ""
         found = t_interval(gains)
         text = trimmed(f"{found.mean:+.3f} ± {found.half:.3f}")
@@ -202,7 +202,7 @@ def paired(
 
 def word(differences: Sequence[float], low: float, high: float) -> str:
     """Of a predicted range."""
-    if len(differences) < 2:
+    if len(differences) < FEWEST_SEEDS:
         return "not measured"
     interval = t_interval(list(differences))
     a, b = interval.mean - interval.half, interval.mean + interval.half
@@ -232,6 +232,8 @@ def relative(rows: Sequence[Row], method: str, score: str, low: float, high: flo
 
 def slope_change(rows: Sequence[Row], method: str, low: float, high: float) -> str:
     own, base = (slopes(rows, m) for m in (method, BASELINE))
+    if not base:
+        return "not measured"
     if abs(mean(base)) < FLAT:
         return f"not judged: {BASELINE} itself does not split ({mean(base):+.3f} latents a factor and doubling)"
     return f"{word([d / mean(base) for d in less(own, base)], low, high)} of {mean(base):.3f} a doubling"
@@ -241,8 +243,8 @@ def guard(rows: Sequence[Row], method: str, **where: Any) -> str:
     """The report's guards, against BatchTopK at the same point."""
     for each in GUARDS:
         differences, base = paired(rows, method, GUARDED[each.metric], **where)
-        if differences and base + statistics.fmean(differences) < each.keeps * base:
-            return f"VOID, {each.says} {base + statistics.fmean(differences):.3f} against {base:.3f}; "
+        if differences and each.broken(own := base + statistics.fmean(differences), base):
+            return f"VOID, {each.says} {own:.3f} against {base:.3f}; "
     return ""
 
 
@@ -250,7 +252,7 @@ def lowered(rows: Sequence[Row], method: str, share: float, **where: Any) -> str
     """Absorption down by a share; void when parents are not found more often beside their children."""
     found = relative(rows, method, "absorption", -math.inf, -share, **where)
     recall, _ = paired(rows, method, "recall_child", **where)
-    gamed = found.startswith("held") and statistics.fmean(recall) <= 0
+    gamed = found.startswith("held") and bool(recall) and statistics.fmean(recall) <= 0
     return f"VOID, {PARENTS.says} {statistics.fmean(recall):+.3f}, {found}" if gamed else found
 
 
@@ -318,7 +320,7 @@ def families(rows: Sequence[Row], at: Mapping[str, Any]) -> str:
         return [statistics.fmean(found) for found in zip(*each, strict=False)]
 
     lower, higher = family(("orthogonality", "c2r-sum", "functional")), family(("correlation", "hsic", "gate-kl"))
-    if len(lower) < 2 or len(higher) < 2:
+    if min(len(lower), len(higher)) < FEWEST_SEEDS:
         return "a families: not measured"
     words = word(lower, -math.inf, 0), word(higher, 0, math.inf)
     sides = statistics.fmean(lower) * statistics.fmean(higher) < 0
@@ -383,7 +385,7 @@ def beaten(rows: Sequence[Row], at: Mapping[str, Any]) -> str:
 
 def surely_higher(differences: Sequence[float]) -> bool:
     interval = t_interval(list(differences))
-    return len(differences) > 2 and interval.mean - interval.half > 0
+    return len(differences) >= FEWEST_SEEDS and interval.mean - interval.half > 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:

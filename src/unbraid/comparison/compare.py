@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from unbraid.comparison.curves import TOLERANCE, Curve, clusters, interpolate, nearest
-from unbraid.comparison.intervals import FEWEST_SEEDS, Difference, difference, finite_only, holm, t_interval
+from unbraid.comparison.intervals import FEWEST_SEEDS, Difference, difference, holm, t_interval
 from unbraid.comparison.quantities import AXES, HEADLINE, Quantity, ScoreSelector
 from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
+from unbraid.comparison.wording import plural
 from unbraid.dictionary.initialisation import Claim
 from unbraid.objective.l0_control import missed
 
@@ -229,14 +230,15 @@ def compare(scores: Scores, point: Point, metric: Quantity, d_sae: int) -> list[
 
 def best_method(scores: Scores, among: Sequence[Method], point: Point, metric: Quantity) -> Method | None:
     """Find the method with the best mean at a point, however few its seeds; None when none was measured there."""
-    found = []
-    for method in among:
-        curves = scores.curves(method, point.quantity, metric)
-        matched = match(curves, curves, point)
-        values = finite_only(matched.a) if matched is not None else {}
-        if values:
-            found.append((metric.sign * t_interval(list(values.values())).mean, method))
-    return max(found, key=lambda entry: entry[0])[1] if found else None
+    found = [(mean, method) for method in among if math.isfinite(mean := mean_at(scores, method, point, metric))]
+    return max(found, key=lambda entry: metric.sign * entry[0])[1] if found else None
+
+
+def mean_at(scores: Scores, method: Method, point: Point, quantity: Quantity) -> float:
+    """The mean over seeds of a method's quantity at a point; NaN when it was not measured there."""
+    curves = scores.curves(method, point.quantity, quantity)
+    matched = match(curves, curves, point)
+    return math.nan if matched is None else t_interval(list(matched.a.values())).mean
 
 
 def compare_pair(scores: Scores, method: Method, baseline: Method, point: Point, metric: Quantity) -> Comparison:
@@ -252,7 +254,7 @@ def compare_pair(scores: Scores, method: Method, baseline: Method, point: Point,
     if found.n == 0:
         outcome, note = "not comparable", f"no finite {metric.label} on one side"
     elif found.n < FEWEST_SEEDS:
-        outcome, note = "no interval", f"{found.n} {'seed' if found.n == 1 else 'seeds'}: no interval"
+        outcome, note = "no interval", f"{plural(found.n, 'seed')}: no interval"
     else:
         outcome, note = "no difference shown", matched.note
         if found.p < 1 and abs(found.mean) > found.half:

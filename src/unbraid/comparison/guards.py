@@ -11,8 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unbraid.comparison.compare import Comparison, Method, Point, Scores, match
-from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.compare import Comparison, Point, Scores, mean_at
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.wording import number
 
@@ -27,6 +26,10 @@ class Guard:
     says: str
     enough: float = 1.0
     """A baseline's value above this counts as this."""
+
+    def broken(self, own: float, baseline: float) -> bool:
+        """True if a winner's value is too small beside the baseline's."""
+        return own < self.keeps * min(self.enough, baseline)
 
 
 GUARDS = (
@@ -65,8 +68,8 @@ def broken_guard(scores: Scores, c: Comparison) -> str:
         quantity = guard_quantity(scores, guard)
         if quantity is None or quantity == c.metric:
             continue
-        own, baseline = (mean_at(scores, name, c.point, quantity) for name in (c.method, c.baseline))
-        if own < guard.keeps * min(guard.enough, baseline) or (guard is PARENTS and own == baseline):
+        own, baseline = (mean_of_named(scores, name, c.point, quantity) for name in (c.method, c.baseline))
+        if guard.broken(own, baseline) or (guard is PARENTS and own == baseline):
             return f"void, {guard.says} {number(own)}, {c.baseline} {number(baseline)}"
     return ""
 
@@ -77,15 +80,8 @@ def guard_quantity(scores: Scores, guard: Guard) -> Quantity | None:
     return max(found, key=lambda q: q.params, default=None)  # bands are named 1e-1 to 1e0, 1e-2 to 1e-1, …
 
 
-def mean_at(scores: Scores, name: str, point: Point, quantity: Quantity) -> float:
+def mean_of_named(scores: Scores, name: str, point: Point, quantity: Quantity) -> float:
     """The mean over seeds of a named method's quantity at a point; NaN when it was not measured there."""
     compared = [*scores.with_role("standard"), *scores.with_role("compared")]
     method = next((m for m in compared if m.name == name), None)
-    return math.nan if method is None else at(scores, method, point, quantity)
-
-
-def at(scores: Scores, method: Method, point: Point, quantity: Quantity) -> float:
-    """The mean over seeds of a method's quantity at a point; NaN when it was not measured there."""
-    curves = scores.curves(method, point.quantity, quantity)
-    matched = match(curves, curves, point)
-    return math.nan if matched is None else t_interval(list(matched.a.values())).mean
+    return math.nan if method is None else mean_at(scores, method, point, quantity)
