@@ -3,15 +3,15 @@
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.compare import Method, Scores
+from unbraid.comparison.compare import Method, Role, Scores
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.stored_scores import StoredRun
-from unbraid.comparison.wording import number
+from unbraid.comparison.wording import number, plural
 
 # Okabe and Ito's colours without yellow and black, which vanish on white or on dark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -63,18 +63,23 @@ class Plot:
 
 
 def looks(methods: Sequence[Method]) -> dict[str, Look]:
-    """Give every method its look: colours for methods, greys for controls."""
+    """Give every method its look."""
+    return looks_of({method.name: method.role for method in methods})
+
+
+def looks_of(roles: Mapping[str, Role]) -> dict[str, Look]:
+    """Give every method, by name, its look: colours for methods, greys for controls."""
     found: dict[str, Look] = {}
     shown = controls = 0
-    for index, method in enumerate(methods):
-        if method.role == "control":
+    for index, (name, role) in enumerate(roles.items()):
+        if role == "control":
             look = (GREYS[controls % len(GREYS)], CONTROL_SYMBOLS[controls % len(CONTROL_SYMBOLS)], "dash")
             controls += 1
         else:
             dash = "solid" if shown < len(COLOURS) else "dot"
             look = (COLOURS[shown % len(COLOURS)], SYMBOLS[shown % len(SYMBOLS)], dash)
             shown += 1
-        found[method.name] = Look(index, method.name, method.role, *look)
+        found[name] = Look(index, name, role, *look)
     return found
 
 
@@ -123,7 +128,7 @@ def mean_line(scores: Scores, method: Method, quantity: Quantity, look: Look) ->
     means.sort(key=lambda entry: entry[0])
     outline = {"width": 1.5 if look.role == "control" else 0}  # the thin marks of controls are nothing but outline
     half = [0.0 if math.isnan(y.half) else y.half for _, y, _ in means]
-    texts = [f"{escape(name)}, mean of {y.n} seed{'' if y.n == 1 else 's'}{hover_half(y.half)}" for _, y, name in means]
+    texts = [f"{escape(name)}, mean of {plural(y.n, 'seed')}{hover_half(y.half)}" for _, y, name in means]
     return {
         "type": "scatter", "mode": "lines+markers", "meta": look.index, "showlegend": False,
         "x": [x for x, _, _ in means], "y": [y.mean for _, y, _ in means], "text": texts,

@@ -1,5 +1,6 @@
 """Draws scores of runs: interactive Plotly figures of the rows that `unbraid.scores` returns."""
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-from unbraid.report.figures import COLOURS, CONTROL_SYMBOLS, GREYS, SYMBOLS
+from unbraid.report.figures import Look, looks_of
 
 COLUMNS = ("d_sae", "l0_requested", "seed")
 """What can be on the horizontal axis besides a metric."""
@@ -39,8 +40,11 @@ def score(
     if rows.empty:
         raise ValueError(f"no run has both {metric!r} and {against!r}; score the runs by the evals that give them")
     figure = go.Figure()
-    for index, (method, group) in enumerate(rows.groupby("method", sort=True)):
-        draw(figure, str(method), group, index, bool(group["control"].all()))
+    groups = {str(method): group for method, group in rows.groupby("method", sort=True)}
+    for look in looks_of(
+        {m: "control" if bool(g["control"].all()) else "compared" for m, g in groups.items()}
+    ).values():
+        draw(figure, look, groups[look.name])
     better = scores.loc[scores["metric"] == metric, "better"].iloc[0]
     arrow = {"higher": " (higher is better)", "lower": " (lower is better)"}.get(str(better), "")
     figure.update_layout(
@@ -48,27 +52,25 @@ def score(
         hovermode="closest", margin={"l": 60, "r": 20, "t": 30, "b": 50},
     )  # fmt: skip
     if against in ("l0", "d_sae", "l0_requested"):
-        figure.update_xaxes(type="log", dtick=0.30102999566398)  # ticks at powers of two
+        figure.update_xaxes(type="log", dtick=math.log10(2))  # ticks at powers of two
     return figure
 
 
-def draw(figure: "Figure", method: str, rows: pd.DataFrame, index: int, control: bool) -> None:
+def draw(figure: "Figure", look: Look, rows: pd.DataFrame) -> None:
     """Add one method: its runs as small points, its means by experiment as a line."""
-    look = (GREYS, CONTROL_SYMBOLS) if control else (COLOURS, SYMBOLS)
-    colour, symbol = (kinds[index % len(kinds)] for kinds in look)
     text = [f"{name}, seed {seed}" for name, seed in zip(rows["name"], rows["seed"], strict=True)]
     figure.add_scatter(
-        x=rows["x"], y=rows["y"], mode="markers", text=text, legendgroup=method, showlegend=False, name=method,
-        marker={"color": colour, "symbol": symbol, "size": 6, "opacity": 0.45},
+        x=rows["x"], y=rows["y"], mode="markers", text=text, legendgroup=look.name, showlegend=False, name=look.name,
+        marker={"color": look.colour, "symbol": look.symbol, "size": 6, "opacity": 0.45},
         hovertemplate="%{text}<br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
     )  # fmt: skip
     means = rows.groupby("name")[["x", "y"]].agg(["mean", "std", "count"])
     means = means.iloc[means["x", "mean"].argsort()]
     figure.add_scatter(
-        x=means["x", "mean"], y=means["y", "mean"], mode="lines+markers", name=method, legendgroup=method,
+        x=means["x", "mean"], y=means["y", "mean"], mode="lines+markers", name=look.name, legendgroup=look.name,
         text=[f"{name}: mean of {count}" for name, count in means["y", "count"].items()],
         error_y={"type": "data", "array": means["y", "std"].fillna(0.0), "thickness": 1},
-        line={"color": colour, "dash": "dash" if control else "solid"}, marker={"symbol": symbol, "size": 9},
+        line={"color": look.colour, "dash": look.dash}, marker={"symbol": look.symbol, "size": 9},
         hovertemplate="<b>%{text}</b> (bar: standard deviation over seeds)<br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
     )  # fmt: skip
 
