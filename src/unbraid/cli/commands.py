@@ -68,8 +68,8 @@ COMMANDS = {
 """In the order in which help lists them."""
 
 WORDS = {
-    "NAME": "a named experiment or study (`unbraid list` shows them); its fields become flags",
-    "SAE": "the folder with the SAE",
+    "NAME": "A named experiment or study (`unbraid list` shows them); its fields become flags.",
+    "SAE": "The folder with the SAE.",
 }
 """Help of the words that come before flags."""
 
