@@ -207,7 +207,7 @@ def close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and float((a - b).abs().max()) <= 1e-4 * float(b.abs().max())
 
 
-# ---- told --------------------------------------------------------------------------------------------------
+# ---- the page -----------------------------------------------------------------------------------------------
 
 
 def page(results: list[Tried], left_out: Mapping[str, str]) -> str:
@@ -241,8 +241,8 @@ def row(result: Tried) -> str:
     for what, cell in result.cells.items():
         if cell:
             reasons.setdefault(short(cell), []).append(what)
-    told_ = "; ".join(f"{', '.join(whats)}: {reason}" for reason, whats in reasons.items())
-    return f"| {result.kind} | {marks} | {told_.replace('|', '/')} |"
+    refusals = "; ".join(f"{', '.join(whats)}: {reason}" for reason, whats in reasons.items())
+    return f"| {result.kind} | {marks} | {refusals.replace('|', '/')} |"
 
 
 def short(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows and tables of the description-length stored: what selection picks, and whether training by the term goes below.
+"""Rows and tables of the description-length study: what selection picks, and whether training by the term goes below.
 
     python -m benchmarks.mdl runs/mdl/* --out docs/results/description-length.json
 

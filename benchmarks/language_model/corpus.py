@@ -85,5 +85,5 @@ class Language:
 
 
 def encoded(count: int, seed: int) -> Iterator[list[int]]:
-    for told in documents(count, seed=seed):
-        yield [BOS, *(IDS[word] for word in words(told))]
+    for document in documents(count, seed=seed):
+        yield [BOS, *(IDS[word] for word in words(document))]

@@ -22,9 +22,9 @@ def entropy_rate(count: int = 20_000, *, seed: int = 0) -> tuple[float, float]:
     The mean over documents of exact conditional entropies: less noisy than the mean of -log P.
     """
     totals, lengths = [], []
-    for told in documents(count, seed=seed):
-        totals.append(sum(entropy(relevant(word.before)) for word in told))
-        lengths.append(len(told))
+    for document in documents(count, seed=seed):
+        totals.append(sum(entropy(relevant(word.before)) for word in document))
+        lengths.append(len(document))
     total, length = torch.tensor(totals, dtype=torch.float64), torch.tensor(lengths, dtype=torch.float64)
     rate = float(total.sum() / length.sum())
     spread = (total - rate * length).std() / length.mean() / math.sqrt(count)

@@ -1,6 +1,6 @@
 """Train the embedded model: a Llama-style decoder on the synthetic language.
 
-    python -m benchmarks.language_model.train --out src/unbraid/language/model
+    python -m benchmarks.language_model.train --out src/unbraid/sources/synthetic_language/model
 
 It takes under an hour on two cores. A run can be stopped and continued: the state is saved every few minutes beside the
 model, and removed when training ends.

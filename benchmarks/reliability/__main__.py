@@ -44,7 +44,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # of commands in processes of their own
-    started = told = time.monotonic()
+    started = printed = time.monotonic()
     trials: list[trial.Trial] = []
     scratch = Path(tempfile.mkdtemp(prefix="reliability-"))
     try:
@@ -52,13 +52,15 @@ def main() -> int:
             trials.append(one)
             if not one.good:
                 print(f"not as promised: {one.group}: {one.case}: {one.outcome}", flush=True)
-            if time.monotonic() - told > LINE_SECONDS:
-                told = time.monotonic()
-                print(f"{told - started:.0f} s: {len(trials)} tried, now {TITLES[one.kind]}: {one.group}", flush=True)
+            if time.monotonic() - printed > LINE_SECONDS:
+                printed = time.monotonic()
+                print(
+                    f"{printed - started:.0f} s: {len(trials)} tried, now {TITLES[one.kind]}: {one.group}", flush=True
+                )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     made = machine()
-    facts = {"code": made["git"][:12], "torch": made["versions"]["torch"], "minutes": f"{(told - started) / 60:.0f}"}
+    facts = {"code": made["git"][:12], "torch": made["versions"]["torch"], "minutes": f"{(printed - started) / 60:.0f}"}
     write_text(options.out / "reliability.md", page(trials, facts))
     write_json(options.out / "results" / "reliability.json", [dataclasses.asdict(one) for one in trials])
     print("\n".join(overview(trials)))

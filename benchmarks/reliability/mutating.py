@@ -23,6 +23,6 @@ def mutations(scratch: Path, runs: Sequence[Path], count: int, seed: int = 0) ->
         for number, damage in enumerate(damages(seed + place, files_of(run), share)):
             outcome, said = try_mutation(damage, run, scratch / f"mutation-{place}-{number}", others)
             good = outcome not in FAULTS
-            told = SAID[outcome] if good else f"{outcome}: {said}"
+            shown = SAID[outcome] if good else f"{outcome}: {said}"
             case = f"{damage.file}, {damage.how}, seed {damage.seed}"
-            yield Trial(kind="mutations", group=f"`{damage.file}`", case=case, outcome=told, good=good)
+            yield Trial(kind="mutations", group=f"`{damage.file}`", case=case, outcome=shown, good=good)
