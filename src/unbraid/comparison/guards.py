@@ -28,7 +28,7 @@ class Guard:
     """A baseline's value above this counts as this."""
 
     def broken(self, own: float, baseline: float) -> bool:
-        """True if a winner's value is too small beside the baseline's."""
+        """True if a winner's value is too small in comparison with the baseline's."""
         return own < self.keeps * min(self.enough, baseline)
 
 

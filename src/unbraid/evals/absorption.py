@@ -21,11 +21,10 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import NotApplicable, Score
-from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.observe import ROWS, observe_rows
 from unbraid.metrics.detection import FEWEST, represented_factor
-from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.matching import cosines
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, ancestors
@@ -100,7 +99,7 @@ def absorption(run: Run) -> list[Score]:
 def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
     labelled = truth.labelled(ROWS, split="eval")
-    observed = LatentsAndFactors(code_matrix(dictionary, labelled.x), magnitudes(labelled))
+    observed = observe_rows(dictionary, labelled)
     found = families(observed.factors.tocsc(), truth.parents.numpy(), observed.rows)
     if not found:
         raise NotApplicable(

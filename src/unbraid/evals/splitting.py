@@ -11,18 +11,15 @@ log2(d_sae) over runs that differ only in width and name, and over the factors t
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.observe import ROWS, observe_rows
 from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import represented_factor
-from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.run import Run
 from unbraid.runs.widths import other_widths, width
-from unbraid.sources.truth import Labelled
 
 VERSION = 1
 DEFINITIONS = {
@@ -39,9 +36,8 @@ DEFINITIONS = {
 def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     """Score a run on a source with known factors. `others`: runs of the same experiment at other widths."""
     labelled = run.source.truth().labelled(ROWS, split="eval")
-    factors = magnitudes(labelled)
-    observed = observe_run(run, labelled)
-    by_chance = LatentsAndFactors(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
+    observed = observe_rows(run.dictionary(), labelled)
+    by_chance = observe_rows(untrained_baseline(observed.latents, labelled.x), labelled)
     counts, chance = effective_counts(observed), effective_counts(by_chance)
     scores = [
         Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),
@@ -50,7 +46,7 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     ]
     if others:
         by_width = {width(run): counts}
-        by_width |= {width(other): effective_counts(observe_run(other, labelled)) for other in others}
+        by_width |= {width(other): effective_counts(observe_rows(other.dictionary(), labelled)) for other in others}
         scores.append(Score(metric="latents_per_factor_slope", value=slope(by_width), better="lower"))
     return scores
 
@@ -58,12 +54,6 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
 def peers(run: Run) -> list[Run]:
     """Return the sibling runs that differ only in width and name."""
     return other_widths(run)
-
-
-@torch.no_grad()
-def observe_run(run: Run, labelled: Labelled) -> LatentsAndFactors:
-    """Encode labelled rows with a run's dictionary."""
-    return LatentsAndFactors(code_matrix(run.dictionary(), labelled.x), magnitudes(labelled))
 
 
 def effective_counts(observed: LatentsAndFactors) -> Float[np.ndarray, " factors"]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.observe import ROWS
 from unbraid.metrics.matching import cosines
 from unbraid.runs.run import Run
 from unbraid.runs.widths import other_widths, width
@@ -29,8 +30,6 @@ DEFINITIONS = {
 }
 CLOSE = 0.7
 """Least cosine at which a latent restates one of the narrower dictionary."""
-ROWS = 32_768
-"""Number of held-out activations on which a latent must fire at least once to be live."""
 CHUNK = 2048
 
 
