@@ -36,7 +36,6 @@ def asking(term: Term, source):
 
 
 @pytest.mark.parametrize("each", [8, pytest.param(pairs_file.PAIRS_EACH, marks=pytest.mark.slow)])
-@pytest.mark.slow
 def test_the_languages_pairs_differ_and_do_not_depend_on_what_else_is_drawn(monkeypatch, each):
     monkeypatch.setattr(pairs_file, "PAIRS_EACH", each)
     source = replace(SOURCE, text=f"language://{300 + each}")  # of its own: pairs are kept by source

@@ -100,7 +100,7 @@ def test_a_slice_that_overflows_inside_the_bracket_still_has_a_radius():
     assert math.hypot(*rests) / math.hypot(radius, radius) == pytest.approx(0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.slow
 def test_fault_28_a_16_bit_model_has_the_radius_of_its_float32_self(dtype: Literal["bfloat16", "float16"]):
     folder = data_folder()

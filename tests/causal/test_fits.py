@@ -133,7 +133,6 @@ def test_of_two_sides_the_one_that_moves_more_is_kept():
 
 
 @pytest.mark.parametrize("linear_part", [1.0, pytest.param(0.0, marks=pytest.mark.slow)])
-@pytest.mark.slow
 def test_quadratic_dct_recovers_planted_factors(linear_part):
     """The released code fails this: its second derivatives are first ones, and those are 0 here."""
     true = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64, generator=rng(1))).Q[:4]

@@ -83,7 +83,6 @@ def value(scores: list[Score], metric: str, **params: float | str) -> float:
 
 
 @on_few_and_all
-@pytest.mark.slow
 def test_the_embedded_model_follows_most_of_its_language(model: LanguageModel):
     assert set(followed(model)) <= set(VARIABLES)
     assert len(followed(model)) >= (9 if model == WHOLE else len(FEW))
@@ -99,7 +98,6 @@ def test_giving_everything_the_other_texts_values_is_reading_the_other_text(vari
 
 
 @on_few_and_all
-@pytest.mark.slow
 def test_a_dictionary_that_says_nothing_causes_nothing_and_betrays_nothing(model: LanguageModel):
     scores = interchange_scores(silent(), model)
     for count in subject.COUNTS:
