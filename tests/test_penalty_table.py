@@ -1,4 +1,4 @@
-"""Pressures: closed forms beside those of the toy table, and codes that are no codes."""
+"""The table of penalties on toys: closed forms besides its own, and codes that are no codes."""
 
 import math
 

@@ -198,7 +198,7 @@ def test_fault_16_plan_does_not_make_the_fits_it_estimates(monkeypatch):
 @pytest.mark.parametrize("init", [Melbo(steps=40, orthogonality="joint"), LinearDct(form="power"), QuadraticDct()])
 @pytest.mark.slow
 def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
-    """On a clock of its own, which every pass through the layers after moves on by a second a direction."""
+    """On a clock of its own, which every pass through the downstream layers moves on by a second a direction."""
     clock = [0.0]
     from unbraid.cli import fit_timing
     from unbraid.dictionary.initialisation import no_progress

@@ -327,7 +327,7 @@ def test_the_sketch_alone_gathers_atoms_in_one_direction_and_repulsion_beside_it
     assert coherence(minimise(both, LINEAR, START)) < 0.5
 
 
-# Repulsion, readback, reconstruction as the layers after see it.
+# Repulsion, readback, reconstruction as downstream layers see it.
 
 
 def test_the_gradient_of_repulsion_on_one_row_is_what_sogi_subtracts():

@@ -1,4 +1,4 @@
-"""Terms that look at finite effects through the layers after, on slices whose derivatives are known; and local IMA."""
+"""Terms that look at finite effects on downstream layers, on slices whose derivatives are known; and local IMA."""
 
 import math
 
