@@ -96,6 +96,10 @@ class Step:
         living = (~self.dead).nonzero().squeeze(1)
         return living[torch.randperm(len(living), generator=self.rng)[:count].to(living.device)]
 
+    def sampled_rows(self, count: int) -> Int[Tensor, " row"]:
+        """The numbers of `count` rows of the batch, or of all, from the term's own stream."""
+        return torch.randperm(len(self.x), generator=self.rng)[:count].to(self.x.device)
+
     def sampled_atoms(self, count: int) -> Float[Tensor, "k d_in"]:
         """The atoms of as many living latents, differentiable."""
         return self.dictionary.W_dec.index_select(0, self.sampled_latents(count))
@@ -103,6 +107,11 @@ class Step:
     def no_loss(self, metrics: Mapping[str, Tensor] = {}) -> "TermOutput":
         """The output of a term that finds nothing to act on in this step: a loss of 0."""
         return TermOutput(self.x.new_zeros(()), metrics)
+
+    @property
+    def spread(self) -> Float[Tensor, ""]:
+        """Squared distance of the activations from their mean, summed: an error over it is the FVU."""
+        return (self.x - self.x.mean(0)).square().sum()
 
     @cached_property
     def x_hat(self) -> Float[Tensor, "batch d_in"]:

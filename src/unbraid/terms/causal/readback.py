@@ -33,7 +33,7 @@ class Readback(Term):
         chosen, size = step.sampled_latents(self.columns), self.size or active_size(step)
         if not len(chosen) or not size:
             return step.no_loss()
-        rows = torch.randperm(len(step.x), generator=step.rng)[: self.rows].to(step.x.device)
+        rows = step.sampled_rows(self.rows)
         x, atoms = step.x[rows], step.dictionary.W_dec.index_select(0, chosen)
         before = step.dictionary.unchecked_codes(x).dense()
         pushed = (x + size * atoms.unsqueeze(1)).flatten(0, 1)

@@ -31,7 +31,7 @@ class LocalIma(Term):
     family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
-        rows = torch.randperm(step.z.batch, generator=step.rng)[: self.rows].to(step.x.device)
+        rows = step.sampled_rows(self.rows)
         latents, active = supports(step.z, rows, self.most)
         atoms = step.dictionary.W_dec[latents]
         gram = (1 - self.ridge) * atoms @ atoms.mT

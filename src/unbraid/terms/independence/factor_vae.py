@@ -90,8 +90,7 @@ def block_inputs(
     step: Step, block: Int[Tensor, " block"], unit: Float[Tensor, " d_sae"], rows: int
 ) -> Float[Tensor, "rows inputs"]:
     """[s, log(1 + z / unit)] of the block, in random rows."""
-    order = torch.randperm(step.z.batch, generator=step.rng)[:rows].to(block.device)
-    found = rows_of(step.z, order).restricted(block)
+    found = rows_of(step.z, step.sampled_rows(rows)).restricted(block)
     values = torch.log1p(found.values[:, 0].clamp_min(0) / unit[found.latents])
     gates = torch.ones_like(values.detach())
     return torch.cat([found.table(gates), found.table(values)]).T.contiguous()

@@ -29,5 +29,4 @@ class NestedReconstruction(Term):
         widths = sorted({*(max(1, round(share * d_sae)) for share in self.shares[:-1]), d_sae})
         centred = (step.x - step.dictionary.b_dec).unsqueeze(1)
         errors = (step.z.decode_nested(step.dictionary.W_dec, widths) - centred).square().sum((0, 2))
-        variance = (step.x - step.x.mean(0)).square().sum()
-        return TermOutput(errors.mean() / len(step.x), {"fvu": errors[-1] / variance})
+        return TermOutput(errors.mean() / len(step.x), {"fvu": errors[-1] / step.spread})

@@ -36,10 +36,9 @@ class Quantised(Term):
         levels, chosen = self._follow(step, values.detach(), latents)
         rounding = levels[latents, chosen] - values
         error = (step.dictionary.decode(rounded(step.z, rounding.detach())) - step.x).square().sum()
-        variance = (step.x - step.x.mean(0)).square().sum()
         loss = (error + self.commit * rounding.square().sum()) / len(step.x)
         use = torch.bincount(chosen, minlength=self.levels) / max(1, len(chosen))
-        return TermOutput(loss, {"fvu": error / variance, "levels_used": torch.special.entr(use).sum().exp()})
+        return TermOutput(loss, {"fvu": error / step.spread, "levels_used": torch.special.entr(use).sum().exp()})
 
     @torch.no_grad()
     def _follow(

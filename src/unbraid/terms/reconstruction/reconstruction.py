@@ -13,5 +13,4 @@ class Reconstruction(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         error = (step.x_hat - step.x).square().sum()
-        variance = (step.x - step.x.mean(0)).square().sum()
-        return TermOutput(error / len(step.x), {"fvu": error / variance})
+        return TermOutput(error / len(step.x), {"fvu": error / step.spread})

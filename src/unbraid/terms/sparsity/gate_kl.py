@@ -82,7 +82,7 @@ class GateKl(Term):
         return now.detach() + self.apart * (now - now.detach())
 
     def _inactive(self, step: Step, rates: Float[Tensor, " d_sae"]) -> Float[Tensor, ""]:
-        order = torch.randperm(step.z.batch, generator=step.rng)[: self.rows].to(step.x.device)
+        order = step.sampled_rows(self.rows)
         pre = step.dictionary.pre_activations(step.x.index_select(0, order))
         latents = torch.arange(step.z.d_sae, device=order.device)
         opens = self._opens(step, order.repeat_interleave(len(latents)), latents.repeat(len(order))).view_as(pre)
