@@ -20,12 +20,11 @@ from torch import Tensor
 from unbraid.config.settings import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.kernel import explained
-from unbraid.effects.radius import random_units
 from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.sources.base import Contexts
 from unbraid.terms.statistics.moving_average import move
 from unbraid.terms.statistics.single_effects import Singles, share_singles
-from unbraid.terms.statistics.step_radius import step_radius
+from unbraid.terms.statistics.step_radius import probe_pushes, step_radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +60,8 @@ class Effect(Term):
     @torch.no_grad()
     def _usual_effect(self, step: Step, contexts: Contexts, radius: float) -> Float[Tensor, ""]:
         """Moving average of the squared effect of random directions."""
-        count = self.probes if "usual_effect" in step.memory else 8 * self.probes
-        directions = random_units(count, step.dictionary.d_in, step.rng).to(step.dictionary.W_dec)
-        now = pooled_effect(contexts, radius * directions).square().sum(1).mean()
+        pushes = probe_pushes(step, self.probes, radius, first="usual_effect" not in step.memory)
+        now = pooled_effect(contexts, pushes).square().sum(1).mean()
         # Effects this far below the perturbation are rounding; a slice that does nothing would be noise over noise.
         now = now.clamp_min(1e-8 * radius**2)
         return move(step.memory, "usual_effect", now, self.decay)

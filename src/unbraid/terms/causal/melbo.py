@@ -20,12 +20,11 @@ from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.effects.effect import everywhere, token_effects
-from unbraid.effects.radius import random_units
 from unbraid.effects.reward import capped_log
 from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.sources.base import Contexts
 from unbraid.terms.statistics.moving_average import move
-from unbraid.terms.statistics.step_radius import step_radius
+from unbraid.terms.statistics.step_radius import probe_pushes, step_radius
 from unbraid.terms.statistics.where_latents_fire import firing
 
 
@@ -81,9 +80,8 @@ class MelboReward(Term):
     @torch.no_grad()
     def _usual_size(self, step: Step, contexts: Contexts, sequences: Tensor, radius: float) -> Float[Tensor, ""]:
         """Moving average of the size of random directions."""
-        count = self.probes if "usual_size" in step.memory else 8 * self.probes
-        directions = random_units(count, step.dictionary.d_in, step.rng).to(step.dictionary.W_dec)
-        effects = token_effects(contexts, everywhere(radius * directions, contexts))
+        pushes = probe_pushes(step, self.probes, radius, first="usual_size" not in step.memory)
+        effects = token_effects(contexts, everywhere(pushes, contexts))
         counted = torch.ones(effects.shape[:2], dtype=torch.bool, device=effects.device)
         # Effects this far below the perturbation are rounding; a slice that does nothing would be noise over noise.
         now = self._sizes(effects, counted, sequences).mean().clamp_min(1e-4 * radius)

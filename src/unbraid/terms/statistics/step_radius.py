@@ -1,7 +1,10 @@
 """The radius of one training step: given, calibrated once, or taken over from another term of the same step."""
 
+from jaxtyping import Float
+from torch import Tensor
+
 from unbraid.effects.curvature import Pushed, random_pushes
-from unbraid.effects.radius import remembered_radius
+from unbraid.effects.radius import random_units, remembered_radius
 from unbraid.objective.objective import Step
 
 
@@ -14,6 +17,13 @@ def step_radius(step: Step, given: float) -> float:
     if "radius" in step.memory:
         step.shared["radius"] = step.memory["radius"]
     return radius
+
+
+def probe_pushes(step: Step, count: int, radius: float, *, first: bool) -> Float[Tensor, "probe d_in"]:
+    """Return pushes of this size in random directions, by which a term knows what an effect is worth; eight times as
+    many the `first` time, for a moving average to start from."""
+    directions = random_units(8 * count if first else count, step.dictionary.d_in, step.rng)
+    return radius * directions.to(step.dictionary.W_dec)
 
 
 def step_pushes(step: Step, columns: int, samples: int, radius: float) -> Pushed | None:
