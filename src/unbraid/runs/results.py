@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from unbraid.config.old_names import upgraded_score
+from unbraid.config.settings import is_number
 from unbraid.system.files import write_json
 from unbraid.system.sealing import read_signed, signed
 
@@ -85,10 +86,6 @@ def is_score(row: object) -> bool:
         and row.get("better", "neither") in ("higher", "lower", "neither")
         and (params is None or (isinstance(params, dict) and all(map(is_plain, params.values()))))
     )
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_plain(value: object) -> bool:

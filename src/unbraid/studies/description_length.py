@@ -5,9 +5,9 @@ import math
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0, of_methods
-from unbraid.objective.objective import Objective, TargetL0
+from unbraid.objective.objective import Objective
 from unbraid.sources.world.world import World
-from unbraid.studies.methods import ceilings, standard
+from unbraid.studies.methods import ceilings, controlled, standard
 from unbraid.terms.dead_latents.aux_k import AuxK
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.description_length import DescriptionLength
@@ -27,10 +27,7 @@ def trained(weight: float, *, tree: bool = False) -> Member:
 
 def shortest(l0: int) -> dict[str, Member]:
     """JumpReLU whose only sparsity is its description length, at an L0: the price of a bit is what gives that L0."""
-    penalties = {"sparsity": DescriptionLength(), "aux_k": AuxK()}
-    control = TargetL0(l0=float(l0), penalty="sparsity")
-    objective = Objective(reconstruction=Reconstruction(), penalties=penalties, target_l0=control)
-    return at_l0(l0, {"mdl": Member(objective=objective, activation=JumpReLU())})
+    return at_l0(l0, {"mdl": controlled(JumpReLU(), {"sparsity": DescriptionLength()})})
 
 
 def selected() -> dict[str, Member]:

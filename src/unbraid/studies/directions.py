@@ -8,10 +8,8 @@ from dataclasses import replace
 
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.topk import TopK
-from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Training
 from unbraid.experiment.study import Member, Study, at_l0
-from unbraid.objective.objective import Objective
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.world.world import World
 from unbraid.steering.base import SliceFit
@@ -19,8 +17,7 @@ from unbraid.steering.exponential_dct import ExponentialDct
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
 from unbraid.steering.quadratic_dct import QuadraticDct
-from unbraid.studies.methods import ceilings
-from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.studies.methods import CONTROLS, PLAIN, ceilings
 
 
 def fits(each: int, steps: int) -> dict[str, SliceFit]:
@@ -42,20 +39,14 @@ def fits(each: int, steps: int) -> dict[str, SliceFit]:
 
 def fitted(l0: int, *, each: int = 300, steps: int = 300, contexts: int = 8) -> dict[str, Member]:
     """Every method, and its controls; codes keep the l0 largest projections."""
-    plain = Objective(reconstruction=Reconstruction())
     kept = TopK(l0)
     found = {name: replace(fit, contexts=contexts) for name, fit in fits(each, steps).items()}
-    members = {name: Member(objective=plain, activation=kept, init=fit, trained=False) for name, fit in found.items()}
-    two_stage = Member(objective=plain, activation=BatchTopK(l0), init=found["exponential-dct"], frozen=("W_dec",))
+    members = {name: Member(objective=PLAIN, activation=kept, init=fit, trained=False) for name, fit in found.items()}
+    two_stage = Member(objective=PLAIN, activation=BatchTopK(l0), init=found["exponential-dct"], frozen=("W_dec",))
     controls = {
-        "random-directions": Member(objective=plain, activation=kept, trained=False, control=True),
-        "pca": Member(
-            objective=plain, activation=kept, init=PrincipalComponents(), trained=False, control=True
-        ),
-        "frozen-decoder": Member(
-            objective=plain, activation=BatchTopK(l0), frozen=("W_dec",), control=True
-        ),
-    }  # fmt: skip
+        "random-directions": Member(objective=PLAIN, activation=kept, trained=False, control=True),
+        **{name: CONTROLS[name] for name in ("pca", "frozen-decoder")},
+    }
     return at_l0(l0, members | {"two-stage": two_stage} | controls)
 
 
