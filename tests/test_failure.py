@@ -17,7 +17,8 @@ from unbraid.dictionary.activations.relu import ReLU
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Reads, Step, Term, TermOutput
 from unbraid.runs.failure import failure
-from unbraid.runs.run import Run, finished
+from unbraid.runs.run import Run
+from unbraid.runs.run_folder import finished
 from unbraid.terms.independence import factor_vae
 from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.sparsity.l1 import L1

@@ -20,7 +20,7 @@ from tests.test_train import assert_equal_runs
 from unbraid.cli.main import main
 from unbraid.formats import dictionary_learning
 from unbraid.formats.export import export
-from unbraid.runs.run import finished
+from unbraid.runs.run_folder import finished
 from unbraid.sources.cached import write_cache
 from unbraid.system import files
 from unbraid.training import checkpoint

@@ -15,7 +15,7 @@ from tests.small import experiment, seeded
 from tests.test_train import assert_equal_runs
 from unbraid.experiment.experiment import Experiment
 from unbraid.formats.export import export
-from unbraid.runs.run import finished
+from unbraid.runs.run_folder import finished
 from unbraid.sources.cached import write_cache
 from unbraid.system import files
 from unbraid.training import loop as training

@@ -17,7 +17,8 @@ from unbraid.evals.shared.evaluation import evaluate
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.l0_control import shortfall
 from unbraid.runs.failure import failure
-from unbraid.runs.run import Run, finished
+from unbraid.runs.run import Run
+from unbraid.runs.run_folder import finished
 from unbraid.system.each import Failure, attempt, counted, each
 from unbraid.system.terminal import name as on_one_line
 from unbraid.system.terminal import say

@@ -13,7 +13,7 @@ from unbraid.cli.workers import Background, Task, in_background
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.study import Study
-from unbraid.runs.run import finished
+from unbraid.runs.run_folder import finished
 from unbraid.system.locks import held
 from unbraid.system.terminal import say
 

@@ -17,7 +17,7 @@ from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.grid import cross
 from unbraid.experiment.study import cohorts
-from unbraid.runs.run import finished
+from unbraid.runs.run_folder import finished
 from unbraid.sources.base import Split
 from unbraid.sources.cached import EVAL_ROWS, write_cache
 from unbraid.system.progress import ProgressDisplay, duration

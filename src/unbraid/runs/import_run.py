@@ -23,7 +23,8 @@ from unbraid.formats.imported import Imported
 from unbraid.formats.published import Published
 from unbraid.objective.objective import Objective
 from unbraid.runs.provenance import machine
-from unbraid.runs.run import Run, finished, save_run
+from unbraid.runs.run import Run, save_run
+from unbraid.runs.run_folder import finished
 from unbraid.sources.base import Source
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.system.locks import held

@@ -15,7 +15,8 @@ from typing import Any
 from unbraid.config.serialise import to_json
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Experiment
-from unbraid.runs.run import Run, finished, is_run
+from unbraid.runs.run import Run
+from unbraid.runs.run_folder import finished, is_run
 from unbraid.system.each import each
 
 Key = tuple[Path, tuple[str, ...], tuple[str, ...]]

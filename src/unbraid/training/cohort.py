@@ -12,7 +12,7 @@ from unbraid.config.serialise import to_json
 from unbraid.dictionary.initialisation import Kept
 from unbraid.experiment.experiment import Experiment
 from unbraid.runs.failure import failure, forget_failure, mark_failed
-from unbraid.runs.run import finished
+from unbraid.runs.run_folder import finished
 from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
 from unbraid.system.files import write_json
