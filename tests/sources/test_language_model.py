@@ -255,6 +255,13 @@ class TupleModel(nn.Module):
         return hidden
 
 
+def test_a_model_without_an_embedding_is_refused_in_a_sentence():
+    model = nn.Module()
+    model.blocks = nn.ModuleList([nn.Linear(4, 4)])
+    with pytest.raises(ValueError, match=r"has no resid_post at block 0: .*no nn.Embedding and no config.vocab_size"):
+        hook_point(model, 0, "resid_post")
+
+
 def test_blocks_that_return_tuples_and_take_keywords_are_read_replayed_and_replaced():
     model = TupleModel()
     ids = torch.arange(6).view(2, 3)
