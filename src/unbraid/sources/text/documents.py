@@ -232,7 +232,7 @@ def hidden(path: Path, folder: Path) -> bool:
 
 
 def from_language(text: str) -> list[str]:
-    """Yield the documents of the synthetic language that `language://count[?seed=n]` names."""
+    """Return the documents of the synthetic language that `language://count[?seed=n]` names."""
     count, seed = count_and_seed(text, "language")
     return [language.text(document) for document in language.documents(count, seed=seed)]
 
