@@ -1,13 +1,17 @@
 """MELBO and the DCTs on slices whose answer is known (the spec's numbers, and what each must refuse)."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from tests.causal.slices import around, attending, beside_skip, fitting, recovered, rng, units
 
-from unbraid.dictionary.initialisation import no_progress
+from unbraid.dictionary.activations.topk import TopK
+from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.initialisation import Origin, no_progress
 from unbraid.effects import kernel
+from unbraid.sources.world.world import World
 from unbraid.steering.exponential_dct import ExponentialDct, amplitudes
 from unbraid.steering.jacobian import jacobian, power_iteration, sketch, top_right
 from unbraid.steering.linear_dct import LinearDct
@@ -273,6 +277,16 @@ def test_derivatives_that_are_not_finite_are_told_too(method):
     after = beside_skip(lambda x: (x.sum(-1, keepdim=True) * 0).sqrt() * x, D)
     with pytest.raises(ValueError, match="derivatives that are not finite"):
         method.fit(4, fitting(after))
+
+
+def test_contexts_that_keep_no_token_are_refused_before_any_radius_is_looked_at(monkeypatch):
+    world = World(factors=16, d_in=8, l0=2.0, roots=2, interactions=0)
+    kept = world.contexts(2, split="train", seed=0)
+    monkeypatch.setattr(World, "contexts", lambda *_, **__: replace(kept, mask=torch.zeros_like(kept.mask)))
+    config = DictionaryConfig(d_sae=4, activation=TopK(2), init=Melbo(radius=1.0, contexts=2))
+    origin = Origin(world, torch.zeros(8), torch.ones(()))
+    with pytest.raises(ValueError, match="no token of these contexts is kept"):
+        config.build(torch.randn(32, 8, generator=rng()), seed=0, origin=origin)
 
 
 def test_a_direction_found_twice_shares_its_amplitude():

@@ -33,7 +33,7 @@ def pooled_effect(
     looked = contexts.mask if targets is None else targets
     count = int(looked.sum())
     if not count:
-        raise ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
+        raise no_token_kept()
     acts, kept = contexts.acts, contexts.mask.unsqueeze(-1)
 
     def pooled(part: Float[Tensor, "some 1 1 d_in"]) -> Float[Tensor, "some d_out"]:
@@ -43,6 +43,11 @@ def pooled_effect(
     shifts = directions.to(acts.device, acts.dtype)[:, None, None, :]
     effects = torch.cat([pooled(part) for part in shifts.split(copies)])
     return effects - directions if effects.shape[1] == directions.shape[1] and not keep_skip else effects
+
+
+def no_token_kept() -> ValueError:
+    """Return the error for contexts of which the token policy keeps nothing."""
+    return ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
 
 
 def token_effects(

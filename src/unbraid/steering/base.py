@@ -96,6 +96,7 @@ class SliceFit(Initialisation, ABC):
     ) -> dict[str, Tensor]:
         """Return the atoms, strongest first, and what else is stored. `reached`: an earlier attempt's state."""
         contexts = self.contexts_of(origin.source)
+        after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
         if reached:
             radius = float(reached["radius"])
             rng.set_state(reached["rng"])
@@ -103,7 +104,6 @@ class SliceFit(Initialisation, ABC):
             radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
         exact = torch.tensor(radius, dtype=torch.float64)
         keep = lambda state: origin.kept.write({**state, "radius": exact, "rng": rng.get_state()})
-        after = Slice.of(contexts, last=self.last, keep_skip=self.keep_skip)
         found = self.fit(count, FitContext(after, radius, rng, origin.watch, reached, keep))
         order = found.strengths.argsort(descending=True)
         atoms = found.directions[order]

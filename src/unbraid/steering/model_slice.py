@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.func import grad, jvp
 
-from unbraid.effects.effect import COPIES, pooled_effect
+from unbraid.effects.effect import COPIES, no_token_kept, pooled_effect
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.sources.base import Contexts
 
@@ -40,7 +40,7 @@ class Slice:
         """Measure effects at the `last` kept tokens of each context, or all (0). Raises ValueError if none is kept."""
         mask = contexts.mask
         if not bool(mask.any()):
-            raise ValueError("no token of these contexts is kept, so nothing can be perturbed; loosen the token policy")
+            raise no_token_kept()
         after = mask.flip(1).cumsum(1).flip(1)
         return cls(contexts, mask & (after <= last) if last else mask, keep_skip)
 
