@@ -28,6 +28,8 @@ NOTEBOOKS = ROOT / "docs" / "notebooks"
 LOADED = re.compile(
     r"""<(?:script[^>]*\bsrc|link[^>]*\brel=["']?stylesheet["']?[^>]*\bhref)=["']?(?:https?:)?//[^"'> ]+"""
 )
+COMMANDS = re.compile(r'<div class="language-sh highlight">.*?</pre>', re.DOTALL)
+FLAG = re.compile(r"(?<![\w-])--[\w.-]+")
 
 
 def first_line(path: Path) -> str:
@@ -142,6 +144,11 @@ def on_page_markdown(markdown: str, *, page: "Page", config: "MkDocsConfig", fil
     if page.file.src_uri in WIDE:
         page.meta["hide"] = ["toc"]
     return markdown.replace(MAP, map_of_the_code()).replace(" ± ", "\u00a0±\u00a0")
+
+
+def on_page_content(html: str, *, page: "Page", config: "MkDocsConfig", files: "Files") -> str:
+    """Keep a flag whole where a long command wraps: a browser would break the line after its dashes."""
+    return COMMANDS.sub(lambda block: FLAG.sub(r'<span class="flag">\g<0></span>', block[0]), html)
 
 
 def on_post_page(output: str, *, page: "Page", config: "MkDocsConfig") -> str:
