@@ -93,6 +93,15 @@ def test_it_takes_tensors_arrays_frames_and_loaders_alike(given):
     assert torch.equal(ub.fit(given(), **SMALL).W_dec, ub.fit(torch.from_numpy(X), **SMALL).W_dec)
 
 
+def test_a_loader_may_fill_one_buffer_again_and_again():
+    def refilled():
+        buffer = torch.empty(100, 12)
+        for start in range(0, 1200, 100):
+            yield buffer.copy_(torch.from_numpy(X[start : start + 100]))
+
+    assert torch.equal(ub.fit(refilled(), **SMALL).W_dec, ub.fit(X, **SMALL).W_dec)
+
+
 def test_a_seed_moves_the_order_of_the_data_too():
     first, again, other = (
         ub.fit(X, **{**SMALL, "d_sae": 24}, init=ub.PrincipalComponents(), seed=seed) for seed in (0, 0, 1)

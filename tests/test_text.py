@@ -12,12 +12,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from tests.paragraphs import merge_paragraphs
 from tests.tiny_lm import CONTEXT, source, write_corpus, write_model, write_tokenizer
 from unbraid.sources.language_model.loading import load_model
 from unbraid.sources.text import documents as text_documents
 from unbraid.sources.text import sampled as text_sampled
 from unbraid.sources.text.corpus import Streamed, split_of
-from unbraid.sources.text.cutting import merge_paragraphs
 from unbraid.sources.text.documents import documents
 from unbraid.sources.text.windows import Packed, Reader
 

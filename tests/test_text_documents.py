@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.data import data_folder
+from tests.paragraphs import merge_paragraphs
 from tests.tiny_lm import source, write_model
 from unbraid.sources.text import bytes as text_bytes
 from unbraid.sources.text import documents as text_documents
 from unbraid.sources.text import rows as text_rows
 from unbraid.sources.text.bytes import lines
-from unbraid.sources.text.cutting import joined, merge_paragraphs
+from unbraid.sources.text.cutting import joined
 from unbraid.sources.text.documents import documents, paragraphs, read
 
 DOCUMENTS = ["the cat saw a dog", "once upon\na time", 'she said: "a, b"\tand é 猫 🐈']

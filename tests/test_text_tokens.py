@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.data import data_folder
+from tests.paragraphs import merge_paragraphs
 from tests.tiny_lm import WORDS, source, write_model
 from unbraid.sources.stream import held_out
 from unbraid.sources.text import tokens as text_tokens
 from unbraid.sources.text.corpus import Local, Streamed, split_of
-from unbraid.sources.text.cutting import cut, merge_paragraphs, shorter
+from unbraid.sources.text.cutting import cut, shorter
 from unbraid.sources.text.tokens import digest, encode, parts, tokenise_all, warn_if_spelt
 from unbraid.sources.text.windows import Packed, Reader
 from unbraid.system.notices import Pace, shown

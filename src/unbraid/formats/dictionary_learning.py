@@ -76,6 +76,7 @@ def gated(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
 
 
 def jumprelu(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    """Return the parts of a JumpReLU SAE, whose encoder reads activations without subtracting the decoder's bias."""
     W_enc, b_enc, W_dec, b_dec, threshold = take_all(
         tensors, ("W_enc", "b_enc", "W_dec", "b_dec", "threshold"), said.file.parent
     )
@@ -100,6 +101,7 @@ def batchtopk(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[st
 
 
 def matryoshka(tensors: Mapping[str, Tensor], said: Said) -> tuple[Parts, list[str]]:
+    """Return the parts of a Matryoshka BatchTopK SAE, used as one dictionary: its groups matter in training alone."""
     besides = ("k", "threshold", "group_sizes", "group_indices")
     W_enc, b_enc, W_dec, b_dec = take_all(
         tensors, ("W_enc", "b_enc", "W_dec", "b_dec"), said.file.parent, besides=besides

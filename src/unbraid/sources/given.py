@@ -52,7 +52,7 @@ def collected(batches: Iterable[Any], tokens: int) -> Tensor:
                 f"batch {number} has {part.shape[-1]} dimensions, the first {parts[0].shape[-1]}; give activations of "
                 "one site"
             )
-        parts.append(part)
+        parts.append(part.clone())  # a loader may fill one buffer again and again
         rows += len(part)
         if rows >= wanted:
             break

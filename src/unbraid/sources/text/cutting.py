@@ -11,14 +11,6 @@ ENDS = (r"\n", r"[.!?…。！？][\"'”’)\]]*\s|[。！？]", r"\s")
 """Where text may be cut, best first: after a line, after a sentence, after a word."""
 
 
-def merge_paragraphs(text: str, least: int = PARAGRAPHS) -> list[str]:
-    """Return paragraphs joined until each document holds `least` characters; the last may hold fewer.
-
-    Paragraphs are separated by blank lines.
-    """
-    return list(joined(re.split(r"\n\s*\n", text), least))
-
-
 def joined(paragraphs: Iterable[str], least: int = PARAGRAPHS) -> Iterator[str]:
     """Yield documents of whole paragraphs, of `least` characters or more but for the last. Blank ones are left out."""
     pending: list[str] = []
