@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from unbraid import catalog
-from unbraid.comparison.compare import Comparison, arrange
+from unbraid.comparison.scores import Comparison, arrange
 from unbraid.comparison.stored_scores import params_text, read_scores
 from unbraid.comparison.verdict import answer
 from unbraid.config.serialise import OWN_PACKAGES, packages_of, to_json

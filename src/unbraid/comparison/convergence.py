@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unbraid.comparison.compare import Scores
+from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredRun
 from unbraid.comparison.wording import listed
 

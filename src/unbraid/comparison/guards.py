@@ -1,53 +1,124 @@
-"""Guards that void a win: it came from deleting latents, from shrinkage, from giving up rare factors or small effects.
+"""Guards: what a gain must not have been bought with, as tests of non-inferiority, the same for both sides.
 
-At the point of comparison, the winner must keep
-    95 % of the baseline's living latents,  95 % of its |x_hat| / |x|,  90 % of its recall of the rarest factors
-(a baseline's value above 1 counts as 1). A winner by absorption must also find parents more often when a child is
-active: thresholds on decoder cosines can be met by turning atoms, without finding a single parent. A winner by
-additivity, interaction or overlap of effects downstream must keep 95 % of the size of effects.
+A side that is ahead must be shown to keep
+    95 % of the other's |x_hat| / |x|       reconstructions did not shrink
+    90 % of its recall of rare factors      rare factors were not given up
+(a value of the other above 1 counts as 1), and, of absorption, its recall of parents beside their children (thresholds
+on cosines can be met by turning atoms, without finding a parent), of additivity, interaction and overlap, 95 % of the
+size of effects. A guard is kept when the lower end of the 90 % interval of own - share x other is above 0, broken when
+the upper end is below, else not shown. The number of living latents is no guard: fewer and better latents may be what a
+claim is about, and what deletion costs is the recall of rare factors.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-from unbraid.comparison.compare import Comparison, Point, Scores, mean_at
+from unbraid.comparison.contrast import contrast
+from unbraid.comparison.intervals import LEVEL, p_above, p_below
+from unbraid.comparison.judgement import GAINS, LOSSES, Judgement, withdrawn
 from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.wording import number
+
+Outcome = Literal["kept", "broken", "not shown", "not measured"]
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A condition on a winner: it keeps a share of the baseline's value of a metric."""
+    """A condition on a side that is ahead: it keeps a share of the other side's value of a metric."""
 
     metric: str
     keeps: float
-    """Share of the baseline's value that the winner must keep."""
+    """Share of the other side's value that must be kept."""
     says: str
     enough: float = 1.0
-    """A baseline's value above this counts as this."""
-
-    def broken(self, own: float, baseline: float) -> bool:
-        """True if a winner's value is too small in comparison with the baseline's."""
-        return own < self.keeps * min(self.enough, baseline)
+    """A value of the other side above this counts as this."""
 
 
 GUARDS = (
-    Guard("alive", 0.95, "latents were deleted: living share"),
     Guard("l2_ratio", 0.95, "reconstructions shrank: |x_hat| / |x|"),
     Guard("recall_by_frequency", 0.9, "rare factors were given up: recall of the rarest"),
 )
-PARENTS = Guard("parent_recall_given_child", 1.0, "no parent is found more often together with its child: recall")
+PARENTS = Guard("parent_recall_given_child", 1.0, "parents are found less often together with a child: recall")
 EFFECT = Guard("effect", 0.95, "effects shrank: their size, in that of random directions,", math.inf)
 ADDED = ("additive_r2", "interaction", "overlap")
 """Metrics at which atoms without any effect downstream are best."""
 ABSORPTION = ("absorption_full", "absorption_fractional", "probe_absorption_full", "probe_absorption_fraction")
 
 
-def apply_guards(scores: Scores, comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Mark wins that break a guard as void, with the numbers in the note."""
-    faults = [(c, broken_guard(scores, c)) for c in comparisons]
-    return [replace(c, outcome="void", note="; ".join(filter(None, (why, c.note)))) if why else c for c, why in faults]
+@dataclass(frozen=True)
+class GuardCheck:
+    """The outcome of one guard for one side."""
+
+    guard: Guard
+    outcome: Outcome
+    own: float
+    other: float
+
+    @property
+    def sentence(self) -> str:
+        """What the guard found, with the values of both sides."""
+        return f"{self.guard.says} {number(self.own)} against {number(self.other)}"
+
+
+def guarded(scores: Scores, found: Sequence[Judgement], methods: dict[str, Method]) -> list[Judgement]:
+    """Withdraw gains and losses whose side that is ahead broke a guard, or is not shown to have kept one."""
+    return [guarded_one(scores, j, methods) for j in found]
+
+
+def guarded_one(scores: Scores, found: Judgement, methods: dict[str, Method]) -> Judgement:
+    """Check the guards of one judgement for the side that is ahead."""
+    if found.word not in (*GAINS, *LOSSES):
+        return found
+    own, other = methods[found.contrast.method], methods[found.contrast.other]
+    ahead, behind = (own, other) if found.word in GAINS else (other, own)
+    checks = checked(scores, ahead, behind, found.metric)
+    if broken := [c for c in checks if c.outcome == "broken"]:
+        return withdrawn(found, "void", f"of {ahead.name}, {broken[0].sentence}")
+    if doubtful := [c for c in checks if c.outcome == "not shown"]:
+        said = f"{found.word}, but of {ahead.name} it is not shown that a guard is kept ({doubtful[0].sentence})"
+        return withdrawn(found, "undecided", said)
+    return found
+
+
+def checked(scores: Scores, own: Method, other: Method, metric: Quantity | None) -> list[GuardCheck]:
+    """Check all guards that apply to a score, for one side against the other; those that were measured."""
+    guards = [*GUARDS]
+    if metric is not None and metric.metric in ABSORPTION:
+        guards.append(PARENTS)
+    if metric is not None and metric.metric in ADDED:
+        guards.append(EFFECT)
+    found = []
+    for guard in guards:
+        quantity = guard_quantity(scores, guard)
+        if quantity is not None and quantity != metric:
+            found.append(check(scores, guard, quantity, own, other))
+    return [c for c in found if c.outcome != "not measured"]
+
+
+def check(scores: Scores, guard: Guard, quantity: Quantity, own: Method, other: Method) -> GuardCheck:
+    """Test one guard, paired by seed over the levels that both have."""
+    key = ("guard", guard.metric, own.name, other.name)
+    return scores.cached(key, lambda: _check(scores, guard, quantity, own, other))
+
+
+def _check(scores: Scores, guard: Guard, quantity: Quantity, own: Method, other: Method) -> GuardCheck:
+    found = contrast(scores, own, other, quantity)
+    if not found.n:
+        return GuardCheck(guard, "not measured", math.nan, math.nan)
+    margins = [
+        own_value - guard.keeps * min(guard.enough, found.other_by_seed[seed])
+        for seed, own_value in sorted(found.own_by_seed.items())
+    ]
+    values = found.value, found.other_value
+    if not found.enough:
+        mean = math.fsum(margins) / len(margins)
+        return GuardCheck(guard, "broken" if mean < 0 else "not shown", *values)
+    if p_above(margins, 0.0) <= 1 - LEVEL:
+        return GuardCheck(guard, "kept", *values)
+    return GuardCheck(guard, "broken" if p_below(margins, 0.0) <= 1 - LEVEL else "not shown", *values)
 
 
 def unmeasured_guards(scores: Scores) -> list[str]:
@@ -55,33 +126,7 @@ def unmeasured_guards(scores: Scores) -> list[str]:
     return [guard.metric for guard in (*GUARDS, PARENTS) if guard_quantity(scores, guard) is None]
 
 
-def broken_guard(scores: Scores, c: Comparison) -> str:
-    """Describe the first guard that a win breaks; empty when it breaks none, or is no win."""
-    if c.outcome != "better":
-        return ""
-    applicable = [
-        *GUARDS,
-        *([PARENTS] if c.metric.metric in ABSORPTION else []),
-        *([EFFECT] if c.metric.metric in ADDED else []),
-    ]
-    for guard in applicable:
-        quantity = guard_quantity(scores, guard)
-        if quantity is None or quantity == c.metric:
-            continue
-        own, baseline = (mean_of_named(scores, name, c.point, quantity) for name in (c.method, c.baseline))
-        if guard.broken(own, baseline) or (guard is PARENTS and own == baseline):
-            return f"void, {guard.says} {number(own)}, {c.baseline} {number(baseline)}"
-    return ""
-
-
 def guard_quantity(scores: Scores, guard: Guard) -> Quantity | None:
     """The quantity that a guard reads; of a metric by frequency, the band of the rarest factors."""
     found = [q for q in scores.quantities if q.metric == guard.metric and not q.reference]
     return max(found, key=lambda q: q.params, default=None)  # bands are named 1e-1 to 1e0, 1e-2 to 1e-1, …
-
-
-def mean_of_named(scores: Scores, name: str, point: Point, quantity: Quantity) -> float:
-    """The mean over seeds of a named method's quantity at a point; NaN when it was not measured there."""
-    compared = [*scores.with_role("standard"), *scores.with_role("compared")]
-    method = next((m for m in compared if m.name == name), None)
-    return math.nan if method is None else mean_at(scores, method, point, quantity)

@@ -1,8 +1,10 @@
-"""Means, differences and their 95 % t-intervals over seeds, by scipy.
+"""Means, paired differences and what may be said of them, by scipy and statsmodels.
 
-    mean +- t(0.975, n - 1) * sd / sqrt(n)
-
-Differences are paired by seed when both sides have the same seeds, else the interval is Welch's.
+interval     mean +- t(0.975, n - 1) sd / sqrt(n)
+better       two-sided paired t-test of a mean of 0
+material     one-sided paired t-test of a mean of at most the smallest effect of interest, counted twice
+equivalent   two one-sided tests (Schuirmann 1987): the 90 % interval lies inside +- the smallest effect
+permutation  all flips of the signs of the differences (scipy: all of them up to 2^13, else a random sample)
 """
 
 import math
@@ -16,6 +18,8 @@ LEVEL = 0.95
 """Confidence level of intervals; tests are made at 1 - LEVEL."""
 FEWEST_SEEDS = 3
 """Least number of seeds for an interval or a claim."""
+FLIPS = 8192
+"""Largest number of flips of signs that a permutation test tries."""
 
 
 class Interval(NamedTuple):
@@ -27,16 +31,17 @@ class Interval(NamedTuple):
     n: int
 
 
-class Difference(NamedTuple):
-    """A difference of means with its confidence interval and two-sided p-value."""
+class Paired(NamedTuple):
+    """Paired differences of one sign convention, positive where the first side is better, and their tests."""
 
     mean: float
+    sd: float
+    """Standard deviation over seeds; NaN below FEWEST_SEEDS, as are all the following."""
     half: float
-    """Half-width; NaN below FEWEST_SEEDS."""
+    """Half-width of the 95 % interval."""
     p: float
+    """Two-sided p-value of a mean of 0."""
     n: int
-    """Number of seeds on the side that has fewer."""
-    paired: bool
 
 
 def t_interval(values: Sequence[float]) -> Interval:
@@ -51,45 +56,94 @@ def t_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, t_quantile(n - 1) * standard_error(finite), n)
 
 
-def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Difference:
-    """Return the mean of a - b over seeds, from values by seed; NaN values count as absent."""
-    a, b = finite_only(a), finite_only(b)
-    if not a or not b:
-        return Difference(math.nan, math.nan, math.nan, 0, False)
-    paired = set(a) == set(b)
-    first, second = ((tuple(side[seed] for seed in sorted(side))) for side in (a, b))
-    deltas = [x - y for x, y in zip(first, second, strict=True)] if paired else []
-    mean = (
-        math.fsum(deltas) / len(deltas) if paired else math.fsum(first) / len(first) - math.fsum(second) / len(second)
-    )
-    n = min(len(first), len(second))
+def paired(differences: Sequence[float]) -> Paired:
+    """Return mean, spread, interval and p-value of paired differences."""
+    n = len(differences)
     if n < FEWEST_SEEDS:
-        return Difference(mean, math.nan, math.nan, n, paired)
-    error = standard_error(deltas) if paired else math.hypot(standard_error(first), standard_error(second))
-    # Rounding leaves differences of equal numbers at 1e-17; such a spread or shift counts as 0.
-    nothing = 1e-12 * max(map(abs, (*first, *second)))
-    if error <= nothing:
-        return Difference(mean, 0.0, float(abs(mean) <= nothing), n, paired)
-    return Difference(mean, *t_test(first, second, paired), n, paired)
+        return Paired(math.fsum(differences) / n if n else math.nan, math.nan, math.nan, math.nan, n)
+    return _paired(tuple(differences))
 
 
 @lru_cache(maxsize=65_536)
-def t_test(a: tuple[float, ...], b: tuple[float, ...], paired: bool) -> tuple[float, float]:
-    """Return the half-width and the p-value of a paired t-test, or of Welch's. Cached: reports repeat comparisons."""
+def _paired(values: tuple[float, ...]) -> Paired:
+    n, mean = len(values), math.fsum(values) / len(values)
+    sd = float(np.std(values, ddof=1))
+    if degenerate(values):
+        return Paired(mean, 0.0, 0.0, 0.0 if abs(mean) > 0 else 1.0, n)
+    return Paired(mean, sd, t_quantile(n - 1) * sd / math.sqrt(n), one_sample(values, 0.0, "two-sided"), n)
+
+
+def p_above(differences: Sequence[float], bound: float) -> float:
+    """Return the one-sided p-value of "the mean is at most `bound`"; NaN below FEWEST_SEEDS."""
+    return side(differences, bound, "greater")
+
+
+def p_below(differences: Sequence[float], bound: float) -> float:
+    """Return the one-sided p-value of "the mean is at least `bound`"; NaN below FEWEST_SEEDS."""
+    return side(differences, bound, "less")
+
+
+def side(differences: Sequence[float], bound: float, alternative: str) -> float:
+    """Return a one-sided p-value; of differences without any spread, 0 or 1."""
+    if len(differences) < FEWEST_SEEDS or not math.isfinite(bound):
+        return math.nan
+    if degenerate(differences):
+        beyond = differences[0] > bound if alternative == "greater" else differences[0] < bound
+        return 0.0 if beyond else 1.0
+    return one_sample(tuple(differences), bound, alternative)
+
+
+@lru_cache(maxsize=65_536)
+def p_equivalent(differences: tuple[float, ...], smallest: float) -> float:
+    """Return the p-value of two one-sided tests that the mean lies inside +- `smallest`; NaN below FEWEST_SEEDS."""
+    if len(differences) < FEWEST_SEEDS or not (math.isfinite(smallest) and smallest > 0):
+        return math.nan
+    if degenerate(differences):
+        return 0.0 if abs(differences[0]) < smallest else 1.0
+    from statsmodels.stats.weightstats import ttost_paired
+
+    values = np.array(differences)
+    p, _, _ = ttost_paired(values, np.zeros_like(values), -smallest, smallest)
+    return float(p)
+
+
+def p_flipped(differences: Sequence[float]) -> float:
+    """Return the two-sided p-value of the sign-flip permutation test of a mean of 0; NaN below FEWEST_SEEDS.
+
+    It assumes symmetry about 0 and nothing else. With n seeds it cannot fall below 2^(1 - n).
+    """
+    if len(differences) < FEWEST_SEEDS:
+        return math.nan
     from scipy import stats
 
-    found: Any = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-    low, high = found.confidence_interval(LEVEL)
-    _, p = found
-    return float(high - low) / 2, float(p)
+    # All 2^n flips where they are few, else a sample, drawn the same each time so that a report can be made again.
+    found = stats.permutation_test(
+        (np.array(differences),), lambda x, axis: np.mean(x, axis=axis), permutation_type="samples",
+        n_resamples=FLIPS, vectorized=True, rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+@lru_cache(maxsize=65_536)
+def one_sample(values: tuple[float, ...], mean: float, alternative: str) -> float:
+    """Return the p-value of a t-test of paired differences against a mean."""
+    from scipy import stats
+
+    found: Any = stats.ttest_1samp(values, mean, alternative=alternative)
+    return float(found.pvalue)
+
+
+def degenerate(values: Sequence[float]) -> bool:
+    """Tell whether values differ by rounding alone: differences of equal numbers leave 1e-17."""
+    return max(values) - min(values) <= 1e-12 * max(1e-300, *map(abs, values))
 
 
 @lru_cache(maxsize=1024)
-def t_quantile(df: int) -> float:
+def t_quantile(df: int, share: float = 0.5 + LEVEL / 2) -> float:
     """Return the quantile of Student's t with which a mean's standard error gives its half-width."""
     from scipy import stats
 
-    return float(stats.t.ppf(0.5 + LEVEL / 2, df))
+    return float(stats.t.ppf(share, df))
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -102,13 +156,24 @@ def finite_only(values: Mapping[int, float]) -> dict[int, float]:
     return {seed: value for seed, value in values.items() if math.isfinite(value)}
 
 
-def holm(p_values: Sequence[float]) -> list[bool]:
-    """Return which tests of a family are significant at 1 - LEVEL after Holm's correction."""
-    # statsmodels' multipletests gives the same, which a test holds, but collects garbage at every call: 50 ms and more.
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    significant = [False] * len(p_values)
-    for rank, i in enumerate(order):
-        if not p_values[i] <= (1 - LEVEL) / (len(p_values) - rank):
-            break
-        significant[i] = True
-    return significant
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values of a family adjusted by Holm's method; NaN stays NaN and counts in no family."""
+    return adjusted(p_values, "holm")
+
+
+def q_values(p_values: Sequence[float]) -> list[float]:
+    """Return the q-values of a family (Benjamini and Hochberg 1995); NaN stays NaN and counts in no family."""
+    return adjusted(p_values, "fdr_bh")
+
+
+def adjusted(p_values: Sequence[float], method: str) -> list[float]:
+    """Return adjusted p-values, by statsmodels."""
+    known = [i for i, p in enumerate(p_values) if math.isfinite(p)]
+    found = [math.nan] * len(p_values)
+    if known:
+        from statsmodels.stats.multitest import multipletests
+
+        _, corrected, _, _ = multipletests([p_values[i] for i in known], method=method)
+        for i, p in zip(known, corrected, strict=True):
+            found[i] = float(p)
+    return found

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from unbraid.comparison.stored_scores import params_text
+from unbraid.dictionary.initialisation import Claim
 from unbraid.runs.results import ScoreKind
 
 
@@ -54,6 +55,27 @@ cosines, how far atoms explain one another, effects and their additivity), or an
 HEADLINE = (*COUNTED, *DIAGNOSTIC)
 """The headline scores: of each line the first that was measured. DCI and the gaps in mutual information (mig, infom)
 are not among them: where factors form a forest, a code that absorbs parents can score above the truth."""
+PRIMARIES: dict[Claim, tuple[tuple[ScoreSelector, ...], ...]] = {
+    1: (
+        (
+            ScoreSelector("recovery", "f1"),
+            ScoreSelector("saebench_sparse_probing", "probe_accuracy", {"k": 1, "reads": "latents"}),
+        ),
+        (
+            ScoreSelector("absorption", "absorption_full"),
+            ScoreSelector("saebench_absorption", "first_letter_absorption_full"),
+        ),
+    ),
+    2: (
+        (
+            ScoreSelector("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
+            ScoreSelector("saebench_ravel", "ravel_disentanglement"),
+        ),
+        (ScoreSelector("controllability", "isolation"),),
+    ),
+}
+"""By claim, the scores that decide where no claim card names others: one latent a factor, and factors not absorbed;
+factors that can be set one by one, and effects that do not mix. Of each line the first that was measured."""
 AXES = (
     ("L0", ScoreSelector("fidelity", "l0")),
     ("FVU", ScoreSelector("fidelity", "fvu")),

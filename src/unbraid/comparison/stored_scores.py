@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -48,9 +48,12 @@ class StoredRun:
     @cached_property
     def summary(self) -> Summary:
         """The summary that training stored; for folders without one, derived from their experiment."""
-        if SUMMARY in self.provenance:
-            return stored(self.provenance[SUMMARY])
-        return summarise(self.experiment)
+        if SUMMARY not in self.provenance:
+            return summarise(self.experiment)
+        found = stored(self.provenance[SUMMARY])
+        if found.sees_truth is None:
+            return replace(found, sees_truth=summarise(self.experiment).sees_truth)
+        return found
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from unbraid.comparison.intervals import Difference, Interval
+from unbraid.comparison.intervals import Interval
 
 
 def number(value: float, decimals: int | None = None) -> str:
@@ -38,20 +38,14 @@ def mean_half(interval: Interval) -> str:
     return f"{number(interval.mean, decimals)} {half}"
 
 
-def change(found: Difference) -> str:
+def change(mean: float, half: float) -> str:
     """Format a difference and its interval, as in "+0.19 [+0.15, +0.23]"."""
-    size = found.half if math.isfinite(found.half) and found.half > 0 else found.mean
+    size = half if math.isfinite(half) and half > 0 else mean
     decimals = significant(size, 2)
-    if not math.isfinite(found.half):
-        return signed(found.mean, decimals)
-    low, high = signed(found.mean - found.half, decimals), signed(found.mean + found.half, decimals)
-    return f"{signed(found.mean, decimals)} [{low}, {high}]"
-
-
-def seeds(found: Difference) -> str:
-    """Format the number of seeds behind a difference, as in "3 paired seeds"."""
-    count = "1 seed" if found.n == 1 else f"{found.n} {'paired ' if found.paired else ''}seeds"
-    return count if found.paired or found.n < 2 else f"{count} a side, not paired"
+    if not math.isfinite(half):
+        return signed(mean, decimals)
+    low, high = signed(mean - half, decimals), signed(mean + half, decimals)
+    return f"{signed(mean, decimals)} [{low}, {high}]"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -38,6 +38,8 @@ class Summary:
     width: int | None = None
     """Requested number of latents."""
     seed: int | None = None
+    sees_truth: bool | None = None
+    """Whether its initialisation is made from the truth, or trained on it; None in folders that do not say."""
 
 
 def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PACKAGES) -> Summary:
@@ -62,6 +64,7 @@ def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PAC
         method=str(experiment["name"]), l0=requested_l0(experiment), standard=standard, claim=2 if knobs else 1,
         trivial=control and untrained, base=experiment.get("base"), term=experiment.get("term"),
         strength=experiment.get("strength"), width=dictionary.get("d_sae"), seed=experiment.get("seed"),
+        sees_truth=bool(start.get("uses_truth", False)),
     )  # fmt: skip
 
 
@@ -74,6 +77,7 @@ def stored(summary: Any) -> Summary:
         "strength": int | float | None,
         "width": int | None,
         "seed": int | None,
+        "sees_truth": bool | None,
     }
     fields = cast("dict[str, Any]", summary) if isinstance(summary, dict) else {}
     missing = [name for name in kinds if name not in fields]  # what says the design came later, and may be missing

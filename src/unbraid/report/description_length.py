@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unbraid.comparison.compare import Scores
+from unbraid.comparison.scores import Scores
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.mdl_selection import (
     CODING_SCHEMES,

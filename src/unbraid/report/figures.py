@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.compare import Method, Role, Scores
+from unbraid.comparison.scores import Method, Role, Scores
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.stored_scores import StoredRun

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbraid.comparison.compare import Comparison
+from unbraid.comparison.scores import Comparison
 from unbraid.comparison.wording import change
 from unbraid.report.figures import Look
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from unbraid.comparison.compare import Scores
+from unbraid.comparison.scores import Scores
 from unbraid.comparison.guards import unmeasured_guards
 from unbraid.comparison.intervals import FEWEST_SEEDS
 from unbraid.comparison.quantities import AXES

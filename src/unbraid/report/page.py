@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from unbraid.comparison import verdict as answering
 from unbraid.comparison import wording as text
-from unbraid.comparison.compare import Scores, arrange
+from unbraid.comparison.scores import Scores, arrange
 from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unbraid.comparison.compare import Method, Scores
+from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.curves import clusters
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.quantities import Quantity

@@ -1,0 +1,180 @@
+"""The validity gate: which scores tell good dictionaries from bad ones on a testbed, before any verdict.
+
+A score counts on a testbed only if
+    truth (or supervised probes) > the best trained method > each control that was not trained, and > chance,
+each by a 95 % interval over seeds, and if the field's known facts about it come out: Matryoshka absorbs less than
+BatchTopK (Bussmann et al. 2025), and explains less. Scores of reconstruction have their own ceiling (nothing left
+unexplained) and are not asked to be best for the truth, which sees no noise. What fails is listed and counts nowhere;
+what could not be tested (a language model has no true directions) is said beside a pass.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from unbraid.comparison.contrast import Contrast, against_constant, contrast
+from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Method, Scores, values_by_seed
+from unbraid.comparison.wording import listed, number
+
+RECONSTRUCTION = ("fvu", "loss_recovered", "ce_loss_score")
+"""Scores that a dictionary made from the truth need not win."""
+
+
+class Fact(NamedTuple):
+    """A published fact about two standard SAEs, by one score."""
+
+    better: str
+    worse: str
+    metric: str
+    source: str
+
+
+FACTS = (
+    Fact("matryoshka", "batchtopk", "absorption_full", "arXiv 2503.17547"),
+    Fact("matryoshka", "batchtopk", "first_letter_absorption_full", "arXiv 2503.17547"),
+    Fact("batchtopk", "matryoshka", "fvu", "arXiv 2503.17547"),
+)
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the gate found for one score."""
+
+    metric: Quantity
+    passed: bool
+    reasons: tuple[str, ...]
+    """Why it failed; empty when it passed."""
+    untested: tuple[str, ...] = ()
+    """What could not be tested because nothing was scored that would tell: such a pass shows less."""
+    truth: float = math.nan
+    best: float = math.nan
+    best_method: str = ""
+    untrained: float = math.nan
+    """The best of the controls that were not trained."""
+    untrained_method: str = ""
+    chance: float = math.nan
+    seeds: int = 0
+    facts: tuple[str, ...] = ()
+    """Known facts, and whether they came out."""
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one line."""
+        said = "; ".join(self.reasons) or "; ".join(f"not tested: {what}" for what in self.untested)
+        return f"{self.metric.label}: {'passed' if self.passed else 'failed'}" + (f" ({said})" if said else "")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One inequality of the gate."""
+
+    shown: bool | None
+    """None when nothing was scored that would tell."""
+    said: str
+    """What was not shown, or not tested."""
+
+
+def gate(scores: Scores, d_sae: int, metrics: Sequence[Quantity] | None = None) -> dict[Quantity, GateResult]:
+    """Pass each score that has a direction through the gate, at one width."""
+    asked = [q for q in (scores.headline if metrics is None else metrics) if q.sign]
+    return scores.cached(("gate", d_sae, tuple(asked)), lambda: {q: gate_result(scores, d_sae, q) for q in asked})
+
+
+def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
+    """Pass one score through the gate."""
+    trained = [*scores.with_role("standard", d_sae), *scores.with_role("compared", d_sae)]
+    controls = scores.with_role("control")
+    best = best_of(scores, trained, metric)
+    if best is None:
+        return GateResult(metric, False, ("no trained method was scored",))
+    truth = best_of(scores, [m for m in controls if m.sees_truth], metric)
+    trivial = [m for m in controls if m.trivial and values_by_seed(scores, m, metric)]
+    worst = best_of(scores, trivial, metric)
+    checks = [
+        against_truth(scores, best, truth, metric),
+        *(against_trivial(scores, best, control, metric) for control in trivial),
+        *([] if trivial else [Check(None, "no control that was not trained was scored")]),
+        against_chance(scores, best, metric),
+    ]
+    facts = [fact_check(scores, d_sae, fact, metric) for fact in FACTS if fact.metric == metric.metric]
+    every = [*checks, *(check for check, _ in facts)]
+    failed, untested = (tuple(check.said for check in every if check.shown is shown) for shown in (False, None))
+    value = lambda m: mean(scores, m, metric)
+    return GateResult(
+        metric, not failed, failed, untested, value(truth), value(best), best.name, value(worst), worst.name if worst else "",
+        scores.chance(metric), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
+    )  # fmt: skip
+
+
+def best_of(scores: Scores, methods: Sequence[Method], metric: Quantity) -> Method | None:
+    """The method with the best mean over settings and seeds; None when none has the score."""
+    found = [(metric.sign * mean(scores, m, metric), m) for m in methods if values_by_seed(scores, m, metric)]
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def mean(scores: Scores, method: Method | None, metric: Quantity) -> float:
+    """The mean over seeds; NaN of no method."""
+    known = values_by_seed(scores, method, metric) if method else {}
+    return math.fsum(known.values()) / len(known) if known else math.nan
+
+
+def against_truth(scores: Scores, best: Method, truth: Method | None, metric: Quantity) -> Check:
+    """Check that a dictionary made from the truth is better than the best method: else nothing is left to gain."""
+    if metric.metric in RECONSTRUCTION:
+        return Check(True, "")
+    if truth is None:
+        return Check(None, "no truth or supervised probes were scored")
+    found = against_constant(scores, best, values_by_seed(scores, truth, metric), truth.name, metric)
+    return Check(found.enough and found.tested.mean + found.tested.half < 0, unshown(found, "not shown to be below"))
+
+
+def against_trivial(scores: Scores, best: Method, control: Method, metric: Quantity) -> Check:
+    """Check that the best method is better than a control that was not trained."""
+    found = contrast(scores, best, control, metric)
+    if not found.n:  # no level in common: all settings of each
+        found = against_constant(scores, best, values_by_seed(scores, control, metric), control.name, metric)
+    return Check(is_ahead(found), unshown(found, "not shown to be better than"))
+
+
+def against_chance(scores: Scores, best: Method, metric: Quantity) -> Check:
+    """Check that the best method is better than chance, where an eval measures it."""
+    chance = scores.chance(metric)
+    if not math.isfinite(chance):
+        return Check(True, "")
+    levels = dict.fromkeys(values_by_seed(scores, best, metric), chance)
+    found = against_constant(scores, best, levels, "chance", metric)
+    return Check(is_ahead(found), unshown(found, "not shown to be better than"))
+
+
+def is_ahead(found: Contrast) -> bool:
+    """True if the interval of the gain lies above 0."""
+    return found.enough and found.tested.mean - found.tested.half > 0
+
+
+def unshown(found: Contrast, relation: str) -> str:
+    """Say what an inequality's interval did not show."""
+    few = "" if found.enough else f" ({found.n} seeds give no interval)"
+    return f"{found.method} {number(found.value)} {relation} {found.other} {number(found.other_value)}{few}"
+
+
+def fact_check(scores: Scores, d_sae: int, fact: Fact, metric: Quantity) -> tuple[Check, str]:
+    """Check one known fact: whether it holds by an interval, with a sentence on what came out."""
+    by_name = {m.name: m for m in scores.with_role("standard", d_sae)}
+    title = f"{fact.better} better than {fact.worse} ({fact.source})"
+    if fact.better not in by_name or fact.worse not in by_name:
+        return Check(None, f"the known fact that {title}"), f"{title}: not tried"
+    found = contrast(scores, by_name[fact.better], by_name[fact.worse], metric)
+    ends = f"{number(found.value)} against {number(found.other_value)}"
+    if is_ahead(found):
+        return Check(True, ""), f"{title}: came out, {ends}"
+    turned = found.enough and found.tested.mean + found.tested.half < 0
+    word = "came out the other way" if turned else "is not shown"
+    return Check(False, f"a known fact {word}: {title}, {ends}"), f"{title}: {word}, {ends}"
+
+
+def summary(results: Sequence[GateResult]) -> str:
+    """Say in one sentence which scores passed."""
+    passed = [r.metric.label for r in results if r.passed]
+    return f"{len(passed)} of {len(results)} scores passed their controls" + (f": {listed(passed)}" if passed else "")

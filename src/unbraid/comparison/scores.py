@@ -1,0 +1,224 @@
+"""Scores of one testbed, arranged for judging: methods with their runs, and curves against L0, FVU or bits."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from unbraid.comparison.curves import Curve
+from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.quantities import AXES, HEADLINE, Quantity, ScoreSelector
+from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
+from unbraid.dictionary.initialisation import Claim
+from unbraid.objective.l0_control import missed
+
+T = TypeVar("T")
+Role = Literal["standard", "compared", "control"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """An objective and activation function under one name and width, with its runs."""
+
+    name: str
+    role: Role
+    d_sae: int
+    runs: tuple[StoredRun, ...]
+
+    @property
+    def claim(self) -> Claim:
+        """The claim that the method is evidence for."""
+        return self.runs[0].summary.claim
+
+    @property
+    def base(self) -> str | None:
+        """The base that a term was added to; None for bases, and for methods of their own."""
+        about = self.runs[0].summary
+        return about.base if about.term is not None else None
+
+    @property
+    def geometry(self) -> str:
+        """The metric in which the error is measured: raw or whitened."""
+        return getattr(self.runs[0].summary, "geometry", None) or "raw"
+
+    @property
+    def trivial(self) -> bool:
+        """True for a control that nothing was trained for and that did not see the truth."""
+        return self.runs[0].summary.trivial
+
+    @property
+    def sees_truth(self) -> bool:
+        """True for a control that is made from the truth, or trained on it: a ceiling."""
+        return self.role == "control" and bool(self.runs[0].summary.sees_truth)
+
+    @cached_property
+    def settings(self) -> dict[str, list[StoredRun]]:
+        """The runs by experiment name, that is by sparsity setting, in order of requested L0."""
+        found: dict[str, list[StoredRun]] = {}
+        for run in sorted(self.runs, key=lambda r: (math.isnan(r.requested_l0), r.requested_l0, r.name, r.seed)):
+            found.setdefault(run.name, []).append(run)
+        return found
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one source, arranged for comparison."""
+
+    methods: tuple[Method, ...]
+    quantities: tuple[Quantity, ...]
+    values: Mapping[Quantity, Mapping[str, float]]
+    """Values by quantity and run."""
+    _cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Intermediate results: all comparisons need the same curves."""
+
+    @cached_property
+    def missed(self) -> tuple[StoredRun, ...]:
+        """The runs that did not reach their target L0: shown, and compared with nothing."""
+        runs = [run for method in self.methods for run in method.runs if math.isfinite(run.target_l0)]
+        known = [run for run in runs if math.isfinite(self.reached_l0(run))]
+        return tuple(run for run in known if missed(run.target_l0, self.reached_l0(run)))
+
+    def reached_l0(self, run: StoredRun) -> float:
+        """The run's L0 as scored on held-out rows, or else as training stored it."""
+        scored = math.nan if self.l0 is None else self.value(run, self.l0)
+        return scored if math.isfinite(scored) else run.stored_l0
+
+    def value(self, run: StoredRun, quantity: Quantity) -> float:
+        """The run's value of a quantity; NaN when it has none."""
+        return self.values.get(quantity, {}).get(run.run, math.nan)
+
+    def cached(self, key: tuple[Any, ...], make: Callable[[], T]) -> T:
+        """Return the result of `make`, computed once per key."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
+        """The method's curves of y against x, by seed. Runs with equal x are averaged."""
+        return self.cached(("curves", method.name, x, y), lambda: self._curves(method, x, y))
+
+    def _curves(self, method: Method, x: Quantity, y: Quantity) -> dict[int, Curve]:
+        found: dict[int, dict[float, list[float]]] = {}
+        for run in method.runs:
+            at = self.value(run, x)
+            if math.isfinite(at) and at > 0:
+                found.setdefault(run.seed, {}).setdefault(at, []).append(self.value(run, y))
+        return {
+            seed: [(at, math.fsum(ys) / len(ys)) for at, ys in sorted(points.items())]
+            for seed, points in sorted(found.items())
+        }
+
+    def find(self, *selectors: ScoreSelector) -> Quantity | None:
+        """Find the first selector that matches, and of its matches one without params if possible; None if none."""
+        for one in selectors:
+            if found := [quantity for quantity in self.by_metric.get(one.metric, ()) if one.matches(quantity)]:
+                return min(found, key=lambda q: (bool(q.params), q))
+        return None
+
+    @cached_property
+    def by_metric(self) -> dict[str, list[Quantity]]:
+        """The quantities of each metric."""
+        found: dict[str, list[Quantity]] = {}
+        for quantity in self.quantities:
+            found.setdefault(quantity.metric, []).append(quantity)
+        return found
+
+    def chance(self, quantity: Quantity) -> float:
+        """The chance level of a quantity, averaged over the methods' runs; NaN when no eval measured it."""
+        return self.cached(("chance", quantity.eval, quantity.metric), lambda: self._chance(quantity))
+
+    def _chance(self, quantity: Quantity) -> float:
+        chances = [q for q in self.quantities if q.chance and (q.eval, q.metric) == (quantity.eval, quantity.metric)]
+        runs = [run for method in self.methods if method.role != "control" for run in method.runs]
+        return t_interval([self.value(run, q) for q in chances for run in runs]).mean
+
+    @cached_property
+    def l0(self) -> Quantity | None:
+        """The measured L0; None when no run has one."""
+        return self.find(AXES[0][1])
+
+    @cached_property
+    def headline(self) -> list[Quantity]:
+        """The headline scores that were measured."""
+        return [q for line in HEADLINE if (q := self.find(*line)) is not None]
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths of baselines and compared methods; controls may have others."""
+        return sorted({m.d_sae for m in self.methods if m.role != "control"})
+
+    def with_role(self, role: Role, d_sae: int | None = None) -> list[Method]:
+        """Return the methods of a role, without the runs that missed their L0."""
+        missed = {run.run for run in self.missed}
+        chosen = [m for m in self.methods if m.role == role and d_sae in (None, m.d_sae)]
+        kept = [replace(m, runs=tuple(run for run in m.runs if run.run not in missed)) for m in chosen]
+        return [m for m in kept if m.runs]
+
+
+def arrange(stored: StoredScores) -> Scores:
+    """Arrange the stored scores of one source for comparison; repeated values of one run are averaged."""
+    values: dict[Quantity, dict[str, list[float]]] = {}
+    for row in stored.records:
+        quantity = Quantity(row["eval"], row["metric"], params_text(row["params"]), row["better"], row["kind"])
+        values.setdefault(quantity, {}).setdefault(row["run"], []).append(row["value"])
+    means = {q: {run: math.fsum(of) / len(of) for run, of in by_run.items()} for q, by_run in values.items()}
+    return Scores(tuple(methods(stored.runs)), tuple(sorted(means)), means)
+
+
+def methods(runs: Iterable[StoredRun]) -> list[Method]:
+    """Group runs into methods: baselines, compared methods, controls. One name at two widths is two methods."""
+    groups: dict[tuple[str, Role, int], list[StoredRun]] = {}
+    for run in runs:
+        role: Role = "control" if run.control else "standard" if run.summary.standard else "compared"
+        groups.setdefault((run.method, role, run.d_sae), []).append(run)
+    seen = [name for name, _, _ in groups]
+    found = [
+        Method(name if seen.count(name) == 1 else f"{name} ({role}, {d_sae} latents)", role, d_sae, tuple(members))
+        for (name, role, d_sae), members in groups.items()
+    ]
+    return sorted(found, key=lambda m: (("standard", "compared", "control").index(m.role), m.name))
+
+
+def values_by_seed(scores: Scores, method: Method, quantity: Quantity) -> dict[int, float]:
+    """The method's values of a quantity by seed, averaged over its sparsity settings."""
+    found: dict[int, list[float]] = {}
+    for run in method.runs:
+        if math.isfinite(value := scores.value(run, quantity)):
+            found.setdefault(run.seed, []).append(value)
+    return {seed: math.fsum(values) / len(values) for seed, values in sorted(found.items())}
+
+
+def own_base(scores: Scores, method: Method) -> Method | None:
+    """The base of a method: the one that its design names, or the standard SAE that it is with terms added; else None.
+
+    A named base is looked for in the same geometry. Of runs that do not name theirs, all that a standard SAE has must
+    be in the method's experiment, and of several the one with most in common is taken.
+    """
+    standard = [m for m in scores.with_role("standard", method.d_sae) if m.name != method.name]
+    standard = [m for m in standard if m.geometry == method.geometry]
+    if method.base is not None:
+        named = [m for m in standard if m.runs[0].summary.base == method.base or m.name == method.base]
+        return named[0] if named else None
+    common = [(count, m) for m in standard if (count := parts_in_common(m, method)) is not None]
+    return max(common, key=lambda entry: entry[0])[1] if common else None
+
+
+def parts_in_common(base: Method, method: Method) -> int | None:
+    """The number of penalties of `base` that `method` has too; None unless it has all, and the same kind of dictionary.
+
+    Sizes that follow the requested sparsity (k, the target L0) may differ.
+    """
+    ours, theirs = (m.runs[0].experiment for m in (method, base))
+    kind = lambda node, *path: _part(node, *path).get("type")
+    for path in (("dictionary", "activation"), ("dictionary", "init"), ("objective", "reconstruction")):
+        if kind(ours, *path) != kind(theirs, *path):
+            return None
+    mine, its = ({kind(t) for t in _part(e, "objective", "penalties").values()} for e in (ours, theirs))
+    return len(its) if its <= mine and mine > its else None
+
+
+def _part(node: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    for key in path:
+        node = node.get(key) or {}
+    return node

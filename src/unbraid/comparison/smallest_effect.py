@@ -1,0 +1,54 @@
+"""The smallest effect of interest of a score on a testbed: a third of what is known to separate two architectures.
+
+    Delta = |Matryoshka - BatchTopK| / 3            where a 95 % interval shows that they differ
+            |truth - BatchTopK| / 10                else, where the truth or supervised probes were scored
+
+from calibration seeds where there are any. A third of the whole way to the truth would be larger than any difference
+between architectures, and would call all of them equivalent.
+"""
+
+import math
+from dataclasses import dataclass
+
+from unbraid.comparison.contrast import contrast
+from unbraid.comparison.gate import best_of, mean
+from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Scores
+from unbraid.comparison.wording import number
+
+REFERENCE, OTHER = "batchtopk", "matryoshka"
+SHARE_OF_ARCHITECTURES = 1 / 3
+SHARE_OF_ROOM = 1 / 10
+
+
+@dataclass(frozen=True)
+class SmallestEffect:
+    """The smallest effect of interest of one score, and where it is from."""
+
+    metric: Quantity
+    value: float
+    """NaN when nothing is known to measure it by."""
+    source: str
+
+
+def smallest_effects(scores: Scores, d_sae: int) -> dict[Quantity, SmallestEffect]:
+    """The smallest effect of interest of each headline score at a width."""
+    return {q: smallest_effect(scores, d_sae, q) for q in scores.headline if q.sign}
+
+
+def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEffect:
+    """The smallest effect of interest of one score."""
+    by_name = {m.name: m for m in scores.with_role("standard", d_sae)}
+    if REFERENCE not in by_name:
+        return SmallestEffect(metric, math.nan, f"no {REFERENCE} to measure it by")
+    reference = by_name[REFERENCE]
+    if OTHER in by_name:
+        found = contrast(scores, by_name[OTHER], reference, metric)
+        if found.enough and abs(found.tested.mean) > found.tested.half:
+            value = abs(found.tested.mean) * SHARE_OF_ARCHITECTURES
+            return SmallestEffect(metric, value, f"a third of {OTHER} − {REFERENCE}, {number(found.difference)}")
+    truth = best_of(scores, [m for m in scores.with_role("control") if m.sees_truth], metric)
+    room = abs(mean(scores, truth, metric) - mean(scores, reference, metric))
+    if math.isfinite(room) and room > 0:
+        return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {REFERENCE} to the truth")
+    return SmallestEffect(metric, math.nan, f"{OTHER} is not shown to differ from {REFERENCE}, and no truth was scored")
