@@ -230,7 +230,7 @@ def contrast_table(found: Sequence[Judgement]) -> str:
     for j in found:
         c = j.contrast
         parts = [c.method, j.metric.metric, change(c.difference, c.tested.half), j.word, number(j.smallest),
-                 number(j.could_find), f"{j.p:.3f}", f"{c.p_flipped():.3f}", j.reason]  # fmt: skip
+                 number(j.could_find), f"{j.p:.3f}", f"{c.p_flipped():.3f}", j.note]  # fmt: skip
         lines.append(f"| {' | '.join(parts)} |")
     return "\n".join(lines)
 

@@ -102,8 +102,9 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     every = [*checks, *(check for check, _ in facts)]
     failed, untested = (tuple(check.said for check in every if check.shown is shown) for shown in (False, None))
     value = lambda m: mean(scores, m, metric)
+    lowest = worst.name if worst else ""
     return GateResult(
-        metric, not failed, failed, untested, value(truth), value(best), best.name, value(worst), worst.name if worst else "",
+        metric, not failed, failed, untested, value(truth), value(best), best.name, value(worst), lowest,
         scores.chance(metric), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
     )  # fmt: skip
 

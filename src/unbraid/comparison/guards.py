@@ -11,13 +11,13 @@ claim is about, and what deletion costs is the recall of rare factors.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.intervals import LEVEL, p_above, p_below
-from unbraid.comparison.judgement import GAINS, LOSSES, Judgement, withdrawn
+from unbraid.comparison.judgement import DIFFERENT, GAINS, Judgement
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.wording import number
@@ -63,23 +63,23 @@ class GuardCheck:
         return f"{self.guard.says} {number(self.own)} against {number(self.other)}"
 
 
-def guarded(scores: Scores, found: Sequence[Judgement], methods: dict[str, Method]) -> list[Judgement]:
-    """Withdraw gains and losses whose side that is ahead broke a guard, or is not shown to have kept one."""
+def guarded(scores: Scores, found: Sequence[Judgement], methods: Mapping[str, Method]) -> list[Judgement]:
+    """Check the guards of the side that is ahead: one that is broken voids the word, one not shown to be kept is
+    noted, and what it is noted of decides no claim."""
     return [guarded_one(scores, j, methods) for j in found]
 
 
-def guarded_one(scores: Scores, found: Judgement, methods: dict[str, Method]) -> Judgement:
+def guarded_one(scores: Scores, found: Judgement, methods: Mapping[str, Method]) -> Judgement:
     """Check the guards of one judgement for the side that is ahead."""
-    if found.word not in (*GAINS, *LOSSES):
+    if found.word not in DIFFERENT:
         return found
     own, other = methods[found.contrast.method], methods[found.contrast.other]
     ahead, behind = (own, other) if found.word in GAINS else (other, own)
     checks = checked(scores, ahead, behind, found.metric)
     if broken := [c for c in checks if c.outcome == "broken"]:
-        return withdrawn(found, "void", f"of {ahead.name}, {broken[0].sentence}")
-    if doubtful := [c for c in checks if c.outcome == "not shown"]:
-        said = f"{found.word}, but of {ahead.name} it is not shown that a guard is kept ({doubtful[0].sentence})"
-        return withdrawn(found, "undecided", said)
+        return replace(found, word="void", reason=f"{found.word}, but {ahead.name} broke a guard: {broken[0].sentence}")
+    if unsure := [c for c in checks if c.outcome == "not shown"]:
+        return replace(found, doubt=f"{ahead.name} is not shown to keep a guard: {unsure[0].sentence}")
     return found
 
 

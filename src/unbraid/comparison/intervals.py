@@ -64,6 +64,12 @@ def paired(differences: Sequence[float]) -> Paired:
     return _paired(tuple(differences))
 
 
+def paired_by_seed(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
+    """Return a - b over the seeds at which both are finite."""
+    a, b = finite_only(a), finite_only(b)
+    return paired([a[seed] - b[seed] for seed in sorted(set(a) & set(b))])
+
+
 @lru_cache(maxsize=65_536)
 def _paired(values: tuple[float, ...]) -> Paired:
     n, mean = len(values), math.fsum(values) / len(values)

@@ -3,7 +3,7 @@
     better, worse                          the corrected two-sided test leaves out 0
     materially better, materially worse    and the corrected test leaves out the smallest effect of interest
     equivalent                             two one-sided tests: smaller than the smallest effect, either way
-    void                                   ahead, and shown to have broken a guard
+    void                                   the side that is ahead is shown to have broken a guard
     undecided                              none of these; with the smallest effect that could have been found
 
 A difference that is real and smaller than the smallest effect of interest is equivalent. The tests of a claim's
@@ -31,6 +31,7 @@ WORDS: tuple[Word, ...] = (
 )  # fmt: skip
 GAINS: tuple[Word, ...] = ("materially better", "better")
 LOSSES: tuple[Word, ...] = ("materially worse", "worse")
+DIFFERENT: tuple[Word, ...] = (*GAINS, *LOSSES)
 ALPHA = 1 - LEVEL
 Correction = Literal["holm", "q"]
 
@@ -50,6 +51,25 @@ class Judgement:
     """Number of comparisons corrected for."""
     reason: str = ""
     """Why the word is no more than it is."""
+    doubt: str = ""
+    """A guard that the side which is ahead is not shown to have kept: the word is true of the score, and decides no
+    claim."""
+
+    @property
+    def gained(self) -> bool:
+        """True if the method is better, and that counts."""
+        return self.word in GAINS and not self.doubt
+
+    @property
+    def lost(self) -> bool:
+        """True if the method is worse, and that counts."""
+        return self.word in LOSSES and not self.doubt
+
+    @property
+    def note(self) -> str:
+        """Everything there is to say besides the word."""
+        luck = f"q {number(self.p)} over {self.family}" if self.correction == "q" and self.word in DIFFERENT else ""
+        return "; ".join(filter(None, (self.reason, self.doubt, luck, self.contrast.note if self.contrast.n else "")))
 
     @property
     def metric(self) -> Quantity:
@@ -116,8 +136,3 @@ def why_undecided(found: Judgement) -> str:
     if found.contrast.tested.p <= ALPHA:
         could = f"its own interval leaves out 0, corrected for {found.family} comparisons it does not; {could}"
     return could if math.isfinite(found.smallest) else f"{could}; no smallest effect of interest is known"
-
-
-def withdrawn(found: Judgement, word: Word, reason: str) -> Judgement:
-    """The same judgement with another word, and the reason."""
-    return replace(found, word=word, reason="; ".join(filter(None, (reason, found.reason))))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from unbraid.comparison.intervals import Difference, Interval, difference, t_interval
+from unbraid.comparison.intervals import Interval, Paired, paired_by_seed, t_interval
 from unbraid.comparison.stored_scores import StoredScores
 
 EVAL = "description_length"
@@ -81,7 +81,7 @@ class Pick:
 
     best: Setting
     next: Setting | None
-    behind: Difference
+    behind: Paired
     """Bits per token that the next setting needs more."""
     reached: int
     """Number of settings that reach the distortion."""
@@ -123,7 +123,7 @@ def pick(among: Sequence[Setting]) -> Pick | None:
     if not found:
         return None
     best, after = found[0], found[1] if len(found) > 1 else None
-    behind = difference(after.bits if after else {}, best.bits)
+    behind = paired_by_seed(after.bits if after else {}, best.bits)
     return Pick(best, after, behind, len(found), len(tried))
 
 

@@ -18,7 +18,7 @@ from unbraid.comparison.contrast import contrast
 from unbraid.comparison.convergence import caveat, falls
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.guards import guarded
-from unbraid.comparison.judgement import GAINS, LOSSES, Judgement, judge
+from unbraid.comparison.judgement import Judgement, judge
 from unbraid.comparison.opponents import AgainstAll, against_all
 from unbraid.comparison.quantities import AXES, PRIMARIES, Quantity, ScoreSelector
 from unbraid.comparison.scores import Method, Role, Scores, own_base
@@ -73,14 +73,14 @@ class TermVerdict:
     @cached_property
     def outcome(self) -> Literal["better", "mixed", "worse", "equivalent", "undecided", "no gain"]:
         """The outcome over the primaries."""
-        words = [j.word for j in self.primaries]
-        won, lost = any(w in GAINS for w in words), any(w in LOSSES for w in words)
+        won, lost = ([j for j in self.primaries if test(j)] for test in (lambda j: j.gained, lambda j: j.lost))
+        same = [j for j in self.primaries if j.word == "equivalent"]
         if won:
             return "mixed" if lost else "better"
-        if all(w == "equivalent" for w in words):
+        if len(same) == len(self.primaries):
             return "equivalent"
-        if all(w in (*LOSSES, "equivalent") for w in words):
-            return "worse" if all(w in LOSSES for w in words) else "no gain"
+        if len(lost) + len(same) == len(self.primaries):
+            return "no gain" if same else "worse"
         return "undecided"
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unbraid.comparison.scores import Scores
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.mdl_selection import (
     CODING_SCHEMES,
@@ -17,6 +16,7 @@ from unbraid.comparison.mdl_selection import (
     pick,
     settings,
 )
+from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredScores
 from unbraid.report.figures import Figure, Look, Plot, chance_line, escape, frame, log_axis, looks
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.scores import Method, Role, Scores
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Method, Role, Scores
 from unbraid.comparison.stored_scores import StoredRun
 from unbraid.comparison.wording import number, plural
 

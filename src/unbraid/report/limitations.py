@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from unbraid.comparison.scores import Scores
 from unbraid.comparison.guards import unmeasured_guards
 from unbraid.comparison.intervals import FEWEST_SEEDS
 from unbraid.comparison.quantities import AXES
+from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import EVERY_EVAL, LOG, StoredRun, StoredScores
 from unbraid.comparison.verdict import Answer
 from unbraid.comparison.wording import listed, number, plural

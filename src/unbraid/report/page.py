@@ -13,9 +13,9 @@ from plotly.offline import get_plotlyjs
 
 from unbraid.comparison import verdict as answering
 from unbraid.comparison import wording as text
-from unbraid.comparison.scores import Scores, arrange
 from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
 from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Scores, arrange
 from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores
 from unbraid.report.description_length import Selection, selection
 from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.scores import Scores
 from unbraid.comparison.convergence import FALLING, falls
+from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredRun, class_name, describe
 from unbraid.comparison.wording import listed, number, plural
 

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.curves import clusters
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.stored_scores import MissingResult, StoredRun
 from unbraid.comparison.wording import listed, mean_half, plural
 
