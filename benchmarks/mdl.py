@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unbraid.comparison.intervals import difference
+from unbraid.comparison.intervals import paired_by_seed
 from unbraid.comparison.mdl_selection import (
     CODING_SCHEMES,
     CodingScheme,
@@ -74,7 +74,8 @@ def cell(setting: Setting | None, against: Setting | None = None) -> str:
     shown = f"{setting.name} {setting.d_sae}: {mean_half(setting.mean)}"
     if against is None or against is setting:
         return shown
-    return f"{shown} ({change(difference(setting.bits, against.bits))})"
+    found = paired_by_seed(setting.bits, against.bits)
+    return f"{shown} ({change(found.mean, found.half)})"
 
 
 def by_width(stored: StoredScores, scheme: CodingScheme, at: Distortion) -> str:

@@ -34,7 +34,8 @@ def effect_found(n: int, alpha: float, power: float) -> float:
     """Return the smallest mean, in standard deviations of the differences, that is found with this power."""
     from scipy import optimize
 
-    return float(optimize.brentq(lambda d: power_to_find(d, 1.0, n, alpha) - power, 1e-6, 1e4, xtol=1e-6))
+    root: Any = optimize.brentq(lambda d: power_to_find(d, 1.0, n, alpha) - power, 1e-6, 1e4, xtol=1e-6)
+    return float(root)
 
 
 def power_to_find(effect: float, sd: float, n: int, alpha: float = 1 - LEVEL) -> float:

@@ -125,7 +125,7 @@ def answer(scores: Scores, d_sae: int, rules: Rules | None = None) -> Answer:
     smallest = dict(rules.smallest) if rules.smallest is not None else smallest_effects(scores, d_sae)
     pairs, orphans = paired_with_bases(scores, d_sae)
     standard, compared = ([m.name for m in scores.with_role(role, d_sae)] for role in ("standard", "compared"))
-    claims = [claim for claim in CLAIMS if rules.only in (None, claim) and any(m.claim == claim for m, _ in pairs)]
+    claims: list[Claim] = [claim for claim in CLAIMS if rules.only in (None, claim) and any(m.claim == claim for m, _ in pairs)]
     obstacle = reason_for_no_answer(scores, d_sae, pairs, passed)
     drawn = [verdict(scores, claim, [p for p in pairs if p[0].claim == claim], rules, passed, smallest, obstacle)
              for claim in claims]  # fmt: skip
