@@ -185,6 +185,30 @@ class EvalFlags(Trusting, SaeBench):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RegisterFlags(Options):
+    """The flags of `unbraid study register`."""
+
+    card: Annotated[Positional[Path], arg(metavar="CARD")]
+    """The claim card, a TOML file (docs/judging.md)."""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """The runs of `unbraid study NAME --calibrate`, e.g. runs/calibration/*."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerFlags(Options):
+    """The flags of `unbraid power`."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Scored runs of calibration seeds, e.g. runs/calibration/*."""
+    scores: Annotated[tuple[str, ...], arg(metavar="SCORE")] = ()
+    """Scores, as eval.metric (default: all headline scores), e.g. --scores recovery.f1."""
+    effect: Annotated[PositiveFloat | None, arg(metavar="SIZE")] = None
+    """The difference to find (default: the smallest effect of interest of each score)."""
+    comparisons: Annotated[PositiveInt, arg(metavar="N")] = 1
+    """Comparisons to correct for by Holm's method: terms x primaries."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportFlags(Options):
     """The flags of `unbraid report`."""
 
@@ -194,6 +218,8 @@ class ReportFlags(Options):
     """The HTML file to write."""
     scores: Annotated[Path | None, arg(metavar="FILE")] = None
     """Also write the rows behind every number to this JSON file."""
+    card: Annotated[Path | None, arg(metavar="CARD")] = None
+    """Judge by this claim card, which was registered before the runs."""
 
 
 @dataclass(frozen=True, kw_only=True)

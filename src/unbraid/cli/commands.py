@@ -49,6 +49,14 @@ COMMANDS = {
         "train a study, score it by every eval and by SAEBench, and write its report; run it again to resume",
         "StudyFlags", "study:run_study", ("NAME",), AGAIN,
     ),
+    "study register": Command(
+        "register a claim card: store its hash, what calibration chose, and the power that its study will have",
+        "RegisterFlags", "claims:run_register", stopped=NOTHING,
+    ),
+    "power": Command(
+        "say from calibration runs how many seeds a difference needs, score by score", "PowerFlags",
+        "claims:run_power", stopped=NOTHING,
+    ),
     "steer": Command(
         "show what a model writes with one latent's atom added to its activations", "SteerFlags", "show:run_steer"
     ),

@@ -16,6 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 1: some runs or evals failed; 2: cannot be done; 3: a bug; 130: stopped, and
     saved."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if " ".join(words[:2]) in COMMANDS:  # study register
+        words[:2] = [" ".join(words[:2])]
     overall = not words or words[0] in ("-h", "--help", "--version")
     command = None if overall else found(words[0])
     try:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from unbraid.comparison.contrast import Contrast, against_constant, contrast
 from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.scores import Method, Scores, values_by_seed
+from unbraid.comparison.scores import Method, Scores, standard_named, values_by_seed
 from unbraid.comparison.wording import listed, number
 
 RECONSTRUCTION = ("fvu", "loss_recovered", "ce_loss_score")
@@ -162,11 +162,11 @@ def unshown(found: Contrast, relation: str) -> str:
 
 def fact_check(scores: Scores, d_sae: int, fact: Fact, metric: Quantity) -> tuple[Check, str]:
     """Check one known fact: whether it holds by an interval, with a sentence on what came out."""
-    by_name = {m.name: m for m in scores.with_role("standard", d_sae)}
+    better, worse = (standard_named(scores, d_sae, name) for name in (fact.better, fact.worse))
     title = f"{fact.better} better than {fact.worse} ({fact.source})"
-    if fact.better not in by_name or fact.worse not in by_name:
+    if better is None or worse is None:
         return Check(None, f"the known fact that {title}"), f"{title}: not tried"
-    found = contrast(scores, by_name[fact.better], by_name[fact.worse], metric)
+    found = contrast(scores, better, worse, metric)
     ends = f"{number(found.value)} against {number(found.other_value)}"
     if is_ahead(found):
         return Check(True, ""), f"{title}: came out, {ends}"

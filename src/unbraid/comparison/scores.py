@@ -189,18 +189,28 @@ def values_by_seed(scores: Scores, method: Method, quantity: Quantity) -> dict[i
     return {seed: math.fsum(values) / len(values) for seed, values in sorted(found.items())}
 
 
+def standard_named(scores: Scores, d_sae: int, name: str) -> Method | None:
+    """The standard SAE of this name, or the raw one of this base, as its study gives it if it was tried in several
+    settings; None when there is none."""
+    standard = scores.with_role("standard", d_sae)
+    found = [m for m in standard if name in (m.name, m.runs[0].summary.base) and m.geometry == "raw"]
+    return min(found, key=lambda m: (m.name != name, len(m.name), m.name), default=None)
+
+
 def own_base(scores: Scores, method: Method) -> Method | None:
     """The base of a method: the one that its design names, or the standard SAE that it is with terms added; else None.
 
-    A named base is looked for in the same geometry. Of runs that do not name theirs, all that a standard SAE has must
-    be in the method's experiment, and of several the one with most in common is taken.
+    A named base is looked for in the same geometry, and trained alike where it was tried in several settings. Of runs
+    that do not name theirs, all that a standard SAE has must be in the method's experiment, and of several the one with
+    most in common is taken.
     """
-    standard = [m for m in scores.with_role("standard", method.d_sae) if m.name != method.name]
-    standard = [m for m in standard if m.geometry == method.geometry]
+    others = (*scores.with_role("standard", method.d_sae), *scores.with_role("compared", method.d_sae))
+    same = [m for m in others if m.name != method.name and m.geometry == method.geometry and m.base is None]
     if method.base is not None:
-        named = [m for m in standard if m.runs[0].summary.base == method.base or m.name == method.base]
-        return named[0] if named else None
-    common = [(count, m) for m in standard if (count := parts_in_common(m, method)) is not None]
+        named = [m for m in same if method.base in (m.runs[0].summary.base, m.name)]
+        alike = lambda m: m.runs[0].experiment["training"] == method.runs[0].experiment["training"]
+        return max(named, key=lambda m: (alike(m), method.name.startswith(m.name), len(m.name)), default=None)
+    common = [(n, m) for m in same if m.role == "standard" and (n := parts_in_common(m, method)) is not None]
     return max(common, key=lambda entry: entry[0])[1] if common else None
 
 

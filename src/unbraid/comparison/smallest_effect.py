@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import best_of, mean
 from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.scores import Scores
+from unbraid.comparison.scores import Scores, standard_named
 from unbraid.comparison.wording import number
 
 REFERENCE, OTHER = "batchtopk", "matryoshka"
@@ -38,12 +38,11 @@ def smallest_effects(scores: Scores, d_sae: int) -> dict[Quantity, SmallestEffec
 
 def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEffect:
     """The smallest effect of interest of one score."""
-    by_name = {m.name: m for m in scores.with_role("standard", d_sae)}
-    if REFERENCE not in by_name:
+    reference, other = (standard_named(scores, d_sae, name) for name in (REFERENCE, OTHER))
+    if reference is None:
         return SmallestEffect(metric, math.nan, f"no {REFERENCE} to measure it by")
-    reference = by_name[REFERENCE]
-    if OTHER in by_name:
-        found = contrast(scores, by_name[OTHER], reference, metric)
+    if other is not None:
+        found = contrast(scores, other, reference, metric)
         if found.enough and abs(found.tested.mean) > found.tested.half:
             value = abs(found.tested.mean) * SHARE_OF_ARCHITECTURES
             return SmallestEffect(metric, value, f"a third of {OTHER} − {REFERENCE}, {number(found.difference)}")

@@ -11,6 +11,7 @@ Primaries are those of a registered claim card; without one, PRIMARIES, and the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import cached_property
 from typing import Literal
 
@@ -21,8 +22,8 @@ from unbraid.comparison.guards import guarded
 from unbraid.comparison.judgement import Judgement, judge
 from unbraid.comparison.opponents import AgainstAll, against_all
 from unbraid.comparison.quantities import AXES, PRIMARIES, Quantity, ScoreSelector
-from unbraid.comparison.scores import Method, Role, Scores, own_base
-from unbraid.comparison.smallest_effect import SmallestEffect, smallest_effects
+from unbraid.comparison.scores import Method, Role, Scores, own_base, standard_named
+from unbraid.comparison.smallest_effect import REFERENCE, SmallestEffect, smallest_effects
 from unbraid.comparison.wording import listed, number, plural
 from unbraid.dictionary.initialisation import Claim
 
@@ -57,8 +58,12 @@ class Rules:
     """When, and as what, the claim was registered; empty when it was not."""
     only: Claim | None = None
     """The only claim to answer."""
-    marks: Sequence[str] = ()
-    """What departs from the registration."""
+    methods: Sequence[str] = ("*",)
+    """Patterns of the methods that claims are judged by."""
+    departures: Sequence[str] = ()
+    """What departs from the registration: any makes the verdict exploratory."""
+    notes: Sequence[str] = ()
+    """What else to know of the registration."""
 
 
 @dataclass(frozen=True)
@@ -123,16 +128,19 @@ def answer(scores: Scores, d_sae: int, rules: Rules | None = None) -> Answer:
     rules = rules or Rules()
     passed = dict(rules.gate) if rules.gate is not None else gate(scores, d_sae)
     smallest = dict(rules.smallest) if rules.smallest is not None else smallest_effects(scores, d_sae)
-    pairs, orphans = paired_with_bases(scores, d_sae)
+    every, orphans = paired_with_bases(scores, d_sae)
+    pairs = [pair for pair in every if any(fnmatch(pair[0].name, pattern) for pattern in rules.methods)]
     standard, compared = ([m.name for m in scores.with_role(role, d_sae)] for role in ("standard", "compared"))
-    claims: list[Claim] = [claim for claim in CLAIMS if rules.only in (None, claim) and any(m.claim == claim for m, _ in pairs)]
+    claims: list[Claim] = [
+        claim for claim in CLAIMS if rules.only in (None, claim) and any(m.claim == claim for m, _ in pairs)
+    ]
     obstacle = reason_for_no_answer(scores, d_sae, pairs, passed)
     drawn = [verdict(scores, claim, [p for p in pairs if p[0].claim == claim], rules, passed, smallest, obstacle)
              for claim in claims]  # fmt: skip
     if not drawn:
         drawn = [Verdict("", "unknown", f"No answer yet: {obstacle or 'no method names the base it is added to'}.", "")]
     return Answer(
-        d_sae, drawn, list(passed.values()), smallest, exploratory(scores, pairs, passed, smallest),
+        d_sae, drawn, list(passed.values()), smallest, exploratory(scores, every, passed, smallest),
         standards(scores, d_sae, smallest), standard, compared, [m.name for m in orphans],
     )  # fmt: skip
 
@@ -221,8 +229,8 @@ def status_of(rules: Rules) -> str:
     """Say whether a verdict was registered."""
     if not rules.registered:
         return "exploratory: no claim card was registered before the runs"
-    marks = "".join(f"; {mark}" for mark in rules.marks)
-    return f"{'registered' if not rules.marks else 'exploratory, though registered'} {rules.registered}{marks}"
+    kept = "registered" if not rules.departures else "exploratory, though registered"
+    return "; ".join([f"{kept} {rules.registered}", *rules.departures, *rules.notes])
 
 
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
@@ -301,9 +309,9 @@ def exploratory(
 def standards(scores: Scores, d_sae: int, smallest: Mapping[Quantity, SmallestEffect]) -> list[Judgement]:
     """Judge each standard SAE against BatchTopK: a judge that cannot tell these apart could tell nothing apart."""
     methods = {m.name: m for m in scores.with_role("standard", d_sae)}
-    base = methods.get("batchtopk")
+    base = standard_named(scores, d_sae, REFERENCE)
     if base is None:
         return []
     metrics = [q for q in scores.headline if q.sign]
-    contrasts = [contrast(scores, m, base, q) for m in methods.values() if m is not base for q in metrics]
+    contrasts = [contrast(scores, m, base, q) for m in methods.values() if m.name != base.name for q in metrics]
     return guarded(scores, judge(contrasts, {q: s.value for q, s in smallest.items()}, correction="q"), methods)

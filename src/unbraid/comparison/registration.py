@@ -1,0 +1,340 @@
+"""Registration of a claim card: its hash and date, what calibration chose, and the power that the study will have.
+
+    forest.toml                the card
+    forest.registered.json     what is written here, once; finished work is not overwritten
+
+A card that has changed since is refused. A verdict is registered when all its runs are the card's and were finished
+after the registration; what departs from it is said, and the verdict is exploratory then.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from unbraid.comparison.card import ClaimCard, card_hash, read_card, score_name
+from unbraid.comparison.contrast import contrast
+from unbraid.comparison.gate import GateResult, gate
+from unbraid.comparison.intervals import LEVEL
+from unbraid.comparison.power import (
+    POWER,
+    detectable,
+    power_of_equivalence,
+    power_to_find,
+    seeds_for_equivalence,
+    seeds_needed,
+)
+from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Method, Scores, arrange, own_base
+from unbraid.comparison.smallest_effect import SmallestEffect, smallest_effects
+from unbraid.comparison.stored_scores import StoredRun, StoredScores
+from unbraid.comparison.tuning import Choice, choose
+from unbraid.comparison.verdict import Rules
+from unbraid.comparison.wording import listed, number, plural
+from unbraid.experiment.factorial import Factorial
+from unbraid.experiment.tuning import Tuning
+from unbraid.runs.provenance import machine
+from unbraid.system.files import read_json, write_text
+
+SUFFIX = ".registered.json"
+REMEDY = "restore it from version control, or register the card under another name"
+"""What to do about a registration that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """The power of a study by one primary."""
+
+    score: str
+    smallest: float
+    sd: float
+    """Standard deviation over calibration seeds of a term's difference from its base, pooled over terms."""
+    seeds: int
+    family: int
+    """Comparisons corrected for: terms x primaries."""
+    to_find: float
+    """Probability of finding a difference of the smallest effect, at the level of the family's hardest test."""
+    of_equivalence: float
+    """Probability of calling equal methods equivalent."""
+    could_find: float
+    """The difference that is found with a probability of POWER."""
+    needed: int | None
+    """Seeds that the smallest effect needs; None above a thousand."""
+    needed_for_equivalence: int | None
+
+    @property
+    def sentence(self) -> str:
+        """The power in a sentence."""
+        needed = "more than a thousand are" if self.needed is None else f"{plural(self.needed, 'seed')} are"
+        return (
+            f"{self.score}: {plural(self.seeds, 'seed')} find a difference of {number(self.smallest)} with "
+            f"{self.to_find:.0%}, and could find {number(self.could_find)}; {needed} needed for {POWER:.0%}; two equal "
+            f"methods are called equivalent with {self.of_equivalence:.0%}"
+        )
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What was fixed before the runs of a claim."""
+
+    sha256: str
+    registered: str
+    """When, in UTC."""
+    version: str
+    git: str
+    chosen: Mapping[str, Choice]
+    smallest: Mapping[str, SmallestEffect]
+    """By the score's name in the card."""
+    gate: Sequence[GateResult]
+    power: Sequence[Power]
+    runs: int
+    """Number of calibration runs."""
+
+    def settings(self) -> dict[str, Tuning]:
+        """The chosen setting of each method."""
+        return {name: choice.setting for name, choice in self.chosen.items()}
+
+
+def registration_path(card: Path) -> Path:
+    """The file beside a card that its registration is in."""
+    return card.with_name(card.stem + SUFFIX)
+
+
+def with_seeds(study: Factorial, card: ClaimCard) -> Factorial:
+    """A study with the seeds that its card names. Raises ValueError when it is tuned over another number of settings."""
+    from dataclasses import replace
+
+    if (tried := len(study.strengths)) != card.settings:
+        raise ValueError(
+            f"the card says {card.settings} settings a method, and the study tries {tried}; make them equal"
+        )
+    return replace(study, seeds=card.seeds, calibration_seeds=card.calibration_seeds)
+
+
+def register(path: Path, study: Factorial, calibration: StoredScores) -> Registration:
+    """Register a card: choose settings, pass the gate and work out the power on calibration runs, and write it.
+
+    Raises ValueError when the card is registered already, names a score that failed the gate or that a method lacks,
+    has fewer seeds than its power needs, or when runs are of other seeds than its calibration seeds.
+    """
+    card, out = read_card(path), registration_path(path)
+    if out.exists():
+        read_registration(path)  # says so if the card has changed since
+        raise ValueError(f"{path} is registered already ({out}); a new claim is a new card")
+    study = with_seeds(study, card)
+    check_calibration(card, calibration)
+    scores = arrange(calibration)
+    primaries = [primary(scores, card, i) for i in range(len(card.primaries))]
+    results = gate(scores, study.d_sae, list(dict.fromkeys([*scores.headline, *primaries])))
+    smallest = sizes(scores, study.d_sae, card, primaries)
+    check_primaries(card, primaries, results, smallest, scores, study.d_sae)
+    chosen = choose(scores, study, primaries, {q: s.value for q, s in smallest.items()}, card.fvu_cap)
+    power = [power_of(scores, study, card, q, smallest[q], chosen, len(primaries)) for q in primaries]
+    weak = [p for p in power if not p.to_find >= POWER]
+    if weak and not card.underpowered:
+        raise ValueError(
+            f"{path} has fewer seeds than its power needs: {'; '.join(p.sentence for p in weak)}. Name more seeds, or "
+            "set underpowered = true, which the verdict will say"
+        )
+    about = machine()
+    made = Registration(
+        card_hash(path), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), about["unbraid"], about["git"], chosen,
+        {score_name(q): s for q, s in smallest.items()}, list(results.values()), power, len(calibration.runs),
+    )  # fmt: skip
+    write_text(out, json.dumps(finite(asdict(made)), indent=1, allow_nan=False) + "\n")
+    return made
+
+
+def check_calibration(card: ClaimCard, stored: StoredScores) -> None:
+    """Raise ValueError for runs that are not of the card's calibration seeds, or of several testbeds or versions."""
+    if strange := sorted({run.seed for run in stored.runs} - set(card.calibration_seeds)):
+        tests = " (test seeds of the card)" if set(strange) & set(card.seeds) else ""
+        raise ValueError(
+            f"the runs have seeds {strange}{tests}, and the card calibrates on {list(card.calibration_seeds)} alone; give "
+            "the runs of `unbraid study NAME --calibrate`"
+        )
+    if len(beds := {run.testbed for run in stored.runs}) > 1:
+        raise ValueError(
+            f"the runs are of {len(beds)} testbeds, and a card is about one: {'; '.join(sorted(beds))[:300]}"
+        )
+    if len(versions := versions_of(stored.runs)) > 1:
+        raise ValueError(f"the runs were trained by several versions of unbraid ({listed(versions)}); train them again")
+
+
+def versions_of(runs: Sequence[StoredRun]) -> list[str]:
+    """The versions of unbraid that trained runs."""
+    return sorted({str(run.provenance["unbraid"]) for run in runs if run.provenance.get("unbraid")})
+
+
+def primary(scores: Scores, card: ClaimCard, index: int) -> Quantity:
+    """The score that a primary names. Raises ValueError when no run has it."""
+    found = scores.find(card.selectors[index])
+    if found is None or not found.sign:
+        known = sorted({score_name(q) for q in scores.quantities if q.sign and not q.reference})
+        raise ValueError(f"no run has the primary {card.primaries[index]!r}; there are {', '.join(known)}")
+    return found
+
+
+def sizes(scores: Scores, d_sae: int, card: ClaimCard, primaries: Sequence[Quantity]) -> dict[Quantity, SmallestEffect]:
+    """The smallest effects of interest of all headline scores: the card's, and else those of calibration."""
+    found = smallest_effects(scores, d_sae)
+    for q in primaries:
+        if score_name(q) in card.smallest_effects:
+            found[q] = SmallestEffect(q, card.smallest_effects[score_name(q)], "the claim card")
+    return found
+
+
+def check_primaries(
+    card: ClaimCard, primaries: Sequence[Quantity], results: Mapping[Quantity, GateResult],
+    smallest: Mapping[Quantity, SmallestEffect], scores: Scores, d_sae: int,
+) -> None:  # fmt: skip
+    """Raise ValueError for a primary that failed the gate, has no smallest effect, or that a judged method lacks."""
+    for name, q in zip(card.primaries, primaries, strict=True):
+        if not results[q].passed:
+            raise ValueError(f"the primary {name} failed its controls on calibration seeds: {results[q].sentence}")
+        if q not in smallest or not smallest[q].value > 0:
+            why = smallest[q].source if q in smallest else "it is no headline score"
+            raise ValueError(
+                f"no smallest effect of interest is known of {name} ({why}); say it under smallest_effects"
+            )
+        judged = [m for m in judged_methods(scores, d_sae, card)]
+        if lacking := sorted(m.name for m in judged if not any(math.isfinite(scores.value(r, q)) for r in m.runs)):
+            raise ValueError(
+                f"{listed(lacking[:5])} of {len(judged)} methods lack the primary {name}; score them by it"
+            )
+        if not judged:
+            raise ValueError(
+                f"no method of claim {card.claim} matches {list(card.methods)}, so nothing would be judged"
+            )
+
+
+def judged_methods(scores: Scores, d_sae: int, card: ClaimCard) -> list[Method]:
+    """The methods that a card is about."""
+    compared = [m for m in scores.with_role("compared", d_sae) if m.claim == card.claim]
+    return [m for m in compared if any(fnmatch(m.name, pattern) for pattern in card.methods)]
+
+
+def power_of(
+    scores: Scores, study: Factorial, card: ClaimCard, q: Quantity, smallest: SmallestEffect,
+    chosen: Mapping[str, Choice], primaries: int,
+) -> Power:  # fmt: skip
+    """The power by one primary, from the spread of the judged terms at their chosen settings."""
+    designs = study.designs()
+    names = {study.experiment_name(m, c.setting) for m, c in chosen.items() if designs[m].term is not None}
+    judged = [m for m in judged_methods(scores, study.d_sae, card) if m.name in names]
+    sd = pooled_sd(scores, judged, q)
+    n, family = len(card.seeds), max(1, len(judged)) * primaries
+    alpha = (1 - LEVEL) / family
+    return Power(
+        score_name(q), smallest.value, sd, n, family, power_to_find(smallest.value, sd, n, alpha),
+        power_of_equivalence(smallest.value, sd, n), detectable(sd, n, alpha), seeds_needed(smallest.value, sd, alpha),
+        seeds_for_equivalence(smallest.value, sd),
+    )  # fmt: skip
+
+
+def pooled_sd(scores: Scores, methods: Sequence[Method], q: Quantity) -> float:
+    """The standard deviation of a difference from the own base over seeds, pooled over methods."""
+    pairs = [(m, base) for m in methods if (base := own_base(scores, m)) is not None]
+    spreads = [contrast(scores, m, base, q).tested.sd for m, base in pairs]
+    known = [sd for sd in spreads if math.isfinite(sd)]
+    if not known:
+        raise ValueError(f"no judged method has {q.label} on enough calibration seeds to know its spread; run more")
+    return math.sqrt(math.fsum(sd * sd for sd in known) / len(known))
+
+
+def finite(value: Any) -> Any:
+    """Data with None in place of numbers that JSON lacks."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- reading ------------------------------------------------------------------------------------------------
+
+
+def read_registration(path: Path) -> Registration:
+    """Read the registration of a card. Raises ValueError when there is none, or the card has changed since."""
+    out = registration_path(path)
+    now = card_hash(path)
+    if not out.is_file():
+        raise ValueError(f"{path} is not registered ({out} does not exist); run `unbraid study register {path} RUNS`")
+    data = read_json(out, remedy=REMEDY)
+    try:
+        found = registration_of(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{out} is no registration ({error!r}); {REMEDY}") from error
+    if found.sha256 != now:
+        raise ValueError(
+            f"{path} has changed since it was registered on {found.registered} (its SHA-256 is {now[:12]}…, registered "
+            f"was {found.sha256[:12]}…): restore it, or register the new claim under another name"
+        )
+    return found
+
+
+def registration_of(data: Mapping[str, Any]) -> Registration:
+    """A registration from what its file holds."""
+    number_of = lambda value: math.nan if value is None else float(value)
+    quantity = lambda node: Quantity(**node)
+    return Registration(
+        str(data["sha256"]), str(data["registered"]), str(data["version"]), str(data["git"]),
+        {
+            str(name): Choice(
+                **{**c, "setting": Tuning(**c["setting"]),
+                   **{key: number_of(c[key]) for key in ("worth", "fvu_ratio", "dose")}})
+            for name, c in data["chosen"].items()
+        },
+        {str(n): SmallestEffect(quantity(s["metric"]), number_of(s["value"]), s["source"]) for n, s in data["smallest"].items()},
+        [
+            GateResult(
+                **{**r, "metric": quantity(r["metric"]),
+                   **{key: tuple(r[key]) for key in ("reasons", "untested", "facts")},
+                   **{key: number_of(r[key]) for key in ("truth", "best", "untrained", "chance")}})
+            for r in data["gate"]
+        ],
+        [
+            Power(**{**p, **{key: number_of(p[key]) for key in ("smallest", "sd", "to_find", "of_equivalence", "could_find")}})
+            for p in data["power"]
+        ],
+        int(data["runs"]),
+    )  # fmt: skip
+
+
+# ---- judging ------------------------------------------------------------------------------------------------
+
+
+def rules_of(path: Path, stored: StoredScores) -> Rules:
+    """The rules by which a card's runs are judged, with what departs from its registration."""
+    card, registration = read_card(path), read_registration(path)
+    notes = [f"registered underpowered ({p.sentence})" for p in registration.power if not p.to_find >= POWER]
+    commits = sorted({str(run.provenance.get("git"))[:12] for run in stored.runs if run.provenance.get("git")})
+    if len(commits) > 1:
+        notes.append(f"runs of {len(commits)} states of the code ({listed(commits[:5])})")
+    return Rules(
+        primaries={card.claim: [[selector] for selector in card.selectors]},
+        smallest={s.metric: s for s in registration.smallest.values()},
+        gate={r.metric: r for r in registration.gate},
+        registered=f"on {registration.registered} as {path.name} ({registration.sha256[:12]})",
+        only=card.claim, methods=card.methods, departures=departures(card, registration, stored), notes=notes,
+    )  # fmt: skip
+
+
+def departures(card: ClaimCard, registration: Registration, stored: StoredScores) -> list[str]:
+    """What departs from a registration: seeds, dates and versions of the runs."""
+    seeds, found = {run.seed for run in stored.runs}, []
+    if missing := sorted(set(card.seeds) - seeds):
+        found.append(f"seeds {missing} of the card are missing")
+    if strange := sorted(seeds - set(card.seeds)):
+        found.append(f"runs of seeds {strange}, which the card does not name")
+    finished = [str(run.provenance.get("finished") or "") for run in stored.runs]
+    if early := sum(bool(at) and at[:19] < registration.registered[:19] for at in finished):
+        found.append(f"{plural(early, 'run')} finished before the registration")
+    versions = versions_of(stored.runs)
+    if versions and set(versions) != {registration.version}:
+        found.append(f"runs of version {listed(versions)}, registered with {registration.version}")
+    return found
