@@ -215,7 +215,7 @@ def gate_table(results: Sequence[GateResult]) -> str:
 
 def contrasts(scores: Scores, d_sae: int, names: Sequence[str], against: str) -> list[Judgement]:
     """Judge named methods against another by every headline score, with q-values."""
-    by_name = {m.name: m for role in ("standard", "compared") for m in scores.with_role(role, d_sae)}
+    by_name = {m.short: m for role in ("standard", "compared") for m in scores.with_role(role, d_sae)}
     own = [by_name[name] for name in (names or by_name) if name != against]
     metrics = [q for q in scores.headline if q.sign]
     sizes = {q: s.value for q, s in smallest_effects(scores, d_sae).items()}

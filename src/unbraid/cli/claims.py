@@ -129,6 +129,6 @@ def spread(scores: "Scores", d_sae: int, metric: "Quantity") -> tuple[float, int
     pairs, _ = paired_with_bases(scores, d_sae)
     reference = standard_named(scores, d_sae, REFERENCE)
     if not pairs and reference is not None:
-        pairs = [(m, reference) for m in scores.with_role("standard", d_sae) if m.name != reference.name]
+        pairs = [(m, reference) for m in scores.with_role("standard", d_sae) if m.short != reference.short]
     known = [sd for own, base in pairs if math.isfinite(sd := contrast(scores, own, base, metric).tested.sd)]
     return (math.sqrt(math.fsum(sd * sd for sd in known) / len(known)) if known else math.nan), len(pairs)

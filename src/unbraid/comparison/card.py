@@ -25,7 +25,6 @@ from annotated_types import MaxLen, MinLen
 
 from unbraid.comparison.intervals import FEWEST_SEEDS
 from unbraid.comparison.quantities import HEADLINE, Quantity, ScoreSelector
-
 from unbraid.config.settings import FolderName, PositiveFloat, PositiveInt, Seed, Settings, SomeText
 from unbraid.dictionary.initialisation import Claim
 

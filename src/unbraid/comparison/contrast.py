@@ -108,17 +108,17 @@ def contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis:
 
 
 def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis: str) -> Contrast:
-    empty = lambda why: Contrast(metric, axis, own.name, other.name, note=why)
+    empty = lambda why: Contrast(metric, axis, own.short, other.short, note=why)
     x = scores.find(dict(AXES)[axis])
     if x is None:
         return empty(f"no run has a score of {axis}")
     ours, theirs = scores.curves(own, x, metric), scores.curves(other, x, metric)
     if not (set(ours) & set(theirs)):
-        return empty(f"{own.name} and {other.name} have no seed in common with {metric.label} and {axis}")
+        return empty(f"{own.short} and {other.short} have no seed in common with {metric.label} and {axis}")
     table = readings(ours, theirs, levels_of(scores, other, x))
     levels, seeds = complete(table)
     if not seeds:
-        return empty(f"{reach(ours, axis)}; {other.name}'s {reach(theirs, axis)}, and nothing is extrapolated")
+        return empty(f"{reach(ours, axis)}; {other.short}'s {reach(theirs, axis)}, and nothing is extrapolated")
     count = len(levels)
     own_side, other_side = (
         {seed: math.fsum(table[level][seed][side] for level in levels) / count for seed in seeds} for side in (0, 1)
@@ -127,7 +127,7 @@ def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis
     note = f"left out: {axis} {', '.join(number(level) for level in left)}" if left else ""
     if lost := (set(ours) & set(theirs)) - set(seeds):
         note = "; ".join(filter(None, (note, f"{plural(len(lost), 'seed')} without all levels left out")))
-    return Contrast(metric, axis, own.name, other.name, tuple(levels), own_side, other_side, note)
+    return Contrast(metric, axis, own.short, other.short, tuple(levels), own_side, other_side, note)
 
 
 def against_constant(scores: Scores, own: Method, level: Mapping[int, float], name: str, metric: Quantity) -> Contrast:
@@ -136,10 +136,10 @@ def against_constant(scores: Scores, own: Method, level: Mapping[int, float], na
     ours = values_by_seed(scores, own, metric)
     known = [value for value in level.values() if math.isfinite(value)]
     if not ours or not known:
-        return Contrast(metric, "L0", own.name, name, note=f"no {metric.label} on one side")
+        return Contrast(metric, "L0", own.short, name, note=f"no {metric.label} on one side")
     mean = math.fsum(known) / len(known)
     against = {seed: value if math.isfinite(value := level.get(seed, mean)) else mean for seed in ours}
-    return Contrast(metric, "L0", own.name, name, (), ours, against)
+    return Contrast(metric, "L0", own.short, name, (), ours, against)
 
 
 def mean_of(by_seed: Mapping[int, float]) -> float:

@@ -85,7 +85,7 @@ def gate(scores: Scores, d_sae: int, metrics: Sequence[Quantity] | None = None) 
 def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     """Pass one score through the gate."""
     trained = [*scores.with_role("standard", d_sae), *scores.with_role("compared", d_sae)]
-    controls = scores.with_role("control")
+    controls = scores.controls(d_sae)
     best = best_of(scores, trained, metric)
     if best is None:
         return GateResult(metric, False, ("no trained method was scored",))
@@ -102,9 +102,9 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     every = [*checks, *(check for check, _ in facts)]
     failed, untested = (tuple(check.said for check in every if check.shown is shown) for shown in (False, None))
     value = lambda m: mean(scores, m, metric)
-    lowest = worst.name if worst else ""
+    lowest = worst.short if worst else ""
     return GateResult(
-        metric, not failed, failed, untested, value(truth), value(best), best.name, value(worst), lowest,
+        metric, not failed, failed, untested, value(truth), value(best), best.short, value(worst), lowest,
         scores.chance(metric), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
     )  # fmt: skip
 
@@ -127,7 +127,7 @@ def against_truth(scores: Scores, best: Method, truth: Method | None, metric: Qu
         return Check(True, "")
     if truth is None:
         return Check(None, "no truth or supervised probes were scored")
-    found = against_constant(scores, best, values_by_seed(scores, truth, metric), truth.name, metric)
+    found = against_constant(scores, best, values_by_seed(scores, truth, metric), truth.short, metric)
     return Check(found.enough and found.tested.mean + found.tested.half < 0, unshown(found, "not shown to be below"))
 
 
@@ -135,7 +135,7 @@ def against_trivial(scores: Scores, best: Method, control: Method, metric: Quant
     """Check that the best method is better than a control that was not trained."""
     found = contrast(scores, best, control, metric)
     if not found.n:  # no level in common: all settings of each
-        found = against_constant(scores, best, values_by_seed(scores, control, metric), control.name, metric)
+        found = against_constant(scores, best, values_by_seed(scores, control, metric), control.short, metric)
     return Check(is_ahead(found), unshown(found, "not shown to be better than"))
 
 

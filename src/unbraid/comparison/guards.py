@@ -77,9 +77,11 @@ def guarded_one(scores: Scores, found: Judgement, methods: Mapping[str, Method])
     ahead, behind = (own, other) if found.word in GAINS else (other, own)
     checks = checked(scores, ahead, behind, found.metric)
     if broken := [c for c in checks if c.outcome == "broken"]:
-        return replace(found, word="void", reason=f"{found.word}, but {ahead.name} broke a guard: {broken[0].sentence}")
+        return replace(
+            found, word="void", reason=f"{found.word}, but {ahead.short} broke a guard: {broken[0].sentence}"
+        )
     if unsure := [c for c in checks if c.outcome == "not shown"]:
-        return replace(found, doubt=f"{ahead.name} is not shown to keep a guard: {unsure[0].sentence}")
+        return replace(found, doubt=f"{ahead.short} is not shown to keep a guard: {unsure[0].sentence}")
     return found
 
 

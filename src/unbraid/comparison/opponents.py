@@ -55,16 +55,16 @@ def against_all(scores: Scores, method: Method, metric: Quantity) -> AgainstAll:
     inadmissible: list[str] = []
     untested: list[str] = []
     for other in scores.with_role("standard", method.d_sae):
-        if other.name == method.name:
+        if other.short == method.short:
             continue
         found = contrast(scores, method, other, metric)
         if not found.enough:
-            untested.append(f"{other.name} ({found.note or f'{found.n} seeds'})")
+            untested.append(f"{other.short} ({found.note or f'{found.n} seeds'})")
         elif broken := [c for c in checked(scores, other, method, metric) if c.outcome == "broken"]:
-            inadmissible.append(f"{other.name}: {broken[0].sentence}")
+            inadmissible.append(f"{other.short}: {broken[0].sentence}")
         else:
             tested.append(found)
     p = max((c.p_ahead() for c in tested), default=math.nan)
     hardest = max(tested, key=lambda c: c.p_ahead(), default=None)
     names = tuple(c.other for c in tested)
-    return AgainstAll(method.name, metric, p, hardest, names, tuple(inadmissible), tuple(untested))
+    return AgainstAll(method.short, metric, p, hardest, names, tuple(inadmissible), tuple(untested))

@@ -10,7 +10,7 @@ after the registration; what departs from it is said, and the verdict is explora
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -105,9 +105,7 @@ def registration_path(card: Path) -> Path:
 
 
 def with_seeds(study: Factorial, card: ClaimCard) -> Factorial:
-    """A study with the seeds that its card names. Raises ValueError when it is tuned over another number of settings."""
-    from dataclasses import replace
-
+    """A study with the seeds that its card names. Raises ValueError when its card says another number of settings."""
     if (tried := len(study.strengths)) != card.settings:
         raise ValueError(
             f"the card says {card.settings} settings a method, and the study tries {tried}; make them equal"
@@ -154,8 +152,8 @@ def check_calibration(card: ClaimCard, stored: StoredScores) -> None:
     if strange := sorted({run.seed for run in stored.runs} - set(card.calibration_seeds)):
         tests = " (test seeds of the card)" if set(strange) & set(card.seeds) else ""
         raise ValueError(
-            f"the runs have seeds {strange}{tests}, and the card calibrates on {list(card.calibration_seeds)} alone; give "
-            "the runs of `unbraid study NAME --calibrate`"
+            f"the runs have seeds {strange}{tests}, and the card calibrates on {list(card.calibration_seeds)} alone; "
+            "give the runs of `unbraid study NAME --calibrate`"
         )
     if len(beds := {run.testbed for run in stored.runs}) > 1:
         raise ValueError(
@@ -202,7 +200,7 @@ def check_primaries(
                 f"no smallest effect of interest is known of {name} ({why}); say it under smallest_effects"
             )
         judged = [m for m in judged_methods(scores, d_sae, card)]
-        if lacking := sorted(m.name for m in judged if not any(math.isfinite(scores.value(r, q)) for r in m.runs)):
+        if lacking := sorted(m.short for m in judged if not any(math.isfinite(scores.value(r, q)) for r in m.runs)):
             raise ValueError(
                 f"{listed(lacking[:5])} of {len(judged)} methods lack the primary {name}; score them by it"
             )
@@ -215,7 +213,7 @@ def check_primaries(
 def judged_methods(scores: Scores, d_sae: int, card: ClaimCard) -> list[Method]:
     """The methods that a card is about."""
     compared = [m for m in scores.with_role("compared", d_sae) if m.claim == card.claim]
-    return [m for m in compared if any(fnmatch(m.name, pattern) for pattern in card.methods)]
+    return [m for m in compared if any(fnmatch(m.short, pattern) for pattern in card.methods)]
 
 
 def power_of(
@@ -225,7 +223,7 @@ def power_of(
     """The power by one primary, from the spread of the judged terms at their chosen settings."""
     designs = study.designs()
     names = {study.experiment_name(m, c.setting) for m, c in chosen.items() if designs[m].term is not None}
-    judged = [m for m in judged_methods(scores, study.d_sae, card) if m.name in names]
+    judged = [m for m in judged_methods(scores, study.d_sae, card) if m.short in names]
     sd = pooled_sd(scores, judged, q)
     n, family = len(card.seeds), max(1, len(judged)) * primaries
     alpha = (1 - LEVEL) / family
@@ -279,30 +277,29 @@ def read_registration(path: Path) -> Registration:
 
 def registration_of(data: Mapping[str, Any]) -> Registration:
     """A registration from what its file holds."""
-    number_of = lambda value: math.nan if value is None else float(value)
     quantity = lambda node: Quantity(**node)
     return Registration(
         str(data["sha256"]), str(data["registered"]), str(data["version"]), str(data["git"]),
-        {
-            str(name): Choice(
-                **{**c, "setting": Tuning(**c["setting"]),
-                   **{key: number_of(c[key]) for key in ("worth", "fvu_ratio", "dose")}})
-            for name, c in data["chosen"].items()
-        },
-        {str(n): SmallestEffect(quantity(s["metric"]), number_of(s["value"]), s["source"]) for n, s in data["smallest"].items()},
-        [
-            GateResult(
-                **{**r, "metric": quantity(r["metric"]),
-                   **{key: tuple(r[key]) for key in ("reasons", "untested", "facts")},
-                   **{key: number_of(r[key]) for key in ("truth", "best", "untrained", "chance")}})
-            for r in data["gate"]
-        ],
-        [
-            Power(**{**p, **{key: number_of(p[key]) for key in ("smallest", "sd", "to_find", "of_equivalence", "could_find")}})
-            for p in data["power"]
-        ],
+        {str(name): Choice(**{**numbers(c, CHOICE), "setting": Tuning(**c["setting"])})
+         for name, c in data["chosen"].items()},
+        {str(name): SmallestEffect(quantity(s["metric"]), numbers(s, ("value",))["value"], s["source"])
+         for name, s in data["smallest"].items()},
+        [GateResult(**{**numbers(r, GATE), "metric": quantity(r["metric"]), **{key: tuple(r[key]) for key in TUPLES}})
+         for r in data["gate"]],
+        [Power(**numbers(p, POWERS)) for p in data["power"]],
         int(data["runs"]),
     )  # fmt: skip
+
+
+CHOICE = ("worth", "fvu_ratio", "dose")
+GATE = ("truth", "best", "untrained", "chance")
+TUPLES = ("reasons", "untested", "facts")
+POWERS = ("smallest", "sd", "to_find", "of_equivalence", "could_find")
+
+
+def numbers(node: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a stored node, with NaN where null stands for a number that JSON lacks."""
+    return {key: math.nan if key in names and value is None else value for key, value in node.items()}
 
 
 # ---- judging ------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ class Method:
     role: Role
     d_sae: int
     runs: tuple[StoredRun, ...]
+    short: str = ""
+    """Its name among methods of one width, where the width goes without saying."""
 
     @property
     def claim(self) -> Claim:
@@ -148,6 +150,12 @@ class Scores:
         """The widths of baselines and compared methods; controls may have others."""
         return sorted({m.d_sae for m in self.methods if m.role != "control"})
 
+    def controls(self, d_sae: int) -> list[Method]:
+        """The controls to judge a width by: of this width, and of others those that have none of it."""
+        every = self.with_role("control")
+        here = {m.runs[0].method for m in every if m.d_sae == d_sae}
+        return [m for m in every if m.d_sae == d_sae or m.runs[0].method not in here]
+
     def with_role(self, role: Role, d_sae: int | None = None) -> list[Method]:
         """Return the methods of a role, without the runs that missed their L0."""
         missed = {run.run for run in self.missed}
@@ -173,10 +181,14 @@ def methods(runs: Iterable[StoredRun]) -> list[Method]:
         role: Role = "control" if run.control else "standard" if run.summary.standard else "compared"
         groups.setdefault((run.method, role, run.d_sae), []).append(run)
     seen = [name for name, _, _ in groups]
+    at_width = [(name, d_sae) for name, _, d_sae in groups]
     found = [
-        Method(name if seen.count(name) == 1 else f"{name} ({role}, {d_sae} latents)", role, d_sae, tuple(members))
+        Method(
+            name if seen.count(name) == 1 else f"{name} ({role}, {d_sae} latents)", role, d_sae, tuple(members),
+            name if at_width.count((name, d_sae)) == 1 else f"{name} ({role})",
+        )
         for (name, role, d_sae), members in groups.items()
-    ]
+    ]  # fmt: skip
     return sorted(found, key=lambda m: (("standard", "compared", "control").index(m.role), m.name))
 
 
@@ -193,8 +205,8 @@ def standard_named(scores: Scores, d_sae: int, name: str) -> Method | None:
     """The standard SAE of this name, or the raw one of this base, as its study gives it if it was tried in several
     settings; None when there is none."""
     standard = scores.with_role("standard", d_sae)
-    found = [m for m in standard if name in (m.name, m.runs[0].summary.base) and m.geometry == "raw"]
-    return min(found, key=lambda m: (m.name != name, len(m.name), m.name), default=None)
+    found = [m for m in standard if name in (m.short, m.runs[0].summary.base) and m.geometry == "raw"]
+    return min(found, key=lambda m: (m.short != name, len(m.short), m.short), default=None)
 
 
 def own_base(scores: Scores, method: Method) -> Method | None:
@@ -205,11 +217,11 @@ def own_base(scores: Scores, method: Method) -> Method | None:
     most in common is taken.
     """
     others = (*scores.with_role("standard", method.d_sae), *scores.with_role("compared", method.d_sae))
-    same = [m for m in others if m.name != method.name and m.geometry == method.geometry and m.base is None]
+    same = [m for m in others if m.short != method.short and m.geometry == method.geometry and m.base is None]
     if method.base is not None:
-        named = [m for m in same if method.base in (m.runs[0].summary.base, m.name)]
+        named = [m for m in same if method.base in (m.runs[0].summary.base, m.short)]
         alike = lambda m: m.runs[0].experiment["training"] == method.runs[0].experiment["training"]
-        return max(named, key=lambda m: (alike(m), method.name.startswith(m.name), len(m.name)), default=None)
+        return max(named, key=lambda m: (alike(m), method.short.startswith(m.short), len(m.short)), default=None)
     common = [(n, m) for m in same if m.role == "standard" and (n := parts_in_common(m, method)) is not None]
     return max(common, key=lambda entry: entry[0])[1] if common else None
 

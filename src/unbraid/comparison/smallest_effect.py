@@ -46,7 +46,7 @@ def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEff
         if found.enough and abs(found.tested.mean) > found.tested.half:
             value = abs(found.tested.mean) * SHARE_OF_ARCHITECTURES
             return SmallestEffect(metric, value, f"a third of {OTHER} − {REFERENCE}, {number(found.difference)}")
-    truth = best_of(scores, [m for m in scores.with_role("control") if m.sees_truth], metric)
+    truth = best_of(scores, [m for m in scores.controls(d_sae) if m.sees_truth], metric)
     room = abs(mean(scores, truth, metric) - mean(scores, reference, metric))
     if math.isfinite(room) and room > 0:
         return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {REFERENCE} to the truth")

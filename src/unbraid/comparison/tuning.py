@@ -47,7 +47,7 @@ def choose(
 
     Raises ValueError when a method was not tried at all its settings.
     """
-    by_name = {m.name: m for role in ("standard", "compared") for m in scores.with_role(role, study.d_sae)}
+    by_name = {m.short: m for role in ("standard", "compared") for m in scores.with_role(role, study.d_sae)}
     missed = {run.method for run in scores.missed}
     designs, tunings = study.designs(), study.tunings()
     lacking = [
@@ -108,7 +108,7 @@ def worth(
     scores: Scores, method: Method, base: Method, primaries: Sequence[Quantity], smallest: Mapping[Quantity, float]
 ) -> float:
     """Mean gain over its base by the primaries, each in its smallest effect of interest; 0 for the base itself."""
-    if method.name == base.name:
+    if method.short == base.short:
         return 0.0
     gains = [contrast(scores, method, base, q).gain / smallest[q] for q in primaries]
     known = [gain for gain in gains if math.isfinite(gain)]

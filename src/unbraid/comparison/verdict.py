@@ -129,8 +129,8 @@ def answer(scores: Scores, d_sae: int, rules: Rules | None = None) -> Answer:
     passed = dict(rules.gate) if rules.gate is not None else gate(scores, d_sae)
     smallest = dict(rules.smallest) if rules.smallest is not None else smallest_effects(scores, d_sae)
     every, orphans = paired_with_bases(scores, d_sae)
-    pairs = [pair for pair in every if any(fnmatch(pair[0].name, pattern) for pattern in rules.methods)]
-    standard, compared = ([m.name for m in scores.with_role(role, d_sae)] for role in ("standard", "compared"))
+    pairs = [pair for pair in every if any(fnmatch(pair[0].short, pattern) for pattern in rules.methods)]
+    standard, compared = ([m.short for m in scores.with_role(role, d_sae)] for role in ("standard", "compared"))
     claims: list[Claim] = [
         claim for claim in CLAIMS if rules.only in (None, claim) and any(m.claim == claim for m, _ in pairs)
     ]
@@ -141,7 +141,7 @@ def answer(scores: Scores, d_sae: int, rules: Rules | None = None) -> Answer:
         drawn = [Verdict("", "unknown", f"No answer yet: {obstacle or 'no method names the base it is added to'}.", "")]
     return Answer(
         d_sae, drawn, list(passed.values()), smallest, exploratory(scores, every, passed, smallest),
-        standards(scores, d_sae, smallest), standard, compared, [m.name for m in orphans],
+        standards(scores, d_sae, smallest), standard, compared, [m.short for m in orphans],
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def verdict(
         TermVerdict(own, base, js, [against_all(scores, own, q) for q in counted])
         for (own, base), js in zip(pairs, judged, strict=True)
     ]
-    names = [m.name for pair in pairs for m in pair]
+    names = [m.short for pair in pairs for m in pair]
     left = [passed[q].sentence for q in primaries if q not in counted and q in passed]
     tone, headline = headline_of(terms, counted)
     lines = [*evidence(terms), *([f"Not counted: {'; '.join(left)}."] if left else [])]
@@ -220,7 +220,7 @@ def judge_primaries(
     """Judge terms x primaries as one family, with guards; one list per term."""
     contrasts = [contrast(scores, own, base, q) for own, base in pairs for q in primaries]
     found = judge(contrasts, {q: s.value for q, s in smallest.items()})
-    kept = guarded(scores, found, {m.name: m for pair in pairs for m in pair})
+    kept = guarded(scores, found, {m.short: m for pair in pairs for m in pair})
     width = len(primaries)
     return [kept[i : i + width] for i in range(0, len(kept), width)]
 
@@ -236,7 +236,7 @@ def status_of(rules: Rules) -> str:
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
     """The tone and the sentence of a verdict."""
     by = f"by {listed([q.label for q in primaries])}"
-    names = lambda outcome: [t.method.name for t in terms if t.outcome == outcome]
+    names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
     better, mixed, undecided = names("better"), names("mixed"), names("undecided")
     if better:
         verb = "is" if len(better) == 1 else "are each"
@@ -281,7 +281,7 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
 def evidence(terms: Sequence[TermVerdict]) -> list[str]:
     """Say what was found of every term, and which beat every standard SAE."""
     outcomes = ("better", "mixed", "equivalent", "no gain", "undecided", "worse")
-    counts = {o: [t.method.name for t in terms if t.outcome == o] for o in outcomes}
+    counts = {o: [t.method.short for t in terms if t.outcome == o] for o in outcomes}
     lines = [f"{plural(len(terms), 'term')}: " + "; ".join(
         f"{len(names)} {outcome}{f' ({listed(names)})' if len(names) <= 4 else ''}"
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
@@ -295,7 +295,7 @@ def exploratory(
     smallest: Mapping[Quantity, SmallestEffect],
 ) -> list[Judgement]:  # fmt: skip
     """Judge every method against its own base by every score that passed, one family an axis."""
-    methods = {m.name: m for pair in pairs for m in pair}
+    methods = {m.short: m for pair in pairs for m in pair}
     sizes = {q: s.value for q, s in smallest.items()}
     found = []
     for axis, selector in AXES:
@@ -308,10 +308,10 @@ def exploratory(
 
 def standards(scores: Scores, d_sae: int, smallest: Mapping[Quantity, SmallestEffect]) -> list[Judgement]:
     """Judge each standard SAE against BatchTopK: a judge that cannot tell these apart could tell nothing apart."""
-    methods = {m.name: m for m in scores.with_role("standard", d_sae)}
+    methods = {m.short: m for m in scores.with_role("standard", d_sae)}
     base = standard_named(scores, d_sae, REFERENCE)
     if base is None:
         return []
     metrics = [q for q in scores.headline if q.sign]
-    contrasts = [contrast(scores, m, base, q) for m in methods.values() if m.name != base.name for q in metrics]
+    contrasts = [contrast(scores, m, base, q) for m in methods.values() if m.short != base.short for q in metrics]
     return guarded(scores, judge(contrasts, {q: s.value for q, s in smallest.items()}, correction="q"), methods)
