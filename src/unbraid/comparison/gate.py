@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from unbraid.comparison.contrast import Contrast, against_constant, contrast
 from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.scores import Method, Scores, standard_named, values_by_seed
+from unbraid.comparison.scores import Method, Scores, mean_value, standard_named, values_by_seed
 from unbraid.comparison.wording import listed, number
 
 RECONSTRUCTION = ("fvu", "loss_recovered", "ce_loss_score")
@@ -101,7 +101,7 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     facts = [fact_check(scores, d_sae, fact, metric) for fact in FACTS if fact.metric == metric.metric]
     every = [*checks, *(check for check, _ in facts)]
     failed, untested = (tuple(check.said for check in every if check.shown is shown) for shown in (False, None))
-    value = lambda m: mean(scores, m, metric)
+    value = lambda m: mean_value(scores, m, metric)
     lowest = worst.short if worst else ""
     return GateResult(
         metric, not failed, failed, untested, value(truth), value(best), best.short, value(worst), lowest,
@@ -111,14 +111,8 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
 
 def best_of(scores: Scores, methods: Sequence[Method], metric: Quantity) -> Method | None:
     """The method with the best mean over settings and seeds; None when none has the score."""
-    found = [(metric.sign * mean(scores, m, metric), m) for m in methods if values_by_seed(scores, m, metric)]
+    found = [(metric.sign * mean_value(scores, m, metric), m) for m in methods if values_by_seed(scores, m, metric)]
     return max(found, key=lambda entry: entry[0])[1] if found else None
-
-
-def mean(scores: Scores, method: Method | None, metric: Quantity) -> float:
-    """The mean over seeds; NaN of no method."""
-    known = values_by_seed(scores, method, metric) if method else {}
-    return math.fsum(known.values()) / len(known) if known else math.nan
 
 
 def against_truth(scores: Scores, best: Method, truth: Method | None, metric: Quantity) -> Check:

@@ -83,6 +83,9 @@ AXES = (
 )
 """The quantities at which methods can be matched."""
 
+DOSE = ScoreSelector("dose", "dose")
+"""The share of its own target that an added term reached."""
+
 
 @dataclass(frozen=True, order=True)
 class Quantity:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from unbraid.comparison.curves import Curve
 from unbraid.comparison.intervals import t_interval
-from unbraid.comparison.quantities import AXES, HEADLINE, Quantity, ScoreSelector
+from unbraid.comparison.quantities import AXES, DOSE, HEADLINE, Quantity, ScoreSelector
 from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
 from unbraid.dictionary.initialisation import Claim
 from unbraid.objective.l0_control import missed
@@ -199,6 +199,17 @@ def values_by_seed(scores: Scores, method: Method, quantity: Quantity) -> dict[i
         if math.isfinite(value := scores.value(run, quantity)):
             found.setdefault(run.seed, []).append(value)
     return {seed: math.fsum(values) / len(values) for seed, values in sorted(found.items())}
+
+
+def mean_value(scores: Scores, method: Method | None, quantity: Quantity | None) -> float:
+    """The method's mean over settings and seeds; NaN of no method, no quantity or no value."""
+    known = values_by_seed(scores, method, quantity) if method is not None and quantity is not None else {}
+    return math.fsum(known.values()) / len(known) if known else math.nan
+
+
+def dose(scores: Scores, method: Method) -> float:
+    """The share of its own target that a method's term reached; NaN where the eval `dose` was not run."""
+    return mean_value(scores, method, scores.find(DOSE))
 
 
 def standard_named(scores: Scores, d_sae: int, name: str) -> Method | None:

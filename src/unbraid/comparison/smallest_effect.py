@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 
 from unbraid.comparison.contrast import contrast
-from unbraid.comparison.gate import best_of, mean
+from unbraid.comparison.gate import best_of
 from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.scores import Scores, standard_named
+from unbraid.comparison.scores import Scores, mean_value, standard_named
 from unbraid.comparison.wording import number
 
 REFERENCE, OTHER = "batchtopk", "matryoshka"
@@ -47,7 +47,7 @@ def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEff
             value = abs(found.tested.mean) * SHARE_OF_ARCHITECTURES
             return SmallestEffect(metric, value, f"a third of {OTHER} − {REFERENCE}, {number(found.difference)}")
     truth = best_of(scores, [m for m in scores.controls(d_sae) if m.sees_truth], metric)
-    room = abs(mean(scores, truth, metric) - mean(scores, reference, metric))
+    room = abs(mean_value(scores, truth, metric) - mean_value(scores, reference, metric))
     if math.isfinite(room) and room > 0:
         return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {REFERENCE} to the truth")
     return SmallestEffect(metric, math.nan, f"{OTHER} is not shown to differ from {REFERENCE}, and no truth was scored")

@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unbraid.comparison.contrast import contrast
-from unbraid.comparison.quantities import AXES, Quantity, ScoreSelector
-from unbraid.comparison.scores import Method, Scores, values_by_seed
+from unbraid.comparison.quantities import AXES, Quantity
+from unbraid.comparison.scores import Method, Scores, dose
 from unbraid.comparison.wording import listed, number
 from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.tuning import Tuning
 
-DOSE = ScoreSelector("dose", "dose")
 MOST_NAMED = 5
 
 
@@ -90,10 +89,7 @@ def choice(
         best = min(range(len(tried)), key=lambda i: (math.isnan(ratios[i]), ratios[i]))
         note = f"no setting keeps FVU within {number(fvu_cap)} of its base's; this one has the lowest"
     setting, chosen = tried[best]
-    dose = scores.find(DOSE)
-    known = list(values_by_seed(scores, chosen, dose).values()) if dose is not None else []
-    reached = math.fsum(known) / len(known) if known else math.nan
-    return Choice(method, setting, worths[best], ratios[best], reached, len(tried), note)
+    return Choice(method, setting, worths[best], ratios[best], dose(scores, chosen), len(tried), note)
 
 
 def ratio(scores: Scores, method: Method, base: Method, fvu: Quantity | None) -> float:

@@ -9,6 +9,7 @@
 Primaries are those of a registered claim card; without one, PRIMARIES, and the verdict is exploratory.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -22,7 +23,7 @@ from unbraid.comparison.guards import guarded
 from unbraid.comparison.judgement import Judgement, judge
 from unbraid.comparison.opponents import AgainstAll, against_all
 from unbraid.comparison.quantities import AXES, PRIMARIES, Quantity, ScoreSelector
-from unbraid.comparison.scores import Method, Role, Scores, own_base, standard_named
+from unbraid.comparison.scores import Method, Role, Scores, dose, own_base, standard_named
 from unbraid.comparison.smallest_effect import REFERENCE, SmallestEffect, smallest_effects
 from unbraid.comparison.wording import listed, number, plural
 from unbraid.dictionary.initialisation import Claim
@@ -74,6 +75,8 @@ class TermVerdict:
     base: Method
     primaries: Sequence[Judgement]
     against_all: Sequence[AgainstAll]
+    dose: float
+    """The share of its own target that the term reached; NaN where it was not scored."""
 
     @cached_property
     def outcome(self) -> Literal["better", "mixed", "worse", "equivalent", "undecided", "no gain"]:
@@ -204,7 +207,7 @@ def verdict(
         return Verdict(title, "unknown", f"No answer: {obstacle}.", status)
     judged = judge_primaries(scores, pairs, counted, smallest)
     terms = [
-        TermVerdict(own, base, js, [against_all(scores, own, q) for q in counted])
+        TermVerdict(own, base, js, [against_all(scores, own, q) for q in counted], dose(scores, own))
         for (own, base), js in zip(pairs, judged, strict=True)
     ]
     names = [m.short for pair in pairs for m in pair]
@@ -286,6 +289,11 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         f"{len(names)} {outcome}{f' ({listed(names)})' if len(names) <= 4 else ''}"
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
     winners = [a.sentence for t in terms for a in t.against_all if a.beats_all]
+    known = [t for t in terms if math.isfinite(t.dose)]
+    if known:
+        said = ", ".join(f"{t.method.short} {t.dose:.0%}" for t in known[:8])
+        more = f" and {len(known) - 8} more" if len(known) > 8 else ""
+        lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
     lines.append(f"Against every standard SAE: {'; '.join(winners) if winners else 'none is shown to beat all'}.")
     return lines
 
