@@ -61,7 +61,7 @@ def run_power(call: Call[PowerFlags]) -> int:
     from unbraid.comparison.stored_scores import read_scores
 
     stored = read_scores(run_folders(call.options.runs))
-    for testbed in dict.fromkeys(run.testbed for run in stored.runs):
+    for testbed in dict.fromkeys(run.source for run in stored.runs):
         scores = arrange(stored.of(testbed))
         for d_sae in scores.widths:
             say(f"{testbed[:100]}, {d_sae:,} latents")

@@ -112,6 +112,8 @@ def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis
     x = scores.find(dict(AXES)[axis])
     if x is None:
         return empty(f"no run has a score of {axis}")
+    if axis == "L0" and unrequested(own) and unrequested(other):
+        return unmatched(scores, own, other, metric, x)
     ours, theirs = scores.curves(own, x, metric), scores.curves(other, x, metric)
     if not (set(ours) & set(theirs)):
         return empty(f"{own.short} and {other.short} have no seed in common with {metric.label} and {axis}")
@@ -128,6 +130,24 @@ def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis
     if lost := (set(ours) & set(theirs)) - set(seeds):
         note = "; ".join(filter(None, (note, f"{plural(len(lost), 'seed')} without all levels left out")))
     return Contrast(metric, axis, own.short, other.short, tuple(levels), own_side, other_side, note)
+
+
+def unrequested(method: Method) -> bool:
+    """True for a method of which no sparsity was requested: its penalty's weight is what is held equal."""
+    return all(math.isnan(run.requested_l0) for run in method.runs)
+
+
+def unmatched(scores: Scores, own: Method, other: Method, metric: Quantity, l0: Quantity) -> Contrast:
+    """Compare two methods of which no sparsity was requested, as they are, and say what L0 each came to."""
+    ours, theirs = values_by_seed(scores, own, metric), values_by_seed(scores, other, metric)
+    seeds = sorted(set(ours) & set(theirs))
+    if not seeds:
+        why = f"{own.short} and {other.short} have no seed in common with {metric.label}"
+        return Contrast(metric, "L0", own.short, other.short, note=why)
+    reached = [number(mean_of(values_by_seed(scores, m, l0))) for m in (own, other)]
+    note = f"no L0 was requested, and none is matched: {reached[0]} and {reached[1]}"
+    sides = ({seed: side[seed] for seed in seeds} for side in (ours, theirs))
+    return Contrast(metric, "L0", own.short, other.short, (), *sides, note)
 
 
 def against_constant(scores: Scores, own: Method, level: Mapping[int, float], name: str, metric: Quantity) -> Contrast:

@@ -33,9 +33,10 @@ class Fact(NamedTuple):
 
 FACTS = (
     Fact("matryoshka", "batchtopk", "absorption_full", "arXiv 2503.17547"),
-    Fact("matryoshka", "batchtopk", "first_letter_absorption_full", "arXiv 2503.17547"),
     Fact("batchtopk", "matryoshka", "fvu", "arXiv 2503.17547"),
 )
+"""First-letter absorption (SAEBench) is not among them: of the published dictionaries of 4,096 latents on pythia-160m
+Matryoshka absorbs less at three sparsities of six. Its loss recovered is the lower one at all but the densest."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def check_calibration(card: ClaimCard, stored: StoredScores) -> None:
             f"the runs have seeds {strange}{tests}, and the card calibrates on {list(card.calibration_seeds)} alone; "
             "give the runs of `unbraid study NAME --calibrate`"
         )
-    if len(beds := {run.testbed for run in stored.runs}) > 1:
+    if len(beds := {run.source for run in stored.runs}) > 1:
         raise ValueError(
             f"the runs are of {len(beds)} testbeds, and a card is about one: {'; '.join(sorted(beds))[:300]}"
         )
