@@ -36,7 +36,7 @@ FACTS = (
     Fact("batchtopk", "matryoshka", "fvu", "arXiv 2503.17547"),
 )
 """First-letter absorption (SAEBench) is not among them: of the published dictionaries of 4,096 latents on pythia-160m
-Matryoshka absorbs less at three sparsities of six. Its loss recovered is the lower one at all but the densest."""
+Matryoshka absorbs less at three sparsities of six; its loss recovered is the lower one at all of them."""
 
 
 @dataclass(frozen=True)
