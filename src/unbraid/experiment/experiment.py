@@ -102,6 +102,9 @@ class Experiment(Settings):
     """What is added to the base's objective; None for the base itself."""
     strength: PositiveFloat | None = added(None)
     """Size of the added term's gradient, as a share of the reconstruction's (gradient_ratio)."""
+    draws_source: bool = added(False)
+    """True where the experiment's seed drew the source too (World, Synth): such runs are draws from one testbed, and
+    compared over seeds as runs on one source are."""
 
     @property
     def requested_l0(self) -> float | None:
@@ -141,6 +144,12 @@ class Experiment(Settings):
         if None not in (self.l0, stated) and self.l0 != stated:
             raise ValueError(
                 f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {stated:g}; leave l0 out"
+            )
+        if self.draws_source and self.source.drawn_by != self.seed:
+            by = "none" if self.source.drawn_by is None else f"seed {self.source.drawn_by}"
+            raise ValueError(
+                f"draws_source says that seed {self.seed} drew the source, and {by} did; give the source that seed, or "
+                "set draws_source to False"
             )
 
 

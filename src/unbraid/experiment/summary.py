@@ -14,6 +14,8 @@ from unbraid.dictionary.initialisation import Claim
 
 SUMMARY = "summary"
 """Its key in provenance.json."""
+WHITEN = "whiten"
+"""The value of training.normalise that whitens activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Summary:
     width: int | None = None
     """Requested number of latents."""
     seed: int | None = None
+    geometry: str = "raw"
+    """raw, or whitened: the metric of the activations in which it was trained (training.normalise)."""
 
 
 def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PACKAGES) -> Summary:
@@ -62,6 +66,7 @@ def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PAC
         method=str(experiment["name"]), l0=requested_l0(experiment), standard=standard, claim=2 if knobs else 1,
         trivial=control and untrained, base=experiment.get("base"), term=experiment.get("term"),
         strength=experiment.get("strength"), width=dictionary.get("d_sae"), seed=experiment.get("seed"),
+        geometry="whitened" if training.get("normalise") == WHITEN else "raw",
     )  # fmt: skip
 
 
@@ -74,6 +79,7 @@ def stored(summary: Any) -> Summary:
         "strength": int | float | None,
         "width": int | None,
         "seed": int | None,
+        "geometry": str,
     }
     fields = cast("dict[str, Any]", summary) if isinstance(summary, dict) else {}
     missing = [name for name in kinds if name not in fields]  # what says the design came later, and may be missing
