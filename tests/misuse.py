@@ -11,6 +11,8 @@ import unbraid as ub
 
 X = np.random.default_rng(0).normal(size=(1200, 12)).astype("float32")
 
+BASES = {"topk": ub.Member(objective=ub.Objective(reconstruction=ub.terms.Reconstruction()), activation=ub.TopK(4))}
+
 CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "no width": (lambda: ub.fit(X, d_sae=0), "d_sae"),
     "a width that is text": (lambda: ub.fit(X, d_sae="32"), "d_sae is '32'"),
@@ -36,6 +38,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "a save that is a number": (lambda: ub.fit(X, d_sae=8, save=3), "save is 3; expected a path"),
     "a callback that is a function": (lambda: ub.fit(X, d_sae=8, callbacks=print), "Callback"),
     "nothing to train": (lambda: ub.train([], "x"), "there is no experiment"),
+    "a geometry there is not": (
+        lambda: ub.Factorial(source=ub.World(), bases=BASES, sparsities=(4,), geometries=("white",)),
+        "must be made of items that are 'raw' or 'whitened'",
+    ),
     "a study by name": (lambda: ub.train("small", "x"), "expected an unbraid.Experiment"),
     "an eval by a wrong name": (lambda: ub.score(ub.Dictionary(12, 8, ub.TopK(2)), X, evals="recovry"), "did you mean"),
     "activations of another width": (lambda: ub.score(ub.Dictionary(12, 8, ub.TopK(2)), X[:, :4]), "explains 12"),

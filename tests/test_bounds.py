@@ -25,7 +25,9 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryChoices, DictionaryConfig
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
 from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.study import Member, Study
+from unbraid.experiment.tuning import Tuning
 from unbraid.formats.imported import Imported
 from unbraid.formats.widen import Extension
 from unbraid.objective.objective import Objective, TargetL0, Term
@@ -71,6 +73,7 @@ EXAMPLES: list[Settings] = [
     Objective(reconstruction=reconstruction.Reconstruction()),
     MEMBER,
     Study(source=World(), members={"a": MEMBER}),
+    Factorial(source=World(), bases={"a": MEMBER}, sparsities=(4,)),
     Extension("run"),
     Imported(folder="sae", sha256="0" * 64, format="saelens", architecture="standard"),
     Cached(folder="cache"),
@@ -86,6 +89,7 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "threshold_lr": [-1.0], "betas": [(1, 2), (0.9, 1.0), (0.9,), [0.9, 0.99], 0.9], "warmup": [-0.1, 2, 0.9],
         "decay": [-1, 5, 0.99], "clip": [0, -1.0], "weight_decay": [-1.0], "dead_after": [-1, 0],
         "resample_every": [-1], "normalise": ["centre", None], "matmul": ["float16"], "data_seed": [-1, 2**64, "0"],
+        "whiten_ridge": [-1e-3, NAN, math.inf, "1"], "whiten_power": [-0.1, 1.1, NAN, None],
         "device": ["gpu0", "", "cuda:x", 0, "cpu\n"],
     },
     Experiment: {
@@ -108,6 +112,14 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "d_sae": [0], "seeds": [(), (0, 0), (-1,), (0.5,), 3, (True,)],
         "members": [{}, {"Bad name": MEMBER}, {"a": experiment()}, []],
     },
+    Factorial: {
+        "d_sae": [0], "seeds": [(), (0, 0), (1000,)], "calibration_seeds": [(), (7,), (-1,)],
+        "bases": [{}, {"A": MEMBER}],
+        "terms": [{"x": {}}, {"x": l1.L1()}], "geometries": [(), ("white",), ("raw", "raw")], "strengths": [(), (0.0,)],
+        "base_settings": [{}, {"training.lr": (0.0,)}], "sparsities": [(), (0,), (4, 4)], "widths": [(0,), (8, 8)],
+        "sparsity_weights": [(-1.0,), (0.1,)], "tuning_sparsities": [(5,)], "controls": [{"a": MEMBER}],
+    },
+    Tuning: {"strength": [0.0, NAN], "field": ["training.lr", ""], "factor": [2.0, 0.0]},
     TopK: {"k": [0, -1, 2.0, True, "3", None]},
     BatchTopK: {"k": [0, 1.5]},
     JumpReLU: {"bandwidth": [-0.1, NAN], "initial_l0": [0]},

@@ -7,6 +7,7 @@ import pytest
 
 from unbraid import catalog
 from unbraid.experiment.experiment import Experiment
+from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.study import Study
 from unbraid.objective.objective import Term
 
@@ -23,7 +24,7 @@ def test_listing_imports_no_torch():
 
 def test_what_is_read_is_what_importing_finds():
     for entry in catalog.experiments().values():
-        assert entry.headline and entry.load().__annotations__["return"] in (Experiment, Study)
+        assert entry.headline and entry.load().__annotations__["return"] in (Experiment, Study, Factorial)
     assert all(issubclass(cls, Term) for cls in catalog.terms().values())
     assert "total_correlation" in catalog.terms() and "terms" not in catalog.terms()
     assert set(catalog.evals()) == set(catalog.eval_entries())

@@ -40,7 +40,7 @@ def built(init: Initialisation, world: World = WORLD, *, d_sae: int | None = Non
     sample = fitting_sample(world, 0)
     normaliser = Normaliser.fit(sample, "centre-scale")
     config = DictionaryConfig(d_sae=d_sae or world.factors, activation=activation or JumpReLU(), init=init)
-    origin = Origin(world, normaliser.mean, normaliser.scale)
+    origin = Origin(world, normaliser)
     return normaliser.fold(config.build(normaliser(sample), seed=0, origin=origin)).requires_grad_(False)
 
 

@@ -1,4 +1,3 @@
-import itertools
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Training
-from unbraid.experiment.grid import cross, factorial
+from unbraid.experiment.grid import cross
 from unbraid.experiment.study import Member, Study, at_l0, cohorts, with_l0, with_terms
 from unbraid.experiment.summary import stored
 from unbraid.objective.objective import Objective, TargetL0
@@ -130,35 +129,6 @@ def test_target_l0_fields_can_be_crossed():
 BASE = Member(
     objective=Objective(reconstruction=Reconstruction(), penalties={"aux_k": AuxK()}), activation=TopK(4), base="topk"
 )
-OTHER = replace(BASE, activation=BatchTopK(4), base=None)
-
-
-def test_a_factorial_study_says_of_each_run_its_base_term_strength_width_l0_and_seed():
-    terms = {"l1": {"l1": L1()}, "two": {"l1": L1(), "orthogonality": Orthogonality()}}
-    bases = {"topk": BASE, "batchtopk": OTHER}
-    members = factorial(bases, terms, strengths=(0.1, 0.3), sparsities=(2, 4), widths=(16, 64))
-    made = Study(source=WORLD, seeds=(0, 1), members=members).experiments()
-    design = [(s.base, s.term, s.strength, s.l0, s.width, s.seed) for s in (e.summary for e in made)]
-    added = [(None, None), *itertools.product(("l1", "two"), (0.1, 0.3))]
-    wanted = itertools.product(("topk", "batchtopk"), added, (2.0, 4.0), (16, 64), (0, 1))
-    assert sorted(design, key=str) == sorted([(b, t, s, l0, w, k) for b, (t, s), l0, w, k in wanted], key=str)
-    assert len({e.folder for e in made}) == len(made) == 80
-    (one,) = [e for e in made if e.label == "batchtopk-two-0.3-l0_4" and e.dictionary.d_sae == 16 and e.seed == 1]
-    assert one.dictionary.activation == BatchTopK(4) and list(one.objective.penalties) == [
-        "l1",
-        "orthogonality",
-        "aux_k",
-    ]
-    assert (
-        one.objective.penalties["l1"].gradient_ratio == one.objective.penalties["orthogonality"].gradient_ratio == 0.3
-    )
-
-
-def test_with_one_base_a_method_is_called_after_its_term():
-    members = factorial({"topk": BASE}, {"l1": {"l1": L1()}}, sparsities=(2,))
-    assert list(members) == ["topk-l0_2", "l1-l0_2"] and members["l1-l0_2"].method == "l1"
-    with pytest.raises(ValueError, match="two methods of a study are called 'a-b'"):
-        factorial({"a": BASE, "a-b": OTHER}, {"b": {"l1": L1()}}, sparsities=(2,))
 
 
 def test_a_member_is_asked_for_another_sparsity_where_it_says_it():
@@ -187,7 +157,7 @@ def test_half_a_design_is_refused(design: dict[str, Any], said: str):
 
 def test_a_design_that_is_not_stated_leaves_fingerprints_as_they_were():
     written = to_json(experiment())
-    assert not {"base", "term", "strength"} & set(written)
+    assert not {"base", "term", "strength", "draws_source"} & set(written)
     stated = replace(experiment(), base="small")
     assert from_json(to_json(stated)) == stated and stated.folder != experiment().folder
 
@@ -196,5 +166,6 @@ def test_a_summary_from_before_designs_is_read():
     found = asdict(experiment().summary)
     old = {name: found[name] for name in ("method", "l0", "standard", "claim", "trivial")}
     assert stored(old).base is None and stored(found) == experiment().summary
+    assert stored(old).geometry == "raw"
     with pytest.raises(ValueError, match="base"):
         stored({**found, "base": 3})

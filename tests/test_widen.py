@@ -40,7 +40,7 @@ def extended(
     sample = WORLD.sample(4096, seed=7).x
     normaliser = Normaliser.fit(sample, how)
     config = DictionaryConfig(d_sae=d_sae, activation=activation, init=Extension(str(folder)))
-    origin = Origin(WORLD, normaliser.mean, normaliser.scale)
+    origin = Origin(WORLD, normaliser)
     return config.build(normaliser(sample), seed=0, origin=origin), normaliser
 
 
@@ -80,7 +80,9 @@ def test_what_cannot_be_continued_says_what_to_do(started: dict[str, Path]):
     other = Dictionary(7, 80, TopK(3))
     with pytest.raises(ValueError, match="these activations have 7"):
         zero = torch.zeros(7)
-        Extension(str(started["topk"]))(other, torch.zeros(4, 7), stream(0, "x"), Origin(WORLD, zero, zero.sum() + 1))
+        Extension(str(started["topk"]))(
+            other, torch.zeros(4, 7), stream(0, "x"), Origin(WORLD, Normaliser(zero, zero.sum() + 1))
+        )
     with pytest.raises(ValueError, match="origin"):
         DictionaryConfig(d_sae=80, init=Extension(str(started["topk"]))).build(WORLD.sample(8, seed=0).x, seed=0)
 

@@ -29,6 +29,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation
 from unbraid.evals.shared import evaluation
 from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.study import Study, cohorts
 from unbraid.formats import recognise
 from unbraid.formats.download import downloaded
@@ -48,6 +49,7 @@ from unbraid.training.loop import train as train_cohort
 from unbraid.training.loop import train_folders
 
 Callbacks = Callback | Sequence[Callback]
+Trainable = Experiment | Study | Factorial
 
 
 def fit(
@@ -229,9 +231,7 @@ def load(where: str | Path, *, packages: str | Sequence[str] = ()) -> Dictionary
     return recognise.read(folder).dictionary
 
 
-def train(
-    experiments: Experiment | Study | Sequence[Experiment | Study], folder: str | Path, *, callbacks: Callbacks = ()
-) -> list[Run]:
+def train(experiments: Trainable | Sequence[Trainable], folder: str | Path, *, callbacks: Callbacks = ()) -> list[Run]:
     """Train every experiment that has no finished run in `folder`, those begun before from their checkpoints.
 
     Args:
@@ -297,7 +297,7 @@ def evaluate(
 
 def scores(runs: Runs) -> pd.DataFrame:
     """Read the stored scores of runs, a row a number: columns run, name, method, l0_requested, seed, control, eval,
-    version, metric, kind, value, better, params, d_sae, architecture, source.
+    version, metric, kind, value, better, params, d_sae, architecture, source, base, term, strength, geometry.
 
     Examples:
         >>> table = ub.scores("runs/x/*")
@@ -363,9 +363,9 @@ def expanded(item: Any) -> list[Experiment]:
     """Return the experiments that an experiment or a study represents."""
     if isinstance(item, Experiment):
         return [item]
-    if isinstance(item, Study):
+    if isinstance(item, Study | Factorial):
         return item.experiments()
-    raise ValueError(f"an experiment is {shown(item)}; expected an unbraid.Experiment or an unbraid.Study")
+    raise ValueError(f"an experiment is {shown(item)}; expected an unbraid.Experiment, Study or Factorial")
 
 
 def packages_named(experiment: Experiment) -> tuple[str, ...]:

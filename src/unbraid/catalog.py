@@ -1,9 +1,9 @@
 """The experiments, terms, activations and evals that a package holds, found by reading its files; no registry to keep.
 
 Files are read, not imported: `unbraid list` needs no torch, and naming one study imports that study alone. A study's
-entry is a function without parameters whose annotation says `-> Experiment` or `-> Study`; a term's is a class derived
-from Term, named by its file; an activation's a class derived from Activation, named by its class; an eval's is the
-function named as its file.
+entry is a function without parameters whose annotation says `-> Experiment`, `-> Study` or `-> Factorial`; a term's is
+a class derived from Term, named by its file; an activation's a class derived from Activation, named by its class; an
+eval's is the function named as its file.
 """
 
 import ast
@@ -24,13 +24,14 @@ if TYPE_CHECKING:  # what imports torch is imported by the functions that load a
     from unbraid.dictionary.activations.base import Activation
     from unbraid.evals.shared.evaluation import Eval
     from unbraid.experiment.experiment import Experiment
+    from unbraid.experiment.factorial import Factorial
     from unbraid.experiment.study import Study
     from unbraid.objective.objective import Term
 
 T = TypeVar("T")
 SHARED_PARTS = ("shared", "statistics")
 """Packages that hold what several members use, and no member."""
-NAMED_KINDS = ("Experiment", "Study")
+NAMED_KINDS = ("Experiment", "Study", "Factorial")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def parsed(path: Path, changed: int, size: int) -> ast.Module:
 
 
 def experiments(packages: tuple[str, ...] = OWN_PACKAGES) -> dict[str, Entry]:
-    """The named experiments and studies: functions without parameters annotated to return an Experiment or a Study."""
+    """The named experiments and studies: functions without parameters annotated to return one of NAMED_KINDS."""
     return {
         node.name: Entry(source.module, node.name, first_line(node) or source.headline)
         for source in modules("studies", packages)
@@ -126,7 +127,7 @@ def returned(node: ast.FunctionDef) -> bool:
     return node.returns is not None and ast.unparse(node.returns).strip("'\"").rpartition(".")[2] in NAMED_KINDS
 
 
-def make(entry: Entry) -> "Experiment | Study":
+def make(entry: Entry) -> "Experiment | Study | Factorial":
     """The experiment or study of an entry."""
     return entry.load()()
 

@@ -10,6 +10,7 @@ from tests.causal.slices import around, attending, beside_skip, fitting, recover
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.initialisation import Origin, no_progress
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.effects import kernel
 from unbraid.sources.world.world import World
 from unbraid.steering.exponential_dct import ExponentialDct, amplitudes
@@ -284,7 +285,7 @@ def test_contexts_that_keep_no_token_are_refused_before_any_radius_is_looked_at(
     kept = world.contexts(2, split="train", seed=0)
     monkeypatch.setattr(World, "contexts", lambda *_, **__: replace(kept, mask=torch.zeros_like(kept.mask)))
     config = DictionaryConfig(d_sae=4, activation=TopK(2), init=Melbo(radius=1.0, contexts=2))
-    origin = Origin(world, torch.zeros(8), torch.ones(()))
+    origin = Origin(world, Normaliser(torch.zeros(8), torch.ones(())))
     with pytest.raises(ValueError, match="no token of these contexts is kept"):
         config.build(torch.randn(32, 8, generator=rng()), seed=0, origin=origin)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unbraid.comparison.stored_scores import COLUMNS, describe, read_scores
+from unbraid.comparison.stored_scores import COLUMNS, NUMBERS, describe, read_scores
 from unbraid.report import collect, scores_json
 
 
@@ -28,7 +28,7 @@ def test_scores_json_gives_back_the_rows(run, tmp_path: Path):
     scores_json(rows, tmp_path / "scores.json")
     data = json.loads((tmp_path / "scores.json").read_text())
     assert [row["value"] for row in data] == [0.1 + 0.2, None, 0.1 + 0.2, None]
-    again = pd.DataFrame(data, columns=COLUMNS).astype({"value": "float64", "l0_requested": "float64"})
+    again = pd.DataFrame(data, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, "float64"))
     pd.testing.assert_frame_equal(again, rows, check_dtype=False)
 
 

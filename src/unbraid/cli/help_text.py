@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unbraid.cli.arguments import Flag, flags_of
 from unbraid.cli.commands import WORDS, Command
+
+if TYPE_CHECKING:
+    from unbraid.experiment.factorial import Factorial
 
 COLUMNS = 110
 LEFT = 33
@@ -79,11 +82,16 @@ def row(left: str, text: str) -> str:
 
 def short_help(named: Any, prog: str) -> str:
     """The flags of an experiment or a study that are used most, with their defaults."""
+    from unbraid.experiment.factorial import Factorial
+
     lines = [f"flags of {prog.split()[-1]}", *flags(named, "")]
     members = getattr(named, "members", None)
     if isinstance(members, Mapping):
         lines += ["", *about_members(members)]
-    every = f"every flag there is, those of {'members' if members else 'terms'} included: {prog} --help-all"
+    elif isinstance(named, Factorial):
+        lines += ["", *about_designs(named)]
+    part = "members" if members else "bases and terms" if isinstance(named, Factorial) else "terms"
+    every = f"every flag there is, those of {part} included: {prog} --help-all"
     return "\n".join([*lines, "", every])
 
 
@@ -110,6 +118,14 @@ def terms(objective: Any, flag: str) -> Iterator[str]:
     for name, term in objective.penalties.items():
         first = f"--{flag}.penalties.{name.replace('_', '-')}.weight"
         yield line(first, f"{type(term).__name__}; {len(fields(term)) - 1} more flags: --help-all", term.weight)
+
+
+def about_designs(study: "Factorial") -> list[str]:
+    """The methods of a factorial study, and how to choose some."""
+    names = [*study.designs()]
+    more = f", … ({len(names)} in all)" if len(names) > LISTED else ""
+    text = f"methods (choose runs with --only PATTERN …, as {names[0]}*): {', '.join(names[:LISTED])}{more}"
+    return textwrap.wrap(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def about_members(members: Mapping[str, Any]) -> list[str]:

@@ -206,13 +206,27 @@ def kinds(cohort: Sequence[Experiment]) -> list[list[Experiment]]:
     so that the first few speak for all."""
     groups: dict[str, list[Experiment]] = {}
     for experiment in cohort:
-        plain = to_json(
-            replace(experiment, name="kind", seed=0, control=False, l0=None, base=None, term=None, strength=None)
-        )
-        groups.setdefault(json.dumps(without_sizes(plain), sort_keys=True), []).append(experiment)
+        groups.setdefault(kind_of(experiment), []).append(experiment)
     found = list(groups.values())
     order = torch.randperm(len(found), generator=seeding.stream(0, "kinds"))
     return [found[index] for index in order]
+
+
+def kind_of(experiment: Experiment) -> str:
+    """The settings that an experiment's cost depends on, as text."""
+    plain = replace(
+        experiment, name="kind", seed=0, control=False, l0=None, base=None, term=None, strength=None,
+        draws_source=False, source=experiment.source.drawn(0) if experiment.draws_source else experiment.source,
+    )  # fmt: skip
+    return json.dumps(without_sizes(to_json(plain)), sort_keys=True)
+
+
+def alike(cohorts: Sequence[Sequence[Experiment]]) -> list[list[int]]:
+    """The numbers of cohorts that cost the same, together: those of a study's seeds."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, cohort in enumerate(cohorts):
+        groups.setdefault(tuple(sorted(map(kind_of, cohort))), []).append(number)
+    return list(groups.values())
 
 
 def without_sizes(node: Any) -> Any:

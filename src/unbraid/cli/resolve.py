@@ -17,7 +17,10 @@ from unbraid.config.serialise import OWN_PACKAGES
 
 if TYPE_CHECKING:  # torch is imported by what needs it: --help answers at once
     from unbraid.experiment.experiment import Experiment
+    from unbraid.experiment.factorial import Factorial
     from unbraid.experiment.study import Study
+
+    Named = Experiment | Study | Factorial
 
 
 def packages(options: Options) -> tuple[str, ...]:
@@ -54,7 +57,7 @@ def entry_of(call: Call[OfExperiment]) -> catalog.Entry:
     return catalog.pick(call.name, known, "experiment")
 
 
-def changed(call: Call[OfExperiment], entry: catalog.Entry) -> "Experiment | Study":
+def changed(call: Call[OfExperiment], entry: catalog.Entry) -> "Named":
     """The named experiment or study with added terms and another activation, before any field is set."""
     named = catalog.make(entry)
     for term in call.options.add:
@@ -64,7 +67,7 @@ def changed(call: Call[OfExperiment], entry: catalog.Entry) -> "Experiment | Stu
     return named
 
 
-def resolved(call: Call[OfExperiment]) -> "Experiment | Study":
+def resolved(call: Call[OfExperiment]) -> "Named":
     """The named experiment or study, as the flags say. Raises ValueError for what cannot be."""
     from unbraid.config.settings import check_all, unchecked
 
@@ -82,18 +85,40 @@ def experiments_of(call: Call[OfExperiment]) -> "list[Experiment]":
     return chosen(resolved(call), call.options.only)
 
 
-def chosen(named: "Experiment | Study", only: Sequence[str]) -> "list[Experiment]":
+def calibration_of(call: Call[OfExperiment]) -> "list[Experiment]":
+    """Those of the named study's calibration experiments that --only chooses. Raises ValueError for what has none."""
+    from unbraid.experiment.factorial import Factorial
+
+    named = resolved(call)
+    if not isinstance(named, Factorial):
+        raise ValueError(f"--calibrate is for factorial studies, and {call.name} is none; leave it out")
+    return matching(named.calibration(), call.options.only)
+
+
+def chosen(named: "Named", only: Sequence[str]) -> "list[Experiment]":
     """All experiments of a study's members that match a pattern of `only`, or the one experiment."""
     from unbraid.experiment.experiment import Experiment
+    from unbraid.experiment.study import Study
 
     if isinstance(named, Experiment):
         if list(only) != ["*"]:
             raise ValueError(f"--only chooses members of a study, and {named.name} is one experiment; leave it out")
         return [named]
+    if not isinstance(named, Study):
+        return matching(named.experiments(), only)
     members = {name: m for name, m in named.members.items() if any(fnmatch(name, pattern) for pattern in only)}
     if not members:
         raise ValueError(f"--only {' '.join(only)} matches no member; there are: {', '.join(named.members)}")
     return replace(named, members=members).experiments()
+
+
+def matching(experiments: "list[Experiment]", only: Sequence[str]) -> "list[Experiment]":
+    """Those of a factorial study's experiments whose label (batchtopk-hsic-0.3-l0_4) matches a pattern of `only`."""
+    found = [experiment for experiment in experiments if any(fnmatch(experiment.label, pattern) for pattern in only)]
+    if not found:
+        labels = dict.fromkeys(experiment.label for experiment in experiments)
+        raise ValueError(f"--only {' '.join(only)} matches no member; there are: {', '.join(labels)}")
+    return found
 
 
 def experiment_help(call: Call[OfExperiment], length: Literal["short", "all"]) -> str:
@@ -112,7 +137,7 @@ def experiment_help(call: Call[OfExperiment], length: Literal["short", "all"]) -
     return head + (kept(f"{call.command}-{entry.attribute}", make) if plain else make())
 
 
-def every_field(named: "Experiment | Study", prog: str) -> str:
+def every_field(named: "Named", prog: str) -> str:
     """tyro's help of every field there is."""
     import io
     from contextlib import redirect_stdout, suppress
@@ -125,7 +150,7 @@ def every_field(named: "Experiment | Study", prog: str) -> str:
     return printed.getvalue()
 
 
-def with_activation(named: "Experiment | Study", name: str, allowed: tuple[str, ...]) -> "Experiment":
+def with_activation(named: "Named", name: str, allowed: tuple[str, ...]) -> "Experiment":
     """`named` with another activation at its defaults, and as many latents active where both can say."""
     import inspect
 
@@ -142,15 +167,18 @@ def with_activation(named: "Experiment | Study", name: str, allowed: tuple[str, 
     return replace(named, dictionary=dictionary, name=f"{named.name}-{name.lower()}")
 
 
-def with_term(named: "Experiment | Study", term: str, allowed: tuple[str, ...]) -> "Experiment | Study":
-    """`named` with a term's default added to its objective, or to that of every trained member."""
+def with_term(named: "Named", term: str, allowed: tuple[str, ...]) -> "Named":
+    """`named` with a term's default added to its objective, or to that of every trained member or base."""
     from unbraid.experiment.experiment import Experiment
+    from unbraid.experiment.study import Study
 
     cls = catalog.pick(term, catalog.term_entries(allowed), "term").load()
     name = term.replace("-", "_")
     add = lambda o: replace(o, penalties={**o.penalties, name: cls()})
     if isinstance(named, Experiment):
         return replace(named, objective=add(named.objective), name=f"{named.name}-{term}")
+    if not isinstance(named, Study):
+        return replace(named, bases={k: replace(m, objective=add(m.objective)) for k, m in named.bases.items()})
     members = {k: replace(m, objective=add(m.objective)) if m.trained else m for k, m in named.members.items()}
     return replace(named, members=members)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from unbraid import catalog
 from unbraid.cli.arguments import DemoFlags, StudyFlags, TrainFlags
 from unbraid.cli.calls import Call
-from unbraid.cli.resolve import experiments_of, packages, use_threads
+from unbraid.cli.resolve import calibration_of, experiments_of, packages, use_threads
 from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
 from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
 from unbraid.cli.workers import Background, Task, in_background
@@ -76,7 +76,8 @@ def run_study(call: Call[StudyFlags]) -> int:
     """Train a study, score it and write its report; the exit code."""
     from unbraid.saebench import eval_specs
 
-    options, experiments = call.options, experiments_of(call)
+    options = call.options
+    experiments = calibration_of(call) if options.calibrate else experiments_of(call)
     evals = evals_named(options.evals, packages(options))  # a name that is none is found before the night
     eval_specs.chosen(list(options.saebench or ()))
     benched = options.saebench != () and can_be_benched(experiments, options)

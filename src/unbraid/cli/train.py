@@ -11,7 +11,7 @@ from unbraid.cli.arguments import CacheFlags, OfExperiment, PlanFlags, StudyFlag
 from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail
 from unbraid.cli.crossing import axes
-from unbraid.cli.plan import Budget, Estimate, budget, estimate
+from unbraid.cli.plan import Budget, Estimate, alike, budget, estimate
 from unbraid.cli.resolve import chosen, experiments_of, packages, resolved
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
@@ -52,41 +52,46 @@ def run_plan(call: Call[PlanFlags]) -> int:
 def plan(experiments: list[Experiment], options: OfExperiment, evals: Sequence[Eval] | None) -> int:
     """Print what a training will take. `evals`: those that the same command will score by."""
     groups, budgets = checked(experiments, options, evals)
-    for cohort, found in zip(groups, budgets, strict=True):
-        say("\n".join(described(found)))
+    same = alike(groups)
+    for numbers in same:
+        cohort = groups[numbers[0]]
+        say("\n".join(described(budgets[numbers[0]], len(numbers))))
         if policy := cohort[0].source.token_policy():
             say(f"token policy  {policy}")
         for text in cohort[0].source.sample_text(2):
             say(f"reads         {text[:300]!r}")
     if not refuse(budgets):
         return 2
-    for cohort in groups:
+    for numbers in same:
+        cohort = groups[numbers[0]]
         say(f"measuring a few steps of each kind of member, {len(cohort)} members in all …", flush=True)
         with ProgressDisplay() as see:
             measured = estimate(cohort, watch=partial(see, "measuring", "kinds"))
-        say("\n".join(estimated(measured)))
+        say("\n".join(estimated(measured, len(numbers))))
     return 0
 
 
-def estimated(measured: Estimate) -> list[str]:
-    """Lines that say what measured steps have shown."""
+def estimated(measured: Estimate, streams: int = 1) -> list[str]:
+    """Lines that say what measured steps have shown. `streams`: how many cohorts cost as much."""
     kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
     fits = f", {duration(measured.fitting)} of it in fits" if measured.fitting else ""
     some = measured.measured < measured.kinds
     share = f" of {measured.measured} of {measured.kinds} kinds of member, the rest taken to be alike" if some else ""
+    whole = f", {duration(streams * measured.seconds)} on all {streams} streams" if streams > 1 else ""
     return [
         f"cache         {gigabytes(measured.cache)} more if you write the activations to disk (unbraid cache)",
         f"terms         keep {kept} more, and {on_disk} on disk; what a step makes and frees, as passes through "
         "downstream layers, is not counted",
-        f"time          {duration(measured.seconds)}{fits}, from measured steps{share}",
+        f"time          {duration(measured.seconds)}{fits}, from measured steps{share}{whole}",
     ]
 
 
-def described(found: Budget) -> list[str]:
-    """Lines that say what a cohort needs."""
+def described(found: Budget, streams: int = 1) -> list[str]:
+    """Lines that say what a cohort needs. `streams`: how many there are that need as much."""
     number = lambda tokens: f"{tokens:,.0f}" if tokens != float("inf") else "no end to what is"
     return [
-        f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all",
+        f"dictionaries  {found.members} on one stream, {found.parameters:,} parameters in all"
+        + (f"; {streams} streams like it, one after another" if streams > 1 else ""),
         f"tokens        {found.tokens:,} needed, {number(found.available)} available, "
         f"{number(found.held_out)} held out for evals",
         f"disk          {gigabytes(found.disk)} at the peak, {gigabytes(found.disk_free)} free",

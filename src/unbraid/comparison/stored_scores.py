@@ -20,10 +20,13 @@ from unbraid.system.sealing import PROVENANCE, REMEDY, Seals, check_sealed
 
 COLUMNS = [
     "run", "name", "method", "l0_requested", "seed", "control", "eval", "version", "metric", "kind", "value", "better",
-    "params", "d_sae", "architecture", "source",
+    "params", "d_sae", "architecture", "source", "base", "term", "strength", "geometry",
 ]  # fmt: skip
 """The columns of `collect`. name: method and requested sparsity; kind: measured, chance, ceiling or reference; params:
-as text."""
+as text; source: the testbed (`StoredRun.source`); term and strength: of what was added to the base, empty for the base
+itself."""
+NUMBERS = ("value", "l0_requested", "strength")
+"""The columns that are numbers with a fraction, NaN where there is none."""
 LOG = "metrics.jsonl"
 EVERY_EVAL = "all evals"
 LOG_BYTES = 2**28
@@ -78,7 +81,10 @@ class StoredRun:
 
     @cached_property
     def source(self) -> str:
-        return describe(self.experiment["source"])
+        """The testbed that the run belongs to: its source on one line, in which a seed that the experiment's own drew
+        is the word `drawn`. So worlds that differ in nothing but what their experiments' seeds drew are one testbed."""
+        node = self.experiment["source"]
+        return describe({**node, "seed": "drawn"} if self.experiment.get("draws_source") is True else node)
 
     @property
     def method(self) -> str:
@@ -179,10 +185,10 @@ class StoredScores:
     def rows(self) -> pd.DataFrame:
         """All stored numbers as a table with COLUMNS."""
         shown = [{**row, "params": params_text(row["params"])} for row in self.records]
-        return pd.DataFrame(shown, columns=COLUMNS).astype({"value": "float64", "l0_requested": "float64"})
+        return pd.DataFrame(shown, columns=COLUMNS).astype(dict.fromkeys(NUMBERS, "float64"))
 
     def of(self, source: str) -> "StoredScores":
-        """The part of one source."""
+        """The part of one testbed, by `StoredRun.source`."""
         runs = tuple(run for run in self.runs if run.source == source)
         names = {run.run for run in runs}
         rows = tuple(row for row in self.records if row["source"] == source)
@@ -325,7 +331,8 @@ def result_rows(run: StoredRun, name: str, result: Mapping[str, Any]) -> list[di
     about = {
         "run": run.run, "name": run.name, "method": run.method, "l0_requested": run.requested_l0, "seed": run.seed,
         "control": run.control, "eval": name, "version": result.get("version"), "d_sae": run.d_sae,
-        "architecture": run.architecture, "source": run.source,
+        "architecture": run.architecture, "source": run.source, "base": run.summary.base, "term": run.summary.term,
+        "strength": run.summary.strength, "geometry": run.summary.geometry,
     }  # fmt: skip
     return [
         {

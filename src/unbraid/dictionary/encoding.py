@@ -13,12 +13,13 @@ CHUNK = 4096
 
 @torch.no_grad()
 def code_matrix(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> csr_array:
-    """Return the codes of x as a sparse matrix [batch, d_sae] in float64."""
-    device = dictionary.W_dec.device
+    """Return the codes of x as a sparse matrix [batch, d_sae] in float64, each times the norm of its atom: the size of
+    what it writes."""
+    device, norms = dictionary.W_dec.device, dictionary.norms()
     values, rows, latents = [], [], []
     for start in range(0, len(x), CHUNK):
         value, row, latent = dictionary.codes(x[start : start + CHUNK].to(device)).entries()
-        values.append(value.double().cpu())
+        values.append((value * norms[latent]).double().cpu())
         rows.append(row.cpu() + start)
         latents.append(latent.cpu())
     entries = (torch.cat(values).numpy(), (torch.cat(rows).numpy(), torch.cat(latents).numpy()))

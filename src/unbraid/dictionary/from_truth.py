@@ -123,7 +123,7 @@ def fill(
     fit: ProbeFit,
     origin: Origin,
 ) -> None:
-    """Set all parameters, for normalised activations. b_dec makes the mean error over the labelled rows vanish."""
+    """Set all parameters, those for raw activations first. b_dec makes the mean error over the labelled rows vanish."""
     x, probes = fit.labelled.x, fit.probes
     off, on = mean_logits(fit)
     gain = sizes / (on - off)
@@ -138,9 +138,8 @@ def fill(
     errors = torch.stack([(part - dictionary(part)).double().sum(0) for part in x.split(CHUNK)]).sum(0)
     rest = (errors / len(x)).to(x.dtype)
     dictionary.b_enc.add_(rest @ dictionary.W_enc)
-    dictionary.b_enc.div_(origin.scale)
-    dictionary.threshold.div_(origin.scale)
-    dictionary.b_dec.copy_((rest - origin.mean) / origin.scale)
+    dictionary.b_dec.copy_(rest)
+    dictionary.load_state_dict(origin.normaliser.unfold(dictionary).state_dict())
 
 
 def mean_logits(fit: ProbeFit) -> tuple[Float[Tensor, " factors"], Float[Tensor, " factors"]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unbraid.config.settings import Settings
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.normaliser import Normaliser
 from unbraid.dictionary.weights import Acts
 from unbraid.sources.base import Source
 
@@ -44,12 +45,10 @@ NOT_KEPT = Kept()
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of a dictionary's activations and their normalisation, (x - mean) / scale, for initialisations that
-    need them."""
+    """The source of a dictionary's activations and their normalisation, for initialisations that need them."""
 
     source: Source
-    mean: Float[Tensor, " d_in"]
-    scale: Float[Tensor, ""]
+    normaliser: Normaliser
     watch: ProgressCallback = no_progress
     """Called with the progress of an initialisation that takes a while."""
     kept: Kept = NOT_KEPT

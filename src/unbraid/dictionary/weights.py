@@ -21,6 +21,9 @@ Path = Literal["auto", "sparse", "dense"]
 # Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
 
+ROUNDING = 1e-5
+"""Distance of a norm from 1 that is float32's own."""
+
 
 @dataclass(frozen=True)
 class Chunks:
@@ -72,6 +75,16 @@ class Weights(nn.Module):
     @property
     def d_sae(self) -> int:
         return self.W_dec.shape[0]
+
+    def norms(self) -> Float[Tensor, " d_sae"]:
+        """Return the norms of the atoms: exactly 1, but where latents that are compared were trained on whitened
+        activations (`Normaliser`)."""
+        norms = torch.linalg.vector_norm(self.W_dec.detach(), dim=1)
+        return torch.where((norms - 1).abs() <= ROUNDING, 1.0, norms)
+
+    def unit_atoms(self) -> Float[Tensor, "d_sae d_in"]:
+        """Return the atoms without their norms, and without gradient."""
+        return self.W_dec.detach() / self.norms().unsqueeze(1)
 
     def pre_activations(self, x: Acts) -> Latents:
         """Return pre-activations of all latents, differentiable, in the precision of the weights."""

@@ -58,6 +58,8 @@ def peers(run: Run) -> list[Run]:
 def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
     """Score a run against runs of the same experiment at other seeds. Raises NotApplicable when there is none."""
     others = [other.dictionary() for other in seeds]
+    if not others and run.experiment.draws_source:
+        raise NotApplicable("agreement compares seeds on one source, and here each drew its own (draw_source)")
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
     own, x = run.dictionary(), held_out(run.source, ROWS).x

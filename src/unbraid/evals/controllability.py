@@ -120,7 +120,7 @@ def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score
     observed = observe(dictionary, source) if isinstance(source, World) else None
     latents = code_matrix(dictionary, held_out(source, ROWS).x) if observed is None else observed.latents
     living = alive(dictionary, latents)
-    own = Panel(living.atoms * living.signs.unsqueeze(1), nearest(dictionary.W_dec.cpu(), living.latents))
+    own = Panel(living.atoms * living.signs.unsqueeze(1), nearest(dictionary.unit_atoms().cpu(), living.latents))
     scores = [
         Score(metric="radius", value=after.radius, better="neither", params={"by": after.by}),
         *effect_scores("measured", own, after, usual_effect(source)),
@@ -160,7 +160,7 @@ def alive(dictionary: Dictionary, latents: csr_array) -> Levels:
     living = torch.from_numpy(np.flatnonzero(counts >= FEWEST))
     chosen = living[torch.randperm(len(living), generator=stream("latents"))[:LATENTS]]
     high = [upper(columns.data[columns.indptr[i] : columns.indptr[i + 1]]) for i in chosen.tolist()]
-    return Levels(chosen, dictionary.W_dec.cpu()[chosen], torch.tensor(high, dtype=torch.float32))
+    return Levels(chosen, dictionary.unit_atoms().cpu()[chosen], torch.tensor(high, dtype=torch.float32))
 
 
 def upper(values: np.ndarray) -> float:
@@ -277,7 +277,7 @@ def readout_scores(
         return moves(lambda acts: world.readouts(acts)[..., readable], rows.x, atoms, here, height)
 
     def now(made: Dictionary, chosen: Levels) -> Tensor:
-        return made.encode(rows.x.to(made.W_dec.device)).cpu()[:, chosen.latents]
+        return (made.encode(rows.x.to(made.W_dec.device)) * made.norms()).cpu()[:, chosen.latents]
 
     def handles(made: Dictionary, seen: LatentsAndFactors, chosen: Levels) -> Handles:
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))

@@ -77,7 +77,7 @@ def description_length(run: Run) -> list[Score]:
 def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[csr_array, Callable[[float], float]]:
     """Return the codes of x, and FVU as a function of their rounding step."""
     z = code_matrix(dictionary, x)
-    atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.W_dec, dictionary.b_dec))
+    atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.unit_atoms(), dictionary.b_dec))
     exact = x.double().cpu().numpy()
     return z, lambda step: rounding_error(z, atoms, bias, exact, step)
 
@@ -124,8 +124,8 @@ def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float]
 
     def added(step: float) -> float:
         def decoded(x: Tensor) -> Tensor:
-            z = dictionary.to(x.device).encode(x)
-            return (z / step).round() * step @ dictionary.W_dec + dictionary.b_dec
+            z = dictionary.to(x.device).encode(x) * dictionary.norms()
+            return (z / step).round() * step @ dictionary.unit_atoms() + dictionary.b_dec
 
         return cross_entropies(model, decoded) - clean
 

@@ -70,14 +70,14 @@ def reconstruction(dictionary: Dictionary, x: Tensor) -> list[Score]:
     mean = x.double().mean(0)
     total = float((x.double() - mean).square().sum())
     error = active = magnitude = cosine = ratio = 0.0
-    there = 0
+    there, norms = 0, dictionary.norms()
     fired = torch.zeros(dictionary.d_sae, dtype=torch.bool)
     for part in x.split(CHUNK):
         z = dictionary.codes(part)
         x_hat = dictionary.decode(z)
         error += float((x_hat - part).double().square().sum())
         active += float(z.l0()) * len(part)
-        magnitude += float(z.values.abs().sum(dtype=torch.float64))
+        magnitude += float((z.values.abs() * z.per_entry(norms)).sum(dtype=torch.float64))
         some = part.norm(dim=1) > 0  # a world without noise has rows of 0, which have no direction
         there += int(some.sum())
         cosine += float(torch.nn.functional.cosine_similarity(part[some], x_hat[some], dim=1).sum())

@@ -33,11 +33,11 @@ DEFINITIONS = {
 def hedging(run: Run, controls: Sequence[Run]) -> list[Score]:
     """Score a widened run. Raises NotApplicable for all others."""
     start = started_from(run)
-    wider, narrower = run.dictionary().W_dec, start.start().W_dec
+    wider, narrower = run.dictionary().unit_atoms(), start.start().unit_atoms()
     if len(narrower) == len(wider):
         raise NotApplicable("this run adds no latents to the dictionary it started from: it is the control")
     old, added = wider[: len(narrower)], wider[len(narrower) :]
-    compared = [("start", narrower), *(("control", control.dictionary().W_dec) for control in controls)]
+    compared = [("start", narrower), *(("control", control.dictionary().unit_atoms()) for control in controls)]
     return [
         Score(metric="hedging", value=rate(old - atoms, added), better="lower", params={"against": against})
         for against, atoms in compared

@@ -236,7 +236,10 @@ def seen(dictionary: Dictionary, known: Probed) -> CodedRows:
     """Encode the labelled rows."""
     bias = dictionary.b_dec.cpu()
     return CodedRows(
-        code_matrix(dictionary, known.train.x), code_matrix(dictionary, known.held.x), dictionary.W_dec.cpu(), bias
+        code_matrix(dictionary, known.train.x),
+        code_matrix(dictionary, known.held.x),
+        dictionary.unit_atoms().cpu(),
+        bias,
     )
 
 

@@ -49,8 +49,14 @@ class Training(Settings):
     """Tokens without firing after which a latent counts as dead."""
     resample_every: NonNegativeInt = 0
     """Tokens after which dead latents start anew at badly explained rows (`resampling`), again and again; 0: never."""
-    normalise: Literal["centre-scale", "none"] = "centre-scale"
-    """Subtract the mean and scale to unit mean square, or leave activations alone."""
+    normalise: Literal["centre-scale", "none", "whiten"] = "centre-scale"
+    """Subtract the mean and scale to unit mean square, leave activations alone, or do the first and whiten them, too:
+    the error then counts directions of little variance as much as others (docs/concepts.md)."""
+    whiten_ridge: NonNegativeFloat = added(1e-3)
+    """Added to each variance before whitening, as a share of their mean: it bounds how far the smallest are blown
+    up."""
+    whiten_power: Share = added(1.0)
+    """How far to whiten: variances to the power of 1 less this are left, 1 whitens fully, 0 is centre-scale."""
     matmul: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder product; parameters and optimiser stay float32."""
     data_seed: Seed | None = None
@@ -66,6 +72,10 @@ class Training(Settings):
                 f"warmup {self.warmup} and decay {self.decay} are shares of training and take more than all of it "
                 "together; lower one"
             )
+        fields = type(self).__dataclass_fields__
+        unused = [name for name in ("whiten_ridge", "whiten_power") if getattr(self, name) != fields[name].default]
+        if unused and self.normalise != "whiten":
+            raise ValueError(f"{unused[0]} is a setting of whitening: set normalise to whiten, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +102,9 @@ class Experiment(Settings):
     """What is added to the base's objective; None for the base itself."""
     strength: PositiveFloat | None = added(None)
     """Size of the added term's gradient, as a share of the reconstruction's (gradient_ratio)."""
+    draws_source: bool = added(False)
+    """True where the experiment's seed drew the source too (World, Synth): such runs are draws from one testbed, and
+    compared over seeds as runs on one source are."""
 
     @property
     def requested_l0(self) -> float | None:
@@ -121,10 +134,22 @@ class Experiment(Settings):
 
     def check_together(self) -> None:
         check_design(self.base, self.term, self.strength)
+        if self.training.normalise == "whiten" and self.dictionary.activation.tied:
+            raise ValueError(
+                f"{type(self.dictionary.activation).__name__} reads along the atoms it writes, and of raw activations "
+                "no such dictionary does what one of whitened ones does: set --training.normalise centre-scale, or "
+                "take another activation"
+            )
         stated = getattr(self.dictionary.activation, "k", None) or getattr(self.objective.target_l0, "l0", None)
         if None not in (self.l0, stated) and self.l0 != stated:
             raise ValueError(
                 f"l0 is {self.l0:g}, but the activation's k or objective.target_l0 asks for {stated:g}; leave l0 out"
+            )
+        if self.draws_source and self.source.drawn_by != self.seed:
+            by = "none" if self.source.drawn_by is None else f"seed {self.source.drawn_by}"
+            raise ValueError(
+                f"draws_source says that seed {self.seed} drew the source, and {by} did; give the source that seed, or "
+                "set draws_source to False"
             )
 
 

@@ -1,4 +1,4 @@
-"""Many experiments from few: one crossed with values, and every base with every term for a study."""
+"""Many experiments from one: crossed with values, by dotted field."""
 
 import difflib
 import hashlib
@@ -10,45 +10,11 @@ from typing import Any, cast
 
 from unbraid.config.settings import shown
 from unbraid.experiment.experiment import Experiment
-from unbraid.experiment.study import Member, with_l0, with_terms
-from unbraid.experiment.summary import label
-from unbraid.objective.objective import Term
 
 SPARSITY = ("dictionary.activation.k", "objective.target_l0.l0", "l0")
 """Fields that say what sparsity is requested."""
 SLUG = 40
 """Letters of a text in a run's name."""
-
-
-def factorial(
-    bases: Mapping[str, Member],
-    terms: Mapping[str, Mapping[str, Term]],
-    *,
-    strengths: Sequence[float] = (0.1,),
-    sparsities: Sequence[int],
-    widths: Sequence[int | None] = (None,),
-) -> dict[str, Member]:
-    """Members of a study: every base alone and with every term, at every strength, sparsity and width.
-
-    terms: by what the report calls them, each one term or several that belong together, by name. strengths: gradient
-    ratios. widths: numbers of latents; None: the study's. Each member says its base, term and strength, by which scores
-    can be grouped. A method is called after its term; after its base too where there are several, and after its
-    strength where there are several.
-    """
-    found: dict[str, Member] = {}
-    for base_name, base in bases.items():
-        named = replace(base, base=base_name)
-        methods = {base_name: named}
-        for (term_name, added), strength in itertools.product(terms.items(), strengths):
-            words = [base_name] * (len(bases) > 1) + [term_name] + [f"{strength:g}"] * (len(strengths) > 1)
-            member = with_terms(named, term_name, added, strength=strength)
-            methods["-".join(words)] = replace(member, method="-".join(words))
-        if repeated := set(methods) & {member.method for member in found.values()}:
-            raise ValueError(f"two methods of a study are called {sorted(repeated)[0]!r}; rename a base or a term")
-        for (method, member), l0, d_sae in itertools.product(methods.items(), sparsities, widths):
-            key = label(method, float(l0)) + (f"-w{d_sae}" if len(widths) > 1 else "")
-            found[key] = replace(with_l0(member, l0), method=method, d_sae=d_sae)
-    return found
 
 
 def cross(base: Experiment, axes: Mapping[str, Sequence[Any]]) -> list[Experiment]:
@@ -104,6 +70,14 @@ def with_values(node: Any, values: Mapping[str, Any]) -> Any:
     old = node if isinstance(node, Mapping) else vars(node)
     new = {n: to[""] if "" in to else with_values(old[n], to) for n, to in inside.items()}
     return {**node, **new} if isinstance(node, Mapping) else replace(cast(Any, node), **new)
+
+
+def value_at(node: Any, path: str) -> Any:
+    """The value of a field by dotted name. Raises ValueError for a field that does not exist."""
+    first, _, rest = path.partition(".")
+    name = known_field(node, first)
+    value = node[name] if isinstance(node, Mapping) else getattr(node, name)
+    return value_at(value, rest) if rest else value
 
 
 def known_field(node: Any, name: str) -> str:

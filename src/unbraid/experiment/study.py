@@ -103,18 +103,32 @@ class Study(Settings):
 
     def _experiment(self, name: str, seed: int) -> Experiment:
         member = self.members[name]
-        choices = {field.name: getattr(member, field.name) for field in fields(DictionaryChoices)}
-        d_sae = width(member.init, member.d_sae or self.d_sae, self.source)
-        try:
-            dictionary = DictionaryConfig(d_sae=d_sae, **choices)
-        except ValueError as error:
-            raise ValueError(f"member {name!r}: {error}") from error
-        training = self.training if member.trained else replace(self.training, tokens=0)
-        return Experiment(
-            name=member.method or name, source=self.source, objective=member.objective, dictionary=dictionary,
-            training=training, seed=seed, control=member.control, l0=member.l0, base=member.base, term=member.term,
-            strength=member.strength,
-        )  # fmt: skip
+        return experiment_of(name, member, source=self.source, d_sae=self.d_sae, training=self.training, seed=seed)
+
+
+def experiment_of(
+    name: str,
+    member: Member,
+    *,
+    source: Source,
+    d_sae: int,
+    training: Training,
+    seed: int,
+    draws_source: bool = False,
+) -> Experiment:
+    """Return the experiment of a member, with what its study gives. `name`: what tells it apart there, in errors and
+    where it names no method. Raises ValueError for a member that cannot be."""
+    choices = {field.name: getattr(member, field.name) for field in fields(DictionaryChoices)}
+    latents = width(member.init, member.d_sae or d_sae, source)
+    try:
+        dictionary = DictionaryConfig(d_sae=latents, **choices)
+    except ValueError as error:
+        raise ValueError(f"member {name!r}: {error}") from error
+    return Experiment(
+        name=member.method or name, source=source, objective=member.objective, dictionary=dictionary,
+        training=training if member.trained else replace(training, tokens=0), seed=seed, control=member.control,
+        l0=member.l0, base=member.base, term=member.term, strength=member.strength, draws_source=draws_source,
+    )  # fmt: skip
 
 
 def width(init: Initialisation, d_sae: int, source: Source) -> int:

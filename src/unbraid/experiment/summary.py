@@ -14,6 +14,8 @@ from unbraid.dictionary.initialisation import Claim
 
 SUMMARY = "summary"
 """Its key in provenance.json."""
+WHITEN = "whiten"
+"""The value of training.normalise that whitens activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class Summary:
     seed: int | None = None
     sees_truth: bool | None = None
     """Whether its initialisation is made from the truth, or trained on it; None in folders that do not say."""
+    geometry: str = "raw"
+    """raw, or whitened: the metric of the activations in which it was trained (training.normalise)."""
 
 
 def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PACKAGES) -> Summary:
@@ -65,6 +69,7 @@ def summarise(experiment: Mapping[str, Any], packages: tuple[str, ...] = OWN_PAC
         trivial=control and untrained, base=experiment.get("base"), term=experiment.get("term"),
         strength=experiment.get("strength"), width=dictionary.get("d_sae"), seed=experiment.get("seed"),
         sees_truth=bool(start.get("uses_truth", False)),
+        geometry="whitened" if training.get("normalise") == WHITEN else "raw",
     )  # fmt: skip
 
 
@@ -78,6 +83,7 @@ def stored(summary: Any) -> Summary:
         "width": int | None,
         "seed": int | None,
         "sees_truth": bool | None,
+        "geometry": str,
     }
     fields = cast("dict[str, Any]", summary) if isinstance(summary, dict) else {}
     missing = [name for name in kinds if name not in fields]  # what says the design came later, and may be missing

@@ -42,7 +42,7 @@ class Imported(Initialisation):
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
-        if origin is not None and not (bool((origin.mean == 0).all()) and float(origin.scale) == 1.0):
+        if origin is not None and not origin.normaliser.changes_nothing:
             raise ValueError("a published SAE reads raw activations: set --training.normalise none")
         theirs = self.read().dictionary
         if (theirs.d_in, theirs.d_sae) != (dictionary.d_in, dictionary.d_sae):

@@ -28,6 +28,9 @@ UNIT_NORM_TOLERANCE = 1e-5  # SAEBench's, for float32
 # Without this stamp SAELens takes the folder for one older than 6.0 and drops its metadata without a word.
 SAE_LENS_VERSION = "6.54.12"
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+UNIT_NORM = "unit_norm_atoms"
+"""Field of the metadata, false where atoms have the norms that whitening gave them and latents are compared: with
+others, other latents would be chosen."""
 OWN = "activation"
 """Field of cfg.json with an activation that SAELens has no equivalent of."""
 SAVED = ("standard", "jumprelu", "topk", "matching_pursuit")
@@ -56,8 +59,9 @@ def names(activation: Activation) -> tuple[str, ...]:
 
 
 def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Write a raw-activation dictionary as an SAELens folder. Raises ValueError when atoms are not unit norm."""
-    if (worst := off_unit_norm(dictionary.W_dec)) > UNIT_NORM_TOLERANCE:
+    """Write a raw-activation dictionary as an SAELens folder. Raises ValueError when atoms are not unit norm, unless
+    `metadata` says that they need not be."""
+    if metadata.get(UNIT_NORM, True) is True and (worst := off_unit_norm(dictionary.W_dec)) > UNIT_NORM_TOLERANCE:
         raise ValueError(
             f"an atom's norm is off 1 by {worst:.1e}; SAEBench refuses more than {UNIT_NORM_TOLERANCE:.0e}"
         )
@@ -95,7 +99,9 @@ def read(folder: Path, packages: tuple[str, ...] = OWN_PACKAGES) -> Dictionary:
     d_in, d_sae = (whole(cfg, name, folder / CFG) for name in ("d_in", "d_sae"))
     if cfg.get("normalize_activations", "none") != "none" or cfg.get("apply_b_dec_to_input", True) is not True:
         raise ValueError(f"{folder}: only normalize_activations 'none' and apply_b_dec_to_input true are understood")
-    tensors = read_weights(folder / WEIGHTS, shapes(activation, d_in, d_sae))
+    about = cfg.get("metadata")
+    free = isinstance(about, dict) and about.get(UNIT_NORM) is False and not activation.homogeneous
+    tensors = read_weights(folder / WEIGHTS, shapes(activation, d_in, d_sae), unit_norm=not free)
     dictionary = Dictionary(d_in, d_sae, activation)
     with torch.no_grad():
         for n, tensor in tensors.items():
@@ -160,9 +166,9 @@ def shapes(activation: Activation, d_in: int, d_sae: int) -> dict[str, list[int]
     return {name: every.get(name, [d_sae]) for name in names(activation)}
 
 
-def read_weights(path: Path, expected: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """Tensors of these shapes in float32, finite, atoms of unit norm: what `write` writes. Raises ValueError for
-    others."""
+def read_weights(path: Path, expected: Mapping[str, list[int]], *, unit_norm: bool = True) -> dict[str, Tensor]:
+    """Tensors of these shapes in float32, finite, atoms of unit norm where `unit_norm`: what `write` writes. Raises
+    ValueError for others."""
     check_plain(path, "export or train it again")
     try:
         with safe_open(path, framework="pt") as file:
@@ -179,7 +185,7 @@ def read_weights(path: Path, expected: Mapping[str, list[int]]) -> dict[str, Ten
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{path}: {name} holds NaN or infinity; export or train it again")
-    if (worst := off_unit_norm(tensors["W_dec"])) > UNIT_NORM_TOLERANCE:
+    if unit_norm and (worst := off_unit_norm(tensors["W_dec"])) > UNIT_NORM_TOLERANCE:
         raise ValueError(
             f"{path}: an atom's norm is off 1 by {worst:.1e}, above {UNIT_NORM_TOLERANCE:.0e}; unbraid import makes a "
             "run of it, with the norms folded in"

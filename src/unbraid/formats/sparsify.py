@@ -107,6 +107,7 @@ def write(dictionary: Dictionary, folder: Path, metadata: Mapping[str, Any]) -> 
         {
             "activation": "topk", "d_in": dictionary.d_in, "num_latents": dictionary.d_sae,
             "expansion_factor": max(1, dictionary.d_sae // dictionary.d_in), "k": kind["k"],
-            "normalize_decoder": True, "multi_topk": False, "skip_connection": False, "transcode": False,
+            "normalize_decoder": bool((dictionary.norms() == 1).all()), "multi_topk": False,
+            "skip_connection": False, "transcode": False,
         },
     )  # fmt: skip

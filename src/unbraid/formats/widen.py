@@ -1,7 +1,7 @@
 """Starting from a trained dictionary, with more latents: how width extension is trained, and its control.
 
-A folder holds weights for raw activations. With the run's own normalisation x_n = (x - mean) / scale, the same
-dictionary of x_n has b_enc / scale, threshold / scale and b_dec normalised: the inverse of folding.
+A folder holds weights for raw activations; those for activations normalised as the run's are the inverse of folding
+(`Normaliser.unfold`).
 """
 
 from dataclasses import dataclass
@@ -38,18 +38,20 @@ class Extension(Initialisation):
     ) -> None:
         if origin is None:
             raise ValueError("extension needs to know how activations are normalised: build it with an origin")
-        start = self.start()
-        check(start, dictionary, self.folder)
+        check(raw := self.start(), dictionary, self.folder)
+        try:
+            start = origin.normaliser.unfold(raw)
+        except ValueError as error:
+            raise ValueError(f"{self.folder} cannot be continued: {error}") from error
         known = start.d_sae
         guesses = torch.randn(dictionary.d_sae - known, dictionary.d_in, generator=rng)
         guesses = guesses / torch.linalg.vector_norm(guesses, dim=1, keepdim=True)
         dictionary.W_dec.copy_(torch.cat([start.W_dec, guesses]))
         dictionary.W_enc.copy_(torch.cat([start.W_enc.T, guesses]).T)
-        dictionary.b_dec.copy_((start.b_dec - origin.mean) / origin.scale)
-        dictionary.b_enc.zero_()[:known].copy_(start.b_enc / origin.scale)
+        dictionary.b_dec.copy_(start.b_dec)
+        dictionary.b_enc.zero_()[:known].copy_(start.b_enc)
         if dictionary.activation.learns_threshold:
-            thresholds = start.threshold / origin.scale
-            dictionary.threshold.fill_(float(thresholds.median()))[:known].copy_(thresholds)
+            dictionary.threshold.fill_(float(start.threshold.median()))[:known].copy_(start.threshold)
 
 
 def check(start: Dictionary, dictionary: Dictionary, folder: str) -> None:

@@ -56,6 +56,10 @@ Rows = Float[Tensor, "row d_in"]
 PenaltyName = Annotated[str, Matches(r"\w[\w.-]*", "letters, digits and _ - . (it names what is logged)")]
 
 
+def unchanged(rows: Rows) -> Rows:
+    return rows
+
+
 def no_normaliser(rows: Rows) -> Rows:
     raise ValueError("this step has no normaliser, so raw activations of contexts have no codes")
 
@@ -88,6 +92,8 @@ class Step:
     """From raw activations, as contexts hold them, to what the dictionary reads."""
     restore: Callable[[Rows], Rows] = no_normaliser
     """Back, from what the dictionary writes to raw activations."""
+    directions: Callable[[Rows], Rows] = unchanged
+    """The unit directions in raw activations, as contexts hold them, along which latents with these atoms write."""
     shared: dict[str, Any] = field(default_factory=dict)
     """What one term of this step has worked out and a later one may use: gone after the step."""
 

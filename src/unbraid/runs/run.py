@@ -1,9 +1,11 @@
 """A run on disk: an SAELens folder with our configuration, logs, scores and provenance next to it.
 
-cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm
+cfg.json  sae_weights.safetensors   what SAELens loads: for raw activations, atoms of unit norm (not where whitened
+                                    latents are compared: `Normaliser`)
 experiment.json                     the resolved configuration
 fit.safetensors                     what a fit found besides the atoms (MELBO, DCT): effects, strengths, radius
-normaliser.safetensors              mean and scale that were folded in
+normaliser.safetensors              mean, scale and, where they were whitened, the map and its inverse that were folded
+                                    in
 metrics.jsonl                       one row a logged step
 results/<eval>.json                 scores
 provenance.json                     versions, machine, seconds, and the seals of all of these; written last, so it marks
@@ -176,8 +178,10 @@ def save_run(
         "training_architecture": type(experiment.dictionary.activation).__name__.lower(),
         **experiment.source.metadata(),
     }
+    if normaliser.whitening is not None and not folded.activation.homogeneous:
+        site[saelens.UNIT_NORM] = False
     saelens.write(folded, path, {**site, "training_architecture_details": details})
-    write_tensors(path / "normaliser.safetensors", {"mean": normaliser.mean, "scale": normaliser.scale})
+    write_tensors(path / "normaliser.safetensors", normaliser.tensors())
     if fitted:
         write_tensors(path / "fit.safetensors", fitted)
     write_json(path / "experiment.json", to_json(experiment))

@@ -69,7 +69,13 @@ def target_in(metadata: Mapping[str, Any], source: Source) -> Target:
 
 def check(run: Run) -> None:
     """Raise ValueError for weights that SAEBench would accept silently: transposed, or with atoms not of unit norm."""
-    run.dictionary()
+    dictionary = run.dictionary()
+    if bool((dictionary.norms() != 1).any()):
+        raise ValueError(
+            f"{run.path.name} was trained on whitened activations, and its {type(dictionary.activation).__name__} "
+            "chooses other latents once atoms have norm 1, which SAEBench asks for: train it with BatchTopK, JumpReLU "
+            "or ReLU"
+        )
 
 
 def group_by_target(runs: Sequence[Run]) -> tuple[dict[Target, list[Run]], dict[Path, Exception]]:

@@ -7,7 +7,7 @@ be resumed, cached or shared by many dictionaries without keeping any state but 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -131,6 +131,15 @@ class Source(Settings, ABC):
         if block is None or not len(block.rows):
             raise NoHeldOut(f"the source has no eval data: {self.more_held_out}")
         return block.rows.x[:count]
+
+    @property
+    def drawn_by(self) -> int | None:
+        """The seed, among its settings, that draws it; None where nothing of it is drawn."""
+        return getattr(self, "seed", None)
+
+    def drawn(self, seed: int) -> "Source":
+        """Return this source as another seed draws it; itself where none does."""
+        return self if self.drawn_by in (None, seed) else replace(self, seed=seed)  # pyright: ignore
 
     def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
         """Return `count` minimal pairs chosen by `seed`; fewer where there are no more.

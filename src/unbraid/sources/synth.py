@@ -102,6 +102,10 @@ class Synth(Synthetic):
             )
 
     @property
+    def drawn_by(self) -> int | None:
+        return None if self.model else self.seed  # a saved model was drawn before
+
+    @property
     def d_in(self) -> int:
         return self._synthetic.cfg.hidden_dim if self.model else self.hidden_dim
 

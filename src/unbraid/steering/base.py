@@ -88,7 +88,7 @@ class SliceFit(Initialisation, ABC):
         if "atoms" not in result:
             result = self._result(dictionary.d_sae, rng, origin, result)
             origin.kept.finish(result)
-        set_tied(dictionary, result.pop("atoms").to(sample.device), sample)
+        set_tied(dictionary, origin.normaliser.atoms(result.pop("atoms").to(sample.device)), sample)
         dictionary.fitted = result
 
     def _result(

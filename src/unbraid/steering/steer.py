@@ -79,7 +79,7 @@ def steer(
         raise ValueError(f"scale is {scale}; give a finite number, negative to push the other way")
     words = read(source, prompt)
     one, name = unit_of(run, source, latent, unit)
-    push = scale * one * dictionary.W_dec[latent]
+    push = scale * one * dictionary.unit_atoms()[latent]
     plain, pushed = (expectations(source, words, by) for by in (torch.zeros_like(push), push))
     changed = (pushed - plain).abs().argsort(descending=True)[:top].tolist()
     names = source.loaded_tokenizer.convert_ids_to_tokens(changed)

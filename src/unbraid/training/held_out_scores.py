@@ -1,6 +1,6 @@
 """Held-out scores while training: reconstruction, sparsity and dead latents on rows that training never sees.
 
-    heldout/fvu     squared error over squared distance from the mean, of the rows together
+    heldout/fvu     squared error over squared distance from the mean, of the rows together, before any whitening
     heldout/l0      active latents a row, on average
     heldout/dead    share of latents that fire on none of the rows
 
@@ -34,7 +34,7 @@ class HeldOutScores:
     def __call__(self, dictionary: Dictionary, normaliser: Normaliser) -> dict[str, Tensor]:
         """Scores by the name they are logged under; empty where the source has no held-out rows."""
         rows = self._read()
-        return {} if rows is None else score(dictionary, normaliser(rows), normaliser(self._sample))
+        return {} if rows is None else score(dictionary, normaliser, rows, self._sample)
 
     def _read(self) -> Tensor | None:
         if self._rows is None and not self._none:
@@ -53,11 +53,14 @@ def has_held_out(source: Source) -> bool:
 
 
 @torch.no_grad()
-def score(dictionary: Dictionary, x: Float[Tensor, "row d_in"], sample: Float[Tensor, "row d_in"]) -> dict[str, Tensor]:
-    """FVU, L0 and share of dead latents. `x`, `sample`: normalised activations, held out and to calibrate on."""
-    used = dictionary.for_inference(sample)
+def score(
+    dictionary: Dictionary, normaliser: Normaliser, rows: Float[Tensor, "row d_in"], sample: Float[Tensor, "some d_in"]
+) -> dict[str, Tensor]:
+    """FVU, L0 and share of dead latents. `rows`, `sample`: raw activations, held out and to calibrate on."""
+    used, x = dictionary.for_inference(normaliser(sample)), normaliser(rows)
     z = used.codes(x)
-    error, spread = (used.decode(z) - x).square().sum(), (x - x.mean(0)).square().sum()
+    missed, away = (normaliser.unwhitened(part) for part in (used.decode(z) - x, x - x.mean(0)))
+    error, spread = missed.square().sum(), away.square().sum()
     return {
         "heldout/fvu": error / spread.clamp_min(torch.finfo(x.dtype).tiny),
         "heldout/l0": z.l0(),

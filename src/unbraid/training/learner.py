@@ -35,11 +35,13 @@ class Learner:
         (done, total) by an initialisation that takes a while. `kept`: where what it has reached is kept."""
         training = experiment.training
         self.experiment = experiment
-        normaliser = Normaliser.fit(sample, training.normalise)
+        normaliser = Normaliser.fit(
+            sample, training.normalise, ridge=training.whiten_ridge, power=training.whiten_power
+        )
         self.normaliser = normaliser.to(training.device)
         self.dictionary = experiment.dictionary.build(
             normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
-            origin=Origin(experiment.source, normaliser.mean, normaliser.scale, watch, kept),
+            origin=Origin(experiment.source, normaliser, watch, kept),
         )  # fmt: skip
         target = experiment.objective.target_l0
         if target is not None and not experiment.dictionary.init.sets_thresholds:
@@ -88,7 +90,7 @@ class Learner:
             dead=self.dead_latents.now(), rng=torch.Generator(),
             counterfactuals=lambda: self._normalised(extra.counterfactuals()),
             corrupted=lambda share: self.normaliser(extra.corrupted(share).to(x.device)),
-            normalise=self.normaliser, restore=self.normaliser.undo,
+            normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
         )  # fmt: skip
 
     def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:
@@ -119,7 +121,7 @@ class Learner:
         tensors: dict[str, Tensor] = {f"dictionary/{n}": t for n, t in self.dictionary.state_dict().items()}
         for part in self._parts:
             tensors |= part.state()
-        return {**tensors, "normaliser/mean": self.normaliser.mean, "normaliser/scale": self.normaliser.scale}
+        return tensors | {f"normaliser/{name}": tensor for name, tensor in self.normaliser.tensors().items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from `state()`. Raises ValueError when a tensor is missing."""
@@ -132,7 +134,7 @@ class Learner:
         self.dictionary.load_state_dict({n: tensors[f"dictionary/{n}"] for n in self.dictionary.state_dict()})
         for part in self._parts:
             part.restore(tensors)
-        self.normaliser = Normaliser(tensors["normaliser/mean"].to(device), tensors["normaliser/scale"].to(device))
+        self.normaliser = Normaliser.of({n: tensors[f"normaliser/{n}"] for n in self.normaliser.tensors()}).to(device)
 
 
 def optional(name: str) -> bool:

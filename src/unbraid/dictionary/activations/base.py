@@ -34,6 +34,9 @@ class Activation(Settings, ABC):
     """Whether the encoder is the atoms, transposed, and not trained separately."""
     compares_latents: ClassVar[bool] = False
     """Whether a latent's being active depends on how large others are, so that rescaling one changes which are."""
+    homogeneous: ClassVar[bool] = False
+    """Whether each latent is active by itself, and a pre-activation and threshold c times as large give a code c times
+    as large: its atom can then have any norm."""
     same_l0: ClassVar[bool] = False
     """Whether every row has as many active latents."""
     for_training_only: ClassVar[bool] = False

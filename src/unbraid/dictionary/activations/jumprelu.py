@@ -27,6 +27,7 @@ class JumpReLU(Thresholded):
     """Thresholds start at one value, the one that leaves this many latents active a token (at most a quarter of
     them); with an L0 target, as many as that."""
     learns_threshold: ClassVar[bool] = True
+    homogeneous: ClassVar[bool] = True
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return _JumpReLU.apply(pre, threshold, self.bandwidth)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,6 +13,8 @@ from unbraid.dictionary.weights import Latents
 @dataclass(frozen=True)
 class ReLU(Thresholded):
     """max(pre, 0)."""
+
+    homogeneous: ClassVar[bool] = True
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()

@@ -73,7 +73,7 @@ class CausalHead(Term):
         radius = step_radius(step, self.radius)
         if "heads" not in memory:
             memory |= self._fresh(contexts, atoms, radius, step.rng)
-        pushes = radius * draws.sizes.to(atoms) @ atoms.index_select(0, draws.latents)
+        pushes = radius * draws.sizes.to(atoms) @ step.directions(atoms.index_select(0, draws.latents))
         with torch.no_grad():
             taught = pooled_effect(contexts, pushes[self.draws :]) if self.taught else pushes[:0]
         effects = pooled_effect(contexts, pushes[: self.draws]) @ memory["projection"].T

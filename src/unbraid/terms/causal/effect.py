@@ -48,7 +48,7 @@ class Effect(Term):
         chosen = step.sampled_latents(self.columns)
         if not len(chosen):
             return step.no_loss()
-        atoms, contexts = step.dictionary.W_dec.index_select(0, chosen), step.contexts()
+        atoms, contexts = step.directions(step.dictionary.W_dec.index_select(0, chosen)), step.contexts()
         radius = step_radius(step, self.radius)
         usual = self._usual_effect(step, contexts, radius)
         effects = pooled_effect(contexts, radius * atoms)

@@ -42,6 +42,6 @@ class EffectSketch(Term):
         # Derivatives this small, the skip path's being 1, are rounding.
         usual = (sketch.square().sum() / sketch.shape[1]).clamp_min(1e-8)
         # All atoms are multiplied: choosing the living ones first would copy nearly all, and their gradient again.
-        squares = (step.dictionary.W_dec @ sketch.T)[living].square().sum(1) / usual
+        squares = (step.directions(step.dictionary.W_dec) @ sketch.T)[living].square().sum(1) / usual
         reward = 0.5 * capped_log(squares, 2 * self.cap)
         return TermOutput(-reward.mean(), {"effect_over_random": squares.detach().mean().sqrt()})

@@ -35,14 +35,14 @@ class FunctionalOrthogonality(Term):
     family: ClassVar[Family] = "causal"
 
     def __call__(self, step: Step) -> TermOutput:
-        chosen = step.sampled_latents(self.columns)
+        chosen, atoms = step.sampled_latents(self.columns), step.directions(step.dictionary.W_dec)
         if self.neighbours and len(chosen):
-            chosen = torch.cat([chosen, nearest_to(step.dictionary.W_dec.detach(), chosen)]).unique()
+            chosen = torch.cat([chosen, nearest_to(atoms.detach(), chosen)]).unique()
         if len(chosen) < 2:
             return step.no_loss()
         contexts = step.contexts()
         radius = step_radius(step, self.radius)
-        effects = pooled_effect(contexts, radius * step.dictionary.W_dec.index_select(0, chosen))
+        effects = pooled_effect(contexts, radius * atoms.index_select(0, chosen))
         closest = largest_cosines(effects)
         return TermOutput(closest.relu().square().mean(), {"cosine": closest.mean(), "radius": torch.tensor(radius)})
 

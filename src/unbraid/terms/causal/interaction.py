@@ -66,7 +66,7 @@ class Interaction(Term):
         for token in tokens:
             together = active.sampled_at(token, self.most, step.rng)
             signs = random_signs(self.samples, len(together), step.rng).to(atoms)
-            pushes[:, token] = radius / len(together) ** 0.5 * signs @ atoms.index_select(0, together)
+            pushes[:, token] = radius / len(together) ** 0.5 * signs @ step.directions(atoms.index_select(0, together))
         return pushes
 
 

@@ -57,7 +57,8 @@ class MelboReward(Term):
         contexts = step.contexts()
         radius = step_radius(step, self.radius)
         usual = self._usual_size(step, contexts, active.sequences, radius)
-        pushes = everywhere(radius * step.dictionary.W_dec.index_select(0, chosen), contexts)
+        atoms = step.directions(step.dictionary.W_dec.index_select(0, chosen))
+        pushes = everywhere(radius * atoms, contexts)
         sizes = self._sizes(token_effects(contexts, pushes), active.where(chosen), active.sequences)
         reward = capped_log(sizes / usual, self.cap)
         metrics = {"effect_over_random": sizes.detach().mean() / usual, "radius": torch.tensor(radius)}

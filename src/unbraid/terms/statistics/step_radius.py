@@ -28,7 +28,7 @@ def probe_pushes(step: Step, count: int, radius: float, *, first: bool) -> Float
 
 def step_pushes(step: Step, columns: int, samples: int, radius: float) -> Pushed | None:
     """Random pushes along `columns` living atoms, `samples` of them; None where fewer than two atoms live."""
-    atoms = step.sampled_atoms(columns)
+    atoms = step.directions(step.sampled_atoms(columns))
     if len(atoms) < 2:
         return None
     return random_pushes(step.contexts(), atoms, samples, radius=radius, memory=step.memory, rng=step.rng)

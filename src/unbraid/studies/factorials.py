@@ -1,0 +1,118 @@
+"""Factorial studies: bases x geometries x terms, tuned on seeds of their own, on worlds that each seed draws anew.
+
+`unbraid study NAME --calibrate` trains and scores what settings are chosen from, `unbraid study NAME` the test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from unbraid.dictionary.activations.relu import ReLU
+from unbraid.experiment.experiment import Training
+from unbraid.experiment.factorial import Factorial
+from unbraid.experiment.study import Member
+from unbraid.objective.objective import Objective, Term
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.world import presets
+from unbraid.sources.world.world import World
+from unbraid.studies.methods import AUX, CONTROLS, STANDARD, ceilings
+from unbraid.studies.objectives import GEOMETRY, INDEPENDENCE, MECHANISM, PAIRS
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.terms.sparsity.l1 import L1
+
+BASES = {name: STANDARD[name] for name in ("batchtopk", "matryoshka", "jumprelu")}
+CONTROL = {"untrained": CONTROLS["untrained"], **ceilings()}
+FAMILIES = (
+    "orthogonality",
+    "local-ima",
+    "hsic",
+    "total-correlation",
+    "support",
+    "functional",
+    "effect",
+    "invariance-ada",
+)
+"""Two terms or one of each family: atoms, codes, effects downstream, minimal pairs."""
+BEST = ("orthogonality", "total-correlation", "effect", "invariance-ada")
+"""One term of each family."""
+
+
+def terms(*names: str) -> dict[str, Mapping[str, Term]]:
+    """Terms of the objectives' study, each added alone."""
+    known = GEOMETRY | INDEPENDENCE | MECHANISM | PAIRS
+    return {name: {name: known[name]} for name in names}
+
+
+def forest() -> Factorial:
+    """Three bases and eight terms at three sparsities on worlds of 96 factors in a forest, a world a seed."""
+    return Factorial(
+        source=World(factors=96, d_in=48, l0=4.0, roots=12),
+        d_sae=192,
+        training=Training(tokens=1_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        bases=BASES,
+        terms=terms(*FAMILIES),
+        sparsities=(2, 4, 8),
+        tuning_sparsities=(4,),
+        controls=CONTROL,
+    )
+
+
+def twin() -> Factorial:
+    """The forest's study where factors are independent: what co-occurrence has to do with its results."""
+    study = forest()
+    assert isinstance(study.source, World)
+    return replace(study, source=study.source.twin())
+
+
+def small_world() -> Factorial:
+    """Two bases and two terms at one sparsity on the demo's world: a factorial study in minutes."""
+    return Factorial(
+        source=presets.seconds(),
+        d_sae=96,
+        training=Training(tokens=100_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        bases={name: BASES[name] for name in ("batchtopk", "matryoshka")},
+        terms=terms("orthogonality", "total-correlation"),
+        sparsities=(5,),
+        controls=CONTROL,
+    )
+
+
+def width() -> Factorial:
+    """From as many latents as factors to 64 times as many: what becomes of terms as dictionaries grow."""
+    factors = 48
+    return Factorial(
+        source=World(factors=factors, d_in=24, l0=3.0, roots=6),
+        d_sae=4 * factors,
+        widths=tuple(factors * 4**power for power in range(4)),
+        training=Training(tokens=1_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        bases={name: BASES[name] for name in ("batchtopk", "matryoshka")},
+        terms=terms(*BEST),
+        sparsities=(3,),
+        controls=CONTROL,
+    )
+
+
+def without_sparsity() -> Factorial:
+    """Disentanglement instead of sparsity: ReLU SAEs with one term of each family as the weight of L1 falls to 0."""
+    objective = Objective(reconstruction=Reconstruction(), penalties={"sparsity": L1(weight=0.3), **AUX})
+    return replace(
+        forest(),
+        bases={"relu": Member(objective=objective, activation=ReLU())},
+        terms=terms(*BEST),
+        sparsities=(),
+        tuning_sparsities=(),
+        sparsity_weights=(0.0, 0.1, 0.3, 1.0),
+    )
+
+
+def language() -> Factorial:
+    """Three bases and eight terms at three sparsities on the embedded language model."""
+    return Factorial(
+        source=LanguageModel(text="language://8000", buffer_tokens=32_768),
+        d_sae=512,
+        training=Training(tokens=400_000, batch_size=1024, lr=2e-3, dead_after=50_000),
+        bases=BASES,
+        terms=terms(*FAMILIES),
+        sparsities=(4, 8, 16),
+        tuning_sparsities=(8,),
+        controls={"untrained": CONTROLS["untrained"], "probes": ceilings()["probes"]},
+    )
