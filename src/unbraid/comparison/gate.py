@@ -6,14 +6,19 @@ each by a 95 % interval over seeds, and if the field's known facts about it come
 BatchTopK (Bussmann et al. 2025), and explains less. Scores of reconstruction have their own ceiling (nothing left
 unexplained) and are not asked to be best for the truth, which sees no noise. What fails is listed and counts nowhere;
 what could not be tested (a language model has no true directions) is said beside a pass.
+
+The best method is chosen by the same seeds, so what is shown of it against a control holds of one method of many: the
+level is corrected for their number (of eight methods as bad as an untrained one, the best one's own interval is above
+it in one study of eight), and whichever shows it counts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from unbraid.comparison.contrast import Contrast, against_constant, contrast
+from unbraid.comparison.intervals import LEVEL, p_above
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores, mean_value, standard_named, values_by_seed
 from unbraid.comparison.wording import listed, number
@@ -85,19 +90,19 @@ def gate(scores: Scores, d_sae: int, metrics: Sequence[Quantity] | None = None) 
 
 def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     """Pass one score through the gate."""
-    trained = [*scores.with_role("standard", d_sae), *scores.with_role("compared", d_sae)]
+    trained = ranked(scores, [*scores.with_role("standard", d_sae), *scores.with_role("compared", d_sae)], metric)
     controls = scores.controls(d_sae)
-    best = best_of(scores, trained, metric)
-    if best is None:
+    if not trained:
         return GateResult(metric, False, ("no trained method was scored",))
+    best = trained[0]
     truth = best_of(scores, [m for m in controls if m.sees_truth], metric)
     trivial = [m for m in controls if m.trivial and values_by_seed(scores, m, metric)]
     worst = best_of(scores, trivial, metric)
     checks = [
         against_truth(scores, best, truth, metric),
-        *(against_trivial(scores, best, control, metric) for control in trivial),
+        *(against_trivial(scores, trained, control, metric) for control in trivial),
         *([] if trivial else [Check(None, "no control that was not trained was scored")]),
-        against_chance(scores, best, metric),
+        against_chance(scores, trained, metric),
     ]
     facts = [fact_check(scores, d_sae, fact, metric) for fact in FACTS if fact.metric == metric.metric]
     every = [*checks, *(check for check, _ in facts)]
@@ -112,8 +117,13 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
 
 def best_of(scores: Scores, methods: Sequence[Method], metric: Quantity) -> Method | None:
     """The method with the best mean over settings and seeds; None when none has the score."""
-    found = [(metric.sign * mean_value(scores, m, metric), m) for m in methods if values_by_seed(scores, m, metric)]
-    return max(found, key=lambda entry: entry[0])[1] if found else None
+    return next(iter(ranked(scores, methods, metric)), None)
+
+
+def ranked(scores: Scores, methods: Sequence[Method], metric: Quantity) -> list[Method]:
+    """The methods that have the score, by their means over settings and seeds, best first."""
+    known = [m for m in methods if values_by_seed(scores, m, metric)]
+    return sorted(known, key=lambda m: -metric.sign * mean_value(scores, m, metric))
 
 
 def against_truth(scores: Scores, best: Method, truth: Method | None, metric: Quantity) -> Check:
@@ -126,27 +136,37 @@ def against_truth(scores: Scores, best: Method, truth: Method | None, metric: Qu
     return Check(found.enough and found.tested.mean + found.tested.half < 0, unshown(found, "not shown to be below"))
 
 
-def against_trivial(scores: Scores, best: Method, control: Method, metric: Quantity) -> Check:
-    """Check that the best method is better than a control that was not trained."""
-    found = contrast(scores, best, control, metric)
-    if not found.n:  # no level in common: all settings of each
-        found = against_constant(scores, best, values_by_seed(scores, control, metric), control.short, metric)
-    return Check(is_ahead(found), unshown(found, "not shown to be better than"))
+def against_trivial(scores: Scores, trained: Sequence[Method], control: Method, metric: Quantity) -> Check:
+    """Check that one of the trained methods, best first, is better than a control that was not trained."""
+    return any_ahead([lambda m=m: against_control(scores, m, control, metric) for m in trained])
 
 
-def against_chance(scores: Scores, best: Method, metric: Quantity) -> Check:
-    """Check that the best method is better than chance, where an eval measures it."""
+def against_control(scores: Scores, method: Method, control: Method, metric: Quantity) -> Contrast:
+    """Compare a method with a control at the levels of L0 that both have, or else over all settings of each."""
+    found = contrast(scores, method, control, metric)
+    if found.n:
+        return found
+    return against_constant(scores, method, values_by_seed(scores, control, metric), control.short, metric)
+
+
+def against_chance(scores: Scores, trained: Sequence[Method], metric: Quantity) -> Check:
+    """Check that one of the trained methods, best first, is better than chance, where an eval measures it."""
     chance = scores.chance(metric)
     if not math.isfinite(chance):
         return Check(True, "")
-    levels = dict.fromkeys(values_by_seed(scores, best, metric), chance)
-    found = against_constant(scores, best, levels, "chance", metric)
-    return Check(is_ahead(found), unshown(found, "not shown to be better than"))
+    levels = lambda m: dict.fromkeys(values_by_seed(scores, m, metric), chance)
+    return any_ahead([lambda m=m: against_constant(scores, m, levels(m), "chance", metric) for m in trained])
 
 
-def is_ahead(found: Contrast) -> bool:
-    """True if the interval of the gain lies above 0."""
-    return found.enough and found.tested.mean - found.tested.half > 0
+def any_ahead(contrasts: Sequence[Callable[[], Contrast]]) -> Check:
+    """Check that one of these is ahead, at a level corrected for their number; the first is what a failure tells."""
+    shown = any(is_ahead(compared(), len(contrasts)) for compared in contrasts)
+    return Check(shown, "" if shown else unshown(contrasts[0](), "not shown to be better than"))
+
+
+def is_ahead(found: Contrast, among: int = 1) -> bool:
+    """True if the interval of the gain lies above 0, at a level corrected for being one of so many."""
+    return found.enough and p_above(found.gains, 0.0) <= (1 - LEVEL) / 2 / among
 
 
 def unshown(found: Contrast, relation: str) -> str:
