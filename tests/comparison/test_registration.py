@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 from tests.comparison.made_up import scored
 from tests.comparison.test_card import CARD
-from unbraid.experiment.factorial import Factorial
-from unbraid.studies.factorials import small_world
 
 from unbraid.comparison.card import read_card
-from unbraid.comparison.registration import read_registration, register, registration_path, rules_of, with_seeds
+from unbraid.comparison.registration import (
+    read_registration,
+    register,
+    registered_experiments,
+    registration_path,
+    rules_of,
+    with_seeds,
+)
 from unbraid.comparison.scores import arrange
 from unbraid.comparison.verdict import answer
 from unbraid.experiment.experiment import Experiment
+from unbraid.experiment.factorial import Factorial
+from unbraid.studies.factorials import small_world
 
 GAIN = 0.06
 CARD = CARD + 'smallest_effects = {"recovery.f1" = 0.03}\n'
@@ -164,15 +171,22 @@ def test_what_departs_from_a_registration_makes_a_verdict_exploratory(registered
     late = {"finished": "2999-01-01T00:00:00Z"}
     early = said(scored(experiments, by_strength))
     assert early.startswith("exploratory, though registered") and "finished before the registration" in early
-    assert "seeds [7] of the card are missing" in said(
+    assert "all of seeds [7] among them" in said(
         scored(experiments, by_strength, without=lambda e: e.seed == 7, **late)
     )
     assert "of version 0.0.9" in said(scored(experiments, by_strength, version="0.0.9", **late))
     more = replace(study(), seeds=tuple(range(9))).test(chosen)
-    assert "runs of seeds [8]" in said(scored(more, by_strength, **late))
+    assert "runs (seeds [8]) are not as they were registered" in said(scored(more, by_strength, **late))
+
+
+def test_a_study_that_is_no_more_what_was_registered_is_refused(registered):
+    assert len(registered_experiments(registered, study())) == len(read_registration(registered).expected)
+    other = replace(study(), training=replace(study().training, tokens=200_000))
+    with pytest.raises(ValueError, match="no more what"):
+        registered_experiments(registered, other)
 
 
 def test_a_registration_is_plain_json_beside_its_card(registered):
     data = json.loads(registration_path(registered).read_text())
     assert registration_path(registered).name == "card.registered.json" and len(data["sha256"]) == 64
-    assert {"registered", "version", "git", "chosen", "smallest", "gate", "power", "runs"} <= set(data)
+    assert {"registered", "version", "git", "chosen", "smallest", "gate", "power", "runs", "expected"} <= set(data)

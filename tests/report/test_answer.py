@@ -4,8 +4,8 @@ import random
 
 import pytest
 from tests.report.conftest import store
-
 from unbraid.comparison.compare import Comparison, Point, arrange
+
 from unbraid.comparison.intervals import Difference
 from unbraid.comparison.quantities import Quantity, ScoreSelector
 from unbraid.comparison.stored_scores import read_scores

@@ -1,8 +1,8 @@
 import math
 
 import pytest
-
 from unbraid.comparison.compare import Point, match
+
 from unbraid.comparison.curves import clusters, interpolate, nearest
 from unbraid.comparison.quantities import Quantity
 

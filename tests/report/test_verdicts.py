@@ -7,9 +7,9 @@ import pytest
 from tests.report.conftest import curve
 from tests.report.test_answer import SEEDS, answered, of, two_methods
 from tests.small import WORLD
+from unbraid.comparison.compare import arrange
 
 from unbraid.catalog import evals
-from unbraid.comparison.compare import arrange
 from unbraid.comparison.convergence import caveat, fall, falls
 from unbraid.comparison.stored_scores import read_scores
 from unbraid.evals.shared.evaluation import evaluate

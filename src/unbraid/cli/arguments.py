@@ -148,6 +148,8 @@ class StudyFlags(Checkpoints, OfExperiment, SaeBench):
     calibrate: bool = False
     """Of a factorial study, train and score the calibration instead: every setting of every method, on seeds that the
     test does not use."""
+    card: Annotated[Path | None, arg(metavar="CARD")] = None
+    """Of a factorial study, train and judge what this claim card registered (`unbraid study register`)."""
     overwrite: bool = False
     """Start unfinished runs anew; they are continued otherwise. Finished runs are never trained again."""
     threads: Annotated[Threads, arg(metavar="N")] = 1

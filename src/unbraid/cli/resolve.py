@@ -95,6 +95,19 @@ def calibration_of(call: Call[OfExperiment]) -> "list[Experiment]":
     return matching(named.calibration(), call.options.only)
 
 
+def registered_of(call: Call[OfExperiment], card: Path) -> "list[Experiment]":
+    """Those of a registered card's experiments that --only chooses. Raises ValueError for a card of another study, one
+    that is not registered or has changed since, and a study that is no more what was registered."""
+    from unbraid.comparison.card import read_card
+    from unbraid.comparison.registration import registered_experiments
+    from unbraid.experiment.factorial import Factorial
+
+    named, about = resolved(call), read_card(card)
+    if not isinstance(named, Factorial) or about.study != (call.name or "").replace("-", "_"):
+        raise ValueError(f"{card} is about the study {about.study}, and {call.name} is named; name the card's")
+    return matching(registered_experiments(card, named), call.options.only)
+
+
 def chosen(named: "Named", only: Sequence[str]) -> "list[Experiment]":
     """All experiments of a study's members that match a pattern of `only`, or the one experiment."""
     from unbraid.experiment.experiment import Experiment

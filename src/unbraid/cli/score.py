@@ -221,15 +221,17 @@ def run_saebench(folders: Sequence[Path], options: EvalFlags | StudyFlags, names
 
 
 def run_report(call: Call[ReportFlags]) -> int:
-    return report_on(run_folders(call.options.runs), call.options.out, call.options.scores)
+    options = call.options
+    return report_on(run_folders(options.runs), options.out, options.scores, options.card)
 
 
-def report_on(folders: Sequence[Path], out: Path, scores: Path | None) -> int:
-    """Write the report, and its rows where a file is named for them: 1 when runs could not be read, which are named."""
+def report_on(folders: Sequence[Path], out: Path, scores: Path | None, card: Path | None = None) -> int:
+    """Write the report, judged by a claim card if there is one, and its rows where a file is named for them: 1 when
+    runs could not be read, which are named."""
     from unbraid.report import scores_json, write_report
 
     unread: list[str] = []
-    rows = write_report(folders, out, notice=unread.append)
+    rows = write_report(folders, out, notice=unread.append, card=card)
     for text in unread:
         say(f"error: {text}", file=sys.stderr)
     if scores is not None:

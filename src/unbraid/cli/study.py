@@ -6,7 +6,7 @@ from pathlib import Path
 from unbraid import catalog
 from unbraid.cli.arguments import DemoFlags, StudyFlags, TrainFlags
 from unbraid.cli.calls import Call
-from unbraid.cli.resolve import calibration_of, experiments_of, packages, use_threads
+from unbraid.cli.resolve import calibration_of, experiments_of, packages, registered_of, use_threads
 from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
 from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
 from unbraid.cli.workers import Background, Task, in_background
@@ -77,7 +77,7 @@ def run_study(call: Call[StudyFlags]) -> int:
     from unbraid.saebench import eval_specs
 
     options = call.options
-    experiments = calibration_of(call) if options.calibrate else experiments_of(call)
+    experiments = asked(call)
     evals = evals_named(options.evals, packages(options))  # a name that is none is found before the night
     eval_specs.chosen(list(options.saebench or ()))
     benched = options.saebench != () and can_be_benched(experiments, options)
@@ -89,6 +89,16 @@ def run_study(call: Call[StudyFlags]) -> int:
         saebench_environment(options)  # first, so that no night ends for want of it
     with held([options.out]):
         return train_and_score(experiments, options, benched=benched)
+
+
+def asked(call: Call[StudyFlags]) -> list[Experiment]:
+    """The experiments that the flags ask for: a study's, a factorial study's calibration, or a claim card's test."""
+    options = call.options
+    if options.calibrate and options.card is not None:
+        raise ValueError("--calibrate comes before a card is registered and --card after; leave one out")
+    if options.calibrate:
+        return calibration_of(call)
+    return experiments_of(call) if options.card is None else registered_of(call, options.card)
 
 
 def can_be_benched(experiments: list[Experiment], options: StudyFlags) -> bool:
@@ -122,4 +132,5 @@ def train_and_score(experiments: list[Experiment], options: StudyFlags, *, bench
         with in_background(tasks, workers=options.workers, threads=options.threads) as work:
             pass
         failed = worst(work) or failed
-    return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed or trained
+    report, rows = options.out / "report.html", options.out / "scores.json"
+    return report_on(folders, report, rows, options.card) or failed or trained

@@ -146,8 +146,8 @@ def unmatched(scores: Scores, own: Method, other: Method, metric: Quantity, l0: 
         return Contrast(metric, "L0", own.short, other.short, note=why)
     reached = [number(mean_of(values_by_seed(scores, m, l0))) for m in (own, other)]
     note = f"no L0 was requested, and none is matched: {reached[0]} and {reached[1]}"
-    sides = ({seed: side[seed] for seed in seeds} for side in (ours, theirs))
-    return Contrast(metric, "L0", own.short, other.short, (), *sides, note)
+    ours, theirs = ({seed: side[seed] for seed in seeds} for side in (ours, theirs))
+    return Contrast(metric, "L0", own.short, other.short, (), ours, theirs, note)
 
 
 def against_constant(scores: Scores, own: Method, level: Mapping[int, float], name: str, metric: Quantity) -> Contrast:

@@ -179,7 +179,7 @@ def adjusted(p_values: Sequence[float], method: str) -> list[float]:
     if known:
         from statsmodels.stats.multitest import multipletests
 
-        _, corrected, _, _ = multipletests([p_values[i] for i in known], method=method)
+        corrected: Any = multipletests([p_values[i] for i in known], method=method)[1]
         for i, p in zip(known, corrected, strict=True):
             found[i] = float(p)
     return found

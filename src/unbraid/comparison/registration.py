@@ -35,6 +35,7 @@ from unbraid.comparison.stored_scores import StoredRun, StoredScores
 from unbraid.comparison.tuning import Choice, choose
 from unbraid.comparison.verdict import Rules
 from unbraid.comparison.wording import listed, number, plural
+from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.tuning import Tuning
 from unbraid.runs.provenance import machine
@@ -93,6 +94,8 @@ class Registration:
     power: Sequence[Power]
     runs: int
     """Number of calibration runs."""
+    expected: Sequence[str]
+    """The run folders that the test will make, each named by the fingerprint of its experiment."""
 
     def settings(self) -> dict[str, Tuning]:
         """The chosen setting of each method."""
@@ -142,6 +145,7 @@ def register(path: Path, study: Factorial, calibration: StoredScores) -> Registr
     made = Registration(
         card_hash(path), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), about["unbraid"], about["git"], chosen,
         {score_name(q): s for q, s in smallest.items()}, list(results.values()), power, len(calibration.runs),
+        sorted(e.folder for e in study.test({name: choice.setting for name, choice in chosen.items()})),
     )  # fmt: skip
     write_text(out, json.dumps(finite(asdict(made)), indent=1, allow_nan=False) + "\n")
     return made
@@ -287,7 +291,7 @@ def registration_of(data: Mapping[str, Any]) -> Registration:
         [GateResult(**{**numbers(r, GATE), "metric": quantity(r["metric"]), **{key: tuple(r[key]) for key in TUPLES}})
          for r in data["gate"]],
         [Power(**numbers(p, POWERS)) for p in data["power"]],
-        int(data["runs"]),
+        int(data["runs"]), [str(name) for name in data["expected"]],
     )  # fmt: skip
 
 
@@ -322,16 +326,32 @@ def rules_of(path: Path, stored: StoredScores) -> Rules:
 
 
 def departures(card: ClaimCard, registration: Registration, stored: StoredScores) -> list[str]:
-    """What departs from a registration: seeds, dates and versions of the runs."""
-    seeds, found = {run.seed for run in stored.runs}, []
-    if missing := sorted(set(card.seeds) - seeds):
-        found.append(f"seeds {missing} of the card are missing")
-    if strange := sorted(seeds - set(card.seeds)):
-        found.append(f"runs of seeds {strange}, which the card does not name")
+    """What departs from a registration: runs, dates and versions."""
+    expected, found = set(registration.expected), []
+    have = {run.run: run for run in stored.runs}
+    if missing := expected - set(have):
+        lost = sorted(set(card.seeds) - {run.seed for run in stored.runs})
+        seeds = f", all of seeds {lost} among them" if lost else ""
+        found.append(f"{len(missing)} of {plural(len(expected), 'registered run')} are missing{seeds}")
+    if strange := [run for name, run in have.items() if name not in expected]:
+        seeds = sorted({run.seed for run in strange})
+        found.append(f"{plural(len(strange), 'run')} (seeds {seeds}) are not as they were registered")
     finished = [str(run.provenance.get("finished") or "") for run in stored.runs]
     if early := sum(bool(at) and at[:19] < registration.registered[:19] for at in finished):
         found.append(f"{plural(early, 'run')} finished before the registration")
     versions = versions_of(stored.runs)
     if versions and set(versions) != {registration.version}:
         found.append(f"runs of version {listed(versions)}, registered with {registration.version}")
+    return found
+
+
+def registered_experiments(path: Path, study: Factorial) -> list[Experiment]:
+    """The experiments of a registered card's test. Raises ValueError when the study is no more what was registered."""
+    registration = read_registration(path)
+    found = with_seeds(study, read_card(path)).test(registration.settings())
+    if strange := {e.folder for e in found} ^ set(registration.expected):
+        raise ValueError(
+            f"the study is no more what {path} registered: {plural(len(strange), 'run')} would differ (its code has "
+            "changed since, or flags change it); restore it, or register a new card"
+        )
     return found
