@@ -44,7 +44,7 @@ def test_every_example_works_in_the_order_of_the_functions(tmp_path, monkeypatch
     names |= {"model": AutoModelForCausalLM.from_pretrained(folder), "tokenizer": AutoTokenizer.from_pretrained(folder)}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     told: list[str] = []
-    for name in ("fit", "load", "score", "train", "evaluate", "scores", "compare"):
+    for name in ("fit", "load", "score", "train", "evaluate", "scores", "compare", "gate", "verdicts"):
         for test in doctest.DocTestFinder(recurse=False).find(getattr(api, name), name, globs=names):
             assert test.examples, f"{name} shows no example"
             runner.run(test, out=told.append, clear_globs=False)

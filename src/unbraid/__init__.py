@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from unbraid import sources as sources
     from unbraid import steering as steering
     from unbraid import terms as terms
-    from unbraid.api import compare, evaluate, fit, load, score, scores, train, write_report
+    from unbraid.api import compare, evaluate, fit, gate, load, score, scores, train, verdicts, write_report
     from unbraid.objective.objective import Step, Term, TermOutput
     from unbraid.report import plot
     from unbraid.runs.run import Run
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 LAZY = {
-    **dict.fromkeys(("fit", "score", "load", "train", "evaluate", "scores", "compare", "write_report"), "api"),
+    **dict.fromkeys(("fit", "score", "load", "train", "evaluate", "scores"), "api"),
+    **dict.fromkeys(("compare", "gate", "verdicts", "write_report"), "api"),
     **dict.fromkeys(("Term", "TermOutput", "Step"), "objective.objective"),
     "Dictionary": "dictionary.dictionary",
     "Run": "runs.run",

@@ -7,7 +7,6 @@
 Paths may be text, and one thing may stand where several may.
 """
 
-import difflib
 import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
@@ -17,18 +16,16 @@ from typing import Any
 import pandas as pd
 
 from unbraid import catalog
-from unbraid.comparison.scores import Comparison, arrange
+from unbraid.comparison import rows as judged
 from unbraid.comparison.stored_scores import params_text, read_scores
-from unbraid.comparison.verdict import answer
 from unbraid.config.serialise import OWN_PACKAGES, packages_of, to_json
 from unbraid.config.settings import PositiveInt, checked, shown
 from unbraid.dictionary.activations.base import Activation
-from unbraid.dictionary.activations.batch_topk import BatchTopK
-from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation
 from unbraid.evals.shared import evaluation
-from unbraid.experiment.experiment import Experiment, Training
+from unbraid.experiment.defaults import config_of, training_of
+from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.study import Study, cohorts
 from unbraid.formats import recognise
@@ -112,34 +109,6 @@ def fit(
         return fitted(experiment, as_path("save", save), callbacks)
     with tempfile.TemporaryDirectory(prefix="unbraid-") as folder:
         return fitted(experiment, Path(folder) / "run", callbacks)
-
-
-def config_of(
-    source: Source, d_sae: int | None, activation: Activation | None, init: Initialisation | None
-) -> DictionaryConfig:
-    """Return the settings of the dictionary; by default it has eight latents per dimension of the activations."""
-    d_sae = 8 * source.d_in if d_sae is None else d_sae
-    return DictionaryConfig(
-        d_sae=d_sae, activation=activation or small_enough(d_sae), init=init or DictionaryConfig.init
-    )
-
-
-def small_enough(d_sae: int) -> BatchTopK:
-    """Return BatchTopK at 32 latents a row, or at as many as there are."""
-    return BatchTopK(max(1, min(32, d_sae))) if isinstance(d_sae, int) else BatchTopK(32)
-
-
-def training_of(source: Source, tokens: int, options: dict[str, Any]) -> Training:
-    """Return how to train. Raises ValueError for a setting that there is not, with the nearest."""
-    known = [name for name in Training.__dataclass_fields__ if name != "tokens"]
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {known}"
-            raise ValueError(f"fit takes no {name!r}; {hint}")
-    few = source.available("train") < 4 * Training.batch_size
-    small = {"batch_size": max(1, int(source.available("train")) // 4)} if few else {}
-    return Training(tokens=tokens, **{**small, **options})
 
 
 def fitted(experiment: Experiment, folder: Path, callbacks: Callbacks) -> Dictionary:
@@ -306,42 +275,59 @@ def scores(runs: Runs) -> pd.DataFrame:
     return read_scores(folders_of(runs)).rows
 
 
-def compare(runs: Runs) -> pd.DataFrame:
-    """Compare each method with the best standard SAE of the same source and width, at matched L0, FVU and bits.
+def compare(runs: Runs, *, method: str | None = None, against: str = "batchtopk") -> pd.DataFrame:
+    """Judge each method against its own base, paired by seed, at equal L0, FVU and bits; or any two methods.
+
+    Args:
+        runs: run folders, as in `evaluate`.
+        method: a method to compare with `against`; None: every method with the base that its term was added to.
+        against: the other method.
 
     Returns:
-        A row a comparison: source, d_sae, axis and at (what is held equal), eval, metric, params, method, baseline,
-        outcome (better, no difference shown, worse, …), value, baseline_value, difference, half (of its 95 % interval),
-        p, seeds, note.
+        A row a comparison: source, d_sae, axis and levels (what is held equal, and where), eval, metric, params,
+        method, base, word (better, equivalent, undecided, …; "not counted" for scores that failed the gate), value,
+        base_value, difference, half (of its 95 % interval), p, q, smallest (effect of interest), could_find, seeds,
+        note.
+
+    Raises:
+        ValueError: for a method that there is not, with the nearest.
 
     Examples:
         >>> len(ub.compare("runs/x/*"))
         0
     """
     study = read_scores(folders_of(runs))
-    rows = []
-    for source in dict.fromkeys(run.source for run in study.runs):
-        arranged = arrange(study.of(source))
-        for d_sae in arranged.widths:
-            rows += [{"source": source, "d_sae": d_sae} | as_row(c) for c in answer(arranged, d_sae).all]
-    return pd.DataFrame(rows, columns=["source", "d_sae", *COMPARED])
+    rows = judged.judgement_rows(study) if method is None else judged.pair_rows(study, method, against)
+    return pd.DataFrame(rows, columns=list(judged.JUDGED_COLUMNS))
 
 
-COMPARED = (
-    "axis", "at", "eval", "metric", "params", "method", "baseline", "outcome", "value", "baseline_value", "difference",
-    "half", "p", "seeds", "note",
-)  # fmt: skip
+def gate(runs: Runs) -> pd.DataFrame:
+    """Tell which scores can be believed on a testbed: truth above the best method above untrained ones and chance.
+
+    Returns:
+        A row a score: source, d_sae, eval, metric, params, passed, truth, best, best_method, untrained,
+        untrained_method, chance, seeds, reasons, not_tested, facts (known ones, and whether they came out), smallest
+        (effect of interest), smallest_from.
+
+    Examples:
+        >>> int(ub.gate("runs/x/*").set_index("metric").seeds["fvu"])
+        3
+    """
+    return pd.DataFrame(judged.gate_rows(read_scores(folders_of(runs))), columns=list(judged.GATED_COLUMNS))
 
 
-def as_row(found: Comparison) -> dict[str, Any]:
-    """Return a comparison as a row of `compare`."""
-    metric, difference = found.metric, found.difference
-    row = (
-        found.point.axis, found.point.at, metric.eval, metric.metric, metric.params, found.method, found.baseline,
-        found.outcome, found.value, found.baseline_value, difference.mean, difference.half, difference.p, difference.n,
-        found.note,
-    )  # fmt: skip
-    return dict(zip(COMPARED, row, strict=True))
+def verdicts(runs: Runs) -> pd.DataFrame:
+    """Answer each claim that the methods are evidence for, as the report does.
+
+    Returns:
+        A row a claim, width and source: claim, d_sae, source, tone (yes, mixed, no, undecided, unknown), headline,
+        status (registered or exploratory).
+
+    Examples:
+        >>> list(ub.verdicts("runs/x/*").tone)
+        ['unknown']
+    """
+    return pd.DataFrame(judged.verdict_rows(read_scores(folders_of(runs))), columns=list(judged.VERDICT_COLUMNS))
 
 
 def write_report(runs: Runs, out: str | Path = "report.html") -> Path:

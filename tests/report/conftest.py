@@ -57,9 +57,14 @@ def make_run(
     finished: bool = True,
     training: Mapping[str, Any] | None = None,
     version: int = 1,
+    activation: Mapping[str, Any] | None = None,
+    reconstruction: str = "reconstruction",
+    init: str = "RandomAtoms",
+    summary: Mapping[str, Any] | None = None,
 ) -> Path:
     """One run. `scores`: by metric; mcc and f1 become recovery's, others fidelity's. `penalties`: weights by name.
-    `target`: the L0 it was to be trained to; `reached`: the one training stored."""
+    `target`: the L0 it was to be trained to; `reached`: the one training stored. `summary`: what training says of the
+    experiment, such as its base and term; runs of long ago say nothing."""
     experiment = {
         "type": "unbraid.experiment:Experiment",
         "name": name,
@@ -68,7 +73,7 @@ def make_run(
         "source": dict(source),
         "objective": {
             "type": "Objective",
-            "reconstruction": term("reconstruction", 1.0),
+            "reconstruction": term(reconstruction, 1.0),
             "penalties": {f"p_{n}": term(n, w) for n, w in (penalties or {}).items()},
             "ramp": 0.05,
             "target_l0": {"type": "TargetL0", "l0": target} if target else None,
@@ -76,8 +81,8 @@ def make_run(
         "dictionary": {
             "type": "DictionaryConfig",
             "d_sae": d_sae,
-            "activation": {"type": "TopK", "k": k} if k else {"type": "ReLU"},
-            "init": {"type": "RandomAtoms"},
+            "activation": activation or ({"type": "TopK", "k": k} if k else {"type": "ReLU"}),
+            "init": {"type": init},
             "frozen": ["W_dec"] if control else [],
         },
         "training": {"type": "Training", "tokens": 2_000_000, "batch_size": 2048, "lr": 0.001} | dict(training or {}),
@@ -98,6 +103,7 @@ def make_run(
         )
     if finished:
         stored = {} if reached is None else {"l0_target": target, "l0_reached": reached}
+        stored |= {} if summary is None else {"summary": dict(summary)}
         about = {
             **stored,
             "git": "0123abc",

@@ -116,7 +116,7 @@ def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis
         return unmatched(scores, own, other, metric, x)
     ours, theirs = scores.curves(own, x, metric), scores.curves(other, x, metric)
     if not (set(ours) & set(theirs)):
-        return empty(f"{own.short} and {other.short} have no seed in common with {metric.label} and {axis}")
+        return empty(f"{own.short} and {other.short} have no seed in common with {metric.name} and {axis}")
     table = readings(ours, theirs, levels_of(scores, other, x))
     levels, seeds = complete(table)
     if not seeds:
@@ -142,7 +142,7 @@ def unmatched(scores: Scores, own: Method, other: Method, metric: Quantity, l0: 
     ours, theirs = values_by_seed(scores, own, metric), values_by_seed(scores, other, metric)
     seeds = sorted(set(ours) & set(theirs))
     if not seeds:
-        why = f"{own.short} and {other.short} have no seed in common with {metric.label}"
+        why = f"{own.short} and {other.short} have no seed in common with {metric.name}"
         return Contrast(metric, "L0", own.short, other.short, note=why)
     reached = [number(mean_of(values_by_seed(scores, m, l0))) for m in (own, other)]
     note = f"no L0 was requested, and none is matched: {reached[0]} and {reached[1]}"
@@ -156,7 +156,7 @@ def against_constant(scores: Scores, own: Method, level: Mapping[int, float], na
     ours = values_by_seed(scores, own, metric)
     known = [value for value in level.values() if math.isfinite(value)]
     if not ours or not known:
-        return Contrast(metric, "L0", own.short, name, note=f"no {metric.label} on one side")
+        return Contrast(metric, "L0", own.short, name, note=f"no {metric.name} on one side")
     mean = math.fsum(known) / len(known)
     against = {seed: value if math.isfinite(value := level.get(seed, mean)) else mean for seed in ours}
     return Contrast(metric, "L0", own.short, name, (), ours, against)

@@ -4,8 +4,8 @@ A score counts on a testbed only if
     truth (or supervised probes) > the best trained method > each control that was not trained, and > chance,
 each by a 95 % interval over seeds, and if the field's known facts about it come out: Matryoshka absorbs less than
 BatchTopK (Bussmann et al. 2025), and explains less. Scores of reconstruction have their own ceiling (nothing left
-unexplained) and are not asked to be best for the truth, which sees no noise. What fails is listed and counts nowhere;
-what could not be tested (a language model has no true directions) is said beside a pass.
+unexplained) and need not be best for the truth, which sees no noise. What fails is listed and counts nowhere;
+what could not be tested (a language model has no true directions) is said next to a pass.
 
 The best method is chosen by the same seeds, so what is shown of it against a control holds of one method of many: the
 level is corrected for their number (of eight methods as bad as an untrained one, the best one's own interval is above
@@ -46,7 +46,7 @@ Matryoshka absorbs less at three sparsities of six; its loss recovered is the lo
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate found for one score."""
+    """The outcome of the gate for one score."""
 
     metric: Quantity
     passed: bool
@@ -69,7 +69,7 @@ class GateResult:
     def sentence(self) -> str:
         """The outcome in one line."""
         said = "; ".join(self.reasons) or "; ".join(f"not tested: {what}" for what in self.untested)
-        return f"{self.metric.label}: {'passed' if self.passed else 'failed'}" + (f" ({said})" if said else "")
+        return f"{self.metric.name}: {'passed' if self.passed else 'failed'}" + (f" ({said})" if said else "")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Check:
 
 def gate(scores: Scores, d_sae: int, metrics: Sequence[Quantity] | None = None) -> dict[Quantity, GateResult]:
     """Pass each score that has a direction through the gate, at one width."""
-    asked = [q for q in (scores.headline if metrics is None else metrics) if q.sign]
-    return scores.cached(("gate", d_sae, tuple(asked)), lambda: {q: gate_result(scores, d_sae, q) for q in asked})
+    wanted = [q for q in (scores.headline if metrics is None else metrics) if q.sign]
+    return scores.cached(("gate", d_sae, tuple(wanted)), lambda: {q: gate_result(scores, d_sae, q) for q in wanted})
 
 
 def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
@@ -192,5 +192,5 @@ def fact_check(scores: Scores, d_sae: int, fact: Fact, metric: Quantity) -> tupl
 
 def summary(results: Sequence[GateResult]) -> str:
     """Say in one sentence which scores passed."""
-    passed = [r.metric.label for r in results if r.passed]
+    passed = [r.metric.name for r in results if r.passed]
     return f"{len(passed)} of {len(results)} scores passed their controls" + (f": {listed(passed)}" if passed else "")

@@ -3,7 +3,7 @@
 A side that is ahead must be shown to keep
     95 % of the other's |x_hat| / |x|       reconstructions did not shrink
     90 % of its recall of rare factors      rare factors were not given up
-(a value of the other above 1 counts as 1), and, of absorption, its recall of parents beside their children (thresholds
+(a value of the other above 1 counts as 1), and, of absorption, its recall of parents next to their children (thresholds
 on cosines can be met by turning atoms, without finding a parent), of additivity, interaction and overlap, 95 % of the
 size of effects. A guard is kept when the lower end of the 90 % interval of own - share x other is above 0, broken when
 the upper end is below, else not shown. The number of living latents is no guard: fewer and better latents may be what a
@@ -59,7 +59,7 @@ class GuardCheck:
 
     @property
     def sentence(self) -> str:
-        """What the guard found, with the values of both sides."""
+        """The finding of the guard, with the values of both sides."""
         return f"{self.guard.says} {number(self.own)} against {number(self.other)}"
 
 

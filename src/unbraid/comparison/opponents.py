@@ -40,12 +40,12 @@ class AgainstAll:
     def sentence(self) -> str:
         """The outcome in a sentence."""
         if not self.opponents:
-            return f"{self.method} could be compared with no standard SAE by {self.metric.label}"
+            return f"{self.method} could be compared with no standard SAE by {self.metric.name}"
         tested = f"{len(self.opponents)} standard SAEs ({listed(self.opponents)})"
         if self.beats_all:
-            return f"{self.method} beats each of {tested} by {self.metric.label}"
+            return f"{self.method} beats each of {tested} by {self.metric.name}"
         last = self.hardest.other if self.hardest is not None else ""
-        said = f"{self.method} is not shown to beat each of {tested} by {self.metric.label}; the hardest is {last}"
+        said = f"{self.method} is not shown to beat each of {tested} by {self.metric.name}; the hardest is {last}"
         return f"{said}; not tested against {listed(self.untested)}" if self.untested else said
 
 

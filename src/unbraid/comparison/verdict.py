@@ -238,7 +238,7 @@ def status_of(rules: Rules) -> str:
 
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
     """The tone and the sentence of a verdict."""
-    by = f"by {listed([q.label for q in primaries])}"
+    by = f"by {listed([q.name for q in primaries])}"
     names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
     better, mixed, undecided = names("better"), names("mixed"), names("undecided")
     if better:
@@ -262,7 +262,7 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
 
 def smallest_text(found: Judgement) -> str:
     """The smallest effect of interest of a score, as in "F1 ± .02"."""
-    return f"{found.metric.label} ±{number(found.smallest)}"
+    return f"{found.metric.name} ±{number(found.smallest)}"
 
 
 def could_find(terms: Sequence[TermVerdict]) -> str:
@@ -272,12 +272,12 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
         here = [j for t in terms for j in t.primaries if j.metric == metric]
         found = sorted(j.could_find for j in here if j.could_find == j.could_find)
         if not found:
-            parts.append(f"{metric.label} has too few seeds for an interval")
+            parts.append(f"{metric.name} has too few seeds for an interval")
             continue
         middle = found[len(found) // 2]
         wanted = here[0].smallest
         beside = f", the smallest of interest is {number(wanted)}" if wanted == wanted else ""
-        parts.append(f"of {metric.label} this could have found a difference of {number(middle)}{beside}")
+        parts.append(f"of {metric.name} this could have found a difference of {number(middle)}{beside}")
     return "; ".join(parts) + "."
 
 

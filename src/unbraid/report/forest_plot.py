@@ -1,61 +1,102 @@
-"""A forest plot as plain SVG: each method's gain over the baseline with its interval; right is better."""
+"""Forest plots: each method's gain over its own base with its interval, right is better, in percent of the width.
+
+The page draws them with plain boxes, so that names and words stay text at every width of the window.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unbraid.comparison.scores import Comparison
-from unbraid.comparison.wording import change
-from unbraid.report.figures import Look
+from unbraid.comparison.judgement import Judgement, Word
+from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.wording import change, number, signed, significant
 
-LEFT, RIGHT, ROW = 128.0, 372.0, 20.0
+MARGIN = 3.0
+"""Room at both ends, in percent."""
+MOST_OPEN = 12
+"""Largest number of rows that are shown unfolded."""
 
 
 @dataclass(frozen=True)
 class ForestRow:
-    """One method's difference and interval, in coordinates of the drawing."""
+    """One method's gain and interval."""
 
     method: str
-    y: float
-    colour: str
+    base: str
+    word: Word
     x: float
+    """Where the gain is, in percent of the width; NaN when nothing was compared."""
     low: float
-    high: float
-    interval: bool
+    """Where the interval begins; NaN without one."""
+    width: float
     text: str
-    """The text for screen readers."""
+    """The gain with its interval, or why there is none."""
+    note: str
+    """What there is to say besides the word."""
 
 
 @dataclass(frozen=True)
 class ForestPlot:
-    """All rows of a forest plot, in coordinates of the drawing."""
+    """The gains of all methods by one score."""
 
+    metric: Quantity
     rows: list[ForestRow]
-    missing: list[str]
-    """The methods that could not be compared."""
     zero: float
-    height: float
+    band: tuple[float, float] | None
+    """Where the band of the smallest effect of interest begins, and its width; None where no such effect is known."""
+    ticks: list[tuple[float, str]]
+    """Where gains are written beneath."""
+    smallest: float
+
+    @property
+    def shown(self) -> list[ForestRow]:
+        """The rows that are shown unfolded."""
+        return self.rows[:MOST_OPEN]
+
+    @property
+    def folded(self) -> list[ForestRow]:
+        """The other rows."""
+        return self.rows[MOST_OPEN:]
 
 
-def forest_plot(comparisons: Sequence[Comparison], looks: dict[str, Look]) -> ForestPlot | None:
-    """Lay out the differences of one metric; None when nothing could be compared."""
-    found = [c for c in comparisons if math.isfinite(c.gain)]
-    if not found:
-        return None
-    halves = [c.difference.half if math.isfinite(c.difference.half) else 0.0 for c in found]
-    low = min(0.0, *(c.gain - h for c, h in zip(found, halves, strict=True)))
-    high = max(0.0, *(c.gain + h for c, h in zip(found, halves, strict=True)))
-    scale = (RIGHT - LEFT - 16) / (high - low) if high > low else 0.0
-
-    def place(gain: float) -> float:
-        return round(LEFT + 8 + (gain - low) * scale, 2) if scale else (LEFT + RIGHT) / 2
-
-    lines = [
+def forest_plot(judgements: Sequence[Judgement]) -> ForestPlot:
+    """Lay out the judgements of one score, the largest gain first and what was not compared last."""
+    known = [j for j in judgements if math.isfinite(j.contrast.gain)]
+    smallest = judgements[0].smallest
+    known.sort(key=lambda j: -j.contrast.gain)
+    ends = [0.0] if math.isnan(smallest) else [-smallest, smallest]
+    ends += [j.contrast.gain + side * half_of(j) for j in known for side in (-1, 1)]
+    low, high = min(ends), max(ends)
+    scale = (100 - 2 * MARGIN) / (high - low) if high > low else 0.0
+    place = lambda gain: round(MARGIN + (gain - low) * scale, 2) if scale else 50.0
+    rows = [
         ForestRow(
-            c.method, ROW * (i + 0.5), looks[c.method].colour, place(c.gain), place(c.gain - h), place(c.gain + h),
-            math.isfinite(c.difference.half), f"{c.method}: {c.outcome}, {change(c.difference)}",
+            j.contrast.method, j.contrast.other, j.word, place(j.contrast.gain),
+            place(j.contrast.gain - half_of(j)) if j.contrast.enough else math.nan,
+            round(2 * half_of(j) * scale, 2), change(j.contrast.gain, j.contrast.tested.half), j.note,
         )
-        for i, (c, h) in enumerate(zip(found, halves, strict=True))
+        for j in known
     ]  # fmt: skip
-    missing = [c.method for c in comparisons if not math.isfinite(c.gain)]
-    return ForestPlot(lines, missing, place(0.0), ROW * len(found))
+    rows += [
+        ForestRow(j.contrast.method, j.contrast.other, j.word, math.nan, math.nan, 0.0, "", j.note)
+        for j in judgements
+        if not math.isfinite(j.contrast.gain)
+    ]
+    if math.isnan(smallest):
+        return ForestPlot(judgements[0].metric, rows, place(0.0), None, [(place(0.0), "0")], smallest)
+    decimals = significant(smallest, 2)
+    ticks = [(place(at), signed(at, decimals) if at else "0") for at in (-smallest, 0.0, smallest)]
+    ticks = ticks if ticks[2][0] - ticks[0][0] >= 30 else [ticks[1]]  # else they would overlap
+    band = place(-smallest), round(2 * smallest * scale, 2)
+    return ForestPlot(judgements[0].metric, rows, place(0.0), band, ticks, smallest)
+
+
+def half_of(found: Judgement) -> float:
+    """The half-width of the interval; 0 without one."""
+    half = found.contrast.tested.half
+    return half if math.isfinite(half) else 0.0
+
+
+def band_text(plot: ForestPlot) -> str:
+    """Say what the band is; empty where there is none."""
+    return "" if plot.band is None else f"band: ±{number(plot.smallest)}, the smallest effect of interest"

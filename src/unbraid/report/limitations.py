@@ -13,7 +13,7 @@ from unbraid.comparison.wording import listed, number, plural
 from unbraid.objective.l0_control import TOLERANCE
 
 MOST_LISTED = 200
-"""Largest number of methods and points without comparison that are listed one by one."""
+"""Largest number of methods without comparison that are listed one by one."""
 
 
 @dataclass(frozen=True)
@@ -109,25 +109,27 @@ def designs(scores: Scores, answers: list[Answer]) -> list[Limitation]:
         if scores.find(wanted) is None:
             found.append(Limitation("not tested", f"matched {axis}", "the runs have no such score", []))
     if missing := unmeasured_guards(scores):
-        reason = "the runs have no such score, so wins were not checked for what it would show"
-        found.append(Limitation("not tested", f"guards against void wins: {listed(missing)}", reason, []))
+        reason = "the runs have no such score, so gains were not checked for what it would show"
+        found.append(Limitation("not tested", f"guards against void gains: {listed(missing)}", reason, []))
     if not scores.with_role("control"):
         found.append(
             Limitation("not tested", "controls", "no control was run, so trivial scores cannot be recognised", [])
         )
     for answer in answers:
         missed: dict[str, set[str]] = {}
-        for c in answer.all:
-            if c.outcome == "not comparable":
-                missed.setdefault(f"{c.method} at {c.point.axis} {c.point.at:.3g}", set()).add(c.note)
-        listing = [Limitation("not comparable", what, "; ".join(sorted(notes)), []) for what, notes in missed.items()]
+        primaries = [j for said in answer.verdicts for term in said.terms for j in term.primaries]
+        for j in [*primaries, *answer.exploratory]:
+            if j.word == "not compared":
+                c = j.contrast
+                missed.setdefault(f"{c.method} with {c.other} at equal {c.axis}", set()).add(c.note)
+        for name in answer.orphans:
+            missed[f"{name} with a base of its own"] = {"no standard SAE here is this method without its term"}
+        listing = [Limitation("not compared", what, "; ".join(sorted(notes)), []) for what, notes in missed.items()]
         found += listing[:MOST_LISTED]
         if (more := len(listing) - MOST_LISTED) > 0:
-            found.append(
-                Limitation("not comparable", f"{more:,} more methods and points", "for reasons like these", [])
-            )
+            found.append(Limitation("not compared", f"{more:,} more methods", "for reasons like these", []))
     runs = [run for method in scores.methods for run in method.runs]
     lost = [run.run for run in runs if scores.l0 is None or math.isnan(scores.value(run, scores.l0))]
     if lost:
-        found.append(Limitation("not comparable", "runs without an L0 score", "they cannot be drawn or matched", lost))
+        found.append(Limitation("not compared", "runs without an L0 score", "they cannot be drawn or matched", lost))
     return found

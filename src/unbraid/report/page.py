@@ -17,9 +17,10 @@ from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Scores, arrange
 from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores
+from unbraid.report.cards import AnswerView, view
 from unbraid.report.description_length import Selection, selection
 from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots
-from unbraid.report.forest_plot import forest_plot
+from unbraid.report.forest_plot import band_text
 from unbraid.report.limitations import Limitation, limitations
 from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.table import Row, requested_text, table
@@ -28,8 +29,8 @@ from unbraid.system.files import write_text
 TITLE = "Disentanglement or sparsity?"
 MOST_CURVES = 10_000
 """Number of curves (scores times methods) up to which all scores are drawn; browsers fail on more."""
-MOST_COMPARISONS = 5_000
-"""Largest number of comparisons that are listed one by one."""
+MOST_JUDGEMENTS = 5_000
+"""Largest number of judgements that are listed one by one."""
 QUESTION = "Should we optimise sparse autoencoders for disentanglement instead of sparsity?"
 
 
@@ -48,7 +49,7 @@ class Section:
 
     index: int
     title: str
-    answers: list[answering.Answer]
+    answers: list[AnswerView]
     setup: Setup
     looks: dict[str, Look]
     groups: list[PlotGroup]
@@ -63,8 +64,6 @@ class Section:
     definitions: list[Definition]
     limitations: list[Limitation]
     warnings: list[str]
-    texts: dict[tuple[str, str], str]
-    """Definitions by eval and metric."""
 
 
 def write_report(
@@ -73,18 +72,20 @@ def write_report(
     *,
     title: str = TITLE,
     question: str = QUESTION,
+    rules: answering.Rules | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Write the report on `runs` to `out` and return the rows behind its numbers.
 
-    `notice` is called with a message for every run that cannot be read; the page says so too.
+    `rules`: what was decided before the runs; by default every verdict is exploratory. `notice` is called with a
+    message for every run that cannot be read; the page says so too.
 
     Raises ValueError when no folder is given, one is not a run, or none is finished and whole.
     """
     stored = read_scores(runs)
     sources = list(dict.fromkeys(run.source for run in stored.runs))
     titles = source_titles(stored, sources)
-    sections = [section(i, titles[s], stored.of(s), out) for i, s in enumerate(sources)]
+    sections = [section(i, titles[s], stored.of(s), out, rules) for i, s in enumerate(sources)]
     if notice is not None:
         for found in stored.damaged:
             notice(str(found))
@@ -98,11 +99,11 @@ def write_report(
     environment.globals |= {
         "text": text,
         "embedded": embedded,
-        "forest_plot": forest_plot,
+        "band_text": band_text,
         "symbols": answering.SYMBOLS,
     }
     environment.globals |= {"requested_text": requested_text, "symbol_paths": SYMBOL_PATHS}
-    environment.globals |= {"most_comparisons": MOST_COMPARISONS}
+    environment.globals |= {"most_judgements": MOST_JUDGEMENTS}
     page = environment.get_template("report.html.j2").render(
         title=title,
         question=question,
@@ -115,19 +116,19 @@ def write_report(
     return stored.rows
 
 
-def section(index: int, title: str, stored: StoredScores, out: Path) -> Section:
+def section(index: int, title: str, stored: StoredScores, out: Path, rules: answering.Rules | None) -> Section:
     """Build the part of the report on one source."""
     scores = arrange(stored)
-    answers = [answering.answer(scores, d_sae) for d_sae in scores.widths]
+    answers = [answering.answer(scores, d_sae, rules) for d_sae in scores.widths]
+    views = [view(scores, found, rules) for found in answers]
     columns = scores.headline
     rows, controls = table(scores, columns, stored.missing_results)
     about = setup(scores)
     return Section(
-        index, title, answers, about, looks(scores.methods), plot_groups(scores, stored.definitions),
+        index, title, views, about, looks(scores.methods), plot_groups(scores, stored.definitions),
         0 if others_drawn(scores) else len(other_scores(scores)),
         selection(stored, scores), columns, rows, controls, run_list(stored, out), list(stored.definitions),
         limitations(stored, scores, answers), mixed_versions(stored.definitions) + about.warnings,
-        definition_texts(stored.definitions),
     )  # fmt: skip
 
 

@@ -1,0 +1,153 @@
+"""Judgements, the gate and verdicts as rows of tables."""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from unbraid.comparison.contrast import contrast
+from unbraid.comparison.gate import GateResult
+from unbraid.comparison.guards import guarded
+from unbraid.comparison.judgement import Judgement, judge
+from unbraid.comparison.quantities import AXES, Quantity
+from unbraid.comparison.scores import Method, Scores, arrange
+from unbraid.comparison.smallest_effect import SmallestEffect
+from unbraid.comparison.stored_scores import StoredScores
+from unbraid.comparison.verdict import Answer, Pair, Rules, answer, paired_with_bases
+from unbraid.comparison.wording import listed
+
+Record = dict[str, Any]
+ABOUT = ("source", "d_sae")
+JUDGED = (
+    "axis", "levels", "eval", "metric", "params", "method", "base", "word", "value", "base_value", "difference", "half",
+    "p", "q", "smallest", "could_find", "seeds", "note",
+)  # fmt: skip
+GATED = (
+    "eval", "metric", "params", "passed", "truth", "best", "best_method", "untrained", "untrained_method", "chance",
+    "seeds", "reasons", "not_tested", "facts", "smallest", "smallest_from",
+)  # fmt: skip
+JUDGED_COLUMNS, GATED_COLUMNS = (*ABOUT, *JUDGED), (*ABOUT, *GATED)
+VERDICT_COLUMNS = ("claim", "d_sae", "source", "tone", "headline", "status")
+NOT_COUNTED = "not counted"
+
+
+def judgement_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
+    """Every method against its own base, by every score; of scores that failed the gate the word is "not counted"."""
+    return [
+        {**about, **row}
+        for about, scores, found in answers(stored, rules)
+        for row in [*map(judgement_row, found.exploratory), *uncounted(scores, found)]
+    ]
+
+
+def pair_rows(stored: StoredScores, method: str, against: str, rules: Rules | None = None) -> list[Record]:
+    """One method against another, by every headline score. Raises ValueError when no width has both."""
+    rows = []
+    for about, scores, found in answers(stored, rules):
+        pairs = [pair for pair in [named_pair(scores, found.d_sae, method, against)] if pair is not None]
+        passed = {r.metric for r in found.gate if r.passed}
+        for axis, metrics in scores_by_axis(scores, [q for q in scores.headline if q.sign]):
+            contrasts = [contrast(scores, own, other, q, axis) for own, other in pairs for q in metrics]
+            judged = judge(contrasts, sizes(found.smallest), correction="q")
+            judged = guarded(scores, judged, {m.short: m for pair in pairs for m in pair})
+            failed = {r.metric: r for r in found.gate if not r.passed}
+            rows += [
+                {**about, **(judgement_row(j) if j.metric in passed else not_counted(j, failed.get(j.metric)))}
+                for j in judged
+            ]
+    if not rows:
+        known = sorted({run.method for run in stored.runs})
+        unknown = next((name for name in (method, against) if name not in known), None)
+        near = difflib.get_close_matches(unknown, known, n=1) if unknown else []
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {listed(known)}"
+        reason = f"no method is called {unknown!r}; {hint}" if unknown else "no width has both, with scores to compare"
+        raise ValueError(f"cannot compare {method!r} with {against!r}: {reason}")
+    return rows
+
+
+def gate_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
+    """Every score that has a direction, and whether it passed the gate."""
+    return [
+        {**about, **gate_row(result, found.smallest.get(result.metric))}
+        for about, _, found in answers(stored, rules)
+        for result in found.gate
+    ]
+
+
+def verdict_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
+    """The verdict on each claim."""
+    return [
+        {**about, **{key: getattr(said, key) for key in ("claim", "tone", "headline", "status")}}
+        for about, _, found in answers(stored, rules)
+        for said in found.verdicts
+    ]
+
+
+def answers(stored: StoredScores, rules: Rules | None) -> Iterator[tuple[Record, Scores, Answer]]:
+    """The answer at every width of every source, with what tells it from the others."""
+    for source in dict.fromkeys(run.source for run in stored.runs):
+        scores = arrange(stored.of(source))
+        for d_sae in scores.widths:
+            yield {"source": source, "d_sae": d_sae}, scores, answer(scores, d_sae, rules)
+
+
+def judgement_row(found: Judgement) -> Record:
+    """A judgement as a row; p is corrected by Holm's method, or as it is, next to its q-value."""
+    c, metric = found.contrast, found.metric
+    exploratory = found.correction == "q"
+    row = (
+        c.axis, listed([f"{level:.3g}" for level in c.levels]), metric.eval, metric.metric, metric.params, c.method,
+        c.other, found.word, c.value, c.other_value, c.difference, c.tested.half,
+        c.tested.p if exploratory else found.p, found.p if exploratory else math.nan, found.smallest, found.could_find,
+        c.n, found.note,
+    )  # fmt: skip
+    return dict(zip(JUDGED, row, strict=True))
+
+
+def not_counted(found: Judgement, gated: GateResult | None) -> Record:
+    """A judgement by a score that failed the gate, as a row without a word."""
+    why = "; ".join(gated.reasons) if gated is not None else "the score was not passed through the gate"
+    return {**judgement_row(found), "word": NOT_COUNTED, "q": math.nan, "note": f"failed the gate: {why}"}
+
+
+def uncounted(scores: Scores, found: Answer) -> list[Record]:
+    """Every method against its own base by the scores that failed the gate."""
+    pairs, _ = paired_with_bases(scores, found.d_sae)
+    failed = {r.metric: r for r in found.gate if not r.passed}
+    rows = []
+    for axis, metrics in scores_by_axis(scores, list(failed)):
+        contrasts = [contrast(scores, own, base, q, axis) for own, base in pairs for q in metrics]
+        rows += [not_counted(j, failed[j.metric]) for j in judge(contrasts, sizes(found.smallest), correction="q")]
+    return rows
+
+
+def scores_by_axis(scores: Scores, metrics: Sequence[Quantity]) -> Iterator[tuple[str, list[Quantity]]]:
+    """Each axis that was measured, with the scores that can be compared along it."""
+    for axis, selector in AXES:
+        if (x := scores.find(selector)) is not None:
+            yield axis, [q for q in metrics if q != x]
+
+
+def sizes(smallest: Mapping[Quantity, SmallestEffect]) -> dict[Quantity, float]:
+    """The smallest effects of interest as numbers."""
+    return {q: effect.value for q, effect in smallest.items()}
+
+
+def named_pair(scores: Scores, d_sae: int, method: str, against: str) -> Pair | None:
+    """The methods of two names at a width; None unless both are there and differ."""
+    by_name: dict[str, Method] = {}
+    for role in ("control", "compared", "standard"):
+        by_name |= {m.short: m for m in scores.with_role(role, None if role == "control" else d_sae)}
+    own, other = by_name.get(method), by_name.get(against)
+    return None if own is None or other is None or own is other else (own, other)
+
+
+def gate_row(result: GateResult, smallest: SmallestEffect | None) -> Record:
+    """The outcome of the gate for one score, as a row."""
+    q = result.metric
+    row = (
+        q.eval, q.metric, q.params, result.passed, result.truth, result.best, result.best_method, result.untrained,
+        result.untrained_method, result.chance, result.seeds, "; ".join(result.reasons), "; ".join(result.untested),
+        "; ".join(result.facts), smallest.value if smallest else math.nan, smallest.source if smallest else "",
+    )  # fmt: skip
+    return dict(zip(GATED, row, strict=True))
