@@ -4,7 +4,7 @@
              among those whose FVU is at most fvu_cap times its base's
 
 A base is compared with itself as its study gives it. Where no setting keeps to the cap, the one of lowest FVU is taken,
-and said. The dose that a term reaches at its chosen setting is kept beside it: a null at a dose that moves nothing says
+and said. The dose that a term reaches at its chosen setting is kept with it: a null at a dose that moves nothing says
 nothing.
 """
 

@@ -47,7 +47,7 @@ Tone = Literal["yes", "mixed", "no", "undecided", "unknown"]
 
 @dataclass(frozen=True)
 class Rules:
-    """What is decided before a verdict is drawn: by a registered card, or by default."""
+    """Rules that are set before a verdict is drawn: by a registered card, or by default."""
 
     primaries: Mapping[Claim, Sequence[Sequence[ScoreSelector]]] = field(default_factory=lambda: PRIMARIES)
     """By claim, each primary as the selectors of which the first that was measured counts."""
@@ -69,7 +69,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class TermVerdict:
-    """What the primaries say of one method against its own base."""
+    """The say of the primaries on one method against its own base."""
 
     method: Method
     base: Method
@@ -266,7 +266,7 @@ def smallest_text(found: Judgement) -> str:
 
 
 def could_find(terms: Sequence[TermVerdict]) -> str:
-    """Say what effect an undecided claim could have seen, score by score, beside the one of interest."""
+    """Say what effect an undecided claim could have seen, score by score, next to the one of interest."""
     parts = []
     for metric in dict.fromkeys(j.metric for t in terms for j in t.primaries):
         here = [j for t in terms for j in t.primaries if j.metric == metric]
