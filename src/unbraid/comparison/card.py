@@ -86,8 +86,8 @@ class ClaimCard(Settings):
 
 
 def selector_of(name: str) -> ScoreSelector:
-    """Return what eval.metric selects: the headline score of this name, or any measured score. Raises ValueError for text
-    that is not of this form."""
+    """Return what eval.metric selects: the headline score of this name, or any measured score. Raises ValueError for
+    text that is not of this form."""
     eval_name, dot, metric = name.partition(".")
     if not (dot and eval_name and metric):
         raise ValueError(f"a score is called {name!r}; it is named by its eval and its metric, as in recovery.f1")
