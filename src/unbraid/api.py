@@ -330,12 +330,13 @@ def verdicts(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(judged.verdict_rows(read_scores(folders_of(runs))), columns=list(judged.VERDICT_COLUMNS))
 
 
-def write_report(runs: Runs, out: str | Path = "report.html") -> Path:
-    """Write the HTML report on runs and return where it is."""
+def write_report(runs: Runs, out: str | Path = "report.html", *, card: str | Path | None = None) -> Path:
+    """Write the HTML report on runs, judged by a registered claim card if one is named, and return where it is."""
     from unbraid.report import page
 
     path = as_path("out", out)
-    page.write_report(folders_of(runs), path, notice=lambda text: warnings.warn(text, stacklevel=2))
+    judged_by = None if card is None else as_path("card", card)
+    page.write_report(folders_of(runs), path, card=judged_by, notice=lambda text: warnings.warn(text, stacklevel=2))
     return path
 
 

@@ -80,7 +80,7 @@ class Power:
 
 @dataclass(frozen=True)
 class Registration:
-    """What was fixed before the runs of a claim."""
+    """The record of what was fixed before the runs of a claim."""
 
     sha256: str
     registered: str
@@ -103,7 +103,7 @@ class Registration:
 
 
 def registration_path(card: Path) -> Path:
-    """The file beside a card that its registration is in."""
+    """The file next to a card that its registration is in."""
     return card.with_name(card.stem + SUFFIX)
 
 
@@ -302,7 +302,7 @@ POWERS = ("smallest", "sd", "to_find", "of_equivalence", "could_find")
 
 
 def numbers(node: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The fields of a stored node, with NaN where null stands for a number that JSON lacks."""
+    """The fields of a stored node, with NaN where null is a number that JSON lacks."""
     return {key: math.nan if key in names and value is None else value for key, value in node.items()}
 
 
@@ -326,7 +326,7 @@ def rules_of(path: Path, stored: StoredScores) -> Rules:
 
 
 def departures(card: ClaimCard, registration: Registration, stored: StoredScores) -> list[str]:
-    """What departs from a registration: runs, dates and versions."""
+    """Say what departs from a registration: runs, dates and versions."""
     expected, found = set(registration.expected), []
     have = {run.run: run for run in stored.runs}
     if missing := expected - set(have):

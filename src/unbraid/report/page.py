@@ -15,6 +15,7 @@ from unbraid.comparison import verdict as answering
 from unbraid.comparison import wording as text
 from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
 from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, arrange
 from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores
 from unbraid.report.cards import AnswerView, view
@@ -73,16 +74,18 @@ def write_report(
     title: str = TITLE,
     question: str = QUESTION,
     rules: answering.Rules | None = None,
+    card: Path | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Write the report on `runs` to `out` and return the rows behind its numbers.
 
-    `rules`: what was decided before the runs; by default every verdict is exploratory. `notice` is called with a
-    message for every run that cannot be read; the page says so too.
+    `rules`: what was decided before the runs; by default every verdict is exploratory. `card`: a registered claim card
+    to read them from. `notice` is called with a message for every run that cannot be read; the page says so too.
 
     Raises ValueError when no folder is given, one is not a run, or none is finished and whole.
     """
     stored = read_scores(runs)
+    rules = rules if card is None else rules_of(card, stored)
     sources = list(dict.fromkeys(run.source for run in stored.runs))
     titles = source_titles(stored, sources)
     sections = [section(i, titles[s], stored.of(s), out, rules) for i, s in enumerate(sources)]
