@@ -43,6 +43,8 @@ SYMBOLS = {
     "not compared": "–",
 }
 Tone = Literal["yes", "mixed", "no", "undecided", "unknown"]
+MOST_NAMED = 3
+"""Largest number of methods that a headline names."""
 
 
 @dataclass(frozen=True)
@@ -242,13 +244,15 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
     names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
     better, mixed, undecided = names("better"), names("mixed"), names("undecided")
     if better:
-        verb = "is" if len(better) == 1 else "are each"
-        material = any(j.word == "materially better" for t in terms if t.outcome == "better" for j in t.primaries)
-        size = "materially better" if material else "better, not shown to be materially so,"
-        most = (
-            f" {len(terms) - len(better)} of {plural(len(terms), 'term')} are not." if len(better) < len(terms) else ""
+        winners = [t for t in terms if t.outcome == "better"]
+        others = len(terms) - len(winners)
+        rest = f"; of the other {plural(others, 'term')} none is without a loss" if mixed else ""
+        rest = (
+            f"; the other {plural(others, 'term')} {'is' if others == 1 else 'are'} not"
+            if others and not mixed
+            else rest
         )
-        return "yes", f"Yes: {listed(better)} {verb} {size} than the base without it, {by}.{most}"
+        return "yes", f"Yes: {'; '.join(gains_by(winners, q) for q in primaries if gained(winners, q))}{rest}."
     if mixed:
         verb = "is" if len(mixed) == 1 else "are each"
         return "mixed", f"It depends: {listed(mixed)} {verb} better than the base by one primary and worse by another."
@@ -258,6 +262,23 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, {by} "
         f"({', '.join(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries))})."
     )
+
+
+def gained(terms: Sequence[TermVerdict], metric: Quantity) -> list[TermVerdict]:
+    """The terms that are better by a score."""
+    return [t for t in terms if any(j.gained and j.metric == metric for j in t.primaries)]
+
+
+def gains_by(terms: Sequence[TermVerdict], metric: Quantity) -> str:
+    """Say which terms are better than their bases by a score: by name, or of many the number."""
+    found = gained(terms, metric)
+    words = {j.word for t in found for j in t.primaries if j.metric == metric}
+    size = "materially better" if words == {"materially better"} else "better"
+    if "better" in words:
+        size += ", not all materially," if "materially better" in words else ", not shown to be materially so,"
+    who = listed([t.method.short for t in found]) if len(found) <= MOST_NAMED else plural(len(found), "term")
+    one = len(found) == 1
+    return f"{who} {'is' if one else 'are'} {size} than {'its base' if one else 'their bases'} by {metric.name}"
 
 
 def smallest_text(found: Judgement) -> str:
@@ -288,13 +309,16 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
     lines = [f"{plural(len(terms), 'term')}: " + "; ".join(
         f"{len(names)} {outcome}{f' ({listed(names)})' if len(names) <= 4 else ''}"
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
-    winners = [a.sentence for t in terms for a in t.against_all if a.beats_all]
     known = [t for t in terms if math.isfinite(t.dose)]
     if known:
         said = ", ".join(f"{t.method.short} {t.dose:.0%}" for t in known[:8])
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
-    lines.append(f"Against every standard SAE: {'; '.join(winners) if winners else 'none is shown to beat all'}.")
+    winners: dict[tuple[str, str], list[str]] = {}
+    for found in (a for t in terms for a in t.against_all if a.beats_all):
+        winners.setdefault((found.metric.name, listed(found.opponents)), []).append(found.method)
+    said = [f"{listed(names)}, by {metric}, each of {opponents}" for (metric, opponents), names in winners.items()]
+    lines.append(f"Shown to beat every standard SAE: {'; '.join(said) or 'none'}.")
     return lines
 
 
