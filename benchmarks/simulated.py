@@ -73,9 +73,14 @@ class Study:
     noise: Noise = "normal"
     """The law of a term's own noise; of any but the normal law the base has none, and D follows the law itself."""
 
+    alone: bool = False
+    """Only the base and its terms are drawn: for what asks no more."""
+
     @property
     def methods(self) -> dict[str, Shifts]:
         """Every method with its shifts."""
+        if self.alone:
+            return {BASELINE: {}} | {f"term-{i + 1}": self.gains.get(f"term-{i + 1}", {}) for i in range(self.terms)}
         found: dict[str, Shifts] = STANDARD | {f"term-{i + 1}": {} for i in range(self.terms)} | CONTROLS
         return found | dict(self.gains)
 

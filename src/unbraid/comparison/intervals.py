@@ -8,9 +8,9 @@ permutation  all flips of the signs of the differences (scipy: all of them up to
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -133,10 +133,13 @@ def p_flipped(differences: Sequence[float]) -> float:
 @lru_cache(maxsize=65_536)
 def one_sample(values: tuple[float, ...], mean: float, alternative: str) -> float:
     """Return the p-value of a t-test of paired differences against a mean."""
-    from scipy import stats
+    from scipy.special import stdtr
 
-    found: Any = stats.ttest_1samp(values, mean, alternative=alternative)
-    return float(found.pvalue)
+    # scipy.stats.ttest_1samp spends a hundred times as long on the shapes of its arguments as on this.
+    df, t = len(values) - 1, (math.fsum(values) / len(values) - mean) / standard_error(values)
+    if alternative == "two-sided":
+        return float(2 * stdtr(df, -abs(t)))
+    return float(stdtr(df, -t if alternative == "greater" else t))
 
 
 def degenerate(values: Sequence[float]) -> bool:
@@ -164,22 +167,29 @@ def finite_only(values: Mapping[int, float]) -> dict[int, float]:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values of a family adjusted by Holm's method; NaN stays NaN and counts in no family."""
-    return adjusted(p_values, "holm")
+
+    def adjust(p: np.ndarray) -> np.ndarray:
+        order = np.argsort(p)
+        found = np.empty_like(p)
+        found[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+        return found
+
+    # statsmodels' multipletests gives the same, and collects garbage each time: a quarter of a second beside torch.
+    return adjusted(p_values, adjust)
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
     """Return the q-values of a family (Benjamini and Hochberg 1995); NaN stays NaN and counts in no family."""
-    return adjusted(p_values, "fdr_bh")
+    from scipy.stats import false_discovery_control
+
+    return adjusted(p_values, false_discovery_control)
 
 
-def adjusted(p_values: Sequence[float], method: str) -> list[float]:
-    """Return adjusted p-values, by statsmodels."""
+def adjusted(p_values: Sequence[float], adjust: Callable[[np.ndarray], np.ndarray]) -> list[float]:
+    """Return the p-values with those that are known adjusted as one family."""
     known = [i for i, p in enumerate(p_values) if math.isfinite(p)]
     found = [math.nan] * len(p_values)
     if known:
-        from statsmodels.stats.multitest import multipletests
-
-        corrected: Any = multipletests([p_values[i] for i in known], method=method)[1]
-        for i, p in zip(known, corrected, strict=True):
+        for i, p in zip(known, adjust(np.array([p_values[i] for i in known])), strict=True):
             found[i] = float(p)
     return found

@@ -1,0 +1,108 @@
+"""The gate: what passes, what fails and why, and what could not be tested."""
+
+import math
+
+import pytest
+from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, FVU, Values, arranged
+
+from unbraid.comparison.gate import GateResult, gate, summary
+
+SEEDS = range(5)
+WIGGLE = (0.0, 0.01, -0.01, 0.005, -0.005)
+
+
+def at(value: float, turn: int = 0, score: str = "f1") -> Values:
+    """A score by seed, with a wiggle that differs by method."""
+    return lambda seed, l0: {score: value + WIGGLE[(seed + turn) % 5]}
+
+
+def passed(best=0.6, truth=1.0, untrained=0.1, **more: Values) -> GateResult:
+    methods = {"batchtopk": at(best), "truth": at(truth, 1), "untrained": at(untrained, 2)} | more
+    return gate(arranged(methods, seeds=SEEDS), D_SAE, [F1])[F1]
+
+
+def test_a_score_that_orders_truth_methods_and_controls_passes():
+    found = passed()
+    assert found.passed and not found.reasons and not found.untested
+    assert (found.best_method, found.untrained_method, found.seeds) == ("batchtopk", "untrained", 5)
+    assert (found.truth, found.best, found.untrained) == pytest.approx((1.0, 0.6, 0.1))
+    assert found.sentence == "f1: passed"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"untrained": 0.6}, "batchtopk 0.600 not shown to be better than untrained 0.600"),
+        ({"untrained": 0.8}, "not shown to be better than untrained"),
+        ({"truth": 0.6}, "not shown to be below truth"), ({"truth": 0.3}, "not shown to be below truth"),
+    ],
+)  # fmt: skip
+def test_a_score_that_does_not_order_them_fails_and_says_so(values: dict[str, float], said: str):
+    found = passed(**values)
+    assert not found.passed and said in "; ".join(found.reasons) and found.sentence.startswith("f1: failed (")
+
+
+def test_every_untrained_control_must_be_beaten():
+    found = passed(pca=at(0.6, 3))
+    assert not found.passed and found.untrained_method == "pca"
+
+
+def test_the_best_of_many_is_held_to_a_stricter_level():
+    """A gap that one method shows by its own interval is not shown by the luckiest of eight."""
+    gap = {"best": 0.6, "untrained": 0.6 - 0.0155}
+    assert passed(**gap).passed
+    others = {f"term-{i}": at(0.5, i) for i in range(7)}
+    assert not passed(**gap, **others).passed
+
+
+def test_any_of_many_methods_may_show_it():
+    """The best one by its mean is the noisiest: what another shows beyond doubt counts."""
+    noisy = lambda seed, l0: {"f1": 0.7 + 0.3 * (-1) ** seed}
+    found = passed(best=0.6, truth=2.0, noisy=noisy)
+    assert found.best_method == "noisy" and found.passed
+
+
+def test_what_was_not_scored_is_not_tested_and_said():
+    found = gate(arranged({"batchtopk": at(0.6)}, seeds=SEEDS), D_SAE, [F1])[F1]
+    assert found.passed and len(found.untested) == 2
+    assert "no truth or supervised probes" in found.sentence and "no control" in found.sentence
+
+
+def test_two_seeds_pass_nothing():
+    scores = arranged({"batchtopk": at(0.6), "truth": at(1.0), "untrained": at(0.1)}, seeds=range(2))
+    found = gate(scores, D_SAE, [F1])[F1]
+    assert not found.passed and "2 seeds give no interval" in found.sentence
+
+
+def test_a_score_that_no_method_has_fails():
+    scores = arranged({"batchtopk": at(0.6), "untrained": at(0.1)}, seeds=SEEDS)
+    assert gate(scores, D_SAE, [FVU])[FVU].reasons == ("no trained method was scored",)
+
+
+def test_the_truth_need_not_reconstruct_best():
+    methods = {"batchtopk": at(0.05, 0, "fvu"), "truth": at(0.2, 1, "fvu"), "untrained": at(0.9, 2, "fvu")}
+    found = gate(arranged(methods, seeds=SEEDS), D_SAE, [FVU])[FVU]
+    assert found.passed and "batchtopk better than matryoshka" in "; ".join(found.untested)
+
+
+@pytest.mark.parametrize(
+    ("matryoshka", "word"), [(0.1, "came out,"), (0.3, "is not shown"), (0.5, "came out the other way")]
+)
+def test_known_facts_must_come_out(matryoshka: float, word: str):
+    methods = {
+        "batchtopk": at(0.3, 0, "absorption"), "matryoshka": at(matryoshka, 1, "absorption"),
+        "truth": at(0.0, 2, "absorption"), "untrained": at(0.9, 3, "absorption"),
+    }  # fmt: skip
+    found = gate(arranged(methods, seeds=SEEDS), D_SAE, [ABSORPTION])[ABSORPTION]
+    assert found.passed == (matryoshka == 0.1) and word in found.facts[0]
+
+
+def test_scores_without_a_direction_are_not_asked():
+    scores = arranged({"batchtopk": at(0.6)}, seeds=SEEDS)
+    l0 = scores.l0
+    assert l0 is not None and gate(scores, D_SAE, [l0]) == {}
+
+
+def test_the_summary_counts():
+    assert summary([passed(), passed(untrained=0.8)]) == "1 of 2 scores passed their controls: f1"
+    assert math.isnan(passed().chance)
