@@ -125,6 +125,23 @@ def test_terms_are_calibrated_on_their_base_as_it_was_chosen():
     assert {one.name for one in of(made, base="top", term="tc", strength=1.0)} == {"top-lr_x0.5-tc-1"}
 
 
+def test_whitened_activations_are_an_axis_that_runs_state():
+    made = replace(STUDY, geometries=("raw", "whitened")).test()
+    geometries = {(one.name, one.training.normalise, one.summary.geometry) for one in of(made, base="top")}
+    assert geometries == {
+        ("top", "centre-scale", "raw"), ("top-whitened", "whiten", "whitened"),
+        ("top-tc-0.3", "centre-scale", "raw"), ("top-whitened-tc-0.3", "whiten", "whitened"),
+        ("top-two-0.3", "centre-scale", "raw"), ("top-whitened-two-0.3", "whiten", "whitened"),
+    }  # fmt: skip
+    controls = {one.name for one in made if one.control}
+    assert controls == {"untrained", "untrained-whitened", "pca", "pca-whitened", "truth"}
+    white = replace(STUDY.training, normalise="whiten", whiten_power=0.5)
+    half = replace(STUDY, training=white, geometries=("whitened",)).test()
+    assert {one.training.whiten_power for one in half} == {0.5}
+    with pytest.raises(ValueError, match="nothing is raw; leave it out, or name 'whitened' alone"):
+        replace(STUDY, training=white, geometries=("raw", "whitened"))
+
+
 def test_settings_are_stored_and_whole_numbers_stay_whole():
     chosen = STUDY.default_tunings()
     assert from_json(json.loads(json.dumps(to_json(chosen)))) == chosen

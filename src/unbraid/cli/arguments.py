@@ -146,10 +146,9 @@ class StudyFlags(Checkpoints, OfExperiment, SaeBench):
     plan: bool = False
     """Print what training and SAEBench will take, and stop."""
     calibrate: bool = False
-    """Of a factorial study, train and score the calibration instead: every setting of every method, on seeds that the
-    test does not use."""
+    """Train and score a factorial study's calibration instead of its test."""
     card: Annotated[Path | None, arg(metavar="CARD")] = None
-    """Of a factorial study, train and judge what this claim card registered (`unbraid study register`)."""
+    """Train and judge what this claim card registered of a factorial study (`unbraid study register`)."""
     overwrite: bool = False
     """Start unfinished runs anew; they are continued otherwise. Finished runs are never trained again."""
     threads: Annotated[Threads, arg(metavar="N")] = 1

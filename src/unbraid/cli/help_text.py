@@ -122,7 +122,7 @@ def terms(objective: Any, flag: str) -> Iterator[str]:
 
 def about_designs(study: "Factorial") -> list[str]:
     """The methods of a factorial study, and how to choose some."""
-    names = [*study.designs()]
+    names = [*study.designs]
     more = f", … ({len(names)} in all)" if len(names) > LISTED else ""
     text = f"methods (choose runs with --only PATTERN …, as {names[0]}*): {', '.join(names[:LISTED])}{more}"
     return textwrap.wrap(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)

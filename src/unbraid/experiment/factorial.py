@@ -8,6 +8,7 @@ fields of its own. `calibration` is those trials, on seeds of its own; `test` is
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
 
 from annotated_types import MinLen
@@ -70,7 +71,8 @@ class Factorial(Settings):
     terms: Mapping[FolderName, Mapping[str, Term]] = field(default_factory=dict)
     """What is added, by what reports call it: one term or several that belong together, by name."""
     geometries: Annotated[tuple[Geometry, ...], MinLen(1)] = ("raw",)
-    """raw: activations as `training` normalises them. whitened: with training.normalise whiten."""
+    """raw: activations as `training` normalises them. whitened: with training.normalise whiten, at the ridge and power
+    that `training` gives where this is the only geometry, and else at their defaults."""
     strengths: Annotated[tuple[PositiveFloat, ...], MinLen(1)] = (0.03, 0.1, 0.3, 1.0, 3.0)
     """Gradient ratios tried for each term."""
     base_settings: Annotated[Mapping[str, tuple[PositiveFloat, ...]], MinLen(1)] = field(
@@ -103,35 +105,37 @@ class Factorial(Settings):
             check_base(name, base, self)
         check_names(self)
 
-    def all_bases(self) -> dict[str, Member]:
+    @cached_property
+    def all_bases(self) -> Mapping[str, Member]:
         """The bases by name; each at every sparsity weight, where there are any."""
         named = [replace(base, base=name) for name, base in self.bases.items()]
         if self.sparsity_weights:
             named = [at_weight(base, weight) for base in named for weight in self.sparsity_weights]
         return {str(base.base): base for base in named}
 
-    def designs(self) -> dict[str, Design]:
+    @cached_property
+    def designs(self) -> Mapping[str, Design]:
         """The parts of each method, by its name; bases first."""
-        found = [Design(b, g, t) for t in (None, *self.terms) for b in self.all_bases() for g in self.geometries]
+        found = [Design(b, g, t) for t in (None, *self.terms) for b in self.all_bases for g in self.geometries]
         return {design.name: design for design in found}
 
     def tunings(self) -> dict[str, tuple[Tuning, ...]]:
         """The settings tried for each method, by its name: as many for every one."""
         of_terms = tuple(Tuning(strength=strength) for strength in self.strengths)
         of_bases = tuple(Tuning(field=f, factor=x) for f, factors in self.base_settings.items() for x in factors)
-        return {name: of_bases if design.term is None else of_terms for name, design in self.designs().items()}
+        return {name: of_bases if design.term is None else of_terms for name, design in self.designs.items()}
 
     def default_tunings(self) -> dict[str, Tuning]:
         """The settings of a test for which none was chosen: bases as they are, terms at the middle strength."""
         middle = Tuning(strength=sorted(self.strengths)[len(self.strengths) // 2])
-        return {name: Tuning() if design.term is None else middle for name, design in self.designs().items()}
+        return {name: Tuning() if design.term is None else middle for name, design in self.designs.items()}
 
     def experiment_name(self, method: str, setting: Tuning, base: Tuning | None = None) -> str:
         """The name of the experiments of a method at a setting, in calibration and test alike.
 
         base: the setting of the base that its term is added to; as it is by default.
         """
-        return self._name(self.designs()[method], setting, base)
+        return self._name(self.designs[method], setting, base)
 
     def _name(self, design: Design, setting: Tuning, base: Tuning | None) -> str:
         at = setting if design.term is None else base or Tuning()
@@ -145,7 +149,7 @@ class Factorial(Settings):
         bases: settings of bases that terms are added to, by name; the others are as they are.
         """
         tried = self.tunings()
-        alone = {name: tried[name] for name, design in self.designs().items() if design.term is None}
+        alone = {name: tried[name] for name, design in self.designs.items() if design.term is None}
         check_chosen(bases or {}, alone, "base")
         trials = [(name, setting) for name, settings in tried.items() for setting in settings]
         sparsities = self.tuning_sparsities or self.sparsities
@@ -197,7 +201,7 @@ class Factorial(Settings):
         return list(found.values())
 
     def _planned(self, methods: Sequence[tuple[str, Tuning]], bases: Mapping[str, Tuning]) -> Iterator[Planned]:
-        designs, members = self.designs(), self.all_bases()
+        designs, members = self.designs, self.all_bases
         for method, setting in methods:
             design = designs[method]
             member, at = members[design.base], setting
@@ -276,8 +280,11 @@ def check_axes(study: Factorial) -> None:
             f"each base is tried at {tried} settings and each term at {len(study.strengths)} strengths, and every "
             "method has the same budget; change base_settings or strengths"
         )
-    if study.training.normalise == WHITEN:
-        raise ValueError("training.normalise is 'whiten'; leave it, and name 'whitened' among geometries")
+    if study.training.normalise == WHITEN and "raw" in study.geometries:
+        raise ValueError(
+            "training.normalise is 'whiten', so that nothing is raw; leave it out, or name 'whitened' alone among "
+            "geometries"
+        )
 
 
 def check_base(name: str, base: Member, study: Factorial) -> None:
@@ -307,8 +314,8 @@ def check_names(study: Factorial) -> None:
     if both := sorted(set(study.bases) & set(study.terms)):
         raise ValueError(f"{both[0]!r} names a base and a term; rename one")
     taken: dict[str, str] = {}
-    bases, geometries = study.all_bases(), study.geometries
-    if len(study.designs()) < len(bases) * len(geometries) * (1 + len(study.terms)):
+    bases, geometries = study.all_bases, study.geometries
+    if len(study.designs) < len(bases) * len(geometries) * (1 + len(study.terms)):
         raise ValueError(
             "two methods would have one name, as base a-b with term c has with base a and term b-c; rename"
         )
