@@ -12,6 +12,7 @@ from unbraid.experiment.factorial import Factorial, Geometry
 from unbraid.experiment.study import Member
 from unbraid.objective.objective import Objective, Term
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.synth import Synth
 from unbraid.sources.world import presets
 from unbraid.sources.world.world import World
 from unbraid.studies.methods import AUX, CONTROLS, STANDARD, ceilings
@@ -63,6 +64,30 @@ def twin() -> Factorial:
     study = forest()
     assert isinstance(study.source, World)
     return replace(study, source=study.source.twin())
+
+
+def vectors() -> Factorial:
+    """Two bases and three terms in two geometries at three sparsities on the same worlds: an hour or two."""
+    return replace(
+        forest(),
+        training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        bases={name: BASES[name] for name in ("batchtopk", "matryoshka")},
+        terms=terms("orthogonality", "total-correlation", "invariance-ada"),
+        geometries=BOTH,
+    )
+
+
+def synth_bases() -> Factorial:
+    """Three bases in two geometries on SAELens's synthetic model, a thirty-second of SynthSAEBench's factors."""
+    return Factorial(
+        source=Synth(),
+        d_sae=128,
+        training=Training(tokens=1_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        bases=BASES,
+        geometries=BOTH,
+        sparsities=(4,),
+        controls=CONTROL,
+    )
 
 
 def small_world() -> Factorial:
