@@ -19,6 +19,19 @@ EXACT = World(factors=24, d_in=32, l0=2.0, roots=4, branching=2, depth=1, noise=
 """Fewer factors than dimensions: each can be read exactly, by the dual basis."""
 
 
+CURVED = World(
+    factors=24, d_in=32, l0=2.0, roots=4, depth=1, coherence=0.0, circles=1, spheres=1, noise=0.0, interactions=2
+)
+"""Orthonormal directions; the last two factors are a circle and a sphere."""
+
+
+def covering(world: World, signs: tuple[int, ...] = (1, -1)) -> Dictionary:
+    """The truth of an orthonormal world, with an atom for each signed axis of a manifold."""
+    alone = [i for i in range(world.factors) if i not in world.subspaces]
+    atoms = torch.cat([world.directions[alone], *(s * basis for basis in world.subspaces.values() for s in signs)])
+    return reading(world, atoms, atoms)
+
+
 def truth(world: World, *, order: Tensor | None = None, activation: Activation | None = None) -> Dictionary:
     """The true directions, read by their dual basis, a hair above zero so that rounding does not fire."""
     rows = torch.arange(world.factors) if order is None else order

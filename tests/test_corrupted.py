@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unbraid import seeding
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step
 from unbraid.sources.base import Batch
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.world.active_factors import add_factors
 from unbraid.sources.world.world import World
 from unbraid.terms.controls.masked import Masked
 from unbraid.training.step_data import ExtraInputs
@@ -34,6 +36,19 @@ def orphans(present: torch.Tensor) -> float:
 def test_nothing_is_replaced_at_share_0_and_the_forest_is_broken_above():
     assert orphans(active(0.0)) == 0
     assert 0.2 < orphans(active(0.3)) < orphans(active(1.0))
+
+
+def test_the_factors_and_the_second_noise_are_those_that_were_always_drawn():
+    """Fingerprints of old runs stand for these rows: the noise of rows that nobody sees is still drawn before."""
+    world = replace(WORLD, noise=0.1, circles=3, dense=2, coherence=None)
+    found = world.corrupted(512, share=0.0, split="train", seed=3)
+    rng = seeding.stream(3, "corrupted/train")
+    x, entries = world._sampler.draw(512, rng)
+    torch.multinomial(world.probabilities, len(entries.factors), replacement=True, generator=rng)
+    torch.rand(len(entries.factors), generator=rng)
+    background = torch.randn(512, world.d_in, generator=rng).mul_(0.1).add_(world.offset)
+    add_factors(background, entries, world.directions, world._manifolds)
+    assert torch.equal(found, background) and not torch.equal(found, x)
 
 
 def test_frequencies_stay():

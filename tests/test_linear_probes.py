@@ -44,6 +44,12 @@ def test_a_child_is_compared_within_its_parent():
     assert found[0].tolist() == [-0.5, -4.0]
 
 
+def test_rows_with_a_child_and_without_its_parent_count_on_neither_side():
+    loose = labelled(torch.cat([ROWS, torch.tensor([[9.0, 9.0]])]), [*ACTIVE, [1]])
+    found = difference_of_means(loose, torch.tensor([-1, 0, -1, -1]))
+    assert found[1].tolist() == [1.0 - 3.0, 0.0 - 2.0]
+
+
 def test_within_the_parent_the_difference_is_nearer_the_childs_direction():
     data = WORLD.labelled(8192, split="train")
     children = WORLD.parents >= 0

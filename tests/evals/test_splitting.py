@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from tests.known import EXACT, Undirected, making, truth, untrained
+from tests.known import CURVED, EXACT, Undirected, covering, making, truth, untrained
 from tests.small import WORLD, experiment
 
 from unbraid.dictionary.dictionary import Dictionary
@@ -40,6 +40,16 @@ def scored(dictionary: Dictionary, truth: Truth = EXACT) -> tuple[float, float]:
 
 def test_the_truth_has_one_latent_a_factor():
     assert scored(truth(EXACT)) == scored(truth(EXACT), Undirected(EXACT)) == (1, 1)
+
+
+def test_a_manifolds_latents_are_counted_apart(tmp_path: Path):
+    made = covering(CURVED)
+    sample = CURVED.sample(512, seed=0).x
+    base = making(replace(experiment(), source=CURVED), made)
+    run = save_run(tmp_path, base, made, Normaliser.fit(sample, "none"), sample, {})
+    found = {s.metric: s.value for s in splitting(run, []) if s.kind == "measured"}
+    assert found["latents_per_factor"] == found["represented"] == 1
+    assert found["latents_per_manifold"] == pytest.approx(5, abs=0.1)
 
 
 def test_permuted_it_is_the_same_and_doubled_it_is_two():
@@ -116,6 +126,6 @@ def test_the_slope_is_scored_where_runs_differ_in_width_alone(tmp_path: Path):
     assert narrowly["latents_per_factor_slope"] == pytest.approx(narrowly["latents_per_factor"])
     assert widely["latents_per_factor_slope"] == pytest.approx(narrowly["latents_per_factor_slope"])
     alone = splitting(other_seed, peers(other_seed))
-    assert {s.metric for s in alone} == set(DEFINITIONS) - {"latents_per_factor_slope"}
+    assert {s.metric for s in alone} == set(DEFINITIONS) - {"latents_per_factor_slope", "latents_per_manifold"}
     measured, chance = (s.value for s in alone if s.metric == "represented")
     assert measured == pytest.approx(chance, abs=0.15), "it was never trained"

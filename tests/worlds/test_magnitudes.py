@@ -17,6 +17,21 @@ def test_quantised_magnitudes_take_equally_likely_levels():
     assert (counts / 30_000 - 1 / 3).abs().max() < 0.015
 
 
+@pytest.mark.parametrize("spread", [0.25, 0.5, 1.0])
+def test_pareto_magnitudes_follow_a_power_law_of_mean_1_and_the_stated_spread(spread: float):
+    z = Magnitudes("pareto", spread, 1).draw(1_000_000, generator()).double()
+    power = 1 + (1 + spread**-2) ** 0.5
+    least = 1 - 1 / power
+    assert z.min() >= least - 1e-6 and z.mean().item() == pytest.approx(1, abs=0.005)
+    assert (z > 4 * least).double().mean().item() == pytest.approx(4**-power, rel=0.05)
+    # The standard deviation of that law, by hand: least^2 power / ((power - 1)^2 (power - 2)) is spread^2.
+    assert least**2 * power / ((power - 1) ** 2 * (power - 2)) == pytest.approx(spread**2)
+
+
+def test_pareto_magnitudes_without_spread_are_1():
+    assert Magnitudes("pareto", 0.0, 1).draw(4, generator()).tolist() == [1, 1, 1, 1]
+
+
 def test_constant_magnitudes_are_1():
     assert Magnitudes("constant", 5.0, 1).draw(4, generator()).tolist() == [1, 1, 1, 1]
 

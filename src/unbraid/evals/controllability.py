@@ -39,7 +39,7 @@ from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Contexts, Source
 from unbraid.sources.stream import held_out
-from unbraid.sources.truth import NoTruth
+from unbraid.sources.truth import Labelled, NoTruth
 from unbraid.sources.world.world import World
 
 VERSION = 2
@@ -288,7 +288,7 @@ def readout_scores(
     found: dict[ScoreKind, Handles] = {
         "measured": handles(dictionary, observed, living),
         "chance": handles(untrained, unlearned, alive(untrained, unlearned.latents)),
-        "ceiling": Handles(push(world.directions[factors], radius, rows.dense()[:, factors]), factors),
+        "ceiling": Handles(push(world.directions[factors], radius, true_levels(world, rows)[:, factors]), factors),
     }
     random = panels["chance"].directions[: len(living.high)]
     return [
@@ -298,6 +298,16 @@ def readout_scores(
         modular(push(random, living.high.abs()), "chance", {"size": "own"}),
         *(score for kind, handle in found.items() for score in ownership(kind, handle, readable)),
     ]
+
+
+def true_levels(world: World, rows: Labelled) -> Float[Tensor, "row factors"]:
+    """Return the level of each factor along its direction.
+
+    A manifold's is unknown where it shows another of its points: it counts as 0, and the direction is added to it.
+    """
+    levels = rows.dense()
+    levels[:, list(world.subspaces)] = 0
+    return levels
 
 
 def detected(observed: LatentsAndFactors, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"]:

@@ -7,6 +7,9 @@ cosines is left out (params "matching"). Detection is averaged over the factors 
 latent, or whose latent never fires, scores 0. kind=chance: an untrained dictionary of the same shape and L0, scored
 the same way. After SynthSAEBench (Chanin 2026), whose own F1 (`f1_latents`) takes each latent for a detector of its
 nearest factor instead, and averages over latents, dead ones included.
+
+One latent cannot detect a circle or a sphere, which has no mean: such factors are left out of all that matches one to
+one (mcc, precision, recall, f1), and scored by the union of the latents whose atoms lie in their subspace.
 """
 
 from collections.abc import Iterator
@@ -21,14 +24,15 @@ from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.metrics.alignment import Subspaces, alignment, one_direction
 from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
 from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
-from unbraid.metrics.matching import Pairs, best_atom_pairs, cosines
+from unbraid.metrics.matching import Pairs, best_atom_pairs, unit
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, levels
 
-VERSION = 2
+VERSION = 3
 DEFINITIONS = {
     "mcc": "mean |cosine| of atoms and the factors matched to them one to one; kind=chance: untrained, same shape and "
     "L0, here and below",
@@ -44,6 +48,12 @@ DEFINITIONS = {
     "f1_by_frequency": "f1 of the factors active in so large a share of rows",
     "precision_by_frequency": "precision of the factors active in so large a share of rows",
     "recall_by_frequency": "recall of the factors active in so large a share of rows",
+    "manifold_precision": "share of the rows in which a latent of a manifold fires (its atom has 0.9 of its length in "
+    "the subspace) that have the manifold active, mean over manifolds; 0 without such latents; at best 1",
+    "manifold_recall": "share of a manifold's activations in which any of its latents fires, mean over manifolds; at "
+    "best 1",
+    "manifold_f1": "harmonic mean of these two, manifold by manifold, then averaged; at best 1",
+    "manifold_latents": "latents in the subspace of a manifold, mean over manifolds: 3 cover a circle, 4 a sphere",
     "uniqueness": "distinct factors nearest to any atom, over min(latents, factors)",
     "recovered": "share of factors with some atom at |cosine| above 0.9",
 }
@@ -74,7 +84,7 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     scores = []
     for kind, (made, seen) in kinds.items():
         atoms = made.W_dec.cpu()
-        pairs = f1_pairs(seen) if truth.directions is None else best_atom_pairs(atoms, truth.directions.to(atoms))
+        pairs = f1_pairs(seen) if truth.directions is None else matched(atoms, truth.directions.to(atoms), truth)
         named = [*panel(atoms, pairs, seen, truth), *(parts(pairs, seen, truth) if kind == "measured" else ())]
         scores += [
             Score(metric=metric, value=value, better="higher", params=params, kind=kind)
@@ -83,42 +93,73 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     return scores
 
 
+def matched(atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"], truth: Truth) -> Pairs:
+    """Match atoms one to one with those factors that are one direction."""
+    alone = one_direction(len(directions), truth.subspaces).nonzero().squeeze(1)
+    latents, columns = best_atom_pairs(atoms, directions[alone])
+    return latents, alone[columns]
+
+
 def panel(
     atoms: Float[Tensor, "d_sae d_in"], pairs: Pairs, observed: LatentsAndFactors, truth: Truth
 ) -> Iterator[Named]:
     """Yield the scores over all factors."""
+    alone = one_direction(len(truth.parents), truth.subspaces)
     if truth.directions is None:
         matching: dict[str, float | str] = {"matching": "f1"}
         closest = torch.from_numpy(np.asarray(f1(observed).argmax(axis=1))).long()
     else:
         matching = {"matching": "cosine"}
         directions = truth.directions.to(atoms)
-        closest, reached = nearest(atoms, directions)
+        closest, reached = nearest(atoms, directions, truth.subspaces)
         yield "mcc", mean_cosine(atoms, directions, pairs), {}
         yield "uniqueness", closest.unique().numel() / min(len(atoms), len(directions)), {}
         yield "recovered", float((reached > CLOSE).double().mean()), {"above": CLOSE}
-    yield from detected(by_factor(observed, pairs), observed.factor_counts > 0, "", matching)
+    yield from detected(by_factor(observed, pairs), (observed.factor_counts > 0) & alone, "", matching)
     each = detection(observed, torch.arange(len(closest)), closest)
-    yield "f1_latents", float(each.f1.mean()), matching
+    yield "f1_latents", float(each.f1[alone[closest]].mean()), matching
+    if truth.subspaces:
+        yield from of_manifolds(atoms, observed, truth)
+
+
+def of_manifolds(atoms: Float[Tensor, "d_sae d_in"], observed: LatentsAndFactors, truth: Truth) -> Iterator[Named]:
+    """Yield the scores of the factors that are circles or spheres, over those that occur."""
+    latents, factors = observed.latents.tocsc(), observed.factors.tocsc()
+    found, sizes = [], []
+    for factor, basis in truth.subspaces.items():
+        present = np.diff(factors[:, [factor]].tocsr().indptr) > 0
+        if not present.any():
+            continue
+        own = torch.linalg.vector_norm(unit(atoms) @ basis.to(atoms).T, dim=1) > CLOSE
+        fires = np.diff(latents[:, np.flatnonzero(own.numpy())].tocsr().indptr) > 0
+        sizes.append(float(own.sum()))
+        found.append([float(part.sum()) for part in (present, fires, present & fires)])
+    scores = Detection(*torch.tensor(found, dtype=torch.float64).view(-1, 3).T)
+    for name in ("precision", "recall", "f1"):
+        yield f"manifold_{name}", float(getattr(scores, name).mean()), {}
+    yield "manifold_latents", float(torch.tensor(sizes).mean()), {}
 
 
 def parts(pairs: Pairs, observed: LatentsAndFactors, truth: Truth) -> Iterator[Named]:
     """Yield detection by level of the forest and by frequency."""
     found, level = by_factor(observed, pairs), levels(truth.parents)
+    alone = one_direction(len(level), truth.subspaces)
     for depth in level.unique().tolist():
-        yield from detected(found, (found.factor_counts > 0) & (level == depth), "_by_level", {"level": float(depth)})
+        yield from detected(
+            found, (found.factor_counts > 0) & (level == depth) & alone, "_by_level", {"level": float(depth)}
+        )
     for band, members in bands(found.factor_counts / max(1, observed.rows)).items():
-        yield from detected(found, members, "_by_frequency", {"band": band})
+        yield from detected(found, members & alone, "_by_frequency", {"band": band})
 
 
 def nearest(
-    atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"]
+    atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"], subspaces: Subspaces
 ) -> tuple[Int[Tensor, " d_sae"], Float[Tensor, " factors"]]:
-    """Return the factor nearest to each atom, and the largest |cos| of any atom with each factor."""
+    """Return the factor nearest to each atom, and the largest alignment of any atom with each factor."""
     rows = max(1, CHUNK_ENTRIES // len(directions))
     closest, reached = [], torch.zeros(len(directions), dtype=atoms.dtype)
     for part in atoms.split(rows):
-        similarity = cosines(part, directions).abs()
+        similarity = alignment(part, directions, subspaces)
         closest.append(similarity.argmax(1))
         reached = torch.maximum(reached, similarity.amax(0))
     return torch.cat(closest), reached

@@ -5,7 +5,8 @@
 
 An effective count: 1 for one latent, n for n equal parts of a factor and for n copies, whatever else the dictionary
 holds. (A share, such as distinct factors over latents, falls with width alone.) The slope is least squares against
-log2(d_sae) over runs that differ only in width and name, and over the factors that all of them represent.
+log2(d_sae) over runs that differ only in width and name, and over the factors that all of them represent. A circle or
+sphere takes several latents by its nature, so such factors have a score of their own.
 """
 
 from collections.abc import Sequence
@@ -16,16 +17,19 @@ from jaxtyping import Float
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS, observe_rows
 from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.metrics.alignment import one_direction
 from unbraid.metrics.detection import represented_factor
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.run import Run
 from unbraid.runs.widths import other_widths, width
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
     "latents_per_factor": "effective number (exp of the entropy of their firings) of latents that represent a "
-    "factor, mean over the represented factors; 1 for the truth, n for n parts or n copies; NaN when no latent "
-    "represents any",
+    "factor, mean over the represented factors, circles and spheres left out; 1 for the truth, n for n parts or n "
+    "copies; NaN when no latent represents any",
+    "latents_per_manifold": "the same over the factors that are circles or spheres, which take at least 3 or 4 "
+    "latents; only where there are such factors",
     "represented": "share of the active factors with a latent that represents them: fires for them with purity 0.5 or "
     "more; kind=chance: untrained, same shape and L0; 1 for the truth",
     "latents_per_factor_slope": "rise of latents_per_factor when the width doubles, over runs that differ in width "
@@ -35,19 +39,23 @@ DEFINITIONS = {
 
 def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     """Score a run on a source with known factors. `others`: runs of the same experiment at other widths."""
-    labelled = run.source.truth().labelled(ROWS, split="eval")
+    truth = run.source.truth()
+    labelled, alone = truth.labelled(ROWS, split="eval"), one_direction(len(truth.parents), truth.subspaces).numpy()
     observed = observe_rows(run.dictionary(), labelled)
     by_chance = observe_rows(untrained_baseline(observed.latents, labelled.x), labelled)
     counts, chance = effective_counts(observed), effective_counts(by_chance)
     scores = [
-        Score(metric="latents_per_factor", value=mean_found(counts), better="lower"),
+        Score(metric="latents_per_factor", value=mean_found(counts[alone]), better="lower"),
         Score(metric="represented", value=represented(counts, observed), better="higher", kind="measured"),
         Score(metric="represented", value=represented(chance, observed), better="higher", kind="chance"),
     ]
+    if truth.subspaces:
+        scores.append(Score(metric="latents_per_manifold", value=mean_found(counts[~alone]), better="neither"))
     if others:
         by_width = {width(run): counts}
         by_width |= {width(other): effective_counts(observe_rows(other.dictionary(), labelled)) for other in others}
-        scores.append(Score(metric="latents_per_factor_slope", value=slope(by_width), better="lower"))
+        flat = {latents: found[alone] for latents, found in by_width.items()}
+        scores.append(Score(metric="latents_per_factor_slope", value=slope(flat), better="lower"))
     return scores
 
 

@@ -39,7 +39,7 @@ def difference_of_means(
     active.
 
     With `parents`, a child is compared with the rows in which its parent is active and it is not: over all rows its
-    difference would hold its parent's direction too.
+    difference would hold its parent's direction too. Rows with the child and without its parent are left out.
     """
     sums, counts = sums_where_active(labelled)
     total = labelled.x.double().sum(0).expand_as(sums)
@@ -47,10 +47,19 @@ def difference_of_means(
     if parents is not None:
         total = torch.where((parents >= 0).unsqueeze(1), sums[parents], total)
         rows = torch.where(parents >= 0, counts[parents], rows)
+        sums, counts = sums_where_active(with_parents(labelled, parents))
     others = rows - counts
     difference = sums / counts.unsqueeze(1) - (total - sums) / others.unsqueeze(1)
     defined = (counts > 0) & (others > 0)
     return difference.masked_fill(~defined.unsqueeze(1), torch.nan).to(labelled.x.dtype)
+
+
+def with_parents(labelled: Labelled, parents: Int[Tensor, " factors"]) -> Labelled:
+    """Return the rows without the children that are active where their parents are not."""
+    cells = labelled.rows * labelled.count + labelled.factors
+    above = parents[labelled.factors]
+    kept = (above < 0) | torch.isin(labelled.rows * labelled.count + above, cells)
+    return Labelled(labelled.x, labelled.rows[kept], labelled.factors[kept], labelled.magnitudes[kept], labelled.count)
 
 
 def sums_where_active(labelled: Labelled) -> tuple[Float[Tensor, "factors d_in"], Float[Tensor, " factors"]]:

@@ -168,6 +168,10 @@ class Term(Settings, ABC):
     def check_activation(self, activation: Activation) -> None:  # noqa: B027 (most terms suit any)
         """Raise ValueError for an activation that the term says nothing about. Called before training."""
 
+    def only_in_training(self) -> str:
+        """Return why a finished dictionary does not say what this term's value is; empty where it does."""
+        return ""
+
     def runs_at(self, index: int, progress: float) -> bool:
         """True in a step in which the term is evaluated: it is enabled, has started, and its turn has come."""
         return self.enabled and progress >= self.start and index % self.every == 0

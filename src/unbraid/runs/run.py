@@ -117,6 +117,14 @@ class Run:
         found.trained_as = type(trained).__name__ if type(trained) is not type(found.activation) else ""
         return found
 
+    def normaliser(self) -> Normaliser:
+        """The normalisation that was folded into its dictionary. Raises ValueError when its file is not the one that
+        was saved."""
+        path = self.path / "normaliser.safetensors"
+        check_sealed(self.path, path.name, self.facts.seals)
+        with reading(path, REMEDY):
+            return Normaliser.of(load_file(path))
+
     def fit(self) -> dict[str, torch.Tensor]:
         """Results of a fit besides the atoms; empty where nothing was fitted."""
         path = self.path / "fit.safetensors"

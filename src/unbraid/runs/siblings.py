@@ -93,7 +93,7 @@ def key_of(experiment: Experiment, apart: Sequence[str]) -> str:
         node: dict[str, Any] = data
         for parent in parents:
             node = node[parent]
-        node.pop(last)
+        node.pop(last, None)  # one that came after files had been written is not always there
     return json.dumps(data, sort_keys=True)
 
 

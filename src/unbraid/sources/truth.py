@@ -5,7 +5,7 @@ eval scores both a vector world and a language world.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,7 +37,11 @@ class Labelled:
 
 
 class Truth(ABC):
-    """Known factors. A child is active only where its parent is."""
+    """Known factors. A child is active only where its parent is, and in worlds of loose `co_occurrence` elsewhere too.
+
+    A factor is active or not. Most are one direction each; one that is a circle or a sphere has a subspace, in which
+    its direction rotates from row to row, and is still one factor with one label.
+    """
 
     @property
     @abstractmethod
@@ -53,6 +57,14 @@ class Truth(ABC):
     @abstractmethod
     def directions(self) -> Float[Tensor, "factors d_in"] | None:
         """Unit direction of each factor in the activations; None when factors need not be directions at all."""
+
+    @property
+    def subspaces(self) -> Mapping[int, Float[Tensor, "dimensions d_in"]]:
+        """Orthonormal basis of each factor that is not one direction, by its index: `directions` has the first row.
+
+        Empty where there are none, or where factors need not be directions.
+        """
+        return {}
 
     @abstractmethod
     def labelled(self, count: int, *, split: Literal["train", "eval"], seed: int = 0) -> Labelled:

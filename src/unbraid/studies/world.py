@@ -61,3 +61,14 @@ def standard_saes() -> Study:
         training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
         members=standard(5) | architectures(5) | controls(5) | ceilings(),
     )
+
+
+def realistic() -> Study:
+    """Standard SAEs, controls and ceilings on a world with every dial on, which truth, SAEs and chance are far apart on."""
+    source = presets.realistic()
+    return Study(
+        source=source,
+        d_sae=2 * source.factors,
+        training=Training(tokens=400_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        members=standard(8) | controls(8) | ceilings(),
+    )

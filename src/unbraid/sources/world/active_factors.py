@@ -1,6 +1,9 @@
 """Samples of a world's factors: roots, then their descendants level by level, then dense factors; and the activations.
 
-x = offset + sum_i z_i d_i + noise
+    x = offset + sum_i z_i d_i + noise
+    P(active factors) = co_occurrence P(as forest and copula have it) + (1 - co_occurrence) P(each on its own)
+
+Both parts have the same marginals, so the covariance of any two factors is co_occurrence times the forest's.
 """
 
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from unbraid.sources.world.copula import Copula, independent
+from unbraid.sources.world.copula import Copula, Places, independent
 from unbraid.sources.world.forest import Forest
 from unbraid.sources.world.magnitudes import Magnitudes, folded_normal
 from unbraid.sources.world.manifolds import Manifolds
@@ -44,8 +47,8 @@ class FactorSampler:
     """Probabilities of the forest's factors."""
     dense: Float[Tensor, " dense"]
     """Probabilities of the dense factors, which come after."""
-    twin: bool
-    """True when the forest's factors are independent."""
+    co_occurrence: float
+    """Share of rows that follow copula and forest; in the others factors are independent, as in the twin."""
     magnitudes: Magnitudes
     dense_spread: float
     manifolds: Manifolds
@@ -59,18 +62,28 @@ class FactorSampler:
     def draw(self, count: int, rng: torch.Generator) -> ActiveFactors:
         """Return the active factors of `count` rows."""
         factors = len(self.sparse) + len(self.dense)
-        if self.twin:
-            found = [independent(self.sparse, count, rng)]
-        else:
-            rows, roots = self.copula.fire(count, rng)
-            found = self.forest.descend(rows, self.forest.tops[roots], rng)
-        found.append(self._draw_dense(count, rng))
+        found = [*self._draw_sparse(count, rng), self._draw_dense(count, rng)]
         cells = torch.cat([rows * factors + which for rows, which in found]).sort().values
         rows, which = cells // factors, cells % factors
         points = self.manifolds.draw(which[self.manifolds.among(which)], rng)
         return ActiveFactors(rows, which, self._draw_magnitudes(which, rng), points)
 
-    def _draw_dense(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw_sparse(self, count: int, rng: torch.Generator) -> list[Places]:
+        if self.co_occurrence == 0:
+            return [independent(self.sparse, count, rng)]
+        if self.co_occurrence == 1:
+            return self._draw_forest(count, rng)
+        together = torch.rand(count, generator=rng) < self.co_occurrence
+        planted, others = together.nonzero().squeeze(1), (~together).nonzero().squeeze(1)
+        found = [(planted[rows], which) for rows, which in self._draw_forest(len(planted), rng)]
+        rows, which = independent(self.sparse, len(others), rng)
+        return [*found, (others[rows], which)]
+
+    def _draw_forest(self, count: int, rng: torch.Generator) -> list[Places]:
+        rows, roots = self.copula.fire(count, rng)
+        return self.forest.descend(rows, self.forest.tops[roots], rng)
+
+    def _draw_dense(self, count: int, rng: torch.Generator) -> Places:
         rows, which = (torch.rand(count, len(self.dense), generator=rng) < self.dense).nonzero(as_tuple=True)
         return rows, which + len(self.sparse)
 

@@ -1,7 +1,7 @@
 """The layers downstream of a world's activations: they read factors and add effects to the residual stream.
 
 y = x + sum_i gate_i effect_i + sum_(i,j) gate_i gate_j pair_effect_ij
-read_i = d_i . (x - offset), or the length of the projection where factor i is a manifold
+read_i = reader_i . (x - offset), or the length of such coordinates where factor i is a manifold
 gate_i = read_i (additive) | softplus(sharpness (read_i - threshold)) / sharpness (smooth) | max(0, read_i -
          threshold) (hard)
 """
@@ -25,7 +25,8 @@ class Downstream:
     """The downstream map of a world; the equations are in the docstring of this module."""
 
     offset: Float[Tensor, " d_in"]
-    directions: Float[Tensor, "factors d_in"]
+    readers: Float[Tensor, "factors d_in"]
+    """1 along the factor's direction, which they are where the spectrum is flat."""
     manifolds: Manifolds
     effects: Float[Tensor, "factors d_in"]
     """Zero for factors without effect."""
@@ -56,7 +57,7 @@ class Downstream:
         return self.gates(acts) * torch.linalg.vector_norm(self.effects, dim=1).to(acts)
 
     def _read(self, centred: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold factors"]:
-        read = centred @ self.directions.to(centred).T
+        read = centred @ self.readers.to(centred).T
         if not len(self.manifolds):
             return read
         first, after = self.manifolds.first, self.manifolds.first + len(self.manifolds)
@@ -70,3 +71,14 @@ def in_subspace(
     if dimensions in (0, d_in):
         return random_units(count, d_in, rng)
     return random_units(count, dimensions, rng) @ orthonormal(random_units(dimensions, d_in, subspace))
+
+
+def check_effects(effective: int, interactions: int, effect_dimensions: int, d_in: int) -> None:
+    """Raise ValueError when there are fewer effects than pairs need, or fewer dimensions than effects span."""
+    if 2 * interactions > effective:
+        raise ValueError(
+            f"{interactions} pairs need {2 * interactions} factors with an effect, and there are {effective}; lower "
+            "interactions or raise effective"
+        )
+    if effect_dimensions > d_in:
+        raise ValueError(f"effect_dimensions is {effect_dimensions}, more than the {d_in} of d_in there are")

@@ -1,4 +1,4 @@
-"""Magnitudes of active factors: positive, of mean 1, with a stated spread."""
+"""Magnitudes of active factors: positive, of mean 1, with a stated spread; Pareto ones have the heaviest tail."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, PositiveInt, Settings
 
-Kind = Literal["lognormal", "uniform", "quantised", "constant"]
+Kind = Literal["lognormal", "uniform", "quantised", "constant", "pareto"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Magnitudes(Settings):
         if self.spread * self._reach >= 1:
             raise ValueError(
                 f"{self.kind} magnitudes of spread {self.spread} reach 0; "
-                f"use less than {1 / self._reach:.3f}, or lognormal"
+                f"use less than {1 / self._reach:.3f}, or lognormal or pareto ones"
             )
 
     @property
@@ -40,7 +40,7 @@ class Magnitudes(Settings):
                 return math.sqrt(3)
             case "quantised":
                 return math.sqrt(3 * (self.levels - 1) / (self.levels + 1))
-            case "lognormal" | "constant":
+            case "lognormal" | "constant" | "pareto":
                 return 0.0
 
     def draw(self, count: int, rng: torch.Generator) -> Float[Tensor, " count"]:
@@ -48,6 +48,10 @@ class Magnitudes(Settings):
         match self.kind:
             case "constant":
                 return torch.ones(count)
+            case "pareto":
+                # P(z > t) = (least / t) ** (1 / fall): a power law, whose standard deviation sets the power.
+                fall = self.spread / (self.spread + math.hypot(self.spread, 1))
+                return (1 - torch.rand(count, generator=rng)).pow_(-fall).mul_(1 - fall)
             case "uniform":
                 return torch.rand(count, generator=rng).mul_(2 * half_width).add_(1 - half_width)
             case "quantised":

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.sources.world.geometry import orthonormal
+from unbraid.sources.world.spectrum import Spectrum
 
 MOST = 3
 """Dimensions of a sphere's subspace."""
@@ -33,6 +34,8 @@ class Manifolds:
     first: int
     bases: Float[Tensor, "manifolds 3 d_in"]
     """A circle's third row is zero."""
+    readers: Float[Tensor, "manifolds 3 d_in"]
+    """Vectors that layers downstream read coordinates in a basis with: the bases, where the spectrum is flat."""
 
     def __len__(self) -> int:
         return len(self.bases)
@@ -53,12 +56,19 @@ class Manifolds:
         return torch.einsum("ak,akd->ad", points, self.bases[factors - self.first])
 
     def readouts(self, centred: Float[Tensor, "*fold d_in"]) -> Float[Tensor, "*fold manifolds"]:
-        """Return the norm of the activations' projection on each manifold's subspace."""
-        coordinates = centred @ self.bases.to(centred).flatten(0, 1).T
+        """Return the norm of the activations' coordinates in each manifold's subspace."""
+        coordinates = centred @ self.readers.to(centred).flatten(0, 1).T
         return torch.linalg.vector_norm(coordinates.unflatten(-1, (len(self), MOST)), dim=-1)
 
 
-def planted(axes: Float[Tensor, "axes d_in"], first: int, factors: int, circles: int, spheres: int) -> Manifolds:
+def planted(
+    axes: Float[Tensor, "axes d_in"],
+    first: int,
+    factors: int,
+    circles: int,
+    spheres: int,
+    spectrum: Spectrum | None,
+) -> Manifolds:
     """Return the manifolds of factors `first`, `first` + 1, and so on.
 
     Each takes its factor's axis, and one axis (a circle) or two (a sphere) of those after the `factors` directions.
@@ -70,4 +80,4 @@ def planted(axes: Float[Tensor, "axes d_in"], first: int, factors: int, circles:
         rows = torch.cat([axes[first + i : first + i + 1], axes[after : after + others]])
         bases[i, : 1 + others] = orthonormal(rows)
         after += others
-    return Manifolds(first, bases)
+    return Manifolds(first, bases, bases if spectrum is None else spectrum.readers(bases))

@@ -74,4 +74,25 @@ def memorisation() -> World:
     )
 
 
-PRESETS = {preset.__name__: preset for preset in (seconds, minutes, hour, hours, memorisation)}
+def realistic() -> World:
+    """256 factors in 96 dimensions, eight active at once, with every dial on: anisotropic, dense, heavy-tailed, curved.
+
+    A forest of 168 on three levels, loose; 76 factors outside it, 6 circles, 4 spheres, 2 dense factors.
+    """
+    return World(
+        factors=256,
+        d_in=96,
+        spectrum=1.0,
+        l0=6.5,
+        roots=24,
+        co_occurrence=0.9,
+        magnitudes="pareto",
+        spread=0.5,
+        dense=2,
+        dense_probability=(0.6, 0.9),
+        circles=6,
+        spheres=4,
+    )
+
+
+PRESETS = {preset.__name__: preset for preset in (seconds, minutes, hour, hours, memorisation, realistic)}

@@ -7,6 +7,7 @@ Gaussian copula; some may be dense, or circles and spheres. After SynthSAEBench 
 alone, so that absorption can be seen, and there are downstream layers, so that there is something to steer.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, ClassVar
@@ -17,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid import seeding
+from unbraid.config.serialise import added
 from unbraid.config.settings import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -32,13 +34,14 @@ from unbraid.sources.synthetic import Synthetic
 from unbraid.sources.truth import Labelled
 from unbraid.sources.world.active_factors import FactorSampler
 from unbraid.sources.world.copula import Copula
-from unbraid.sources.world.downstream import Downstream, Gate, in_subspace
+from unbraid.sources.world.downstream import Downstream, Gate, check_effects, in_subspace
 from unbraid.sources.world.forest import Forest, Span, spans
 from unbraid.sources.world.geometry import check_coherence, random_units, units
 from unbraid.sources.world.magnitudes import Kind, Magnitudes
 from unbraid.sources.world.manifolds import Manifold, Manifolds, planted
 from unbraid.sources.world.minimal_pairs import without_one
 from unbraid.sources.world.sampling import Sample, Sampler
+from unbraid.sources.world.spectrum import Spectrum, check_room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,11 @@ class World(Synthetic):
     d_in: PositiveInt = 64  # pyright: ignore[reportIncompatibleMethodOverride]
     """Width of the activations."""
     coherence: Share | None = None
-    """Largest |cos| of two directions: they are moved apart until none is above; None leaves them random, 0 makes them
-    orthonormal."""
+    """Largest |cos| of two directions, before `spectrum` maps them: they are moved apart until none is above; None
+    leaves them random, 0 makes them orthonormal."""
+    spectrum: Share = added(0.0)
+    """How anisotropic the activations are: 0 flat, 1 like a language model's, whose first principal direction has 15 to
+    30 % of the variance."""
     l0: PositiveFloat = 8.0
     """Expected number of active factors a sample, not counting dense ones; sets the scale of the root probabilities."""
     roots: PositiveInt = 16
@@ -77,6 +83,9 @@ class World(Synthetic):
     """Dimensions of what the groups have in common: fewer than groups correlate them too, for better or worse."""
     independent: bool = False
     """Factors fire with the same probabilities, but ignore forest and copula: the factorial twin."""
+    co_occurrence: Share = added(1.0)
+    """From the twin (0) to the forest (1): in so large a share of the samples factors follow forest and copula, in the
+    others each is active on its own, with the same probability."""
     magnitudes: Kind = "lognormal"
     """Distribution of an active factor's magnitude. Its mean is 1."""
     spread: NonNegativeFloat = 0.25
@@ -154,7 +163,8 @@ class World(Synthetic):
     @cached_property
     def given_parent(self) -> Float[Tensor, " factors"]:
         """P(factor | its parent); 1 for roots."""
-        return self._planted(self._forest.given_parent, 1)
+        given = self._planted(self._forest.given_parent, 1)
+        return torch.where(self.parents < 0, given, self.probabilities.lerp(given, self._planted_share))
 
     @cached_property
     def probabilities(self) -> Float[Tensor, " factors"]:
@@ -169,6 +179,17 @@ class World(Synthetic):
         The direction of a circle or sphere is one of its points: `manifolds` has the others.
         """
         return self._axes[: self.factors]
+
+    @cached_property
+    def readers(self) -> Float[Tensor, "factors d_in"]:
+        """The vectors by which layers downstream read factors: the directions, where the spectrum is flat."""
+        if self._spectrum is None:
+            return self.directions
+        return self._spectrum.readers(self.directions.unsqueeze(1)).squeeze(1)
+
+    @property
+    def subspaces(self) -> Mapping[int, Float[Tensor, "dimensions d_in"]]:
+        return {manifold.factor: manifold.basis for manifold in self.manifolds}
 
     @cached_property
     def manifolds(self) -> tuple[Manifold, ...]:
@@ -256,6 +277,11 @@ class World(Synthetic):
         """
         return self._sampler.corrupted(count, share, self.probabilities, seeding.stream(seed, f"corrupted/{split}"))
 
+    @property
+    def _planted_share(self) -> float:
+        """Share of samples that follow forest and copula."""
+        return 0.0 if self.independent else float(self.co_occurrence)
+
     def _stream(self, name: str) -> torch.Generator:
         return seeding.stream(self.seed, f"world/{name}")
 
@@ -268,7 +294,7 @@ class World(Synthetic):
 
     def _planted(self, of_forest: Tensor, alone: int) -> Tensor:
         """A column of the forest with the dense factors after it; in the twin every factor is alone."""
-        if self.independent:
+        if self._planted_share == 0:
             return torch.full((self.factors,), alone, dtype=of_forest.dtype)
         return torch.cat([of_forest, torch.full((self.dense,), alone, dtype=of_forest.dtype)])
 
@@ -280,12 +306,20 @@ class World(Synthetic):
     @cached_property
     def _axes(self) -> Float[Tensor, "axes d_in"]:
         """Directions of all factors, then the other axes of circles and spheres."""
-        return units(axes(self), self.d_in, self.coherence, self._stream("directions"))
+        found = units(axes(self), self.d_in, self.coherence, self._stream("directions"))
+        return found if self._spectrum is None else self._spectrum.stretched(found)
+
+    @cached_property
+    def _spectrum(self) -> Spectrum | None:
+        """The map of the directions; None where the spectrum is flat."""
+        if self.spectrum == 0:
+            return None
+        return Spectrum.of(self.d_in, self.spectrum, self._stream("spectrum"))
 
     @cached_property
     def _manifolds(self) -> Manifolds:
         first = self.factors - self.dense - self.circles - self.spheres
-        return planted(self._axes, first, self.factors, self.circles, self.spheres)
+        return planted(self._axes, first, self.factors, self.circles, self.spheres, self._spectrum)
 
     @cached_property
     def _factor_sampler(self) -> FactorSampler:
@@ -298,7 +332,7 @@ class World(Synthetic):
             copula=Copula(sparse[roots], self.correlation, groups, loadings),
             sparse=sparse,
             dense=dense,
-            twin=self.independent,
+            co_occurrence=self._planted_share,
             magnitudes=Magnitudes(self.magnitudes, self.spread, self.levels),
             dense_spread=self.dense_spread,
             manifolds=self._manifolds,
@@ -312,7 +346,7 @@ class World(Synthetic):
     def _downstream(self) -> Downstream:
         return Downstream(
             offset=self.offset,
-            directions=self.directions,
+            readers=self.readers,
             manifolds=self._manifolds,
             effects=self.effects,
             pairs=self.pairs,
@@ -351,19 +385,7 @@ def check(world: World) -> None:
     if world.d_in < needed:
         raise ValueError(f"circles lie in 2 and spheres in 3 dimensions, and d_in is {world.d_in}; raise d_in")
     Magnitudes(world.magnitudes, world.spread, world.levels)
-    forest.probabilities(world.l0, world.zipf)
-    check_effects(world)
-
-
-def check_effects(world: World) -> None:
-    """Raise ValueError when there are fewer effects than pairs need, or fewer dimensions than effects span."""
-    effective = round(world.effective * world.factors)
-    if 2 * world.interactions > effective:
-        raise ValueError(
-            f"{world.interactions} pairs need {2 * world.interactions} factors with an effect, and there are "
-            f"{effective}; lower interactions or raise effective"
-        )
-    if world.effect_dimensions > world.d_in:
-        raise ValueError(
-            f"effect_dimensions is {world.effect_dimensions}, more than the {world.d_in} of d_in there are"
-        )
+    active = forest.probabilities(world.l0, world.zipf).sum() + world.dense * sum(world.dense_probability) / 2
+    if world.spectrum > 0:
+        check_room(world.d_in, world.spectrum, active=float(active), noise=world.noise)
+    check_effects(round(world.effective * world.factors), world.interactions, world.effect_dimensions, world.d_in)

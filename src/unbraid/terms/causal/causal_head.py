@@ -65,6 +65,9 @@ class CausalHead(Term):
     family: ClassVar[Family] = "causal"
     claim: ClassVar[Claim] = 2
 
+    def only_in_training(self) -> str:
+        return "its causal decoder learns while the dictionary does and is not kept"
+
     def __call__(self, step: Step) -> TermOutput:
         draws = self._draws(firing(step), step.rng)
         if not len(draws.latents):

@@ -21,6 +21,9 @@ class RandomGradient(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
     family: ClassVar[Family] = "control"
 
+    def only_in_training(self) -> str:
+        return "it pushes in random directions, and its value means nothing"
+
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
         push = torch.randn(atoms.shape, generator=step.rng, dtype=atoms.dtype).to(atoms.device)

@@ -40,6 +40,9 @@ class MetaSAE(Term):
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
     family: ClassVar[Family] = "geometry"
 
+    def only_in_training(self) -> str:
+        return "its meta-SAE learns while the dictionary does and is not kept"
+
     def __call__(self, step: Step) -> TermOutput:
         atoms, memory = step.dictionary.W_dec, step.memory
         if "steps" not in memory:

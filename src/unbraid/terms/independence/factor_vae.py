@@ -54,6 +54,9 @@ class FactorVae(Term):
                 "else: use --dictionary.activation BatchTopK or JumpReLU, or the term total_correlation"
             )
 
+    def only_in_training(self) -> str:
+        return "its discriminator learns while the dictionary does and is not kept"
+
     def __call__(self, step: Step) -> TermOutput:
         self.check_activation(step.dictionary.activation)
         memory = step.memory

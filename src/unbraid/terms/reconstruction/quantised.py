@@ -31,6 +31,9 @@ class Quantised(Term):
     """Of a level's moving average, in batches that have a value nearest to it."""
     family: ClassVar[Family] = "reconstruction"
 
+    def only_in_training(self) -> str:
+        return "its levels follow the codes in training and are not kept"
+
     def __call__(self, step: Step) -> TermOutput:
         values, _, latents = step.z.entries()
         levels, chosen = self._follow(step, values.detach(), latents)

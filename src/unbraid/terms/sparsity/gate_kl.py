@@ -46,6 +46,11 @@ class GateKl(Term):
     """Of the moving average of firing rates."""
     family: ClassVar[Family] = "sparsity"
 
+    def only_in_training(self) -> str:
+        return (
+            "" if self.capacity > 0 else "its budget is what gates cost at its first use in training, which is not kept"
+        )
+
     def __call__(self, step: Step) -> TermOutput:
         average, _ = averaged(step.z, step.memory, self.decay)
         rates = average.rate.clamp(FLOOR, 1 - FLOOR)
