@@ -109,11 +109,17 @@ def planted(
     return found
 
 
-def change_score(folder: Path, eval_name: str, metric: str, value: float) -> None:
-    """Write another value of one score into a run folder."""
-    path = folder / "results" / f"{eval_name}.json"
-    result = json.loads(path.read_text())
-    for score in result["scores"]:
-        if score["metric"] == metric and score["params"].get("kind") != "chance":
-            score["value"] = value
-    path.write_text(json.dumps(result))
+def change_scores(
+    folders: Sequence[Path], method: str, eval_name: str, values: Mapping[str, float], *, seed: int | None = None
+) -> None:
+    """Write other values of scores into the folders of a method."""
+    for folder in folders:
+        experiment = json.loads((folder / "experiment.json").read_text())
+        if not experiment["name"].startswith(f"{method}-l0_") or seed not in (None, experiment["seed"]):
+            continue
+        path = folder / "results" / f"{eval_name}.json"
+        result = json.loads(path.read_text())
+        for score in result["scores"]:
+            if score["params"].get("kind") != "chance":
+                score["value"] = values.get(score["metric"], score["value"])
+        path.write_text(json.dumps(result))
