@@ -62,7 +62,7 @@ def test_the_shortest_that_reaches_with_all_seeds_is_picked(study: StoredScores)
     assert found is not None and found.best.label == "topk-l0_4, 64 latents"
     assert found.best.mean.mean == pytest.approx(20.01) and (found.reached, found.tried) == (2, 3)
     assert found.next is not None and found.next.name == "relu-l0_4"
-    assert found.behind.mean == pytest.approx(5) and found.behind.paired
+    assert found.behind.mean == pytest.approx(5) and found.behind.n == 3
 
 
 def test_where_all_seeds_reach_the_wider_is_shorter(study: StoredScores):

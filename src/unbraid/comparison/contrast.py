@@ -117,7 +117,8 @@ def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis
     ours, theirs = scores.curves(own, x, metric), scores.curves(other, x, metric)
     if not (set(ours) & set(theirs)):
         return empty(f"{own.short} and {other.short} have no seed in common with {metric.name} and {axis}")
-    table = readings(ours, theirs, levels_of(scores, other, x))
+    wanted = levels_of(scores, other, x)
+    table = readings(ours, theirs, wanted)
     levels, seeds = complete(table)
     if not seeds:
         return empty(f"{reach(ours, axis)}; {other.short}'s {reach(theirs, axis)}, and nothing is extrapolated")
@@ -125,7 +126,7 @@ def _contrast(scores: Scores, own: Method, other: Method, metric: Quantity, axis
     own_side, other_side = (
         {seed: math.fsum(table[level][seed][side] for level in levels) / count for seed in seeds} for side in (0, 1)
     )
-    left = [level for level in table if level not in levels]
+    left = [level for level in wanted if level not in levels]
     note = f"left out: {axis} {', '.join(number(level) for level in left)}" if left else ""
     if lost := (set(ours) & set(theirs)) - set(seeds):
         note = "; ".join(filter(None, (note, f"{plural(len(lost), 'seed')} without all levels left out")))

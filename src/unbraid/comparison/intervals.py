@@ -166,10 +166,19 @@ def finite_only(values: Mapping[int, float]) -> dict[int, float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values of a family adjusted by Holm's method; NaN stays NaN and counts in no family."""
-    from statsmodels.stats.multitest import multipletests
+    """Return p-values of a family adjusted by Holm's method; NaN stays NaN and counts in no family.
 
-    return adjusted(p_values, lambda p: multipletests(p, method="holm")[1])
+    As statsmodels' multipletests, which collects garbage at every call: half a second in a process that has torch.
+    """
+    return adjusted(p_values, step_down)
+
+
+def step_down(p_values: np.ndarray) -> np.ndarray:
+    """Return all known p-values of a family adjusted by Holm's method."""
+    order = np.argsort(p_values, kind="stable")
+    found = np.empty(len(p_values))
+    found[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)), 1.0)
+    return found
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
