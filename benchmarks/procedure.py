@@ -203,7 +203,7 @@ def planted() -> Iterator[Scenario]:
         yield Scenario("gain of two, one term, one primary", study, 1000, claim, found, ONE)
         study = Study(seeds=seeds, gains=gains(1, 2))
         yield Scenario("gain of two, one term, two primaries", study, 1000, claim)
-    for seeds in (8, 10, 12, 14, 16, 18, 20):
+    for seeds in (8, 10, 12, 14, 16, 18):
         study = Study(terms=5, seeds=seeds, gains=gains(1, 2))
         yield Scenario("gain of two, one of five terms", study, 400, claim)
         study = Study(terms=5, seeds=seeds, gains=gains(5, 2))
@@ -244,11 +244,11 @@ def gate_scenarios() -> Iterator[Scenario]:
     at = lambda untrained, truth: flat | controls("untrained", untrained) | controls("truth", truth)
     for terms in (0, 5, 20):
         study = Study(terms=terms, gains=at(0.0, 20.0))
-        yield Scenario(f"gate, untrained equals {terms + 3} trained", study, 1000, gate_of_f1, never, ONE)
+        yield Scenario(f"gate, untrained equals {terms + 3} trained", study, 400, gate_of_f1, never, ONE)
     for seeds in (3, 5):
         study = Study(terms=5, seeds=seeds, gains=at(0.0, 20.0))
-        yield Scenario("gate, untrained equals 8 trained", study, 1000, gate_of_f1, never, ONE)
-    yield Scenario("gate, truth equals 8 trained", Study(terms=5, gains=at(-20, 0)), 1000, gate_of_f1, never, ONE)
+        yield Scenario("gate, untrained equals 8 trained", study, 400, gate_of_f1, never, ONE)
+    yield Scenario("gate, truth equals 8 trained", Study(terms=5, gains=at(-20, 0)), 400, gate_of_f1, never, ONE)
     for seeds, gap in ((10, 1.0), (10, 2.0), (10, 3.0), (3, 3.0), (3, 20.0)):
         study = Study(terms=5, seeds=seeds, gains=at(-gap, gap))
         must = ever if (seeds, gap) in ((10, 3.0), (3, 20.0)) else {}
@@ -263,11 +263,11 @@ def others() -> Iterator[Scenario]:
     best = STANDARD | {"topk": {"f1": 3.0}}
     for name, gain, must in (("equals the best", 3.0, never), ("beats the best by one", 4.0, {}), ("by two", 5.0, {})):
         study = Study(gains=best | {"term-1": {"f1": gain}})
-        yield Scenario(f"against all, {name}", study, 1000, beats_all, must, ONE)
+        yield Scenario(f"against all, {name}", study, 400, beats_all, must, ONE)
     alike = {name: dict(of) | {"f1": 0.0} for name, of in STANDARD.items()}
-    yield Scenario("against all, equals each", Study(gains=alike), 1000, beats_all, never, ONE)
+    yield Scenario("against all, equals each", Study(gains=alike), 400, beats_all, never, ONE)
     for law in ("normal", "t3", "skewed up", "skewed down"):
-        for seeds in (10, 16):
+        for seeds in (10,) if law in ("normal", "t3") else (10, 16):
             for gain in (0.0, 1.0):
                 study = Study(seeds=seeds, noise=law, gains={"term-1": {"f1": gain}})
                 event = "better" if gain == 0 else "equivalent"
@@ -320,13 +320,9 @@ def row_of(scenario: Scenario, studies: int) -> dict[str, Any]:
             hits[event] += count
             chances[event] += of
     events = {event: rate(hits[event], of) for event, of in chances.items()}
-    must = {
-        event: {how: bound, "met": met(events[event]["rate"], how, bound)}
-        for event, (how, bound) in scenario.must.items()
-    }
     return {
         "scenario": scenario.name, "seeds": scenario.study.seeds, "terms": scenario.study.terms,
-        "primaries": list(scenario.primaries), "studies": studies, "events": events, "must": must,
+        "primaries": list(scenario.primaries), "studies": studies, "events": events,
         "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
 
@@ -343,9 +339,10 @@ def rate(hits: int, of: int) -> dict[str, float]:
     }
 
 
-def met(value: float, how: str, bound: float) -> bool:
-    """Tell whether a rate keeps its bound."""
-    return value <= bound if how == "at most" else value >= bound
+def judged_row(row: dict[str, Any], must: Bounds) -> dict[str, Any]:
+    """A row with what is asked of its rates: missed where the whole interval is on the wrong side."""
+    kept = lambda of, how, bound: of["low"] <= bound if how == "at most" else of["high"] >= bound
+    return row | {"must": {e: {how: b, "met": kept(row["events"][e], how, b)} for e, (how, b) in must.items()}}
 
 
 def run(out: Path | None, only: str = "", studies: int | None = None) -> list[dict[str, Any]]:
@@ -358,9 +355,9 @@ def run(out: Path | None, only: str = "", studies: int | None = None) -> list[di
         count = studies or scenario.studies
         row = known.get(scenario.key)
         if row is None or row["studies"] != count:
-            row = row_of(scenario, count)
+            row = judged_row(row_of(scenario, count), scenario.must)
             print(f"[{index + 1}/{len(wanted)}] {line_of(row)}", flush=True)
-        known[scenario.key] = row
+        known[scenario.key] = row = judged_row(row, scenario.must)
         found.append(row)
         if out:
             order = {s.key: i for i, s in enumerate(scenarios())}

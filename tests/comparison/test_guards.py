@@ -90,7 +90,8 @@ def test_a_score_is_no_guard_of_itself():
     rare = quantity_of("recall_rarest")
     scores, found = judged(side(0.5, rare=0.7), side(0.5, rare=0.5), rare)
     assert found.gained
-    names = {c.guard.metric for c in checked(scores, *map(lambda n: method(scores, n), ("hsic", "batchtopk")), rare)}
+    checks = checked(scores, method(scores, "hsic"), method(scores, "batchtopk"), rare)
+    names = {c.guard.metric for c in checks}
     assert "recall_by_frequency" not in names
 
 

@@ -32,7 +32,7 @@ def test_its_sign_does_not_matter():
 
 def test_a_tenth_of_the_room_where_they_are_not_shown_to_differ():
     for matryoshka in ({"matryoshka": at(0.5, 1)}, {}):
-        one = found(batchtopk=at(0.5), truth=at(0.9, 2), **matryoshka)
+        one = found(F1, batchtopk=at(0.5), truth=at(0.9, 2), **matryoshka)
         assert one.value == pytest.approx(0.04) and "a tenth of the way" in one.source
 
 
