@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import pytest
 import torch
-from tests.known import making, reading, truth, untrained
+from tests.known import CURVED, covering, making, reading, truth, untrained
 from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 from torch import Tensor
@@ -17,7 +17,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.independence import interactions
-from unbraid.evals.controllability import DEFINITIONS, controllability, controllability_scores, push_setup
+from unbraid.evals.controllability import DEFINITIONS, controllability, controllability_scores, push_setup, true_levels
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.runs.run import save_run
 from unbraid.sources.base import Source
@@ -232,3 +232,14 @@ def test_without_layers_after_it_does_not_apply(tmp_path):
     run = run_on(tmp_path / "run", Cached(folder=str(tmp_path / "cache")), WORLD.sample(512, seed=0).x)
     with pytest.raises(NotApplicable, match="needs the layers downstream of the activations: .*LanguageModel or World"):
         controllability(run)
+
+
+def test_pushing_along_a_point_of_a_manifold_moves_that_manifold_alone():
+    rows = CURVED.labelled(256, split="eval")
+    levels = true_levels(CURVED, rows)
+    assert (levels[:, list(CURVED.subspaces)] == 0).all()
+    assert torch.equal(levels[:, :22], rows.dense()[:, :22])
+    scores = controllability_scores(covering(replace(CURVED, effective=1.0)), replace(CURVED, effective=1.0))
+    found = {(s.metric, s.kind): s.value for s in scores if not s.params}
+    assert found["hit", "ceiling"] == 1 and found["hit", "measured"] == 1
+    assert found["isolation", "ceiling"] > 0.9

@@ -64,7 +64,7 @@ def standard_saes() -> Study:
 
 
 def realistic() -> Study:
-    """Standard SAEs, controls and ceilings on a world with every dial on, which truth, SAEs and chance are far apart on."""
+    """Standard SAEs, controls and ceilings on a world with every dial on: hard, and with room between them and truth."""
     source = presets.realistic()
     return Study(
         source=source,

@@ -8,6 +8,7 @@ and at least 64), of `python -m benchmarks.world` on a shared core of an AMD EPY
     hour           99,000          16,000
     hours          36,000           2,000
     memorisation 1,930,000        437,000
+    realistic     289,000         110,000   in a quieter hour, in which `seconds` gave 507,000 and 302,000
 """
 
 from unbraid.sources.world.world import World
