@@ -128,7 +128,7 @@ def ranked(scores: Scores, methods: Sequence[Method], metric: Quantity) -> list[
 
 
 def as_given(methods: Sequence[Method]) -> list[Method]:
-    """Of standard SAEs that were tried at several settings, the one that its study gives: its name says no setting."""
+    """The standard SAEs as their study gives them: of one tried at several settings, the one whose name says none."""
     found: dict[tuple[str, str], Method] = {}
     for method in methods:
         key = (method.runs[0].summary.base or method.short, method.geometry)
