@@ -65,6 +65,13 @@ def twin() -> Factorial:
     return replace(study, source=study.source.twin())
 
 
+def realistic_forest() -> Factorial:
+    """The forest's study on worlds like activations of language models: anisotropic, dense, heavy-tailed, curved."""
+    return replace(
+        forest(), source=presets.realistic(), d_sae=512, sparsities=(4, 8, 16), tuning_sparsities=(8,),
+    )  # fmt: skip
+
+
 def small_world() -> Factorial:
     """Two bases and two terms at one sparsity on the demo's world: a factorial study in minutes."""
     return Factorial(
