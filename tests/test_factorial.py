@@ -123,6 +123,9 @@ def test_terms_are_calibrated_on_their_base_as_it_was_chosen():
     assert {one.training.lr for one in of(made, base="top", term="tc")} == {0.5 * STUDY.training.lr}
     assert {one.training.lr for one in of(made, base="nested", term="tc")} == {STUDY.training.lr}
     assert {one.name for one in of(made, base="top", term="tc", strength=1.0)} == {"top-lr_x0.5-tc-1"}
+    trials = STUDY.trials({"top": Tuning(field="training.lr", factor=0.5)})
+    assert trials["top-lr_x0.5-tc-1"] == ("top-tc", Tuning(strength=1.0)) and trials["top"][0] == "top"
+    assert set(trials) == {one.name for one in made if not one.control}
 
 
 def test_whitened_activations_are_an_axis_that_runs_state():
@@ -274,7 +277,9 @@ def test_a_field_that_is_not_there_or_no_number_is_refused():
 # ---- the studies, and the command line ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", ["forest", "twin", "small_world", "width", "without_sparsity", "language"])
+@pytest.mark.parametrize(
+    "make", ["forest", "twin", "realistic_forest", "small_world", "width", "without_sparsity", "language"]
+)
 def test_the_studies_can_be_made(make: str):
     study = getattr(factorials, make)()
     assert isinstance(study, Factorial) and len(study.seeds) >= 8

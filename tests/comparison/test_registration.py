@@ -73,7 +73,7 @@ def runs_of(path: Path, **how):
 
 def test_the_best_setting_within_the_cap_is_chosen_for_every_method(registered):
     found = read_registration(registered)
-    assert set(found.chosen) == set(study().designs())
+    assert set(found.chosen) == set(study().designs)
     assert found.chosen["batchtopk-total-correlation"].setting.strength == 0.3
     assert {choice.tried for choice in found.chosen.values()} == {5}
     assert found.chosen["batchtopk-total-correlation"].fvu_ratio == pytest.approx(1, abs=0.2)

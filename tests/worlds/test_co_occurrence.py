@@ -60,3 +60,9 @@ def test_a_dial_beyond_the_marginals_is_refused(dial: float):
     """Above 1 a child would have to be active with its parent more often than it is active at all."""
     with pytest.raises(ValueError, match=r"co_occurrence is .*; it must be at least 0 and at most 1"):
         replace(FOREST, co_occurrence=dial)
+
+
+@pytest.mark.parametrize("dial", [0.05, 0.95])
+def test_a_single_row_can_be_drawn(dial: float):
+    world = replace(FOREST, co_occurrence=dial)
+    assert all(world.sample(1, seed=seed).x.shape == (1, 16) for seed in range(20))

@@ -225,7 +225,7 @@ def power_of(
     chosen: Mapping[str, Choice], primaries: int,
 ) -> Power:  # fmt: skip
     """The power by one primary, from the spread of the judged terms at their chosen settings."""
-    designs = study.designs()
+    designs = study.designs
     names = {study.experiment_name(m, c.setting) for m, c in chosen.items() if designs[m].term is not None}
     judged = [m for m in judged_methods(scores, study.d_sae, card) if m.short in names]
     sd = pooled_sd(scores, judged, q)

@@ -48,7 +48,7 @@ def choose(
     """
     by_name = {m.short: m for role in ("standard", "compared") for m in scores.with_role(role, study.d_sae)}
     missed = {run.method for run in scores.missed}
-    designs, tunings = study.designs(), study.tunings()
+    designs, tunings = study.designs, study.tunings()
     lacking = [
         name
         for method, settings in tunings.items()

@@ -143,6 +143,15 @@ class Factorial(Settings):
         added = [] if design.term is None else [design.term, short(setting.strength or 0)]
         return "-".join([*design.words, *changed, *added])
 
+    def trials(self, bases: Mapping[str, Tuning] | None = None) -> dict[str, tuple[str, Tuning]]:
+        """The method and the setting of every experiment of the calibration, by the experiment's name.
+
+        bases: as for `calibration`.
+        """
+        at = lambda method: (bases or {}).get(self.designs[method].alone)
+        tried = [(method, setting) for method, settings in self.tunings().items() for setting in settings]
+        return {self.experiment_name(method, setting, at(method)): (method, setting) for method, setting in tried}
+
     def calibration(self, bases: Mapping[str, Tuning] | None = None) -> list[Experiment]:
         """Every method at every setting tried, and the controls, on the calibration seeds.
 

@@ -64,7 +64,7 @@ def standard_saes() -> Study:
 
 
 def realistic() -> Study:
-    """Standard SAEs, controls and ceilings on a world with every dial on: hard, and with room between them and truth."""
+    """Standard SAEs, controls and ceilings on a world with every dial on: hard, with room below the truth."""
     source = presets.realistic()
     return Study(
         source=source,

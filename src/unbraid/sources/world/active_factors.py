@@ -75,9 +75,10 @@ class FactorSampler:
             return self._draw_forest(count, rng)
         together = torch.rand(count, generator=rng) < self.co_occurrence
         planted, others = together.nonzero().squeeze(1), (~together).nonzero().squeeze(1)
-        found = [(planted[rows], which) for rows, which in self._draw_forest(len(planted), rng)]
-        rows, which = independent(self.sparse, len(others), rng)
-        return [*found, (others[rows], which)]
+        # Of a few rows all may be of one kind.
+        found = [(planted, places) for places in (self._draw_forest(len(planted), rng) if len(planted) else [])]
+        found += [(others, independent(self.sparse, len(others), rng))] if len(others) else []
+        return [(kind[rows], which) for kind, (rows, which) in found]
 
     def _draw_forest(self, count: int, rng: torch.Generator) -> list[Places]:
         rows, roots = self.copula.fire(count, rng)
