@@ -1,108 +1,132 @@
-"""The judge of predictions: on made-up rows in which what holds is known."""
+"""Committed rows judged: made-up rows in which what holds is known, and tables of them."""
 
+import json
 import random
+from pathlib import Path
+from typing import Any
 
-from benchmarks.judge import BASELINE, cell, differences, predictions, shown_rows, slopes, table, word
+import pytest
+from benchmarks import judge
+from benchmarks.judge import SCORES, cell, chosen, contrast_table, contrasts, gate_table, quantity_of, scores_of_rows
+
+from unbraid.comparison.gate import gate
+from unbraid.comparison.quantities import PRIMARIES
+from unbraid.comparison.verdict import answer
+
+LEVELS = {"f1": 0.5, "absorption": 0.3, "fvu": 0.1, "l2_ratio": 1.0, "recall_rarest": 0.5, "recall_child": 0.6}
+PLANTED = {
+    "batchtopk": {},
+    "topk": {"f1": -0.1},
+    "matryoshka": {"f1": -0.06, "absorption": -0.12, "recall_child": 0.1, "fvu": 0.03},
+    "hsic": {"f1": 0.1},
+    "support": {},
+    "gate-kl": {"f1": 0.1, "recall_rarest": -0.3},
+    "untrained": {"f1": -0.4, "absorption": 0.5, "fvu": 0.8, "recall_rarest": -0.4},
+    "truth": {"f1": 0.5, "absorption": -0.29},
+}
+CONTROLS = ("untrained", "truth")
+D_SAE = 384
 
 
-def rows(effects: dict[str, dict[str, float]]) -> list[dict]:
-    """Every method of the predictions, as BatchTopK but for planted shifts."""
+def rows(planted: dict[str, dict[str, float]] = PLANTED, seeds: int = 8) -> list[dict[str, Any]]:
+    """Every method as BatchTopK but for planted shifts; half of the noise is shared by the runs of a seed."""
     found = []
-    for world in ("forest", "twin", "memorisation"):
-        for d_sae in (96, 256, 384):
-            for asked in (2, 4, 8):
-                for method in (BASELINE, "matryoshka", "masked", *effects):
-                    for seed in range(3):
-                        shared, own = random.Random(f"{seed}"), random.Random(f"{method}{seed}{d_sae}{asked}")
-                        base = {
-                            "absorption": 0.2, "recall_child": 0.6, "latents_per_factor": 1 + d_sae / 960, "fvu": 0.05,
-                            "isolation": 0.2, "alive": 1.0, "l2_ratio": 1.0, "mcc": 0.7, "products": 20.0,
-                            "recall_rarest": 0.4, "l0": asked,
-                        }  # fmt: skip
-                        noise = 0.02 * shared.gauss(0, 1)
-                        row = {
-                            k: v * (1 + noise + 0.001 * own.gauss(0, 1)) + effects.get(method, {}).get(k, 0.0)
-                            for k, v in base.items()
-                        }
-                        about = {"world": world, "method": method, "asked": asked, "d_sae": d_sae, "seed": seed}
-                        found.append(about | {"control": method == "masked"} | row)
+    for method, shifts in planted.items():
+        for asked in (2.0, 4.0, 8.0):
+            for seed in range(seeds):
+                noise = lambda score, key: 0.005 * random.Random(f"{score}{key}").gauss(0, 1)
+                values = {
+                    s: v + shifts.get(s, 0.0) + noise(s, seed) + noise(s, f"{method}{asked}{seed}")
+                    for s, v in LEVELS.items()
+                }
+                about = {"world": "forest", "method": method, "asked": asked, "d_sae": D_SAE, "seed": seed, "l0": asked}
+                found.append(about | {"control": method in CONTROLS} | values)
     return found
 
 
-def said(lines: list[str], start: str) -> str:
-    return next(line for line in lines if line.startswith(start))
+def test_rows_become_methods_with_roles_bases_and_claims():
+    scores = scores_of_rows(rows(PLANTED | {"effect": {}}))
+    roles = {m.name: m.role for m in scores.methods}
+    assert roles["batchtopk"] == roles["matryoshka"] == "standard" and roles["hsic"] == "compared"
+    by_name = {m.name: m for m in scores.methods}
+    assert by_name["untrained"].trivial and by_name["truth"].sees_truth and not by_name["truth"].trivial
+    assert by_name["hsic"].base == "batchtopk" and (by_name["hsic"].claim, by_name["effect"].claim) == (1, 2)
 
 
-PLANTED = {
-    "orthogonality": {"absorption": -0.15, "recall_child": 0.2},
-    "c2r-sum": {"absorption": -0.1, "recall_child": 0.1},
-    "c2r-coactivation": {},
-    "correlation": {"absorption": 0.1, "recall_child": -0.1},
-    "hsic": {"absorption": 0.15},
-    "functional": {"isolation": 0.1, "recall_child": 0.2},
-    "functional-apart": {},
-    "gate-kl": {"alive": -0.2},
-    "support": {},
-}
+def test_short_names_are_the_quantities_that_claims_are_decided_by():
+    known = [quantity_of(short) for short in SCORES]
+    for lines in PRIMARIES.values():
+        assert all(any(selector.matches(q) for q in known for selector in line) for line in lines)
 
 
-def test_planted_effects_are_held_refuted_or_void():
-    lines = predictions(rows(PLANTED))
-    assert "absorption held (-0.766" in said(lines, "1 ") and "recall held" in said(lines, "1 ")
-    assert "absorption held" in said(lines, "2 c2r-sum") and "absorption held" in said(lines, "2 c2r-coactivation")
-    assert "absorption held" in said(lines, "3 ") and "beside correlation held" in said(lines, "4 ")
-    assert "absorption refuted" in said(lines, "6 functional:") and "isolation held" in said(lines, "6 functional:")
-    assert "VOID, latents were deleted: living share 0.78" in said(lines, "7 ")
-    assert "largest gain of isolation is functional's" in said(lines, "6 functional:")
-    assert said(lines, "d ").endswith(": functional")
+def test_a_missing_score_is_a_hole():
+    some = rows()
+    for row in some[:3]:
+        row["f1"] = None
+    scores = scores_of_rows(some)
+    assert len(scores.values[quantity_of("f1")]) == len(some) - 3
 
 
-def test_families_are_refuted_when_their_means_have_one_sign():
-    assert said(predictions(rows(PLANTED)), "a ").startswith("a held")
-    planted = PLANTED | {name: {"absorption": 0.1} for name in ("orthogonality", "c2r-sum", "functional")}
-    assert said(predictions(rows(planted)), "a ").startswith("a refuted")
+def test_a_verdict_names_the_term_with_the_planted_gain_and_voids_the_one_that_gave_rare_factors_up():
+    found = answer(scores_of_rows(rows()), D_SAE)
+    said = {t.method.name: t for t in found.verdicts[0].terms}
+    assert found.verdicts[0].tone == "yes"
+    assert {name: t.outcome for name, t in said.items()} == {
+        "hsic": "better", "support": "equivalent", "gate-kl": "undecided",
+    }  # fmt: skip
+    assert said["gate-kl"].primaries[0].word == "void" and said["hsic"].primaries[0].word == "materially better"
 
 
-def test_less_absorption_without_more_parents_is_void():
-    gamed = PLANTED | {"orthogonality": {"absorption": -0.15, "recall_child": -0.01}}
-    assert "absorption VOID, no parent is found more often" in said(predictions(rows(gamed)), "1 ")
+def test_another_base_can_be_named():
+    found = answer(scores_of_rows(rows(), base="topk"), D_SAE)
+    assert {t.base.name for t in found.verdicts[0].terms} == {"topk"}
+    # Against TopK, which is worse, a term that does nothing to BatchTopK is a gain.
+    assert {t.method.name: t.outcome for t in found.verdicts[0].terms}["support"] == "better"
 
 
-def test_rare_factors_given_up_make_a_win_void():
-    gave_up = PLANTED | {"functional": PLANTED["functional"] | {"recall_rarest": -0.1}}
-    lines = predictions(rows(gave_up))
-    assert "VOID, rare factors were given up" in said(lines, "6 functional:") and said(lines, "d ").endswith("none")
+def test_a_placebo_study_is_no_yes():
+    found = answer(scores_of_rows(rows(PLANTED | {"hsic": {}, "gate-kl": {}})), D_SAE)
+    assert found.verdicts[0].tone == "no"
 
 
-def test_memorisation_is_read_beside_living_latents():
-    dead = PLANTED | {"orthogonality": {"products": -10.0, "alive": -0.5}}
-    assert "VOID, latents were deleted" in said(predictions(rows(dead)), "b orthogonality")
-    assert "of the living" in said(predictions(rows(PLANTED)), "b orthogonality")
+def test_contrasts_of_named_methods_against_another():
+    scores = scores_of_rows(rows())
+    found = contrasts(scores, D_SAE, ["matryoshka"], "batchtopk")
+    assert {(j.contrast.method, j.contrast.other) for j in found} == {("matryoshka", "batchtopk")}
+    words = {j.metric.metric: j.word for j in found}
+    assert words["absorption_full"] == "materially better" and words["f1"] == "materially worse"
+    lines = contrast_table(found).splitlines()
+    assert len(lines) == 2 + len(found) and all(line.count("|") == 10 for line in lines)
 
 
-def test_a_leading_zero_is_dropped_and_no_other():
-    assert cell({0: 10.005, 1: 20.5}).startswith("15.25") and cell({0: 0.5}) == ".500" and cell({}) == ""
-
-
-def test_an_interval_across_the_border_is_undecided():
-    assert word([0.0, 0.1, 0.2], 0.1, 1.0).startswith("undecided")
-    assert word([0.3, 0.31, 0.32], 0.1, 1.0).startswith("held")
-    assert word([-0.3, -0.31, -0.32], 0.1, 1.0).startswith("refuted")
-    assert word([0.3], 0.1, 1.0) == "not measured"
-
-
-def test_the_slope_is_by_doubling_of_width():
-    found = slopes(rows(PLANTED), BASELINE)
-    assert set(found) == {0, 1, 2} and all(0.1 < slope < 0.2 for slope in found.values())
+def test_the_gate_is_a_row_a_score_with_what_failed():
+    same = PLANTED | {"untrained": {"absorption": 0.5, "fvu": 0.8}}
+    text = gate_table(list(gate(scores_of_rows(rows(same)), D_SAE).values()))
+    of = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()}
+    assert "not shown to be better than untrained" in of["f1"] and of["absorption_full"].endswith("| yes |")
 
 
 def test_the_table_has_a_row_a_method_and_controls_in_italics():
-    lines = table(shown_rows(rows(PLANTED), "forest", 384, 4)).splitlines()
-    assert len(lines) == 2 + len(PLANTED) + 3 and lines[-1].startswith("| *masked* |")
+    lines = judge.table(chosen(rows(), asked=4.0), ["f1", "absorption"]).splitlines()
+    assert len(lines) == 2 + len(PLANTED) and lines[-1].startswith("| *untrained* |")
 
 
-def test_differences_are_paired_and_bold_where_zero_is_outside():
-    lines = differences(shown_rows(rows(PLANTED), "forest", 384, 4), ["isolation", "absorption"]).splitlines()
-    of = {line.split(" |")[0].strip("| "): line for line in lines}
-    assert "**+.100 ± .00" in of["functional"] and of["functional"].count("**") == 2
-    assert of[BASELINE].count("±") == 0
+def test_a_leading_zero_is_dropped_and_no_other():
+    assert cell([10.005, 20.5]).startswith("15.25") and cell([0.5]) == ".500" and cell([]) == ""
+
+
+@pytest.mark.parametrize("command", ["gate", "contrasts", "verdict", "table"])
+def test_commands_print_what_they_found(command: str, tmp_path: Path, monkeypatch, capsys):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows(seeds=3)))
+    monkeypatch.setattr("sys.argv", ["judge", command, str(path), "--d-sae", str(D_SAE)])
+    judge.main()
+    said = capsys.readouterr().out
+    assert "|---" in said and ("hsic" in said or command == "gate")
+
+
+def test_committed_rows_can_be_judged():
+    path = Path(__file__).parents[1] / "docs" / "results" / "comparison.json"
+    scores = scores_of_rows(chosen(json.loads(path.read_text()), world="language", d_sae=512))
+    found = answer(scores, 512)
+    assert {v.tone for v in found.verdicts} <= {"yes", "mixed", "no", "undecided", "unknown"} and found.baselines
