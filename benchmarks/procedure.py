@@ -319,7 +319,7 @@ def row_of(scenario: Scenario, studies: int) -> dict[str, Any]:
         for event, (count, of) in scenario.reader(simulated(study, stream), scenario).items():
             hits[event] += count
             chances[event] += of
-    events = {event: rate(hits[event], of) for event, of in chances.items()}
+    events = {event: rate(hits[event], of, studies) for event, of in chances.items()}
     return {
         "scenario": scenario.name, "seeds": scenario.study.seeds, "terms": scenario.study.terms,
         "primaries": list(scenario.primaries), "studies": studies, "events": events,
@@ -327,22 +327,27 @@ def row_of(scenario: Scenario, studies: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rate(hits: int, of: int) -> dict[str, float]:
-    """A rate with its exact 95 % interval; contrasts of one study share its base, and count as if they did not."""
-    found = stats.binomtest(hits, of).proportion_ci(LEVEL, "exact")
+def rate(hits: int, of: int, studies: int) -> dict[str, float]:
+    """A rate with its exact 95 % interval; of contrasts, which share a base, as if a study had one."""
+    n = min(of, studies)
+    k = n * hits / of
+    low = stats.beta.ppf((1 - LEVEL) / 2, k, n - k + 1) if k > 0 else 0.0
+    high = stats.beta.ppf((1 + LEVEL) / 2, k + 1, n - k) if k < n else 1.0
     return {
         "hits": hits,
         "of": of,
         "rate": round(hits / of, 4),
-        "low": round(found.low, 4),
-        "high": round(found.high, 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
     }
 
 
 def judged_row(row: dict[str, Any], must: Bounds) -> dict[str, Any]:
     """A row with what is asked of its rates: missed where the whole interval is on the wrong side."""
+    known = {e: rate(of["hits"], of["of"], row["studies"]) for e, of in row["events"].items()}
     kept = lambda of, how, bound: of["low"] <= bound if how == "at most" else of["high"] >= bound
-    return row | {"must": {e: {how: b, "met": kept(row["events"][e], how, b)} for e, (how, b) in must.items()}}
+    bounds = {e: {how: b, "met": kept(known[e], how, b)} for e, (how, b) in must.items()}
+    return row | {"events": known, "must": bounds}
 
 
 def run(out: Path | None, only: str = "", studies: int | None = None) -> list[dict[str, Any]]:
@@ -376,12 +381,55 @@ def line_of(row: Mapping[str, Any]) -> str:
     return f"{row['scenario']}, {row['seeds']} seeds, {row['seconds']} s: {rates}{failed}"
 
 
+TABLE = {
+    "placebo, one term": ("null: equivalent", "null: any better", "claim: yes", "claim: no", "claim: undecided"),
+    "placebo, five terms": ("null: equivalent", "null: any better", "claim: yes", "claim: no", "claim: undecided"),
+    "placebo, eleven terms": ("null: equivalent", "null: any better", "claim: yes", "claim: no", "claim: undecided"),
+    "gain of two, one term, one primary": ("planted: better", "planted: materially better"),
+    "gain of two, one of five terms": ("planted: better", "planted: materially better"),
+    "gain of two, all of five terms": ("planted: better", "planted: materially better"),
+    "gain of one, one term, one primary": ("claim: no", "claim: yes"),
+    "gain of one, all of five terms": ("claim: no", "claim: yes"),
+    "gain of one, one of five terms": ("claim: no", "claim: yes"),
+    "gain of one by one primary, one of five terms": ("claim: no", "claim: yes"),
+    "less absorption, parents found as often": ("planted: better", "planted: in doubt", "planted: void"),
+    "guard, gain, rare recall equal, forest": ("planted: better", "planted: in doubt", "planted: void"),
+    "guard, loss, rare recall equal, forest": ("planted: worse", "planted: in doubt", "planted: void"),
+    "guard, gain, rare recall at the bound, forest": ("planted: better", "planted: in doubt", "planted: void"),
+    "guard, gain, rare recall given up, forest": ("planted: better", "planted: in doubt", "planted: void"),
+    "guard, loss, rare recall given up, forest": ("planted: worse", "planted: in doubt", "planted: void"),
+    "guard, gain, rare recall equal, language": ("planted: better", "planted: in doubt", "planted: void"),
+    "guard, gain, rare recall given up, language": ("planted: better", "planted: in doubt", "planted: void"),
+    "gate, untrained equals 3 trained": ("passed",),
+    "gate, untrained equals 8 trained": ("passed",),
+    "gate, truth equals 8 trained": ("passed",),
+    "gate, a valid score, 1 spreads apart": ("passed",),
+    "gate, a valid score, 2 spreads apart": ("passed",),
+    "gate, a valid score, 3 spreads apart": ("passed",),
+    "against all, equals the best": ("beats all",),
+    "against all, beats the best by one": ("beats all",),
+    "noise normal, gain of 0": ("better", "better by flips", "worse", "worse by flips"),
+    "noise t3, gain of 0": ("better", "better by flips", "worse", "worse by flips"),
+    "noise skewed down, gain of 0": ("better", "better by flips", "worse", "worse by flips"),
+    "noise t3, gain of 1": ("equivalent",),
+    "noise skewed up, gain of 1": ("equivalent",),
+    "matryoshka of objectives, forest, by absorption": ("planted: better", "planted: void"),
+    "truth of objectives, forest, by f1": ("planted: materially better",),
+    "truth of objectives, forest, by absorption": ("planted: materially better",),
+}
+"""The rates that the documentation shows, by scenario."""
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rates of every row, as a table for the documentation."""
-    lines = ["| scenario | seeds | studies | rates |", "|---|---|---|---|"]
+    """The rates of `TABLE`, as a table for the documentation."""
+    lines = ["| simulated | seeds | studies | how often | bound |", "|---|---|---|---|---|"]
     for row in rows:
-        said = [f"{event} {shown(of)}" for event, of in row["events"].items() if of["hits"] or event in row["must"]]
-        lines.append(f"| {row['scenario']} | {row['seeds']} | {row['studies']} | {'; '.join(said)} |")
+        events = [event for event in TABLE.get(row["scenario"], ()) if event in row["events"]]
+        said = "; ".join(f"{event} {shown(row['events'][event])}" for event in events)
+        bounds = [(e, how, of[how]) for e, of in row["must"].items() for how in of if how != "met" and e in events]
+        wanted = "; ".join(f"{event} {how} {bound:.0%}" for event, how, bound in bounds)
+        if said:
+            lines.append(f"| {row['scenario']} | {row['seeds']} | {row['studies']} | {said} | {wanted} |")
     return "\n".join(lines)
 
 

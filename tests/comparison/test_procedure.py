@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from benchmarks.procedure import line_of, rate, row_of, run, scenarios, table
 from benchmarks.simulated import D_SAE, FOREST, Study, simulated
+from scipy import stats
 
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.verdict import paired_with_bases
@@ -21,7 +22,7 @@ ROWS = Path(__file__).parents[2] / "docs" / "results" / "procedure.json"
 EVERY = {scenario.key: scenario for scenario in scenarios()}
 
 
-def rates(name: str, seeds: int = 10, studies: int = 40) -> dict[str, float]:
+def rates(name: str, seeds: int = 10, studies: int = 24) -> dict[str, float]:
     row = row_of(EVERY[name, seeds], studies)
     return {event: of["rate"] for event, of in row["events"].items()}
 
@@ -52,7 +53,7 @@ def test_other_noise_has_mean_0_and_variance_1(noise: Any):
 
 
 def test_a_placebo_is_equivalent_or_undecided():
-    found = rates("placebo, one term, the gate taken as passed", studies=60)
+    found = rates("placebo, one term, the gate taken as passed", studies=40)
     assert found["null: equivalent"] > 0.6 and found["null: better"] < 0.1 and found["claim: yes"] < 0.15
 
 
@@ -72,9 +73,9 @@ def test_three_seeds_decide_nothing():
 
 
 def test_a_planted_gain_of_two_is_found():
-    found = rates("gain of two, one term, one primary", studies=60)
-    assert found["planted: better"] > 0.9 and 0.5 < found["planted: materially better"]
-    assert rates("gain of two, one term, one primary", seeds=16, studies=60)["planted: materially better"] > 0.8
+    found = rates("gain of two, one term, one primary", studies=40)
+    assert found["planted: better"] > 0.9 and found["planted: materially better"] > 0.5
+    assert rates("gain of two, one term, one primary", seeds=16, studies=40)["planted: materially better"] > 0.8
 
 
 def test_a_planted_gain_of_one_is_no_no():
@@ -115,12 +116,20 @@ def test_rows_are_made_once_and_kept_in_order(tmp_path, capsys):
     run(out, "placebo, one term, the gate", 2)
     names = [row["scenario"] for row in json.loads(out.read_text())]
     assert names[0].startswith("placebo") and len(names) == len(first) + 1
-    assert table(first).count("\n") == len(first) + 1 and line_of(first[0]).startswith("noise normal")
+    assert "| noise normal, gain of 0 | 10 | 3 |" in table(first) and line_of(first[0]).startswith("noise normal")
 
 
 def test_rates_have_exact_intervals():
-    found = rate(0, 400)
-    assert found["rate"] == 0 and found["low"] == 0 and found["high"] == pytest.approx(1 - 0.025 ** (1 / 400), abs=1e-4)
+    for hits in (0, 7, 400):
+        found, expected = rate(hits, 400, 400), stats.binomtest(hits, 400).proportion_ci(0.95, "exact")
+        assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    # Ten contrasts a study share its base: they tell as much as one.
+    assert rate(70, 4000, 400)["high"] == rate(7, 400, 400)["high"]
+
+
+def test_the_documentation_shows_the_committed_rates():
+    page = ROWS.parents[1] / "judging.md"
+    assert table(json.loads(ROWS.read_text())) in page.read_text(), "python -m benchmarks.procedure table"
 
 
 def test_committed_rows_are_of_the_scenarios_and_keep_what_is_asked():
