@@ -82,15 +82,17 @@ def test_the_readme_fits_on_a_hundred_lines():
 @pytest.mark.parametrize("page", [path for path in PAGES if commands(path)], ids=lambda path: path.stem)
 def test_commands_exist_with_their_flags(page):
     for words in commands(page):
-        call = read(words[1], COMMANDS[words[1]], words[2:])
-        if call is not None and COMMANDS[words[1]].of_experiment and not call.options.package:
+        size = 2 if " ".join(words[1:3]) in COMMANDS else 1  # study register
+        name, flags = " ".join(words[1 : 1 + size]), words[1 + size :]
+        call = read(name, COMMANDS[name], flags)
+        if call is not None and COMMANDS[name].of_experiment and not call.options.package:
             catalog.pick(call.name or "", catalog.experiments(), "experiment")
 
 
 def test_every_command_is_on_the_page_of_commands():
-    table = re.findall(r"^\| `unbraid (\w+)` \|", text_of(DOCS / "command-line.md"), re.M)
+    table = re.findall(r"^\| `unbraid ([\w ]+)` \|", text_of(DOCS / "command-line.md"), re.M)
     helped = subprocess.run([sys.executable, "-m", "unbraid.cli", "--help"], capture_output=True, text=True, check=True)
-    assert set(table) == set(re.findall(r"^ {4}(\w+) {2,}\w", helped.stdout, re.M))
+    assert set(table) == set(re.findall(r"^ {4}(\w+(?: \w+)?) {2,}\w", helped.stdout, re.M))
 
 
 @pytest.mark.parametrize(
