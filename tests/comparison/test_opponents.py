@@ -25,7 +25,7 @@ def test_p_is_the_largest_of_the_one_sided_ones():
     assert result.p == pytest.approx(stats.ttest_rel(own, hard, alternative="greater").pvalue)
     assert result.beats_all and set(result.opponents) == {"batchtopk", "topk"}
     assert result.hardest is not None and result.hardest.other == "topk"
-    assert result.sentence == "hsic beats each of 2 standard SAEs (batchtopk and topk) by f1"
+    assert result.sentence == f"hsic beats each of 2 standard SAEs (batchtopk and topk) by {F1.name}"
 
 
 def test_one_that_is_as_good_is_enough_to_beat_nothing():
