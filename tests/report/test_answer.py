@@ -251,6 +251,25 @@ def test_a_term_on_two_bases_is_judged_against_each(tmp_path):
     assert {t.outcome for t in found.verdicts[0].terms} == {"better"}
 
 
+def test_a_term_is_judged_against_its_base_in_the_same_geometry(tmp_path):
+    """Whitening lifts F1 by .2; the term adds nothing to it."""
+    folders = study(tmp_path, {"hsic": {"f1": 0.06}})
+    for seed in SEEDS:
+        for l0 in (8, 16):
+            white = {"base": "batchtopk", "geometry": "whitened"}
+            make = lambda name, seed=seed, l0=l0, white=white, **about: folders.append(
+                planted_run(tmp_path / "runs", name, seed, l0, {"f1": 0.2}, summary=white | about)
+            )
+            make("batchtopk-whitened", standard=True)
+            make("hsic-whitened", term="hsic")
+    pairs = {t.method.short: (t.base.short, t.primaries[0].word) for t in answered(folders).verdicts[0].terms}
+    assert pairs["hsic"] == ("batchtopk", "materially better")
+    assert pairs["hsic-whitened"][0] == "batchtopk-whitened" and pairs["hsic-whitened"][1] in (
+        "equivalent",
+        "undecided",
+    )
+
+
 def test_a_method_without_a_base_decides_no_claim_and_is_listed(tmp_path):
     folders = study(tmp_path)
     for seed in SEEDS:
