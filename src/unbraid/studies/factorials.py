@@ -66,7 +66,6 @@ def twin() -> Factorial:
     return replace(study, source=study.source.twin())
 
 
-<<<<<<< HEAD
 def vectors() -> Factorial:
     """Two bases and three terms in two geometries at three sparsities on the same worlds: an hour or two."""
     return replace(
@@ -89,13 +88,13 @@ def synth_bases() -> Factorial:
         sparsities=(4,),
         controls=CONTROL,
     )
-=======
+
+
 def realistic_forest() -> Factorial:
     """The forest's study on worlds like activations of language models: anisotropic, dense, heavy-tailed, curved."""
     return replace(
         forest(), source=presets.realistic(), d_sae=512, sparsities=(4, 8, 16), tuning_sparsities=(8,),
     )  # fmt: skip
->>>>>>> main
 
 
 def small_world() -> Factorial:
