@@ -76,7 +76,7 @@ def memorisation() -> World:
 
 
 def realistic() -> World:
-    """256 factors in 128 dimensions, eight active at once, with every dial on: anisotropic, dense, heavy-tailed, curved.
+    """256 factors in 128 dimensions, eight active, with every dial on: anisotropic, dense, heavy-tailed, curved.
 
     A forest of 168 on three levels, loose; 76 factors outside it, 6 circles, 4 spheres, 2 dense factors.
     """
