@@ -21,7 +21,7 @@ def test_a_preset_draws_finite_activations_of_its_width(name: str):
         "minutes": (1024, 128),
         "hour": (4096, 256),
         "hours": (16_384, 768),
-        "realistic": (256, 96),
+        "realistic": (256, 128),
     }
     assert (world.factors, world.d_in) == sizes.get(name, (8, 16))
 

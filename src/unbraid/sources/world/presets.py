@@ -8,7 +8,7 @@ and at least 64), of `python -m benchmarks.world` on a shared core of an AMD EPY
     hour           99,000          16,000
     hours          36,000           2,000
     memorisation 1,930,000        437,000
-    realistic     289,000         110,000   in a quieter hour, in which `seconds` gave 507,000 and 302,000
+    realistic     249,000          96,000   in a quieter hour, in which `seconds` gave 507,000 and 302,000
 """
 
 from unbraid.sources.world.world import World
@@ -76,13 +76,13 @@ def memorisation() -> World:
 
 
 def realistic() -> World:
-    """256 factors in 96 dimensions, eight active at once, with every dial on: anisotropic, dense, heavy-tailed, curved.
+    """256 factors in 128 dimensions, eight active, with every dial on: anisotropic, dense, heavy-tailed, curved.
 
     A forest of 168 on three levels, loose; 76 factors outside it, 6 circles, 4 spheres, 2 dense factors.
     """
     return World(
         factors=256,
-        d_in=96,
+        d_in=128,
         spectrum=1.0,
         l0=6.5,
         roots=24,
