@@ -2,7 +2,7 @@
 
 A side that is ahead must be shown to keep
     95 % of the other's |x_hat| / |x|       reconstructions did not shrink
-    90 % of its recall of rare factors      rare factors were not given up
+    90 % of its recall of rare factors      rare factors were not given up (or all but .02 of it, where that is less)
 (a value of the other above 1 counts as 1), and, of absorption, its recall of parents next to their children (thresholds
 on cosines can be met by turning atoms, without finding a parent), of additivity, interaction and overlap, 95 % of the
 size of effects. A guard is kept when the lower end of the 90 % interval of own - share x other is above 0, broken when
@@ -35,11 +35,18 @@ class Guard:
     says: str
     enough: float = 1.0
     """A value of the other side above this counts as this."""
+    least: float = 0.0
+    """A loss below this is none: where the value itself is near 0, a share of it is within its noise."""
+
+    def bound(self, other: float) -> float:
+        """The value that must be kept, by the other side's."""
+        counted = min(self.enough, other)
+        return min(self.keeps * counted, counted - self.least)
 
 
 GUARDS = (
     Guard("l2_ratio", 0.95, "reconstructions shrank: |x_hat| / |x|"),
-    Guard("recall_by_frequency", 0.9, "rare factors were given up: recall of the rarest"),
+    Guard("recall_by_frequency", 0.9, "rare factors were given up: recall of the rarest", least=0.02),
 )
 PARENTS = Guard("parent_recall_given_child", 1.0, "parents are found less often together with a child: recall")
 EFFECT = Guard("effect", 0.95, "effects shrank: their size, in that of random directions,", math.inf)
@@ -111,8 +118,7 @@ def _check(scores: Scores, guard: Guard, quantity: Quantity, own: Method, other:
     if not found.n:
         return GuardCheck(guard, "not measured", math.nan, math.nan)
     margins = [
-        own_value - guard.keeps * min(guard.enough, found.other_by_seed[seed])
-        for seed, own_value in sorted(found.own_by_seed.items())
+        own_value - guard.bound(found.other_by_seed[seed]) for seed, own_value in sorted(found.own_by_seed.items())
     ]
     values = found.value, found.other_value
     if not found.enough:
