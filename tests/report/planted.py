@@ -36,11 +36,11 @@ BASES: dict[str, Shift] = {
     "topk": {"fvu": 0.005, "f1": -0.02},
 }  # fmt: skip
 """Standard SAEs, by what they have more than BatchTopK."""
-WORST: Shift = {
+WORST: dict[str, float] = {
     "fvu": 0.7, "f1": -0.25, "mcc": -0.25, "absorption_full": 0.4, "parent_recall_given_child": -0.4,
     "latents_per_factor": 3.0, "isolation": -0.35, "interchange": -0.4, "recall_by_frequency": -0.5,
 }  # fmt: skip
-TRUTH: Shift = {
+TRUTH: dict[str, float] = {
     "fvu": 0.02, "f1": 0.4, "mcc": 0.38, "absorption_full": -0.28, "parent_recall_given_child": 0.4,
     "latents_per_factor": -1.9, "isolation": 0.4, "interchange": 0.4, "recall_by_frequency": 0.3,
 }  # fmt: skip

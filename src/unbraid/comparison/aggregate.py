@@ -27,7 +27,7 @@ COLUMNS = ["base", "term", "l0", "seed", "value"]
 EXTRA = "pip install 'unbraid[aggregates]'"
 
 
-class Estimate(NamedTuple):
+class Estimated(NamedTuple):
     """A number with the ends of its 95 % interval."""
 
     value: float
@@ -92,8 +92,8 @@ def checked(rows: pd.DataFrame) -> None:
     if NONE not in terms or len(terms) < 2:
         raise ValueError(f'the terms are {listed(sorted(terms))}; "{NONE}" (bases as they are) and another are needed')
     there = set(zip(rows["base"], rows["term"], strict=True))
-    if gaps := sorted(f"{term} on {base}" for base in bases for term in terms if (base, term) not in there):
-        raise ValueError(f"not run: {listed(gaps)}; leave out those terms or bases, or run them")
+    if absent := sorted(f"{term} on {base}" for base in bases for term in terms if (base, term) not in there):
+        raise ValueError(f"not run: {listed(absent)}; leave out those terms or bases, or run them")
     if (count := len(set(rows["seed"]))) < FEWEST_SEEDS:
         raise ValueError(f"{plural(count, 'seed')}, and {FEWEST_SEEDS} are needed for an interval")
 
@@ -181,7 +181,7 @@ def over_testbeds(
     )
 
 
-def estimate_of(library: Any, data: Any, function: Any, reps: int, seed: int) -> Estimate:
+def estimate_of(library: Any, data: Any, function: Any, reps: int, seed: int) -> Estimated:
     """Estimate a number by rliable, with its percentile interval."""
     # rliable 1.2 resamples by numpy's global stream, whatever its argument random_state says.
     state = np.random.get_state()
@@ -193,7 +193,7 @@ def estimate_of(library: Any, data: Any, function: Any, reps: int, seed: int) ->
     finally:
         np.random.set_state(state)
     low, high = np.asarray(intervals[""]).ravel()
-    return Estimate(float(points[""][0]), float(low), float(high))
+    return Estimated(float(points[""][0]), float(low), float(high))
 
 
 def rliable() -> tuple[Any, Any]:
