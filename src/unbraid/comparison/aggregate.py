@@ -38,9 +38,9 @@ class Estimated(NamedTuple):
 class OverTestbeds(NamedTuple):
     """A term against its base over several testbeds."""
 
-    gain: Estimate
+    gain: Estimated
     """The interquartile mean of the gain, in smallest effects of interest."""
-    probability: Estimate
+    probability: Estimated
     """The probability that a run with the term is better than one without, averaged over testbeds."""
     testbeds: tuple[str, ...]
     seeds: int
