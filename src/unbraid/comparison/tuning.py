@@ -89,7 +89,16 @@ def choice(
         best = min(range(len(tried)), key=lambda i: (math.isnan(ratios[i]), ratios[i]))
         note = f"no setting keeps FVU within {number(fvu_cap)} of its base's; this one has the lowest"
     setting, chosen = tried[best]
+    if len(tried) > 1 and at_the_end(setting, [s for s, _ in tried]):
+        note = "; ".join(filter(None, (note, "at the end of what was tried: the best may lie beyond")))
     return Choice(method, setting, worths[best], ratios[best], dose(scores, chosen), len(tried), note)
+
+
+def at_the_end(setting: Tuning, tried: Sequence[Tuning]) -> bool:
+    """True if a setting is the smallest or largest of those tried of its field."""
+    size = lambda s: s.strength if s.strength is not None else s.factor
+    alike = [size(s) or 1.0 for s in tried if s.field == setting.field]
+    return len(alike) > 1 and (size(setting) or 1.0) in (min(alike), max(alike))
 
 
 def ratio(scores: Scores, method: Method, base: Method, fvu: Quantity | None) -> float:
