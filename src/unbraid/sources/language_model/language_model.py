@@ -46,9 +46,8 @@ from unbraid.sources.language_model.loading import (
 )
 from unbraid.sources.language_model.probe import random_tokens
 from unbraid.sources.language_model.sites import Site, hook_point
-from unbraid.sources.language_model.whole_texts import minimal_pairs, reading
+from unbraid.sources.language_model.whole_texts import language_truth, minimal_pairs
 from unbraid.sources.stream import check_finite
-from unbraid.sources.synthetic_language.truth import LanguageTruth
 from unbraid.sources.text.corpus import Corpus, Local, Streamed
 from unbraid.sources.text.documents import is_language, is_sample, is_stream, stream
 from unbraid.sources.text.documents import read as read_documents
@@ -235,7 +234,7 @@ class LanguageModel(Source):
     def truth(self) -> Truth:
         if not is_language(self.text):
             raise NoTruth("the factors behind this text are not known; those of --source.text language://20000 are")
-        return LanguageTruth(partial(reading, self))
+        return language_truth(self)
 
     # -- whole windows, for evals and for looking at text
 
