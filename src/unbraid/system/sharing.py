@@ -6,8 +6,9 @@
     with sharing():
         probes(world, 100); probes(world, 100)      # fitted once
 
-Arguments are compared as dictionary keys are: settings (sources) by value, tensors, dictionaries and other objects by
-identity; with others nothing is shared. Nothing is shared outside of `sharing`, so that what is changed in place between two calls is read anew.
+Arguments are compared as a dict's keys are: settings (sources) by value, tensors and dictionaries by identity; a call
+with one that cannot be a key is not shared. Nor is anything outside of `sharing`, so that what is changed in place
+between two calls is read anew.
 """
 
 from collections import OrderedDict
