@@ -52,7 +52,7 @@ def k_sparse(fit: Labels, held: Labels) -> Taken:
     """Take latents that tell the factor. `fit` must have rows with the factor and rows without."""
     ranked = ranking(fit)
     best = Taken(ranked[:0], 0.0)
-    unit = scale(fit.latents)
+    unit = float(scale(fit.latents))
     z, others = (np.divide(part.latents[:, ranked].toarray(), unit) for part in (fit, held))
     for k in range(1, len(ranked) + 1):
         f1 = probe_f1(z[:, :k], fit.active, others[:, :k], held.active)
