@@ -9,7 +9,7 @@ same rows and its F1 taken on others, as long as F1 rises by more than 0.03. Aft
 to root mean square 1 where active, and a latent with w <= 0 is never taken.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -53,7 +53,8 @@ def k_sparse(fit: Labels, held: Labels) -> Taken:
     ranked = ranking(fit)
     best = Taken(ranked[:0], 0.0)
     unit = float(scale(fit.latents))
-    z, others = (np.divide(part.latents[:, ranked].toarray(), unit) for part in (fit, held))
+    chosen: list[Any] = [part.latents[:, ranked].toarray() for part in (fit, held)]
+    z, others = chosen[0] / unit, chosen[1] / unit
     for k in range(1, len(ranked) + 1):
         f1 = probe_f1(z[:, :k], fit.active, others[:, :k], held.active)
         if k > 1 and f1 <= best.f1 + GAIN:
@@ -67,7 +68,7 @@ def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
     living = np.flatnonzero(np.bincount(fit.latents.indices, minlength=shape(fit.latents)[1]))
     if not len(living):
         return living
-    z = fit.latents if len(living) == shape(fit.latents)[1] else fit.latents[:, living]
+    z: Any = fit.latents if len(living) == shape(fit.latents)[1] else fit.latents[:, living]
     # liblinear reads 32-bit indices only.
     scaled = (z.data / scale(fit.latents), z.indices.astype(np.int32), z.indptr.astype(np.int32))
     rows, active = len(fit.active), fit.active.sum()
