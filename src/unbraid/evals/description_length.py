@@ -22,7 +22,15 @@ from torch.nn.functional import nll_loss
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
-from unbraid.metrics.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
+from unbraid.metrics.description_length import (
+    Bits,
+    Code,
+    coarsest_steps,
+    principal_bits,
+    rounded,
+    rounding_error,
+    variation,
+)
 from unbraid.metrics.description_length import description_length as bits_of
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
@@ -80,7 +88,8 @@ def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[c
     z = code_matrix(dictionary, x)
     atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.unit_atoms(), dictionary.b_dec))
     exact = x.double().cpu().numpy()
-    return z, lambda step: rounding_error(z, atoms, bias, exact, step)
+    total = variation(exact)
+    return z, lambda step: rounding_error(z, atoms, bias, exact, step, total)
 
 
 def own(z: csr_array, error: Callable[[float], float], d_in: int) -> list[Score]:

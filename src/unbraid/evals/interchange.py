@@ -203,13 +203,18 @@ def score_swaps(model: LanguageModel, seen: Read, swaps: Sequence[Swapped]) -> l
 
 def after_swaps(model: LanguageModel, seen: Read, swaps: Sequence[Swapped]) -> Float[Tensor, "swap seq vocabulary"]:
     """Return the model's predictions at the ends of the texts when these activations are put there."""
-    windows, count = seen.windows, len(swaps)
-    acts = seen.base.repeat(count, 1, 1)
-    acts[seen.swapped.repeat(count, 1)] = torch.cat(list(swaps))
-    parts = (part.repeat(count, *(1 for _ in part.shape[1:])) for part in vars(windows).values())
-    logits = model.logits_from(Windows(*parts), acts)
-    places = torch.arange(len(logits), device=logits.device), seen.last.repeat(count)
-    return logits[places].double().softmax(-1).cpu().unflatten(0, (count, len(windows)))
+    count, found = len(swaps), []
+    acts = seen.base.repeat(count, 1, 1, 1)
+    acts[seen.swapped.repeat(count, 1, 1)] = torch.cat(list(swaps))
+    groups = list(seen.windows.by_length(0))
+    for which, part in groups:
+        length = part.ids.shape[1]
+        repeated = Windows(*(column.repeat(count, *(1 for _ in column.shape[1:])) for column in vars(part).values()))
+        logits = model.logits_from(repeated, acts[:, which, :length].flatten(0, 1))
+        places = torch.arange(len(logits), device=logits.device), seen.last[which].repeat(count)
+        found.append(logits[places].double().softmax(-1).cpu().unflatten(0, (count, len(which))))
+    order = torch.cat([which for which, _ in groups]).argsort().cpu()
+    return torch.cat(found, 1)[:, order]
 
 
 def swap_scores(seen: Read, found: Float[Tensor, "seq vocabulary"]) -> SwapScores:
