@@ -85,7 +85,10 @@ def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
 
 
 def probe_f1(
-    z: Float[np.ndarray, "rows k"], active: Rows, others: Float[np.ndarray, "other k"], other_active: Rows
+    z: Float[np.ndarray, "rows k"],
+    active: Bool[np.ndarray, " rows"],
+    others: Float[np.ndarray, "other k"],
+    other_active: Bool[np.ndarray, " other"],
 ) -> float:
     """Return the F1 on other rows of a balanced logistic probe of these codes."""
     weights = np.where(active, len(active) / (2 * active.sum()), len(active) / (2 * (~active).sum()))
