@@ -279,7 +279,7 @@ def readout_scores(
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))
         return Handles(moved, detected(seen, chosen.latents))
 
-    unlearned = untrained_like(world, dictionary.d_sae, matching_k(observed.latents))
+    unlearned = untrained_of_world(world, dictionary.d_sae, matching_k(observed.latents))
     seen_by_it = observe(unlearned, world)
     found: dict[ScoreKind, Handles] = {
         "measured": handles(dictionary, observed, living),
@@ -297,7 +297,7 @@ def readout_scores(
 
 
 @shared
-def untrained_like(world: World, d_sae: int, k: int) -> Dictionary:
+def untrained_of_world(world: World, d_sae: int, k: int) -> Dictionary:
     """Return the untrained dictionary of this width and L0."""
     return untrained(d_sae, k, held_out(world, ROWS).x)
 

@@ -1,4 +1,4 @@
-"""What several callers need is made once while a context is open, in bounded memory, and forgotten when it closes.
+"""Values that several callers need, made once while a context is open, in bounded memory; forgotten when it closes.
 
     @shared
     def probes(source: Source, rows: int) -> Probes: ...

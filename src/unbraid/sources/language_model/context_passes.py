@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from unbraid.sources.base import Contexts
@@ -54,6 +54,6 @@ class ByLength:
         return together(parts, acts.shape[-2]).index_select(-3, self.places)
 
 
-def together(parts: Sequence[Float[Tensor, "*fold some pos d"]], longest: int) -> Float[Tensor, "*fold seq pos d"]:
+def together(parts: Sequence[Shaped[Tensor, "*fold some pos d"]], longest: int) -> Shaped[Tensor, "*fold seq pos d"]:
     """Return groups of windows end to end, with 0 in place of padding."""
     return torch.cat([nn.functional.pad(part, (0, 0, 0, longest - part.shape[-2])) for part in parts], dim=-3)
