@@ -82,7 +82,7 @@ def test_what_is_shared_is_of_one_source():
     with sharing():
         assert labelled_rows(EXACT) is labelled_rows(replace(EXACT)) is not labelled_rows(other)
         ours, theirs = observe(made, EXACT), observe(made, other)
-        assert ours is observe(made, EXACT) and (ours.latents != theirs.latents).nnz
+        assert ours is observe(made, EXACT) and (ours.latents - theirs.latents).nnz
         assert baseline_of(ours, EXACT) != baseline_of(theirs, other)
         assert held_out_codes(made, EXACT) is not held_out_codes(made, other)
 
