@@ -54,6 +54,6 @@ class ByLength:
         return together(parts, acts.shape[-2]).index_select(-3, self.places)
 
 
-def together(parts: Sequence[Shaped[Tensor, "*fold some pos d"]], longest: int) -> Shaped[Tensor, "*fold seq pos d"]:
-    """Return groups of windows end to end, with 0 in place of padding."""
+def together(parts: Sequence[Shaped[Tensor, "..."]], longest: int) -> Shaped[Tensor, "*fold seq pos d"]:
+    """Return groups of windows [*fold, some, pos, d] end to end, with 0 in place of padding."""
     return torch.cat([nn.functional.pad(part, (0, 0, 0, longest - part.shape[-2])) for part in parts], dim=-3)
