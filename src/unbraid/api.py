@@ -40,6 +40,7 @@ from unbraid.runs.select import Runs, folders_of
 from unbraid.sources.base import Source
 from unbraid.sources.given import as_source
 from unbraid.sources.tensor import Activations
+from unbraid.system.sharing import sharing
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.training.callbacks import Callback
 from unbraid.training.loop import train as train_cohort
@@ -154,7 +155,8 @@ def score(
     source = as_held_out(data, factors, names, parents)
     if source.d_in != dictionary.d_in:
         raise ValueError(f"the activations have {source.d_in} dimensions, the dictionary explains {dictionary.d_in}")
-    results = [evaluation.score(InMemory.of(dictionary, source), item) for item in chosen_evals(evals)]
+    with sharing():
+        results = [evaluation.score(InMemory.of(dictionary, source), item) for item in chosen_evals(evals)]
     rows = [
         {"eval": result["eval"], **row}
         | {"params": params_text(row["params"]), "definition": result["definitions"][row["metric"]]}

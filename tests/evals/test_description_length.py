@@ -22,7 +22,8 @@ from unbraid.evals.description_length import (
     FVUS,
     ROWS,
     added_loss,
-    cross_entropies,
+    clean_loss,
+    cross_entropy,
     curve,
     described,
     description_length,
@@ -34,6 +35,7 @@ from unbraid.metrics.description_length import description_length as bits_of
 from unbraid.metrics.information import binary_entropy
 from unbraid.runs.run import save_run
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.splicing import eval_windows, passes
 from unbraid.sources.stream import held_out
 from unbraid.sources.world.world import World
 
@@ -141,5 +143,6 @@ def test_on_a_language_model_the_distortion_is_the_loss_that_splicing_adds(tmp_p
     exact.W_enc.copy_(exact.W_dec.T)
     added = added_loss(exact, model)
     assert added(1e-6) == pytest.approx(0, abs=1e-5)
-    ablated = cross_entropies(model, torch.zeros_like) - cross_entropies(model, lambda x: x)
+    parts = passes(model, eval_windows(model))
+    ablated = cross_entropy(model, parts, (torch.zeros_like(part.rows) for part in parts)) - clean_loss(model)
     assert added(1e9) == pytest.approx(ablated, abs=1e-6) and abs(ablated) > 0.01

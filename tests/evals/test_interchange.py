@@ -17,9 +17,9 @@ from unbraid.evals.interchange import (
     followed,
     interchange,
     interchange_scores,
-    latent_swap,
+    latent_swaps,
     prepared,
-    score_swap,
+    score_swaps,
     supervised,
 )
 from unbraid.evals.shared.evaluation import NotApplicable, Score
@@ -74,7 +74,8 @@ def supervised_atoms(variable: str) -> Dictionary:
 
 def swapped(dictionary: Dictionary, variable: str, count: int, *, drop: bool = False) -> SwapScores:
     table = followed(MODEL)[variable]
-    return score_swap(MODEL, table.scored, latent_swap(dictionary, table, count, drop=drop))
+    (found,) = score_swaps(MODEL, table.scored, latent_swaps(dictionary, table, [(count, drop)]))
+    return found
 
 
 def value(scores: list[Score], metric: str, **params: float | str) -> float:

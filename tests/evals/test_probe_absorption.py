@@ -154,7 +154,7 @@ def test_a_parent_that_is_always_or_hardly_ever_active_is_no_candidate():
 
 def test_without_directions_the_ceiling_is_differences_of_means():
     known = probed(RARE)
-    coded = true_codes(Undirected(RARE), known.train, known.held)
+    coded = true_codes(Undirected(RARE), RARE.labelled(probe_absorption.TRAIN_ROWS, split="train"))
     assert float(cosines(coded.atoms, RARE.directions).diag()[:2].min()) > 0.99
     found = named(scores(coded, known.held, known.parents, "ceiling"))
     assert found["absorption_full"] == 0 and found["main_latents"] == found["main_f1"] == 1

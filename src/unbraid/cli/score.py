@@ -13,19 +13,19 @@ from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
 from unbraid.cli.tally import Tally
 from unbraid.cli.train import evals_named
 from unbraid.cli.workers import Task, in_background, tell
-from unbraid.evals.shared.evaluation import evaluate
+from unbraid.evals.shared.evaluation import by_source, evaluate
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.l0_control import shortfall
 from unbraid.runs.failure import failure
 from unbraid.runs.run import Run
 from unbraid.runs.run_folder import finished
 from unbraid.system.each import Failure, attempt, counted, each
+from unbraid.system.sharing import share_to_the_end
 from unbraid.system.terminal import name as on_one_line
 from unbraid.system.terminal import say
 
 PARTS = 4
-"""Tasks a worker is given in turn: few, so that the runs next to a run are read seldom; several, so that all end
-together."""
+"""Tasks a worker is given in turn: few, so that what runs share is made seldom; several, so that all end together."""
 SENT = 1000
 """Letters of a status that a worker tells."""
 
@@ -112,7 +112,7 @@ def score_all(folders: Sequence[Path], scoring: Scoring, *, workers: int = 1, th
             on_result=lambda run, item, status: tally(run.path, item.name, status), notice=note,
         )
         if min(workers, len(runs)) == 1
-        else score_in_workers([run.path for run in runs], scoring, (tally, note), workers, threads)
+        else score_in_workers([run.path for run in by_source(runs)], scoring, (tally, note), workers, threads)
     )  # fmt: skip
     if summary := tally.summary():
         say(summary)
@@ -125,7 +125,7 @@ def score_in_workers(folders: Sequence[Path], scoring: Scoring, heard: Any, work
     parts = min(len(folders), workers * PARTS)
     tasks = [
         Task(", ".join(folder.name for folder in part), score_part, (part, scoring))
-        for part in (folders[start::parts] for start in range(parts))
+        for part in (folders[len(folders) * i // parts : len(folders) * (i + 1) // parts] for i in range(parts))
     ]
     hear = lambda event: tally(*event[1:]) if event[0] == "scored" else note(event[1])
     with in_background(tasks, workers=workers, threads=threads, hear=hear) as work:
@@ -138,6 +138,7 @@ def score_in_workers(folders: Sequence[Path], scoring: Scoring, heard: Any, work
 
 def score_part(folders: Sequence[Path], scoring: Scoring) -> int:
     """Score some runs in a worker, and tell how each went; how many results failed."""
+    share_to_the_end()  # a worker's next part is mostly of the same source
     runs, unread = open_runs(folders, scoring)
     return len(unread) + evaluate(
         runs, evals_named(scoring.evals, scoring.packages), force=scoring.force,

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unbraid.effects.effect import COPIES, everywhere, token_effects
+from unbraid.effects.effect import COPIES, effects_of_both
 from unbraid.sources.base import Contexts
 
 SETS = (2, 3, 4)
@@ -30,24 +30,60 @@ class Additivity(NamedTuple):
     ceiling: float
 
 
+class Single(NamedTuple):
+    """The effects of single pushes."""
+
+    pooled: Float[Tensor, "k d_out"]
+    early: Float[Tensor, "k d_out"]
+    """Mean over the tokens of the first half of the contexts."""
+
+
+@torch.no_grad()
+def single_effects(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Single:
+    """Return the effect of each push, over all contexts and in the first half of them."""
+    if not len(pushes):
+        return Single(pushes, pushes)
+    early = in_first_half(contexts)
+    parts = [(pooled, tokens[:, early].mean(1)) for pooled, tokens in in_parts(contexts, pushes)]
+    return Single(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
 @torch.no_grad()
 def additivity(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Additivity:
     """Measure additivity over all cyclic runs of 2, 3 and 4 consecutive pushes. NaN with fewer than five pushes, or no
     effect to explain."""
-    sequences = contexts.mask.nonzero()[:, 0].to(pushes.device)
-    early = sequences < contexts.mask.shape[0] / 2
-    if len(pushes) <= max(SETS) or bool(early.all()) or not bool(early.any()):
-        return Additivity(math.nan, math.nan)
-    alone = torch.cat([effects[:, early].mean(1) for effects in in_parts(contexts, pushes)])
-    sets = rings(len(pushes)).to(pushes)
+    return joint_effects(contexts, pushes, single_effects(contexts, pushes).early)[0]
+
+
+@torch.no_grad()
+def joint_effects(
+    contexts: Contexts, pushes: Float[Tensor, "k d_in"], alone: Float[Tensor, "k d_out"]
+) -> tuple[Additivity, Float[Tensor, "k d_out"]]:
+    """Return `additivity`, and the pooled effect of each push together with the next, cyclically: none below three
+    pushes. `alone`: the effects of single pushes in the first half of the contexts."""
+    early, count = in_first_half(contexts), len(pushes)
+    unknown = Additivity(math.nan, math.nan)
+    if count <= max(SETS) or bool(early.all()) or not bool(early.any()):
+        pairs = pushes + pushes.roll(-1, 0) if count > min(SETS) else pushes[:0]
+        found = [pooled for pooled, _ in in_parts(contexts, pairs)] if len(pairs) else [alone[:0]]
+        return unknown, torch.cat(found)
+    sets = rings(count).to(pushes)
     predicted = (sets @ alone).split(COPIES)
     missed = fixed = total = 0.0
-    for effects, guess in zip(in_parts(contexts, sets @ pushes), predicted, strict=True):
+    together = []
+    for (pooled, effects), guess in zip(in_parts(contexts, sets @ pushes), predicted, strict=True):
+        together.append(pooled)
         late = effects[:, ~early].double()
         total += float(late.square().sum())
         missed += float((late - guess.unsqueeze(1)).square().sum())
         fixed += float(late.mean(1).square().sum()) * late.shape[1]
-    return Additivity(1 - missed / total, fixed / total) if total > 0 else Additivity(math.nan, math.nan)
+    found = Additivity(1 - missed / total, fixed / total) if total > 0 else unknown
+    return found, torch.cat(together)[:count]
+
+
+def in_first_half(contexts: Contexts) -> Bool[Tensor, " token"]:
+    """Return which kept tokens are in the first half of the contexts."""
+    return contexts.mask.nonzero()[:, 0] < contexts.mask.shape[0] / 2
 
 
 def rings(count: int) -> Bool[Tensor, "set count"]:
@@ -57,6 +93,8 @@ def rings(count: int) -> Bool[Tensor, "set count"]:
     return torch.cat([after < size for size in SETS])
 
 
-def in_parts(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Iterator[Float[Tensor, "some token d_out"]]:
-    """Yield token effects, a few pushes at a time."""
-    return (token_effects(contexts, everywhere(part, contexts)) for part in pushes.split(COPIES))
+def in_parts(
+    contexts: Contexts, pushes: Float[Tensor, "k d_in"]
+) -> Iterator[tuple[Float[Tensor, "some d_out"], Float[Tensor, "some token d_out"]]]:
+    """Yield pooled and token effects, a few pushes at a time."""
+    return (effects_of_both(contexts, part) for part in pushes.split(COPIES))

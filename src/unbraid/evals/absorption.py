@@ -22,7 +22,7 @@ from scipy.sparse import csc_array, csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import NotApplicable, Score
-from unbraid.evals.shared.observe import ROWS, observe_rows
+from unbraid.evals.shared.observe import observe
 from unbraid.metrics.detection import FEWEST, represented_factor
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.matching import cosines
@@ -98,8 +98,7 @@ def absorption(run: Run) -> list[Score]:
 @torch.no_grad()
 def absorption_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
-    labelled = truth.labelled(ROWS, split="eval")
-    observed = observe_rows(dictionary, labelled)
+    observed = observe(dictionary, truth)
     found = families(observed.factors.tocsc(), truth.parents.numpy(), observed.rows)
     if not found:
         raise NotApplicable(

@@ -19,15 +19,17 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.dictionary.encoding import code_matrix
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import NotApplicable, Score
-from unbraid.evals.shared.observe import ROWS
+from unbraid.evals.shared.observe import ROWS, held_out_codes
 from unbraid.metrics.correlation import correlations, ranks
 from unbraid.metrics.matching import best_atom_pairs, unit
 from unbraid.metrics.sparse_counts import active_rows
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import alike
+from unbraid.sources.base import Source
 from unbraid.sources.stream import held_out
+from unbraid.system.sharing import shared
 
 VERSION = 2
 DEFINITIONS = {
@@ -62,13 +64,14 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
         raise NotApplicable("agreement compares seeds on one source, and here each drew its own (draw_source)")
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
-    own, x = run.dictionary(), held_out(run.source, ROWS).x
-    ours = live_ranks(code_matrix(own, x))
-    order = torch.randperm(len(x), generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
+    own, source = run.dictionary(), run.source
+    ours = ranks_of(own, source)
+    count = len(held_out(source, ROWS).x)
+    order = torch.randperm(count, generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
     similar, exclusive, shuffled = [], [], []
     for other in others:
         similar.append(pw_mcc(own.W_dec, other.W_dec))
-        theirs = live_ranks(code_matrix(other, x))
+        theirs = ranks_of(other, source)
         exclusive.append(udr(ours, theirs))
         shuffled.append(udr(ours, theirs[order]))
     chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for other in others)
@@ -112,6 +115,12 @@ def exclusiveness(strength: Float[Tensor, "a b"]) -> float:
     """Return the mean over rows of max^2 / sum; 0 for a row of zeros."""
     share = strength.amax(1).square() / strength.sum(1).clamp_min(WEAK)
     return float(share.double().mean())
+
+
+@shared
+def ranks_of(dictionary: Dictionary, source: Source) -> csr_array:
+    """Return the ranks of the codes of a dictionary's live latents on held-out rows."""
+    return live_ranks(held_out_codes(dictionary, source, ROWS))
 
 
 def live_ranks(latents: csr_array) -> csr_array:

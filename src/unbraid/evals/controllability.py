@@ -24,23 +24,24 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import code_matrix
-from unbraid.effects.additivity import additivity
+from unbraid.effects.additivity import joint_effects, single_effects
 from unbraid.effects.effect import pooled_effect
-from unbraid.effects.independence import Effects, effect_rank, interactions, largest_cosines
+from unbraid.effects.independence import effect_rank, interactions, largest_cosines
 from unbraid.effects.radius import calibrate_radius, random_units
 from unbraid.effects.set_latent import Moves, modularity, moves, shares
 from unbraid.evals.shared.evaluation import NotApplicable, Score
-from unbraid.evals.shared.observe import ROWS, observe
-from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.evals.shared.observe import ROWS, held_out_codes, observe
+from unbraid.evals.shared.untrained import matching_k, untrained
 from unbraid.metrics.detection import FEWEST, f1
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Contexts, Source
+from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.stream import held_out
 from unbraid.sources.truth import Labelled, NoTruth
 from unbraid.sources.world.world import World
+from unbraid.system.sharing import shared
 
 VERSION = 2
 DEFINITIONS = {
@@ -118,7 +119,7 @@ def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score
     """Score a dictionary of raw activations."""
     after = push_setup(source)
     observed = observe(dictionary, source) if isinstance(source, World) else None
-    latents = code_matrix(dictionary, held_out(source, ROWS).x) if observed is None else observed.latents
+    latents = held_out_codes(dictionary, source, ROWS) if observed is None else observed.latents
     living = alive(dictionary, latents)
     own = Panel(living.atoms * living.signs.unsqueeze(1), nearest(dictionary.unit_atoms().cpu(), living.latents))
     scores = [
@@ -136,7 +137,8 @@ def push_setup(source: Source) -> PushSetup:
     """Draw held-out contexts and calibrate the radius. Raises NotApplicable when the source has no downstream."""
     count = int(max(1, min(CONTEXTS, source.sequences("eval"))))  # a small text holds fewer
     try:
-        contexts = source.contexts(count, split="eval", seed=SEED)
+        draw = source.unpadded_contexts if isinstance(source, LanguageModel) else source.contexts
+        contexts = draw(count, split="eval", seed=SEED)
     except ValueError as reason:
         raise NotApplicable(f"controllability needs the layers downstream of the activations: {reason}") from reason
     try:
@@ -224,11 +226,12 @@ def reference_scores(source: Source, d_sae: int) -> tuple[Score, ...]:
 def effect_scores(kind: ScoreKind, panel: Panel, after: PushSetup, usual: float) -> list[Score]:
     """Score the effects of a panel at the common radius. `usual`: the root mean square effect of random directions."""
     pushes, near = (after.radius * part for part in panel)
-    effects, nearby = (pooled_effect(after.contexts, part) if len(part) else part for part in (pushes, near))
+    effects, early = single_effects(after.contexts, pushes)
+    nearby = pooled_effect(after.contexts, near) if len(near) else near
     sizes = torch.linalg.vector_norm(effects, dim=1)
     felt = (sizes > NEGLIGIBLE * usual) & (usual > 0)
-    together = in_pairs(after.contexts, pushes[felt], effects[felt])
-    added = additivity(after.contexts, pushes[felt])
+    added, pairs = joint_effects(after.contexts, pushes[felt], early[felt])
+    together = interactions(pairs, effects[felt].roll(-1, 0), effects[felt]) if len(pairs) else pairs.new_empty(0)
     higher = {
         "effect": float(sizes.mean()) / usual if usual > 0 else math.nan,
         "felt": float(felt.double().mean()),
@@ -248,13 +251,6 @@ def effect_scores(kind: ScoreKind, panel: Panel, after: PushSetup, usual: float)
         *(row(metric, value, "higher") for metric, value in higher.items()),
         *(row(metric, value, "lower") for metric, value in lower.items()),
     ]
-
-
-def in_pairs(contexts: Contexts, pushes: Float[Tensor, "k d_in"], effects: Effects) -> Float[Tensor, " pair"]:
-    """Return the interaction of each push with the next, cyclically."""
-    if len(pushes) < 3:
-        return effects.new_empty(0)
-    return interactions(pooled_effect(contexts, pushes + pushes.roll(1, 0)), effects, effects.roll(1, 0))
 
 
 class Handles(NamedTuple):
@@ -283,11 +279,11 @@ def readout_scores(
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))
         return Handles(moved, detected(seen, chosen.latents))
 
-    untrained = untrained_baseline(observed.latents, held_out(world, ROWS).x)
-    unlearned = observe(untrained, world)
+    unlearned = untrained_of_world(world, dictionary.d_sae, matching_k(observed.latents))
+    seen_by_it = observe(unlearned, world)
     found: dict[ScoreKind, Handles] = {
         "measured": handles(dictionary, observed, living),
-        "chance": handles(untrained, unlearned, alive(untrained, unlearned.latents)),
+        "chance": handles(unlearned, seen_by_it, alive(unlearned, seen_by_it.latents)),
         "ceiling": Handles(push(world.directions[factors], radius, true_levels(world, rows)[:, factors]), factors),
     }
     random = panels["chance"].directions[: len(living.high)]
@@ -298,6 +294,12 @@ def readout_scores(
         modular(push(random, living.high.abs()), "chance", {"size": "own"}),
         *(score for kind, handle in found.items() for score in ownership(kind, handle, readable)),
     ]
+
+
+@shared
+def untrained_of_world(world: World, d_sae: int, k: int) -> Dictionary:
+    """Return the untrained dictionary of this width and L0."""
+    return untrained(d_sae, k, held_out(world, ROWS).x)
 
 
 def true_levels(world: World, rows: Labelled) -> Float[Tensor, "row factors"]:

@@ -8,7 +8,7 @@ parent latent (tree), without the decoder or with its bits divided over the rows
 components at the same FVU, dense and linear: a dictionary must beat them to have found any structure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -22,13 +22,22 @@ from torch.nn.functional import nll_loss
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
-from unbraid.metrics.description_length import Bits, Code, coarsest_steps, principal_bits, rounded, rounding_error
+from unbraid.metrics.description_length import (
+    Bits,
+    Code,
+    coarsest_steps,
+    principal_bits,
+    rounded,
+    rounding_error,
+    variation,
+)
 from unbraid.metrics.description_length import description_length as bits_of
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.sources.language_model.splicing import eval_windows, lacks_windows, predicted
+from unbraid.sources.language_model.splicing import Pass, eval_windows, lacks_windows, passes
 from unbraid.sources.stream import held_out
+from unbraid.system.sharing import shared
 
 VERSION = 1
 DEFINITIONS = {
@@ -79,7 +88,8 @@ def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[c
     z = code_matrix(dictionary, x)
     atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.unit_atoms(), dictionary.b_dec))
     exact = x.double().cpu().numpy()
-    return z, lambda step: rounding_error(z, atoms, bias, exact, step)
+    total = variation(exact)
+    return z, lambda step: rounding_error(z, atoms, bias, exact, step, total)
 
 
 def own(z: csr_array, error: Callable[[float], float], d_in: int) -> list[Score]:
@@ -120,23 +130,30 @@ def linear(source: Source) -> dict[float, float]:
 
 def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float], float]:
     """Return the nats per token that splicing adds, as a function of the rounding step of codes."""
-    clean = cross_entropies(model, lambda x: x)
+    parts = passes(model, eval_windows(model))
+    codes = [csr_array(code_matrix(dictionary, part.rows), dtype=np.float32) for part in parts]
+    atoms, bias = (part.detach().cpu().float().numpy() for part in (dictionary.unit_atoms(), dictionary.b_dec))
+    clean = clean_loss(model)
 
     def added(step: float) -> float:
-        def decoded(x: Tensor) -> Tensor:
-            z = dictionary.to(x.device).encode(x) * dictionary.norms()
-            return (z / step).round() * step @ dictionary.unit_atoms() + dictionary.b_dec
-
-        return cross_entropies(model, decoded) - clean
+        decoded = (torch.from_numpy(rounded(z, step) * np.float32(step) @ atoms + bias) for z in codes)
+        return cross_entropy(model, parts, decoded) - clean
 
     return added
 
 
-def cross_entropies(model: LanguageModel, rewrite: Callable[[Tensor], Tensor]) -> float:
-    """Return the mean cross-entropy, in nats per token, with activations rewritten."""
+@shared
+def clean_loss(model: LanguageModel) -> float:
+    """Return the cross-entropy of the model as it is."""
+    parts = passes(model, eval_windows(model))
+    return cross_entropy(model, parts, (part.rows for part in parts))
+
+
+def cross_entropy(model: LanguageModel, parts: Sequence[Pass], rows: Iterable[Tensor]) -> float:
+    """Return the mean cross-entropy, in nats per token, with these activations in place of those of each pass."""
     total, counted = 0.0, 0
-    for part in eval_windows(model):
-        log_probabilities, targets = predicted(part, model.spliced_logits(part, rewrite))
+    for part, put in zip(parts, rows, strict=True):
+        log_probabilities, targets = part.predicted(model, put)
         total += float(nll_loss(log_probabilities, targets, reduction="sum"))
         counted += len(targets)
     return total / counted

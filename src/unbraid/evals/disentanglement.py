@@ -15,24 +15,22 @@ the parent's latent.
 """
 
 from jaxtyping import Float, Int
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.evals.shared.observe import ROWS, Baseline, baseline_of, factor_matrix, observe
 from unbraid.metrics.correlation import correlations
 from unbraid.metrics.dci_mig import concentration, dci, gap, modularity, modularity_of_all
 from unbraid.metrics.information import binary_entropy, mutual_information
 from unbraid.metrics.irs import independent, robustness
-from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.sparse_counts import indicator
 from unbraid.metrics.sparse_readout import FACTORS, FEWEST, read_out
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth
+from unbraid.system.sharing import shared
 
 VERSION = 2
 RARE = 1e-4
@@ -71,8 +69,6 @@ _MEANINGS = {
 _KINDS = "kind=chance: an untrained dictionary of the same width and L0; kind=ceiling: the factors as their own code"
 DEFINITIONS = {metric: f"{meaning}; {_KINDS}" for metric, meaning in _MEANINGS.items()}
 LOWER = {"dci_latents_per_factor", "dci_factors_per_latent"}
-SEED = 0
-"""Seed of the held-out rows, the same for every run."""
 
 
 def disentanglement(run: Run) -> list[Score]:
@@ -82,15 +78,35 @@ def disentanglement(run: Run) -> list[Score]:
 
 def disentanglement_scores(dictionary: Dictionary, truth: Truth, *, rows: int) -> list[Score]:
     """Score a dictionary of raw activations."""
-    labelled = truth.labelled(rows, split="eval", seed=SEED)
-    latents, factors = code_matrix(dictionary, labelled.x), magnitudes(labelled)
-    untrained = code_matrix(untrained_baseline(latents, labelled.x), labelled.x)
-    kinds: dict[ScoreKind, csr_array] = {"measured": latents, "chance": untrained, "ceiling": factors}
-    crossed = independent(factors)
+    observed = observe(dictionary, truth, rows)
+    measured = scores(observed, "measured", crossed=crossed(truth, rows))
+    return [*measured, *by_chance(baseline_of(observed, truth, rows)), *ceiling(truth, rows)]
+
+
+@shared
+def by_chance(baseline: Baseline) -> list[Score]:
+    """Score an untrained dictionary."""
+    return scores(baseline.observe(), "chance", crossed=crossed(baseline.truth, baseline.rows))
+
+
+@shared
+def ceiling(truth: Truth, rows: int) -> list[Score]:
+    """Score the factors as their own code."""
+    factors = factor_matrix(truth, rows)
+    return scores(LatentsAndFactors(factors, factors), "ceiling", crossed=crossed(truth, rows))
+
+
+@shared
+def crossed(truth: Truth, rows: int) -> bool:
+    """Return whether the factors are independent."""
+    return independent(factor_matrix(truth, rows))
+
+
+def scores(observed: LatentsAndFactors, kind: ScoreKind, *, crossed: bool) -> list[Score]:
+    """Return every metric as a score."""
     return [
         Score(metric=metric, value=value, better="lower" if metric in LOWER else "higher", kind=kind)
-        for kind, code in kinds.items()
-        for metric, value in measure(LatentsAndFactors(code, factors), crossed=crossed).items()
+        for metric, value in measure(observed, crossed=crossed).items()
     ]
 
 

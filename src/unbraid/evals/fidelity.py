@@ -16,12 +16,20 @@ from torch.nn.functional import nll_loss
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import moved
 from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.sources.language_model.splicing import TOKENS, counted, in_passes, lacks_windows, predicted, scored_windows
+from unbraid.sources.language_model.splicing import (
+    TOKENS,
+    Pass,
+    counted,
+    lacks_windows,
+    passes,
+    predicted,
+    scored_windows,
+)
 from unbraid.sources.stream import held_out
-from unbraid.sources.text.windows import Windows
 from unbraid.system.notices import log
 
 VERSION = 3
@@ -113,11 +121,10 @@ def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
 
 def splicing(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
     """Score the next-token loss with the activations replaced at the tokens on which a dictionary is trained."""
-    windows = scored_windows(model)
     clean, after, divergence = clean_pass(model), [], []
-    for number, part in enumerate(in_passes(windows)):
+    for number, part in enumerate(passes(model, scored_windows(model))):
         before = clean.predictions(number, part, model)
-        spliced, targets = predicted(part, model.spliced_logits(part, dictionary.to(part.ids.device)))
+        spliced, targets = part.predicted(model, moved(dictionary, part.acts.device)(part.rows))
         after.append(nll_loss(spliced, targets, reduction="none").cpu())
         divergence.append((before.exp() * (before - spliced)).sum(1).cpu())
     losses = torch.cat(after)
@@ -165,11 +172,11 @@ class Clean:
     kept: tuple[Tensor, ...]
     """Log-probabilities of each pass; empty when they would take more than `CLEAN_BYTES`."""
 
-    def predictions(self, number: int, part: Windows, model: LanguageModel) -> Float[Tensor, "token vocabulary"]:
+    def predictions(self, number: int, part: Pass, model: LanguageModel) -> Float[Tensor, "token vocabulary"]:
         """Return the log-probabilities of pass `number`."""
         if self.kept:
             return self.kept[number].double()
-        return predicted(part, model.logits(part))[0]
+        return predicted(part.windows, model.logits_from(part.windows, part.acts))[0]
 
 
 @lru_cache(maxsize=1)
@@ -177,11 +184,11 @@ class Clean:
 def clean_pass(model: LanguageModel) -> Clean:
     """Run the unmodified model, once per source."""
     losses, documents, kept, size = [], [], [], 0
-    windows = scored_windows(model)
-    for part in in_passes(windows):
-        before, targets = predicted(part, model.logits(part))
+    for part in passes(model, scored_windows(model)):
+        windows = part.windows
+        before, targets = predicted(windows, model.logits_from(windows, part.acts))
         losses.append(nll_loss(before, targets, reduction="none").cpu())
-        documents.append(part.documents[:, None].expand(-1, part.ids.shape[1] - 1)[counted(part)].cpu())
+        documents.append(windows.documents[:, None].expand(-1, windows.ids.shape[1] - 1)[counted(windows)].cpu())
         size += 4 * before.numel()
         kept = [*kept, before.float()] if size <= CLEAN_BYTES else []
     found = Clean(torch.cat(losses), torch.cat(documents), tuple(kept) if size <= CLEAN_BYTES else ())
@@ -200,9 +207,9 @@ def ablated(model: LanguageModel) -> dict[str, Tensor]:
     mean = held_out(model, ROWS).x.mean(0)
     ways = {"zero": torch.zeros_like, "mean": lambda x: mean.to(x).expand_as(x)}
     found: dict[str, list[Tensor]] = {name: [] for name in ways}
-    for part in in_passes(scored_windows(model)):
+    for part in passes(model, scored_windows(model)):
         for name, way in ways.items():
-            after, targets = predicted(part, model.spliced_logits(part, way))
+            after, targets = part.predicted(model, way(part.rows))
             found[name].append(nll_loss(after, targets, reduction="none").cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
 

@@ -11,7 +11,7 @@ pairs that differ in it. error=kept leaves what the dictionary does not explain 
 activations by reconstructions, so that fidelity counts as well.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -50,6 +50,8 @@ SCORED, RANKED = 16, 32
 SEED = 0
 ROWS = 8192
 """Number of rows on which principal directions are fitted."""
+AT_ONCE = 8
+"""Swaps put into one forward pass."""
 FOLLOWED = 0.5
 """Share of the distance that reading the other text must remove for a variable to be scored."""
 
@@ -67,15 +69,13 @@ def interchange_scores(dictionary: Dictionary, model: LanguageModel) -> list[Sco
     """Score a dictionary of raw activations."""
     tables = followed(model)
     scores = list(baselines(model))
-    for count in COUNTS:
-        for error in ("kept", "dropped"):
-            swaps = {v: latent_swap(dictionary, t, count, drop=error == "dropped") for v, t in tables.items()}
-            found = {v: score_swap(model, tables[v].scored, swap) for v, swap in swaps.items()}
-            scores += rows(found, {"directions": "latents", "n": count, "error": error})
-            if (count, error) == (4, "kept"):
-                scores += [
-                    score("interchange_cause_by_variable", one.cause, {"variable": v}) for v, one in found.items()
-                ]
+    ways = [(count, drop) for count in COUNTS for drop in (False, True)]
+    each = {v: score_swaps(model, t.scored, latent_swaps(dictionary, t, ways)) for v, t in tables.items()}
+    for number, (count, drop) in enumerate(ways):
+        found = {variable: swaps[number] for variable, swaps in each.items()}
+        scores += rows(found, {"directions": "latents", "n": count, "error": "dropped" if drop else "kept"})
+        if (count, drop) == (4, False):
+            scores += [score("interchange_cause_by_variable", one.cause, {"variable": v}) for v, one in found.items()]
     return scores
 
 
@@ -95,6 +95,11 @@ class Read:
     last: Int[Tensor, " seq"]
     predicted: Float[Tensor, "seq vocabulary"]
     predicted_other: Float[Tensor, "seq vocabulary"]
+
+    @property
+    def rows(self) -> tuple[Float[Tensor, "row d_in"], Float[Tensor, "row d_in"]]:
+        """The activations to be swapped, of both texts."""
+        return self.base[self.swapped], self.other[self.swapped]
 
 
 class Table(NamedTuple):
@@ -149,28 +154,31 @@ def read(model: LanguageModel, found: Sequence[Pair]) -> Read:
     return Read(found, windows, base, other, swapped, last, predicted, model.logits(others)[ends].double().softmax(-1))
 
 
-# ---- swaps: rows of the text and of the other text, to rows
+# ---- swaps: the activations of scored pairs, with those of the other text in part
 
-Swap = Callable[[Float[Tensor, "row d_in"], Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
+Swapped = Float[Tensor, "row d_in"]
 
 
-def latent_swap(dictionary: Dictionary, table: Table, count: int, *, drop: bool) -> Swap:
-    """Return the swap that gives the `count` latents that change most between texts their values in the other text."""
-    ranked = table.ranked
+def latent_swaps(dictionary: Dictionary, table: Table, ways: Sequence[tuple[int, bool]]) -> list[Swapped]:
+    """Give the latents that change most between texts their values in the other text. `ways`: how many latents, and
+    whether what the dictionary does not explain is dropped."""
+    ranked, (base, other) = table.ranked, table.scored.rows
     change = dictionary.encode(ranked.other[ranked.swapped]) - dictionary.encode(ranked.base[ranked.swapped])
-    top = change.abs().mean(0).topk(min(count, dictionary.d_sae)).indices
-
-    def swap(base: Tensor, other: Tensor) -> Tensor:
-        before, after = dictionary.encode(base), dictionary.encode(other)
+    size = change.abs().mean(0)
+    before, after = dictionary.encode(base), dictionary.encode(other)
+    explained = before @ dictionary.W_dec + dictionary.b_dec
+    found = []
+    for count, drop in ways:
+        top = size.topk(min(count, dictionary.d_sae)).indices
         moved = base + ((after - before)[:, top] @ dictionary.W_dec[top])
-        return moved - base + before @ dictionary.W_dec + dictionary.b_dec if drop else moved
+        found.append(moved - base + explained if drop else moved)
+    return found
 
-    return swap
 
-
-def subspace_swap(directions: Float[Tensor, "n d_in"]) -> Swap:
-    """Return the swap that takes the part within a subspace, spanned by orthonormal rows, from the other text."""
-    return lambda base, other: base + (other - base) @ directions.T @ directions
+def subspace_swap(scored: Read, directions: Float[Tensor, "n d_in"]) -> Swapped:
+    """Take the part within a subspace, spanned by orthonormal rows, from the other text."""
+    base, other = scored.rows
+    return base + (other - base) @ directions.T @ directions
 
 
 # ---- scoring
@@ -184,12 +192,33 @@ class SwapScores(NamedTuple):
     nonsense: float
 
 
-def score_swap(model: LanguageModel, seen: Read, swap: Swap) -> SwapScores:
-    """Apply a swap to all pairs of a variable and score it."""
-    acts = seen.base.clone()
-    acts[seen.swapped] = swap(seen.base[seen.swapped], seen.other[seen.swapped])
-    logits = model.logits_from(seen.windows, acts)
-    found = logits[torch.arange(len(seen.pairs)), seen.last].double().softmax(-1).cpu()
+def score_swaps(model: LanguageModel, seen: Read, swaps: Sequence[Swapped]) -> list[SwapScores]:
+    """Score the swaps of all pairs of a variable, several in one forward pass."""
+    return [
+        swap_scores(seen, predicted)
+        for start in range(0, len(swaps), AT_ONCE)
+        for predicted in after_swaps(model, seen, swaps[start : start + AT_ONCE])
+    ]
+
+
+def after_swaps(model: LanguageModel, seen: Read, swaps: Sequence[Swapped]) -> Float[Tensor, "swap seq vocabulary"]:
+    """Return the model's predictions at the ends of the texts when these activations are put there."""
+    count, found = len(swaps), []
+    acts = seen.base.repeat(count, 1, 1, 1)
+    acts[seen.swapped.repeat(count, 1, 1)] = torch.cat(list(swaps))
+    groups = list(seen.windows.by_length(0))
+    for which, part in groups:
+        length = part.ids.shape[1]
+        repeated = Windows(*(column.repeat(count, *(1 for _ in column.shape[1:])) for column in vars(part).values()))
+        logits = model.logits_from(repeated, acts[:, which, :length].flatten(0, 1))
+        places = torch.arange(len(logits), device=logits.device), seen.last[which].repeat(count)
+        found.append(logits[places].double().softmax(-1).cpu().unflatten(0, (count, len(which))))
+    order = torch.cat([which for which, _ in groups]).argsort().cpu()
+    return torch.cat(found, 1)[:, order]
+
+
+def swap_scores(seen: Read, found: Float[Tensor, "seq vocabulary"]) -> SwapScores:
+    """Score what the model predicts after a swap."""
     before, other = seen.predicted.cpu(), seen.predicted_other.cpu()
     here, there, moved = (distance(p, seen.pairs).sum() for p in (before, other, found))
     leaks, nonsense = [], []
@@ -231,12 +260,15 @@ def baselines(model: LanguageModel) -> tuple[Score, ...]:
         0
     ]
     scores = [score("followed", len(tables) / len(VARIABLES), {})]
-    for count in (*(n for n in COUNTS if n < model.d_in), model.d_in):
+    counts = (*(n for n in COUNTS if n < model.d_in), model.d_in)
+    each = {}
+    for variable, table in tables.items():
+        own = {"random": random.to(x), "principal": principal, "supervised": supervised(table)}
+        swaps = {(n, name): subspace_swap(table.scored, own[name][:n]) for n in counts for name in own}
+        each[variable] = dict(zip(swaps, score_swaps(model, table.scored, list(swaps.values())), strict=True))
+    for count in counts:
         for name in ("random", "principal", "supervised"):
-            found = {}
-            for variable, table in tables.items():
-                own = {"random": random, "principal": principal, "supervised": supervised(table)}
-                found[variable] = score_swap(model, table.scored, subspace_swap(own[name][:count].to(x)))
+            found = {variable: each[variable][count, name] for variable in tables}
             scores += rows(found, {"directions": name, "n": count, "error": "kept"}, "reference")
     return tuple(scores)
 

@@ -17,15 +17,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csc_array, csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.evals.shared.observe import Baseline, baseline_of, observe
 from unbraid.metrics.detection import FEWEST
-from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, ancestors
+from unbraid.system.sharing import shared
 
 VERSION = 1
 DEFINITIONS = {
@@ -53,11 +52,15 @@ def memorisation(run: Run) -> list[Score]:
 @torch.no_grad()
 def memorisation_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
-    labelled = truth.labelled(ROWS, split="eval")
-    factors, above = magnitudes(labelled), ancestors(truth.parents).numpy()
-    observed = LatentsAndFactors(code_matrix(dictionary, labelled.x), factors)
-    untrained = LatentsAndFactors(code_matrix(untrained_baseline(observed.latents, labelled.x), labelled.x), factors)
-    return [*scores(observed, above, "measured"), *scores(untrained, above, "chance")]
+    observed = observe(dictionary, truth)
+    measured = scores(observed, ancestors(truth.parents).numpy(), "measured")
+    return [*measured, *by_chance(baseline_of(observed, truth))]
+
+
+@shared
+def by_chance(baseline: Baseline) -> tuple[Score, ...]:
+    """Score an untrained dictionary."""
+    return tuple(scores(baseline.observe(), ancestors(baseline.truth.parents).numpy(), "chance"))
 
 
 def scores(observed: LatentsAndFactors, above: Int[np.ndarray, "height factors"], kind: ScoreKind) -> Iterator[Score]:

@@ -30,21 +30,19 @@ from scipy.sparse import csr_array, diags_array
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import code_matrix
 from unbraid.dictionary.from_truth import ROWS as TRAIN_ROWS
 from unbraid.dictionary.from_truth import ProbeFit, fit_probes
 from unbraid.evals.shared.evaluation import NotApplicable, Score
-from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.evals.shared.observe import ROWS, Baseline, baseline_of, factor_matrix, labelled_rows, observe
 from unbraid.metrics.detection import FEWEST
 from unbraid.metrics.k_sparse_probe import Labels, Rows, f1, k_sparse
-from unbraid.metrics.latents_and_factors import magnitudes
 from unbraid.metrics.linear_probes import difference_of_means
 from unbraid.metrics.matching import unit
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
 from unbraid.sources.truth import Labelled, Truth
+from unbraid.system.sharing import shared
 
 VERSION = 1
 _KINDS = (
@@ -94,7 +92,6 @@ class Parent:
 class Probed:
     """The probes and the ceiling, which all runs of a source share."""
 
-    train: Labelled
     held: Labelled
     parents: list[Parent]
     """The parents with a good probe."""
@@ -132,15 +129,21 @@ def probe_absorption(run: Run) -> list[Score]:
 @torch.no_grad()
 def probe_absorption_scores(dictionary: Dictionary, source: Source) -> list[Score]:
     """Score a dictionary of raw activations."""
-    known = probed(source)
-    measured = seen(dictionary, known)
-    chance = seen(untrained_baseline(measured.held, known.held.x), known)
+    known, truth = probed(source), source.truth()
+    measured = scores(seen(dictionary, truth), known.held, known.parents, "measured")
     return [
-        *scores(measured, known.held, known.parents, "measured"),
-        *scores(chance, known.held, known.parents, "chance"),
+        *measured,
+        *by_chance(baseline_of(observe(dictionary, truth, ROWS), truth, ROWS), source),
         *known.ceiling,
         Score(metric="probed", value=known.share, better="neither"),
     ]
+
+
+@shared
+def by_chance(baseline: Baseline, source: Source) -> list[Score]:
+    """Score an untrained dictionary."""
+    known = probed(source)
+    return scores(seen(baseline.dictionary, baseline.truth), known.held, known.parents, "chance")
 
 
 def scores(coded: CodedRows, held: Labelled, parents: list[Parent], kind: ScoreKind) -> list[Score]:
@@ -178,13 +181,13 @@ def scores(coded: CodedRows, held: Labelled, parents: list[Parent], kind: ScoreK
 def probed(source: Source) -> Probed:
     """Fit probes of parents, and score the truth."""
     truth, fit = source.truth(), fit_probes(source, TRAIN_ROWS, L2)
-    held = truth.labelled(ROWS, split="eval")
+    held = labelled_rows(truth, ROWS)
     tried = candidates(truth, fit.labelled, held)
     if not len(tried):
         raise NotApplicable(f"no factor with children is active in {FEWEST} rows and inactive in {FEWEST}")
     parents = [parent for factor in tried if (parent := probed_parent(factor, fit, held)) is not None]
-    ceiling = scores(true_codes(truth, fit.labelled, held), held, parents, "ceiling")
-    return Probed(fit.labelled, held, parents, len(parents) / len(tried), ceiling)
+    ceiling = scores(true_codes(truth, fit.labelled), held, parents, "ceiling")
+    return Probed(held, parents, len(parents) / len(tried), ceiling)
 
 
 def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
@@ -219,28 +222,24 @@ def rows_with(factor: int, labelled: Labelled) -> Rows:
     return rows
 
 
-def true_codes(truth: Truth, train: Labelled, held: Labelled) -> CodedRows:
+def true_codes(truth: Truth, train: Labelled) -> CodedRows:
     """Return the true directions and magnitudes; without directions, differences of means and their sizes."""
+    z, others = factor_matrix(truth, TRAIN_ROWS, "train"), factor_matrix(truth, ROWS)
     if truth.directions is None:
         atoms = difference_of_means(train, truth.parents).nan_to_num(0.0)
         sizes = diags_array(torch.linalg.vector_norm(atoms, dim=1).double().numpy())
-        z, others = (csr_array(magnitudes(part) @ sizes) for part in (train, held))
+        z, others = (csr_array(part @ sizes) for part in (z, others))
         atoms = unit(atoms)
     else:
-        atoms, z, others = truth.directions, magnitudes(train), magnitudes(held)
+        atoms = truth.directions
     bias = train.x.double().mean(0) - torch.from_numpy(z.mean(axis=0)) @ atoms.double()
     return CodedRows(z, others, atoms, bias.to(atoms))
 
 
-def seen(dictionary: Dictionary, known: Probed) -> CodedRows:
+def seen(dictionary: Dictionary, truth: Truth) -> CodedRows:
     """Encode the labelled rows."""
-    bias = dictionary.b_dec.cpu()
-    return CodedRows(
-        code_matrix(dictionary, known.train.x),
-        code_matrix(dictionary, known.held.x),
-        dictionary.unit_atoms().cpu(),
-        bias,
-    )
+    train, held = observe(dictionary, truth, TRAIN_ROWS, "train"), observe(dictionary, truth, ROWS)
+    return CodedRows(train.latents, held.latents, dictionary.unit_atoms().cpu(), dictionary.b_dec.cpu())
 
 
 # ---- one parent

@@ -12,7 +12,7 @@ One latent cannot detect a circle or a sphere, which has no mean: such factors a
 one (mcc, precision, recall, f1), and scored by the union of the latents whose atoms lie in their subspace.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -20,17 +20,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import ROWS
-from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.evals.shared.observe import Baseline, baseline_of, observe
 from unbraid.metrics.alignment import Subspaces, alignment, one_direction
 from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
-from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
+from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.matching import Pairs, best_atom_pairs, unit
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, levels
+from unbraid.system.sharing import shared
 
 VERSION = 3
 DEFINITIONS = {
@@ -73,24 +72,30 @@ def recovery(run: Run) -> list[Score]:
 @torch.no_grad()
 def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     """Score a dictionary of raw activations."""
-    labelled = truth.labelled(ROWS, split="eval")
-    factors = magnitudes(labelled)
-    observed = LatentsAndFactors(code_matrix(dictionary, labelled.x), factors)
-    untrained = untrained_baseline(observed.latents, labelled.x)
-    by_chance = LatentsAndFactors(code_matrix(untrained, labelled.x), factors)
-    kinds: dict[ScoreKind, tuple[Dictionary, LatentsAndFactors]] = {
-        "measured": (dictionary, observed), "chance": (untrained, by_chance),
-    }  # fmt: skip
-    scores = []
-    for kind, (made, seen) in kinds.items():
-        atoms = made.W_dec.cpu()
-        pairs = f1_pairs(seen) if truth.directions is None else matched(atoms, truth.directions.to(atoms), truth)
-        named = [*panel(atoms, pairs, seen, truth), *(parts(pairs, seen, truth) if kind == "measured" else ())]
-        scores += [
-            Score(metric=metric, value=value, better="higher", params=params, kind=kind)
-            for metric, value, params in named
-        ]
-    return scores
+    observed = observe(dictionary, truth)
+    atoms = dictionary.W_dec.cpu()
+    pairs = pairs_of(atoms, observed, truth)
+    measured = scores([*panel(atoms, pairs, observed, truth), *parts(pairs, observed, truth)], "measured")
+    return [*measured, *by_chance(baseline_of(observed, truth))]
+
+
+@shared
+def by_chance(baseline: Baseline) -> list[Score]:
+    """Score an untrained dictionary."""
+    atoms, observed, truth = baseline.dictionary.W_dec, baseline.observe(), baseline.truth
+    return scores(panel(atoms, pairs_of(atoms, observed, truth), observed, truth), "chance")
+
+
+def pairs_of(atoms: Float[Tensor, "d_sae d_in"], observed: LatentsAndFactors, truth: Truth) -> Pairs:
+    """Match latents to factors one to one: by |cosine|, or by F1 where factors have no directions."""
+    return f1_pairs(observed) if truth.directions is None else matched(atoms, truth.directions.to(atoms), truth)
+
+
+def scores(named: Iterable[Named], kind: ScoreKind) -> list[Score]:
+    """Return the scores of these names, values and params."""
+    return [
+        Score(metric=metric, value=value, better="higher", params=params, kind=kind) for metric, value, params in named
+    ]
 
 
 def matched(atoms: Float[Tensor, "d_sae d_in"], directions: Float[Tensor, "factors d_in"], truth: Truth) -> Pairs:

@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float
 
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import ROWS, observe_rows
-from unbraid.evals.shared.untrained import untrained_baseline
+from unbraid.evals.shared.observe import Baseline, baseline_of, observe
 from unbraid.metrics.alignment import one_direction
 from unbraid.metrics.detection import represented_factor
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.run import Run
 from unbraid.runs.widths import other_widths, width
+from unbraid.system.sharing import shared
 
 VERSION = 2
 DEFINITIONS = {
@@ -40,10 +40,9 @@ DEFINITIONS = {
 def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
     """Score a run on a source with known factors. `others`: runs of the same experiment at other widths."""
     truth = run.source.truth()
-    labelled, alone = truth.labelled(ROWS, split="eval"), one_direction(len(truth.parents), truth.subspaces).numpy()
-    observed = observe_rows(run.dictionary(), labelled)
-    by_chance = observe_rows(untrained_baseline(observed.latents, labelled.x), labelled)
-    counts, chance = effective_counts(observed), effective_counts(by_chance)
+    alone = one_direction(len(truth.parents), truth.subspaces).numpy()
+    observed = observe(run.dictionary(), truth)
+    counts, chance = effective_counts(observed), untrained_counts(baseline_of(observed, truth))
     scores = [
         Score(metric="latents_per_factor", value=mean_found(counts[alone]), better="lower"),
         Score(metric="represented", value=represented(counts, observed), better="higher", kind="measured"),
@@ -53,7 +52,7 @@ def splitting(run: Run, others: Sequence[Run]) -> list[Score]:
         scores.append(Score(metric="latents_per_manifold", value=mean_found(counts[~alone]), better="neither"))
     if others:
         by_width = {width(run): counts}
-        by_width |= {width(other): effective_counts(observe_rows(other.dictionary(), labelled)) for other in others}
+        by_width |= {width(other): effective_counts(observe(other.dictionary(), truth)) for other in others}
         flat = {latents: found[alone] for latents, found in by_width.items()}
         scores.append(Score(metric="latents_per_factor_slope", value=slope(flat), better="lower"))
     return scores
@@ -75,6 +74,12 @@ def effective_counts(observed: LatentsAndFactors) -> Float[np.ndarray, " factors
     share = weights / total[factors]
     entropy = np.bincount(factors, -share * np.log(share), size)
     return np.where(total > 0, np.exp(entropy), 0.0)
+
+
+@shared
+def untrained_counts(baseline: Baseline) -> Float[np.ndarray, " factors"]:
+    """Return `effective_counts` of an untrained dictionary."""
+    return effective_counts(baseline.observe())
 
 
 def mean_found(counts: Float[np.ndarray, " factors"]) -> float:

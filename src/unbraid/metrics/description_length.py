@@ -34,6 +34,8 @@ WEIGHT_BITS = 16
 """Bits of a coordinate of an atom that is sent: bfloat16, as dictionaries are published."""
 OCTAVE = 8
 """Steps to choose from in a factor of two."""
+ROWS_AT_ONCE = 512
+"""Rows decoded at once: few enough to stay in cache."""
 FINEST, COARSEST = -7, 4
 """The range of steps, in octaves from the rms of the active values."""
 
@@ -116,11 +118,22 @@ def together(levels: csr_array) -> Together:
 
 def rounding_error(
     codes: csr_array, atoms: Float[np.ndarray, "d_sae d_in"], bias: Float[np.ndarray, " d_in"],
-    x: Float[np.ndarray, "batch d_in"], step: float,
+    x: Float[np.ndarray, "batch d_in"], step: float, total: float | None = None,
 ) -> float:  # fmt: skip
-    """Return the FVU of what is decoded from codes rounded to `step`."""
-    error = rounded(codes, step) * step @ atoms + bias - x
-    return float(np.square(error).sum() / np.square(x - x.mean(0)).sum())
+    """Return the FVU of what is decoded from codes rounded to `step`. `total`: `variation(x)`, where it is known."""
+    levels, error = rounded(codes, step), 0.0
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        rest = levels[part] * step @ atoms
+        rest += bias
+        rest -= x[part]
+        error += float(np.vdot(rest, rest))
+    return error / (variation(x) if total is None else total)
+
+
+def variation(x: Float[np.ndarray, "batch d_in"]) -> float:
+    """Return the sum of squared deviations from the mean."""
+    return float(np.square(x - x.mean(0)).sum())
 
 
 def coarsest_steps(
@@ -152,6 +165,7 @@ def principal_bits(x: Float[np.ndarray, "batch d_in"], targets: Sequence[float])
     _, vectors = np.linalg.eigh(centred.T @ centred)
     components = csr_array(centred @ vectors)
     zero = np.zeros(x.shape[1])
-    error = lambda step: rounding_error(components, vectors.T, zero, centred, step)
+    total = variation(centred)
+    error = lambda step: rounding_error(components, vectors.T, zero, centred, step, total)
     steps = coarsest_steps(components, error, targets)
     return {at: description_length(rounded(components, step), x.shape[1]).total() for at, step in steps.items()}

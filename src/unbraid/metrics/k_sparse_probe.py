@@ -9,7 +9,7 @@ same rows and its F1 taken on others, as long as F1 rises by more than 0.03. Aft
 to root mean square 1 where active, and a latent with w <= 0 is never taken.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -52,8 +52,11 @@ def k_sparse(fit: Labels, held: Labels) -> Taken:
     """Take latents that tell the factor. `fit` must have rows with the factor and rows without."""
     ranked = ranking(fit)
     best = Taken(ranked[:0], 0.0)
+    unit = float(scale(fit.latents))
+    chosen: list[Any] = [part.latents[:, ranked].toarray() for part in (fit, held)]
+    z, others = chosen[0] / unit, chosen[1] / unit
     for k in range(1, len(ranked) + 1):
-        f1 = probe_f1(ranked[:k], fit, held)
+        f1 = probe_f1(z[:, :k], fit.active, others[:, :k], held.active)
         if k > 1 and f1 <= best.f1 + GAIN:
             break
         best = Taken(ranked[:k], f1)
@@ -65,7 +68,7 @@ def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
     living = np.flatnonzero(np.bincount(fit.latents.indices, minlength=shape(fit.latents)[1]))
     if not len(living):
         return living
-    z = fit.latents[:, living]
+    z: Any = fit.latents if len(living) == shape(fit.latents)[1] else fit.latents[:, living]
     # liblinear reads 32-bit indices only.
     scaled = (z.data / scale(fit.latents), z.indices.astype(np.int32), z.indptr.astype(np.int32))
     rows, active = len(fit.active), fit.active.sum()
@@ -81,12 +84,22 @@ def ranking(fit: Labels) -> Int[np.ndarray, " ranked"]:
     return living[best[weights[best] > 0]]
 
 
-def probe_f1(latents: Int[np.ndarray, " taken"], fit: Labels, held: Labels) -> float:
-    """Return the held-out F1 of a balanced logistic probe of these latents."""
-    unit = scale(fit.latents)
-    z, others = (part.latents[:, latents].toarray() / unit for part in (fit, held))
-    found = LogisticRegression(class_weight="balanced", max_iter=500).fit(z, fit.active).predict(others)
-    return f1(found, held.active)
+def probe_f1(
+    z: Float[np.ndarray, "rows k"],
+    active: Bool[np.ndarray, " rows"],
+    others: Float[np.ndarray, "other k"],
+    other_active: Bool[np.ndarray, " other"],
+) -> float:
+    """Return the F1 on other rows of a balanced logistic probe of these codes."""
+    weights = np.where(active, len(active) / (2 * active.sum()), len(active) / (2 * (~active).sum()))
+    # Rows in which nothing fires, by far the most, are one row of each class with the weight of all.
+    fires = z.any(1)
+    kinds = [active[fires], np.array([False, True])]
+    silent = [weights[~fires & (active == kind)].sum() for kind in kinds[1]]
+    rows, weights = np.concatenate([z[fires], np.zeros((2, z.shape[1]))]), np.append(weights[fires], silent)
+    there = weights > 0
+    probe = LogisticRegression(max_iter=500).fit(rows[there], np.concatenate(kinds)[there], weights[there])
+    return f1(others @ probe.coef_[0] + probe.intercept_[0] > 0, other_active)
 
 
 def f1(found: Rows, active: Rows) -> float:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array, diags_array
-from scipy.special import xlog1py, xlogy
+from scipy.sparse import csc_array, csr_array, diags_array
+from scipy.special import expit, xlog1py, xlogy
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from unbraid.metrics.information import mutual_information
@@ -57,13 +56,14 @@ def read_out(observed: LatentsAndFactors) -> Readout:
     active, other_active = indicator(observed.factors[:half]), indicator(observed.factors[half:])
     factors = chosen(active, other_active)
     bits = mutual_information(latents, active[:, factors.numpy()], errors=float("inf"))
-    scale = _scale(latents)
+    scale = 1 / _scale(latents)
+    columns, other_columns = ((part @ diags_array(scale)).tocsc() for part in (latents, other_latents))
     importance = torch.zeros(bits.shape, dtype=torch.float64)
     scores = []
     for i, factor in enumerate(factors.tolist()):
         selected = bits[:, i].topk(min(CANDIDATES, len(bits))).indices.sort().values.numpy()
         y, other_y = (part[:, [factor]].toarray()[:, 0] > 0 for part in (active, other_active))
-        z, other_z = (_columns(part, selected, scale) for part in (latents, other_latents))
+        z, other_z = (_columns(part, selected) for part in (columns, other_columns))
         weights, probability = _fit(z, y, other_z)
         importance[torch.from_numpy(selected), i] = torch.from_numpy(weights / (weights.sum() or 1.0))
         scores.append(_score(probability, other_y, float(y.mean())))
@@ -89,11 +89,11 @@ def _scale(latents: csr_array) -> np.ndarray:
     return np.where(fired > 0, np.sqrt(squares / np.maximum(fired, 1)), 1.0)
 
 
-def _columns(latents: csr_array, selected: np.ndarray, scale: np.ndarray) -> csr_array:
-    scaled = (latents[:, selected] @ diags_array(1 / scale[selected])).tocsr()
+def _columns(latents: csc_array, selected: np.ndarray) -> csr_array:
+    chosen = latents[:, selected].tocsr()
     # liblinear reads 32-bit indices only.
-    indices = (scaled.indices.astype(np.int32), scaled.indptr.astype(np.int32))
-    return csr_array((scaled.data, *indices), shape=scaled.shape)
+    indices = (chosen.indices.astype(np.int32), chosen.indptr.astype(np.int32))
+    return csr_array((chosen.data, *indices), shape=chosen.shape)
 
 
 def _fit(z: csr_array, y: np.ndarray, other: csr_array) -> tuple[np.ndarray, np.ndarray]:
@@ -104,14 +104,26 @@ def _fit(z: csr_array, y: np.ndarray, other: csr_array) -> tuple[np.ndarray, np.
         C=STRENGTH, l1_ratio=1, solver="liblinear", intercept_scaling=INTERCEPT, tol=TOLERANCE, max_iter=1000,
         random_state=0,
     ).fit(z, y)  # fmt: skip
-    return np.abs(model.coef_[0]), model.predict_proba(other)[:, 1]
+    return np.abs(model.coef_[0]), expit(other @ model.coef_[0] + model.intercept_[0])
 
 
 def _score(probability: np.ndarray, y: np.ndarray, rate: float) -> tuple[float, float, float]:
     found = probability > 0.5
     f1 = 2 * (found & y).sum() / (found.sum() + y.sum())
     information = 1 - _nats(probability, y) / _nats(np.full(len(y), rate), y)
-    return float(roc_auc_score(y, probability)), float(f1), information
+    return area(probability, y), float(f1), information
+
+
+def area(probability: np.ndarray, y: np.ndarray) -> float:
+    """Return the area under the ROC curve: the share of pairs, one active and one not, in the right order; ties are
+    half right."""
+    order = np.argsort(probability, kind="stable")
+    value, active = probability[order], y[order]
+    first = np.flatnonzero(np.append(True, value[1:] != value[:-1]))
+    on = np.add.reduceat(active, first, dtype=float)
+    off = np.diff(np.append(first, len(value))) - on
+    below = off.cumsum() - off
+    return float((on * (below + off / 2)).sum() / (on.sum() * off.sum()))
 
 
 def _nats(probability: np.ndarray, y: np.ndarray) -> float:

@@ -37,6 +37,7 @@ from unbraid.runs.run_folder import Facts, finished, is_run, read_facts
 from unbraid.sources.base import Source
 from unbraid.system.files import reading, write_json, write_tensors
 from unbraid.system.sealing import PROVENANCE, REMEDY, check_sealed, seals, signed
+from unbraid.system.sharing import shared
 
 _sources: dict[tuple[Source, tuple[str, ...]], Source] = {}
 
@@ -111,11 +112,8 @@ class Run:
     def dictionary(self) -> Dictionary:
         """The dictionary for raw activations, as SAELens would load it. Raises ValueError when a file is not the one
         that was saved, or holds what no run saves."""
-        _ = self.facts
-        found = saelens.read(self.path, self.packages)
-        trained = self.experiment.dictionary.activation
-        found.trained_as = type(trained).__name__ if type(trained) is not type(found.activation) else ""
-        return found
+        weights = self.facts.weights
+        return _read_shared(self, weights) if weights else _read(self)
 
     def normaliser(self) -> Normaliser:
         """The normalisation that was folded into its dictionary. Raises ValueError when its file is not the one that
@@ -133,6 +131,19 @@ class Run:
         check_sealed(self.path, path.name, self.facts.seals)
         with reading(path, REMEDY):
             return load_file(path)
+
+
+def _read(run: Run) -> Dictionary:
+    found = saelens.read(run.path, run.packages)
+    trained = run.experiment.dictionary.activation
+    found.trained_as = type(trained).__name__ if type(trained) is not type(found.activation) else ""
+    return found
+
+
+@shared
+def _read_shared(run: Run, weights: str) -> Dictionary:
+    """The dictionary of a run whose weights have this SHA-256; one object for all evals that read it together."""
+    return _read(run)
 
 
 CACHE = "cache"

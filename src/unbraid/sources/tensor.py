@@ -142,6 +142,11 @@ class Activations(Source):
     def truth(self) -> Truth:
         if self.known.factors is None:
             raise NoTruth("no factors were given with these activations; give them: Activations(x, factors=f)")
+        return self._truth
+
+    @cached_property
+    def _truth(self) -> "ArrayTruth":
+        """One object, so that what is found out about it is found once."""
         return ArrayTruth(self.known, self._rows)
 
     @cached_property

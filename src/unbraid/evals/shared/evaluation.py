@@ -22,6 +22,7 @@ from unbraid.runs.siblings import left_out, read_once, readable
 from unbraid.sources.base import NoHeldOut, Source, few_rows
 from unbraid.sources.truth import NoTruth
 from unbraid.system.each import Failure, attempt, failure_of
+from unbraid.system.sharing import sharing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +78,12 @@ def evaluate(
     """Score every run by every eval into `<run>/results/<eval>.json`; return how many evals failed.
 
     A result of the same version is kept unless `force`. A failure is stored with its message, and the others continue.
+    Runs of one source are scored together, as they share much of the work.
     `on_result` is called with the status of each; `notice` with a message for each unreadable run that was left out.
     """
     failures, noticed = 0, set[str]()
-    with read_once():
-        for run in runs:
+    with read_once(), sharing():
+        for run in by_source(runs):
             for item in evals:
                 found = attempt(run.path.name, lambda run=run, item=item: update_result(run, item, force))
                 # A Failure here means that not even the result could be written.
@@ -94,6 +96,15 @@ def evaluate(
                     noticed.add(name)
                     notice(f"left out of comparisons between runs: {name}: {reason}")
     return failures
+
+
+def by_source(runs: Sequence[Run]) -> list[Run]:
+    """Return runs of one source one after another, so that what they share need not be kept for long."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        source = attempt(run.path.name, lambda run=run: run.source)
+        groups.setdefault(run if isinstance(source, Failure) else source, []).append(run)
+    return [run for group in groups.values() for run in group]
 
 
 def update_result(run: Run, item: Eval, force: bool) -> tuple[str, bool]:

@@ -21,8 +21,18 @@ def untrained_baseline(latents: csr_array, x: Acts) -> Dictionary:
     It has as many latents, and TopK at the nearest possible L0.
     """
     shape: Any = latents.shape
+    return untrained(shape[1], matching_k(latents), x)
+
+
+def matching_k(latents: csr_array) -> int:
+    """Return the k at which TopK comes nearest to the L0 of these codes [batch, d_sae]."""
+    shape: Any = latents.shape
     rows, d_sae = shape
-    k = min(d_sae, max(1, round(latents.nnz / max(1, rows))))
+    return min(d_sae, max(1, round(latents.nnz / max(1, rows))))
+
+
+def untrained(d_sae: int, k: int, x: Acts) -> Dictionary:
+    """Return an untrained TopK(k) dictionary for raw activations like x."""
     made = Dictionary(x.shape[1], d_sae, TopK(k)).requires_grad_(False)
     set_tied(made, torch.randn(d_sae, x.shape[1], generator=seeding.stream(SEED, "chance")), x)
     return made

@@ -34,7 +34,8 @@ from unbraid.sources.in_process import Reference, is_reference
 from unbraid.sources.language_model import loaded
 from unbraid.sources.language_model.blocks import block_at, text_config, vocabulary_of
 from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
-from unbraid.sources.language_model.downstream import capture, check_downstream, span
+from unbraid.sources.language_model.context_passes import contexts_of, unpadded_contexts
+from unbraid.sources.language_model.downstream import check_downstream, span
 from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
 from unbraid.sources.language_model.loading import (
     EMBEDDED,
@@ -46,9 +47,9 @@ from unbraid.sources.language_model.loading import (
 )
 from unbraid.sources.language_model.probe import random_tokens
 from unbraid.sources.language_model.sites import Site, hook_point
-from unbraid.sources.language_model.whole_texts import minimal_pairs, reading
+from unbraid.sources.language_model.skipping import skipped
+from unbraid.sources.language_model.whole_texts import language_truth, minimal_pairs
 from unbraid.sources.stream import check_finite
-from unbraid.sources.synthetic_language.truth import LanguageTruth
 from unbraid.sources.text.corpus import Corpus, Local, Streamed
 from unbraid.sources.text.documents import is_language, is_sample, is_stream, stream
 from unbraid.sources.text.documents import read as read_documents
@@ -167,11 +168,11 @@ class LanguageModel(Source):
         return Block(rows if bool(quiet.all()) else rows[quiet], int((~quiet).sum()))
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
-        windows = self.windows(count, split=split, seed=seed)
-        acts, base, downstream = capture(self._model, *self._span, windows.ids, windows.attention)
-        mask = windows.keep & (acts.float().norm(dim=-1) <= self.max_norm)
-        rounding = torch.finfo(acts.dtype).eps
-        return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=downstream, rounding=rounding)
+        return contexts_of(self._model, self._span, self.windows(count, split=split, seed=seed), self.max_norm)
+
+    def unpadded_contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        """Return `contexts`, whose map takes no time for padding and gives 0 there."""
+        return unpadded_contexts(self._model, self._span, self.windows(count, split=split, seed=seed), self.max_norm)
 
     def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
         # A block holds buffer_tokens: far more than are asked for.
@@ -235,7 +236,7 @@ class LanguageModel(Source):
     def truth(self) -> Truth:
         if not is_language(self.text):
             raise NoTruth("the factors behind this text are not known; those of --source.text language://20000 are")
-        return LanguageTruth(partial(reading, self))
+        return language_truth(self)
 
     # -- whole windows, for evals and for looking at text
 
@@ -275,8 +276,9 @@ class LanguageModel(Source):
         return packed.windows(torch.arange(len(packed))).to(self._device)
 
     def logits_from(self, windows: Windows, acts: Float[Tensor, "seq pos d_in"]) -> Float[Tensor, "seq pos vocabulary"]:
-        """Return the logits when the model's activations at the site are these."""
-        with self._hook_point.hooked(lambda hidden: acts.to(hidden.dtype)):
+        """Return the logits when the model's activations at the site are these; what comes before is not computed,
+        where the model allows it."""
+        with skipped(self._model, self.layer, self.site), self._hook_point.hooked(lambda hidden: acts.to(hidden.dtype)):
             return self.logits(windows)
 
     def spliced_logits(

@@ -1,15 +1,17 @@
 """Held-out windows whose activations are replaced, and what a language model predicts there."""
 
 import math
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unbraid.sources.base import Source, few_rows
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.text.windows import Windows
+from unbraid.system.sharing import shared
 
 WINDOWS = 64
 """Held-out windows spliced where it is done many times for one score."""
@@ -30,12 +32,44 @@ def lacks_windows(source: Source) -> str:
     return few_rows(source)
 
 
-def eval_windows(model: LanguageModel) -> Iterator[Windows]:
-    """Yield a few held-out windows at a time."""
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Windows of one forward pass, without their padding, and the activations there."""
+
+    windows: Windows
+    acts: Float[Tensor, "seq pos d_in"]
+    seen: Bool[Tensor, "seq pos"]
+    """True on the tokens a dictionary is trained on."""
+
+    @property
+    def rows(self) -> Float[Tensor, "row d_in"]:
+        """The activations that a dictionary sees."""
+        return self.acts[self.seen]
+
+    def predicted(
+        self, model: LanguageModel, rows: Float[Tensor, "row d_in"]
+    ) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
+        """Return `predicted`, with other activations in place of those that a dictionary sees."""
+        put = self.acts.index_put((self.seen,), rows.to(self.acts))
+        return predicted(self.windows, model.logits_from(self.windows, put))
+
+
+@shared
+@torch.no_grad()
+def passes(model: LanguageModel, windows: Windows) -> tuple[Pass, ...]:
+    """Return forward passes over these windows, as many at a time as one pass should hold."""
+    found = []
+    for _, part in windows.by_length(POSITIONS):
+        acts = model.activations(part)
+        found.append(Pass(part, acts, part.keep & (acts.norm(dim=-1) <= model.max_norm)))
+    return tuple(found)
+
+
+@lru_cache(maxsize=2)
+def eval_windows(model: LanguageModel) -> Windows:
+    """Return a few held-out windows, the same for every run of a source."""
     count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
-    windows = model.windows(count, split="eval", seed=0)
-    for start in range(0, len(windows), 8):
-        yield windows[start : start + 8]
+    return model.windows(count, split="eval", seed=0)
 
 
 @lru_cache(maxsize=2)
@@ -49,11 +83,6 @@ def scored_windows(model: LanguageModel, tokens: int = TOKENS) -> Windows:
         if count >= there or int(running[-1]) >= tokens:
             return windows[: int((running < tokens).sum()) + 1]
         count = min(there, 2 * count)
-
-
-def in_passes(windows: Windows) -> Iterator[Windows]:
-    """Yield windows, as many at a time as one forward pass should hold."""
-    return windows.parts(max(1, POSITIONS // windows.ids.shape[1]))
 
 
 def counted(windows: Windows) -> Bool[Tensor, "seq pos"]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unbraid.sources.base import Counterfactuals, Split, passes
 from unbraid.sources.language_model.pairs_file import pair_documents
-from unbraid.sources.synthetic_language.truth import Reading
+from unbraid.sources.synthetic_language.truth import LanguageTruth, Reading
 
 if TYPE_CHECKING:
     from unbraid.sources.language_model.language_model import LanguageModel
@@ -44,3 +44,9 @@ def reading(source: "LanguageModel", count: int, split: Split, seed: int) -> Rea
     names = source.loaded_tokenizer.convert_ids_to_tokens
     words = [names(ids[keep].tolist()) for ids, keep in zip(windows.ids, windows.keep, strict=True)]
     return Reading(words, acts, windows.keep)
+
+
+@lru_cache(maxsize=4)
+def language_truth(source: "LanguageModel") -> LanguageTruth:
+    """Return the truth of a source: one object, so that what is found out about it is found once."""
+    return LanguageTruth(partial(reading, source))

@@ -18,6 +18,8 @@ from unbraid.sources.text.documents import Document
 from unbraid.sources.text.tokens import Ids, encode
 
 UNKNOWN_SHARE = 0.3
+HARDLY_SHORTER = 0.8
+"""Share of the longest window's length from which another is read together with it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,25 @@ class Windows:
     def parts(self, size: int) -> Iterator["Windows"]:
         """Yield a few windows at a time."""
         return (self[start : start + size] for start in range(0, len(self), size))
+
+    def by_length(self, positions: int) -> Iterator[tuple[Int[Tensor, " some"], "Windows"]]:
+        """Yield all windows, the longest first, without the padding that they have in common; and which they are.
+        Each time as many as hold this many positions, one at least, and as are hardly shorter than the longest;
+        `positions` 0: as many as are hardly shorter."""
+        lengths = self.attention.sum(1)
+        order = lengths.argsort(descending=True, stable=True)
+        start = 0
+        while start < len(order):
+            longest = int(lengths[order[start]])
+            alike = int((lengths[order[start:]] >= HARDLY_SHORTER * longest).sum())
+            most = max(1, positions // max(1, longest)) if positions else alike
+            which = order[start : start + min(alike, most)]
+            start += len(which)
+            yield which, self[which].shortened(longest)
+
+    def shortened(self, length: int) -> "Windows":
+        """Return windows without what comes after their first `length` tokens."""
+        return Windows(self.ids[:, :length], self.attention[:, :length], self.keep[:, :length], self.documents)
 
     def corrupted(self, share: float, rng: torch.Generator) -> "Windows":
         """Return windows in which this share of the kept tokens is replaced by others of the same windows."""
