@@ -17,6 +17,7 @@ import pandas as pd
 
 from unbraid import catalog
 from unbraid.comparison import rows as judged
+from unbraid.comparison.registration import rules_of
 from unbraid.comparison.stored_scores import params_text, read_scores
 from unbraid.config.serialise import OWN_PACKAGES, packages_of, to_json
 from unbraid.config.settings import PositiveInt, checked, shown
@@ -318,8 +319,8 @@ def gate(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(judged.gate_rows(read_scores(folders_of(runs))), columns=list(judged.GATED_COLUMNS))
 
 
-def verdicts(runs: Runs) -> pd.DataFrame:
-    """Answer each claim that the methods are evidence for, as the report does.
+def verdicts(runs: Runs, *, card: str | Path | None = None) -> pd.DataFrame:
+    """Answer each claim that the methods are evidence for, as the report does, by a registered claim card if given.
 
     Returns:
         A row a claim, width and source: claim, d_sae, source, tone (yes, mixed, no, undecided, unknown), headline,
@@ -329,7 +330,9 @@ def verdicts(runs: Runs) -> pd.DataFrame:
         >>> list(ub.verdicts("runs/x/*").tone)
         ['unknown']
     """
-    return pd.DataFrame(judged.verdict_rows(read_scores(folders_of(runs))), columns=list(judged.VERDICT_COLUMNS))
+    stored = read_scores(folders_of(runs))
+    rules = None if card is None else rules_of(as_path("card", card), stored)
+    return pd.DataFrame(judged.verdict_rows(stored, rules), columns=list(judged.VERDICT_COLUMNS))
 
 
 def write_report(runs: Runs, out: str | Path = "report.html", *, card: str | Path | None = None) -> Path:
