@@ -5,8 +5,10 @@
     python -m benchmarks.judge gate docs/results/objectives.json --world forest --d-sae 384
     python -m benchmarks.judge contrasts docs/results/comparison.json --against batchtopk --methods matryoshka
     python -m benchmarks.judge verdict docs/results/comparison.json
+    python -m benchmarks.judge verdict docs/results/small-world.json --card docs/claims/small-world.toml
 
-Rows say no base: what is compared is taken to be BatchTopK with a term, unless --base names another.
+Rows of factorial studies say their base. Others say none: what is compared is taken to be BatchTopK with a term, unless
+--base names another.
 """
 
 import argparse
@@ -23,9 +25,10 @@ from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.guards import guarded
 from unbraid.comparison.judgement import Judgement, judge
 from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, methods
 from unbraid.comparison.smallest_effect import smallest_effects
-from unbraid.comparison.stored_scores import StoredRun, params_text
+from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
 from unbraid.comparison.verdict import answer
 from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
@@ -40,9 +43,9 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "l2_ratio": ("fidelity", "l2_ratio", {}),
     "cosine": ("fidelity", "max_decoder_cosine", {}),
     "mcc": ("recovery", "mcc", {}),
-    "f1": ("recovery", "f1", {}),
+    "f1": ("recovery", "f1", {"matching": "cosine"}),
     "f1_latents": ("recovery", "f1_latents", {}),
-    "absorption": ("absorption", "absorption_full", {}),
+    "absorption": ("absorption", "absorption_full", {"by": "direction"}),
     "recall_child": ("absorption", "parent_recall_given_child", {}),
     "recall_rarest": ("recovery", "recall_by_frequency", {}),
     "recall_alone": ("absorption", "parent_recall_alone", {}),
@@ -66,6 +69,7 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bits": ("description_length", "bits_per_token", {}),
     "ce_loss_score": ("saebench_core", "ce_loss_score", {}),
     "ev_reported": ("saebench_core", "explained_variance_reported", {}),
+    "dose": ("dose", "dose", {}),
     "probe_k1": ("saebench_sparse_probing", "probe_accuracy", {"k": 1.0, "reads": "latents"}),
     "probe_k5": ("saebench_sparse_probing", "probe_accuracy", {"k": 5.0, "reads": "latents"}),
     "meta": ("saebench_meta_structure", "decoder_variance_explained", {}),
@@ -94,8 +98,8 @@ WORLDS = {8: "memorisation", 32: "directions", 96: "forest"}
 """Names of worlds by their number of factors."""
 
 
-def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row a finished run, the scores of `SCORES` by short name."""
+def collect(folders: Sequence[Path], name: str | None = None) -> list[dict[str, Any]]:
+    """One row a finished run, the scores of `SCORES` by short name. name: what the testbed is called in the rows."""
     rows = []
     for folder in folders:
         if not (folder / "provenance.json").is_file():
@@ -103,14 +107,29 @@ def collect(folders: Sequence[Path]) -> list[dict[str, Any]]:
         experiment = upgraded(read_json(folder / "experiment.json"))
         method, l0 = experiment["name"], requested_l0(experiment)
         source = experiment["source"]
-        world = model_name(source["model"]) if "model" in source else WORLDS[source["factors"]]
+        world = name or ("twin" if source.get("independent") else world_of(source))
         row = {
-            "world": "twin" if source.get("independent") else world, "method": method, "asked": finite(l0),
+            "world": world, "method": method, "asked": finite(l0),
             "d_sae": read_json(folder / "cfg.json")["d_sae"], "seed": experiment["seed"],
             "control": bool(experiment.get("control")),
         }  # fmt: skip
-        rows.append(row | scores_of(folder))
+        rows.append(row | design_of(folder) | scores_of(folder))
     return sorted(rows, key=lambda r: json.dumps([r["world"], r["d_sae"], r["asked"] or 0, r["method"], r["seed"]]))
+
+
+def design_of(folder: Path) -> dict[str, Any]:
+    """What a run of a factorial study says of itself, by which a registered verdict can be drawn from rows alone."""
+    provenance = read_json(folder / "provenance.json")
+    summary = provenance.get("summary") or {}
+    if "geometry" not in summary:  # trained before runs said their design
+        return {}
+    about = {"run": folder.name, "finished": provenance.get("finished"), "version": provenance.get("unbraid")}
+    return about | {"summary": summary}
+
+
+def world_of(source: dict[str, Any]) -> str:
+    """The name of a testbed: its model's, or its world's by the number of factors."""
+    return model_name(source["model"]) if "model" in source else WORLDS[source["factors"]]
 
 
 def model_name(model: str) -> str:
@@ -167,6 +186,11 @@ def quantity_of(short: str) -> Quantity:
 def run_of(row: Row, base: str) -> StoredRun:
     """A run as its row describes it."""
     name, control = row["method"], bool(row["control"])
+    if "summary" in row:
+        experiment = {"name": name, "seed": row["seed"], "control": control, "source": {"type": row["world"]},
+                      "objective": {}, "dictionary": {}, "training": {}}  # fmt: skip
+        provenance = {"summary": row["summary"], "finished": row["finished"], "unbraid": row["version"]}
+        return StoredRun(Path(row["run"]), experiment, provenance, {"d_sae": row["d_sae"]}, {})
     standard = name in STANDARD and not control
     claim: Claim = 2 if name in KNOBS else 1
     summary = {
@@ -235,9 +259,11 @@ def contrast_table(found: Sequence[Judgement]) -> str:
     return "\n".join(lines)
 
 
-def verdict_text(scores: Scores, d_sae: int) -> str:
-    """The verdicts at a width, term by term."""
-    found = answer(scores, d_sae)
+def verdict_text(scores: Scores, d_sae: int, card: Path | None = None) -> str:
+    """The verdicts at a width, term by term; by a registered card if there is one."""
+    runs = tuple(run for method in scores.methods for run in method.runs)
+    rules = None if card is None else rules_of(card, StoredScores(runs, (), (), (), (), ()))
+    found = answer(scores, d_sae, rules)
     lines = []
     for v in found.verdicts:
         lines += [f"## {v.claim}", "", f"{v.headline} ({v.status})", "", *v.evidence, ""]
@@ -258,6 +284,8 @@ def arguments() -> argparse.Namespace:
         one.add_argument("paths", nargs="+", type=Path, help="run folders (collect), or a file of rows")
         one.add_argument("--out", type=Path, help="the file to write (collect)")
         one.add_argument("--world")
+        one.add_argument("--name", help="what the testbed is called in the rows (collect)")
+        one.add_argument("--card", type=Path, help="a registered claim card (verdict)")
         one.add_argument("--d-sae", type=int)
         one.add_argument("--l0", type=float, help="of the table")
         one.add_argument("--scores", nargs="+", default=SHOWN)
@@ -271,7 +299,7 @@ def main() -> None:
     """Run the command."""
     options = arguments()
     if options.command == "collect":
-        rows = collect(options.paths)
+        rows = collect(options.paths, options.name)
         write_text(options.out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
         print(f"{len(rows)} rows in {options.out}")
         return
@@ -292,7 +320,7 @@ def said(options: argparse.Namespace, scores: Scores, d_sae: int) -> str:
     if options.command == "gate":
         return gate_table(list(gate(scores, d_sae).values()))
     if options.command == "verdict":
-        return verdict_text(scores, d_sae)
+        return verdict_text(scores, d_sae, options.card)
     return contrast_table(contrasts(scores, d_sae, options.methods, options.against))
 
 

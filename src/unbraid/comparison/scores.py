@@ -208,8 +208,11 @@ def mean_value(scores: Scores, method: Method | None, quantity: Quantity | None)
 
 
 def dose(scores: Scores, method: Method) -> float:
-    """The share of its own target that a method's term reached; NaN where the eval `dose` was not run."""
-    return mean_value(scores, method, scores.find(DOSE))
+    """The share of its own target that a method's term reached, averaged over what was added; NaN where the eval `dose`
+    was not run, or could not tell."""
+    doses = [mean_value(scores, method, q) for q in scores.by_metric.get(DOSE.metric, ()) if DOSE.matches(q)]
+    known = [value for value in doses if math.isfinite(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def standard_named(scores: Scores, d_sae: int, name: str) -> Method | None:

@@ -43,6 +43,8 @@ SYMBOLS = {
     "not compared": "–",
 }
 Tone = Literal["yes", "mixed", "no", "undecided", "unknown"]
+LITTLE = 0.1
+"""Dose below which a null says little of the term."""
 MOST_NAMED = 3
 """Largest number of methods that a headline names."""
 
@@ -194,6 +196,19 @@ def primaries_of(scores: Scores, claim: Claim, rules: Rules) -> list[Quantity]:
     return list(dict.fromkeys(q for q in found if q is not None and q.sign))
 
 
+def unmeasured(rules: Rules, claim: Claim, primaries: Sequence[Quantity], passed: Mapping[Quantity, GateResult]) -> str:
+    """Why a registered claim cannot be answered by all its primaries; empty when it can, or none was registered."""
+    if not rules.registered:
+        return ""
+    wanted = [line[0] for line in rules.primaries.get(claim, ())]
+    if len(primaries) < len(wanted):
+        missing = [f"{s.eval}.{s.metric}" for s in wanted if not any(q.metric == s.metric for q in primaries)]
+        return f"the runs lack the registered primary {listed(missing)}; score them by it"
+    if strange := [q.label for q in primaries if q not in passed]:
+        return f"{listed(strange)} is not the score that was registered (of other params); score the runs again"
+    return ""
+
+
 def verdict(
     scores: Scores, claim: Claim, pairs: Sequence[Pair], rules: Rules, passed: Mapping[Quantity, GateResult],
     smallest: Mapping[Quantity, SmallestEffect], obstacle: str,
@@ -202,6 +217,7 @@ def verdict(
     title, status = CLAIMS[claim], status_of(rules)
     primaries = primaries_of(scores, claim, rules)
     counted = [q for q in primaries if q in passed and passed[q].passed]
+    obstacle = obstacle or unmeasured(rules, claim, primaries, passed)
     if not counted and not obstacle:
         failed = "; ".join(passed[q].sentence for q in primaries if q in passed)
         obstacle = f"no primary passed its controls here ({failed})" if failed else "none of its primaries was measured"
@@ -314,6 +330,11 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         said = ", ".join(f"{t.method.short} {t.dose:.0%}" for t in known[:8])
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
+        if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
+            lines.append(
+                f"Of {listed(idle[:MOST_NAMED])}{f' and {len(idle) - MOST_NAMED} more' if len(idle) > MOST_NAMED else ''} "
+                f"this says little: the dose is below {LITTLE:.0%}, so what the term asks for was hardly tried."
+            )
     winners: dict[tuple[str, str], list[str]] = {}
     for found in (a for t in terms for a in t.against_all if a.beats_all):
         winners.setdefault((found.metric.name, listed(found.opponents)), []).append(found.method)
