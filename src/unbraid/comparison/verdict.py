@@ -331,9 +331,10 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
         if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
+            more = f" and {len(idle) - MOST_NAMED} more" if len(idle) > MOST_NAMED else ""
             lines.append(
-                f"Of {listed(idle[:MOST_NAMED])}{f' and {len(idle) - MOST_NAMED} more' if len(idle) > MOST_NAMED else ''} "
-                f"this says little: the dose is below {LITTLE:.0%}, so what the term asks for was hardly tried."
+                f"Of {listed(idle[:MOST_NAMED])}{more} this says little: the dose is below {LITTLE:.0%}, so what the term "
+                "asks for was hardly tried."
             )
     winners: dict[tuple[str, str], list[str]] = {}
     for found in (a for t in terms for a in t.against_all if a.beats_all):
