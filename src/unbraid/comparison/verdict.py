@@ -333,8 +333,8 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
             more = f" and {len(idle) - MOST_NAMED} more" if len(idle) > MOST_NAMED else ""
             lines.append(
-                f"Of {listed(idle[:MOST_NAMED])}{more} this says little: the dose is below {LITTLE:.0%}, so what the term "
-                "asks for was hardly tried."
+                f"Of {listed(idle[:MOST_NAMED])}{more} this says little: the dose is below {LITTLE:.0%}, so what the "
+                "term asks for was hardly tried."
             )
     winners: dict[tuple[str, str], list[str]] = {}
     for found in (a for t in terms for a in t.against_all if a.beats_all):
