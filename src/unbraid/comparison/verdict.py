@@ -274,10 +274,8 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         return "mixed", f"It depends: {listed(mixed)} {verb} better than the base by one primary and worse by another."
     if undecided:
         return "undecided", f"Undecided, {by}: {could_find(terms)}"
-    return "no", (
-        f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, {by} "
-        f"({', '.join(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries))})."
-    )
+    within = listed(list(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries)))
+    return "no", f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, by {within}."
 
 
 def gained(terms: Sequence[TermVerdict], metric: Quantity) -> list[TermVerdict]:
@@ -298,8 +296,8 @@ def gains_by(terms: Sequence[TermVerdict], metric: Quantity) -> str:
 
 
 def smallest_text(found: Judgement) -> str:
-    """The smallest effect of interest of a score, as in "F1 ± .02"."""
-    return f"{found.metric.name} ±{number(found.smallest)}"
+    """A score with its smallest effect of interest, as in "F1 (±0.02)"."""
+    return f"{found.metric.name} (±{number(found.smallest)})"
 
 
 def could_find(terms: Sequence[TermVerdict]) -> str:
@@ -327,7 +325,7 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
     known = [t for t in terms if math.isfinite(t.dose)]
     if known:
-        said = ", ".join(f"{t.method.short} {t.dose:.0%}" for t in known[:8])
+        said = ", ".join(f"{t.method.short} {t.dose:.0%}".replace(" -", " −") for t in known[:8])
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
         if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
