@@ -256,7 +256,6 @@ def status_of(rules: Rules) -> str:
 
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
     """The tone and the sentence of a verdict."""
-    by = f"by {listed([q.name for q in primaries])}"
     names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
     better, mixed, undecided = names("better"), names("mixed"), names("undecided")
     if better:
@@ -273,7 +272,7 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         verb = "is" if len(mixed) == 1 else "are each"
         return "mixed", f"It depends: {listed(mixed)} {verb} better than the base by one primary and worse by another."
     if undecided:
-        return "undecided", f"Undecided, {by}: {could_find(terms)}"
+        return "undecided", f"Undecided: {could_find(terms)}"
     within = listed(list(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries)))
     return "no", f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, by {within}."
 
@@ -305,15 +304,14 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
     parts = []
     for metric in dict.fromkeys(j.metric for t in terms for j in t.primaries):
         here = [j for t in terms for j in t.primaries if j.metric == metric]
-        found = sorted(j.could_find for j in here if j.could_find == j.could_find)
+        found = sorted(j.could_find for j in here if math.isfinite(j.could_find))
         if not found:
-            parts.append(f"{metric.name} has too few seeds for an interval")
+            parts.append(f"none in {metric.name} (too few seeds for an interval)")
             continue
-        middle = found[len(found) // 2]
         wanted = here[0].smallest
-        beside = f", the smallest of interest is {number(wanted)}" if wanted == wanted else ""
-        parts.append(f"of {metric.name} this could have found a difference of {number(middle)}{beside}")
-    return "; ".join(parts) + "."
+        beside = f"the smallest of interest is {number(wanted)}" if math.isfinite(wanted) else "none of interest is known"
+        parts.append(f"{number(found[len(found) // 2])} in {metric.name} ({beside})")
+    return f"these seeds could have found a difference of {listed(parts)}."
 
 
 def evidence(terms: Sequence[TermVerdict]) -> list[str]:
