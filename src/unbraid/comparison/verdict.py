@@ -309,7 +309,8 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
             parts.append(f"none in {metric.name} (too few seeds for an interval)")
             continue
         wanted = here[0].smallest
-        beside = f"the smallest of interest is {number(wanted)}" if math.isfinite(wanted) else "none of interest is known"
+        known = math.isfinite(wanted)
+        beside = f"the smallest of interest is {number(wanted)}" if known else "no smallest of interest is known"
         parts.append(f"{number(found[len(found) // 2])} in {metric.name} ({beside})")
     return f"these seeds could have found a difference of {listed(parts)}."
 
