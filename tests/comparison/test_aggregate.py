@@ -48,6 +48,17 @@ def test_one_base_and_one_term_are_the_paired_t_test(scale: float):
     assert found["p"] == pytest.approx(expected.pvalue, rel=1e-2) and found["seeds"] == SEEDS
 
 
+def test_rows_that_would_be_lumped_or_dropped_are_refused():
+    rows = table({"hsic": 0.3})
+    with pytest.raises(ValueError, match="repeat a base, term, L0 and seed"):
+        mixed_model(pd.concat([rows, rows]))
+    some = rows.assign(l0=rows["l0"].where(rows["l0"] > 2))
+    with pytest.raises(ValueError, match="have no L0"):
+        mixed_model(some)
+    none = rows[rows["l0"] == 2.0].assign(l0=float("nan"))
+    assert mixed_model(none).iloc[0]["effect"] == pytest.approx(paired(none, "batchtopk", "hsic").mean())
+
+
 def test_effects_on_several_bases_are_the_means_of_paired_contrasts():
     rows = table({"hsic": 0.3, "support": -0.2}, {"batchtopk": 1.0, "matryoshka": 2.0})
     found = mixed_model(rows)

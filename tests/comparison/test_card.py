@@ -52,6 +52,8 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
         (("settings = 5", 'settings = 5\nsmallest_effects = {"fidelity.fvu" = 0.1}'), "no primaries"),
         (("settings = 5", 'settings = 5\nsmallest_effects = {"recovery.f1" = -0.1}'), "smallest_effects"),
         (("claim = 1", "claim = ="), "is not TOML"),
+        (("claim = 1", f"claim = {'9' * 5000}"), "is not TOML"),
+        (("claim = 1", f"claim = {'[' * 5000}"), "is not TOML"),
     ],
 )
 def test_a_card_that_cannot_be_is_refused_in_a_sentence(tmp_path, change, said):
@@ -77,6 +79,13 @@ def test_one_character_changes_the_hash(tmp_path):
     before = card_hash(path)
     path.write_text(CARD.replace("lifts", "lifts "), encoding="utf-8")
     assert card_hash(path) != before
+
+
+def test_the_ends_of_lines_do_not(tmp_path):
+    path = written(tmp_path, CARD)
+    before, card = card_hash(path), read_card(path)
+    path.write_bytes(CARD.replace("\n", "\r\n").encode())
+    assert card_hash(path) == before and read_card(path) == card
 
 
 def test_a_headline_score_is_selected_with_its_parameters():

@@ -1,10 +1,13 @@
 """Guards: kept, broken, or not shown, the same for the side that gains and the side that loses."""
 
+from dataclasses import replace
+
 import pytest
+from benchmarks.judge import quantity_of
 from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, Values, arranged, method
 
 from unbraid.comparison.contrast import contrast
-from unbraid.comparison.guards import GUARDS, checked, guarded, unmeasured_guards
+from unbraid.comparison.guards import GUARDS, checked, guard_quantity, guarded, unmeasured_guards
 from unbraid.comparison.judgement import Judgement, judge
 from unbraid.comparison.scores import Scores
 
@@ -85,8 +88,6 @@ def test_parents_are_no_guard_of_other_scores():
 
 
 def test_a_score_is_no_guard_of_itself():
-    from benchmarks.judge import quantity_of
-
     rare = quantity_of("recall_rarest")
     scores, found = judged(side(0.5, rare=0.7), side(0.5, rare=0.5), rare)
     assert found.gained
@@ -105,8 +106,21 @@ def test_guards_that_were_not_measured_are_named_and_void_nothing():
     assert scores.widths == [D_SAE]
 
 
-def test_two_seeds_break_a_guard_by_their_mean_and_never_keep_it():
-    for rare, outcome in ((0.3, "broken"), (0.5, "not shown")):
+def test_two_seeds_show_nothing_of_a_guard():
+    for rare in (0.3, 0.5):
         scores = arranged({"batchtopk": side(0.5), "hsic": side(0.6, rare)}, seeds=range(2))
         found = checked(scores, method(scores, "hsic"), method(scores, "batchtopk"), F1)
-        assert {c.guard.metric: c.outcome for c in found}["recall_by_frequency"] == outcome
+        assert {c.guard.metric: c.outcome for c in found}["recall_by_frequency"] == "not shown"
+
+
+def test_a_band_of_one_drawn_world_is_no_guard_of_the_others():
+    scores, _ = judged(side(0.6), side(0.5))
+    band = lambda text: replace(quantity_of("recall_rarest"), params=f"band {text}")
+    common, rare = band("1e-2 to 1e-1"), band("1e-3 to 1e-2")
+    runs = [run.run for m in scores.methods for run in m.runs]
+    values = {**scores.values, common: dict.fromkeys(runs, 0.5), rare: {runs[0]: 0.5}}
+    del values[quantity_of("recall_rarest")]
+    scores = replace(scores, quantities=tuple(values), values=values)
+    assert guard_quantity(scores, GUARDS[1]) == common
+    values[rare] = dict.fromkeys(runs, 0.5)
+    assert guard_quantity(scores, GUARDS[1]) == rare

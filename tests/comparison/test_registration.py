@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.comparison.made_up import scored
@@ -117,6 +118,59 @@ def test_a_damaged_registration_is_refused(registered, tmp_path, damage):
         read_registration(path)
 
 
+WRONG = [
+    ("power", 0, "to_find", "0.9"), ("gate", 0, "passed", "no"), ("gate", 0, "metric", {"eval": [], "metric": "f1"}),
+    ("smallest", "recovery.f1", "value", "0.03"), ("chosen", "batchtopk", "setting", {"strength": -1}),
+    ("chosen", "batchtopk", "tried", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "which", "name", "value"), WRONG)
+def test_a_registration_with_a_value_of_another_kind_is_refused(registered, tmp_path, part, which, name, value):
+    path, data = card_in(tmp_path), json.loads(registration_path(registered).read_text())
+    data[part][which][name] = value
+    registration_path(path).write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"card.registered.json is no registration .*; restore it"):
+        read_registration(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("registered", "soon"), ("registered", 5), ("runs", "many"), ("expected", 3), ("git", None)]
+)
+def test_a_registration_whose_date_or_runs_are_none_is_refused(registered, tmp_path, name, value):
+    path, data = card_in(tmp_path), json.loads(registration_path(registered).read_text())
+    registration_path(path).write_text(json.dumps({**data, name: value}))
+    with pytest.raises(ValueError, match=r"card.registered.json is no registration"):
+        read_registration(path)
+
+
+def test_one_content_is_registered_once_whatever_its_name(registered, tmp_path):
+    (tmp_path / "first.registered.json").write_text(registration_path(registered).read_text())
+    assert "is registered already, as" in refused(card_in(tmp_path))
+
+
+def test_a_card_for_another_version_is_refused(tmp_path):
+    assert "and this is unbraid" in refused(card_in(tmp_path, CARD.replace('version = "', 'version = "9.')))
+
+
+def test_a_calibration_seed_or_its_study_cannot_be_swapped(tmp_path):
+    path = card_in(tmp_path)
+    two = calibrated(path, without=lambda e: e.seed == 1001)
+    assert "no runs of the calibration seeds [1001]" in refused(path, two)
+    shorter = replace(study(), training=replace(study().training, tokens=200_000)).calibration()
+    assert "no calibration runs of the study" in refused(path, scored(shorter, by_strength))
+
+
+def test_methods_are_named_without_their_settings(tmp_path):
+    """Their names in the test hold the settings of their bases, which are not known when the card is written."""
+    path = card_in(tmp_path, CARD + 'methods = ["*topk-total-correlation"]\n')
+    made = register(path, study(), calibrated(path))
+    assert [p.family for p in made.power] == [2, 2]
+    stored = runs_of(path)
+    (verdict,) = answer(arrange(stored), study().d_sae, rules_of(path, stored)).verdicts
+    assert [t.method.untuned for t in verdict.terms] == ["batchtopk-total-correlation"]
+
+
 def refused(path: Path, stored=None, of: Factorial | None = None) -> str:
     with pytest.raises(ValueError) as found:
         register(path, of or study(), stored or calibrated(path))
@@ -168,13 +222,17 @@ def test_what_departs_from_a_registration_makes_a_verdict_exploratory(registered
     chosen = read_registration(registered).settings()
     experiments = with_seeds(study(), read_card(registered)).test(chosen)
     said = lambda stored: answer(arrange(stored), study().d_sae, rules_of(registered, stored)).verdicts[0].status
-    late = {"finished": "2999-01-01T00:00:00Z"}
+    late: Any = {"finished": "2999-01-01T00:00:00Z"}
     early = said(scored(experiments, by_strength))
     assert early.startswith("exploratory, though registered") and "finished before the registration" in early
     assert "all of seeds [7] among them" in said(
         scored(experiments, by_strength, without=lambda e: e.seed == 7, **late)
     )
     assert "of version 0.0.9" in said(scored(experiments, by_strength, version="0.0.9", **late))
+    whole = scored(experiments, by_strength, **late)
+    kept = tuple(r for r in whole.records if not (r["metric"] == "f1" and r["seed"] == 3))
+    assert "lack the primary recovery.f1" in said(replace(whole, records=kept))
+    assert "or do not say when" in said(scored(experiments, by_strength, finished=""))
     more = replace(study(), seeds=tuple(range(9))).test(chosen)
     assert "runs (seeds [8]) are not as they were registered" in said(scored(more, by_strength, **late))
 

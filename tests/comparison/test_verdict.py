@@ -1,11 +1,17 @@
 """Verdicts: what primaries say of a term, and terms of a claim."""
 
 import math
+from dataclasses import replace
 
 import pytest
+from benchmarks.judge import scores_of_rows
 from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, Values, arranged, contrast_of, method
 
+from unbraid.comparison.gate import gate
 from unbraid.comparison.judgement import WORDS, Judgement, Word
+from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.rows import named_pair
+from unbraid.comparison.scores import dose
 from unbraid.comparison.verdict import SYMBOLS, TermVerdict, answer, headline_of
 
 SCORES = arranged({"batchtopk": lambda s, at: {"f1": 0.5}, "hsic": lambda s, at: {"f1": 0.5}})
@@ -51,6 +57,47 @@ def test_what_is_in_doubt_decides_nothing():
 )  # fmt: skip
 def test_the_answer_to_a_claim(terms: list[tuple[Word, Word]], tone: str):
     assert headline_of([term(*words) for words in terms], [F1, ABSORPTION])[0] == tone
+
+
+def test_a_yes_says_no_more_of_the_other_terms_than_they_show():
+    won, both, same = term("better", "equivalent"), term("better", "worse"), term("equivalent", "equivalent")
+    said = lambda *terms: headline_of(terms, [F1, ABSORPTION])[1]
+    assert said(won, same).endswith("; the other 1 term is not.")
+    assert said(won, both, same).endswith("; of the other 2 terms 1 better by one primary and worse by another.")
+
+
+def test_a_primary_that_was_not_measured_is_named():
+    rows = lambda gain: lambda s, at: {"f1": 0.5 + gain + WIGGLE[s]}
+    untrained = lambda s, at: {"f1": 0.1 + WIGGLE[s]}
+    scores = arranged({"batchtopk": rows(0), "hsic": rows(0.1), "untrained": untrained}, seeds=range(5))
+    (verdict,) = answer(scores, D_SAE).verdicts
+    assert "Not counted: full absorption: not measured." in verdict.evidence
+
+
+def test_a_dose_is_that_of_the_methods_own_penalty():
+    doses = [Quantity("dose", "dose", f"term {name}") for name in ("a", "z", "z2")]
+    hsic = method(SCORES, "hsic").runs
+    values = {doses[0]: {"another": 0.9}, doses[1]: {hsic[0].run: 0.2}, doses[2]: {hsic[0].run: 0.4}}
+    scores = replace(SCORES, quantities=(*SCORES.quantities, *doses), values={**SCORES.values, **values})
+    assert dose(scores, method(scores, "hsic")) == pytest.approx(0.3)
+    assert math.isnan(dose(scores, method(scores, "batchtopk")))
+
+
+def test_chance_and_controls_are_those_of_the_width():
+    rows = [
+        {"world": "hand", "method": name, "asked": 4.0, "d_sae": width, "seed": 0, "l0": 4.0, "f1": 0.1, "control": c}
+        for name, c in (("batchtopk", False), ("untrained", True))
+        for width in (8, 16)
+    ]
+    scores = scores_of_rows(rows)
+    chance = replace(F1, kind="chance")
+    values = {chance: {run.run: run.d_sae / 100 for m in scores.methods for run in m.runs}}
+    scores = replace(scores, quantities=(*scores.quantities, chance), values={**scores.values, **values})
+    assert (scores.chance(F1, 8), scores.chance(F1, 16)) == (0.08, 0.16)
+    assert gate(scores, 8, [F1])[F1].chance == 0.08
+    for width in (8, 16):
+        pair = named_pair(scores, width, "untrained", "batchtopk")
+        assert pair is not None and pair[0].d_sae == pair[1].d_sae == width
 
 
 def test_every_word_has_its_symbol():

@@ -122,6 +122,7 @@ def spread(scores: "Scores", d_sae: int, metric: "Quantity") -> tuple[float, int
     """The pooled standard deviation over seeds of a difference from the own base, of standard SAEs from BatchTopK where
     no term was added to anything; and the number of pairs."""
     from unbraid.comparison.contrast import contrast
+    from unbraid.comparison.power import pooled
     from unbraid.comparison.scores import standard_named
     from unbraid.comparison.smallest_effect import REFERENCE
     from unbraid.comparison.verdict import paired_with_bases
@@ -130,5 +131,4 @@ def spread(scores: "Scores", d_sae: int, metric: "Quantity") -> tuple[float, int
     reference = standard_named(scores, d_sae, REFERENCE)
     if not pairs and reference is not None:
         pairs = [(m, reference) for m in scores.with_role("standard", d_sae) if m.short != reference.short]
-    known = [sd for own, base in pairs if math.isfinite(sd := contrast(scores, own, base, metric).tested.sd)]
-    return (math.sqrt(math.fsum(sd * sd for sd in known) / len(known)) if known else math.nan), len(pairs)
+    return pooled(contrast(scores, own, base, metric).tested.sd for own, base in pairs), len(pairs)

@@ -94,6 +94,11 @@ def checked(rows: pd.DataFrame) -> None:
     there = set(zip(rows["base"], rows["term"], strict=True))
     if absent := sorted(f"{term} on {base}" for base in bases for term in terms if (base, term) not in there):
         raise ValueError(f"not run: {listed(absent)}; leave out those terms or bases, or run them")
+    unknown = int(pd.isna(rows["l0"].to_numpy()).sum())
+    if 0 < unknown < len(rows):
+        raise ValueError(f"{unknown} of {len(rows)} runs have no L0; leave those out, or give all of them one")
+    if twice := len(rows) - len(rows.drop_duplicates(COLUMNS[:4])):
+        raise ValueError(f"{plural(twice, 'run')} repeat a base, term, L0 and seed; leave one of each, as of strengths")
     if (count := len(set(rows["seed"]))) < FEWEST_SEEDS:
         raise ValueError(f"{plural(count, 'seed')}, and {FEWEST_SEEDS} are needed for an interval")
 
@@ -108,7 +113,7 @@ def fitted(rows: pd.DataFrame) -> tuple[Any, list[str]]:
     data["value"] /= scale
     parts = [f"C(term, Treatment('{NONE}'))"]
     parts[0] = f"C(base) * {parts[0]}" if len(set(data["base"])) > 1 else parts[0]
-    parts += ["C(l0)"] if len(set(data["l0"])) > 1 else []
+    parts += ["C(l0)"] if len(set(data["l0"].dropna())) > 1 else []
     with warnings.catch_warnings():
         # A variance of 0 lies on the boundary, and is an answer; what failed says so itself.
         warnings.simplefilter("ignore", ConvergenceWarning)

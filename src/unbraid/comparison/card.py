@@ -102,9 +102,11 @@ def score_name(quantity: Quantity) -> str:
 
 def read_card(path: Path) -> ClaimCard:
     """Read a claim card. Raises ValueError, naming the file, for what is none."""
+    content = card_bytes(path)
     try:
-        data = tomllib.loads(card_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        data = tomllib.loads(content.decode())
+    # A number of thousands of digits is a plain ValueError, and what is nested too deeply a RecursionError.
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML: {error}") from error
     known = {f.name: f for f in fields(ClaimCard)}
     for name in data:
@@ -136,5 +138,6 @@ def card_bytes(path: Path) -> bytes:
 
 
 def card_hash(path: Path) -> str:
-    """The SHA-256 of a card's file, byte for byte."""
-    return hashlib.sha256(card_bytes(path)).hexdigest()
+    """The SHA-256 of a card's file, byte for byte but for the ends of its lines."""
+    # A checkout on Windows turns them, and TOML reads both alike.
+    return hashlib.sha256(card_bytes(path).replace(b"\r\n", b"\n")).hexdigest()

@@ -103,7 +103,7 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
         against_truth(scores, best, truth, metric),
         *(against_trivial(scores, known, control, metric) for control in trivial),
         *([] if trivial else [Check(None, "no control that was not trained was scored")]),
-        against_chance(scores, known, metric),
+        against_chance(scores, known, d_sae, metric),
     ]
     facts = [fact_check(scores, d_sae, fact, metric) for fact in FACTS if fact.metric == metric.metric]
     every = [*checks, *(check for check, _ in facts)]
@@ -112,7 +112,7 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     lowest = worst.short if worst else ""
     return GateResult(
         metric, not failed, failed, untested, value(truth), value(best), best.short, value(worst), lowest,
-        scores.chance(metric), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
+        scores.chance(metric, d_sae), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
     )  # fmt: skip
 
 
@@ -160,9 +160,9 @@ def against_control(scores: Scores, method: Method, control: Method, metric: Qua
     return against_constant(scores, method, values_by_seed(scores, control, metric), control.short, metric)
 
 
-def against_chance(scores: Scores, trained: Sequence[Method], metric: Quantity) -> Check:
+def against_chance(scores: Scores, trained: Sequence[Method], d_sae: int, metric: Quantity) -> Check:
     """Check that one of the trained methods, best first, is better than chance, where an eval measures it."""
-    chance = scores.chance(metric)
+    chance = scores.chance(metric, d_sae)
     if not math.isfinite(chance):
         return Check(True, "")
     levels = lambda m: dict.fromkeys(values_by_seed(scores, m, metric), chance)

@@ -5,18 +5,53 @@ standard deviation (Phillips 1990).
 """
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from unbraid.comparison.intervals import FEWEST_SEEDS, LEVEL, t_quantile
+from unbraid.comparison.wording import number, plural
 
 POWER = 0.8
 """The power at which a difference counts as one that could have been found."""
 MOST_SEEDS = 1000
 POINTS = 400
 """Points of the integral over the standard deviation."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """The power of a study by one primary."""
+
+    score: str
+    smallest: float
+    sd: float
+    """Standard deviation over calibration seeds of a term's difference from its base, pooled over terms."""
+    seeds: int
+    family: int
+    """Comparisons corrected for: terms x primaries."""
+    to_find: float
+    """Probability of finding a difference of the smallest effect, at the level of the family's hardest test."""
+    of_equivalence: float
+    """Probability of calling equal methods equivalent."""
+    could_find: float
+    """The difference that is found with a probability of POWER."""
+    needed: int | None
+    """Seeds that the smallest effect needs; None above a thousand."""
+    needed_for_equivalence: int | None
+
+    @property
+    def sentence(self) -> str:
+        """The power in a sentence."""
+        needed = "more than a thousand are" if self.needed is None else f"{plural(self.needed, 'seed')} are"
+        return (
+            f"{self.score}: {plural(self.seeds, 'seed')} find a difference of {number(self.smallest)} with "
+            f"{self.to_find:.0%}, and could find {number(self.could_find)}; {needed} needed for {POWER:.0%}; two equal "
+            f"methods are called equivalent with {self.of_equivalence:.0%}"
+        )
 
 
 def detectable(sd: float, n: int, alpha: float = 1 - LEVEL, power: float = POWER) -> float:
@@ -64,6 +99,12 @@ def power_of_equivalence(smallest: float, sd: float, n: int, mean: float = 0.0, 
     return float(np.where(room > 0, inside, 0.0).mean())
 
 
+def pooled(spreads: Iterable[float]) -> float:
+    """Return the standard deviation that several have in common, each of as many seeds; NaN when none is known."""
+    known = [sd for sd in spreads if math.isfinite(sd)]
+    return math.sqrt(math.fsum(sd * sd for sd in known) / len(known)) if known else math.nan
+
+
 def seeds_needed(effect: float, sd: float, alpha: float = 1 - LEVEL, power: float = POWER) -> int | None:
     """Return the fewest seeds with which a mean difference is found; None above MOST_SEEDS."""
     return fewest(lambda n: power_to_find(effect, sd, n, alpha) >= power)
@@ -74,7 +115,7 @@ def seeds_for_equivalence(smallest: float, sd: float, power: float = POWER) -> i
     return fewest(lambda n: power_of_equivalence(smallest, sd, n) >= power)
 
 
-def fewest(enough: Any) -> int | None:
+def fewest(enough: Callable[[int], bool]) -> int | None:
     """Return the smallest number of seeds that is enough, by bisection: more seeds never have less power."""
     low, high = FEWEST_SEEDS, MOST_SEEDS
     if enough(low):

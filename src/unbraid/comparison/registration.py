@@ -12,9 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unbraid.comparison.card import ClaimCard, card_hash, read_card, score_name
 from unbraid.comparison.contrast import contrast
@@ -22,7 +21,9 @@ from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.intervals import LEVEL
 from unbraid.comparison.power import (
     POWER,
+    Power,
     detectable,
+    pooled,
     power_of_equivalence,
     power_to_find,
     seeds_for_equivalence,
@@ -34,48 +35,19 @@ from unbraid.comparison.smallest_effect import SmallestEffect, smallest_effects
 from unbraid.comparison.stored_scores import StoredRun, StoredScores
 from unbraid.comparison.tuning import Choice, choose
 from unbraid.comparison.verdict import Rules
-from unbraid.comparison.wording import listed, number, plural
+from unbraid.comparison.wording import listed, plural
+from unbraid.config.settings import annotations, fault_of
+from unbraid.config.version import __version__
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.tuning import Tuning
 from unbraid.runs.provenance import machine
 from unbraid.system.files import read_json, write_text
 
+T = TypeVar("T")
 SUFFIX = ".registered.json"
 REMEDY = "restore it from version control, or register the card under another name"
 """What to do about a registration that cannot be read."""
-
-
-@dataclass(frozen=True)
-class Power:
-    """The power of a study by one primary."""
-
-    score: str
-    smallest: float
-    sd: float
-    """Standard deviation over calibration seeds of a term's difference from its base, pooled over terms."""
-    seeds: int
-    family: int
-    """Comparisons corrected for: terms x primaries."""
-    to_find: float
-    """Probability of finding a difference of the smallest effect, at the level of the family's hardest test."""
-    of_equivalence: float
-    """Probability of calling equal methods equivalent."""
-    could_find: float
-    """The difference that is found with a probability of POWER."""
-    needed: int | None
-    """Seeds that the smallest effect needs; None above a thousand."""
-    needed_for_equivalence: int | None
-
-    @property
-    def sentence(self) -> str:
-        """The power in a sentence."""
-        needed = "more than a thousand are" if self.needed is None else f"{plural(self.needed, 'seed')} are"
-        return (
-            f"{self.score}: {plural(self.seeds, 'seed')} find a difference of {number(self.smallest)} with "
-            f"{self.to_find:.0%}, and could find {number(self.could_find)}; {needed} needed for {POWER:.0%}; two equal "
-            f"methods are called equivalent with {self.of_equivalence:.0%}"
-        )
 
 
 @dataclass(frozen=True)
@@ -123,15 +95,13 @@ def register(path: Path, study: Factorial, calibration: StoredScores) -> Registr
     has fewer seeds than its power needs, or when runs are of other seeds than its calibration seeds.
     """
     card, out = read_card(path), registration_path(path)
-    if out.exists():
-        read_registration(path)  # says so if the card has changed since
-        raise ValueError(f"{path} is registered already ({out}); a new claim is a new card")
+    check_new(path, card)
     study = with_seeds(study, card)
-    check_calibration(card, calibration)
+    check_calibration(card, study, calibration)
     scores = arrange(calibration)
     primaries = [primary(scores, card, i) for i in range(len(card.primaries))]
     results = gate(scores, study.d_sae, list(dict.fromkeys([*scores.headline, *primaries])))
-    smallest = sizes(scores, study.d_sae, card, primaries)
+    smallest = smallest_of(scores, study.d_sae, card, primaries)
     check_primaries(card, primaries, results, smallest, scores, study.d_sae)
     chosen = choose(scores, study, primaries, {q: s.value for q, s in smallest.items()}, card.fvu_cap)
     power = [power_of(scores, study, card, q, smallest[q], chosen, len(primaries)) for q in primaries]
@@ -151,8 +121,23 @@ def register(path: Path, study: Factorial, calibration: StoredScores) -> Registr
     return made
 
 
-def check_calibration(card: ClaimCard, stored: StoredScores) -> None:
-    """Raise ValueError for runs that are not of the card's calibration seeds, or of several testbeds or versions."""
+def check_new(path: Path, card: ClaimCard) -> None:
+    """Raise ValueError for a card that is registered already, under this name or another, or that another version of
+    unbraid is to run."""
+    out = registration_path(path)
+    if out.exists():
+        read_registration(path)  # says so if the card has changed since
+        raise ValueError(f"{path} is registered already ({out}); a new claim is a new card")
+    for other in sorted(path.parent.glob(f"*{SUFFIX}")):
+        if read_json(other, remedy=REMEDY).get("sha256") == card_hash(path):
+            raise ValueError(f"{path} is registered already, as {other}; a new claim is a new card")
+    if card.version != __version__:
+        raise ValueError(f"{path} says version {card.version}, and this is unbraid {__version__}; make them equal")
+
+
+def check_calibration(card: ClaimCard, study: Factorial, stored: StoredScores) -> None:
+    """Raise ValueError for runs that are not the study's calibration on the card's seeds, for seeds without any run,
+    and for several testbeds or versions."""
     if strange := sorted({run.seed for run in stored.runs} - set(card.calibration_seeds)):
         tests = " (test seeds of the card)" if set(strange) & set(card.seeds) else ""
         raise ValueError(
@@ -165,6 +150,13 @@ def check_calibration(card: ClaimCard, stored: StoredScores) -> None:
         )
     if len(versions := versions_of(stored.runs)) > 1:
         raise ValueError(f"the runs were trained by several versions of unbraid ({listed(versions)}); train them again")
+    if missing := sorted(set(card.calibration_seeds) - {run.seed for run in stored.runs}):
+        raise ValueError(f"there are no runs of the calibration seeds {missing}; give the runs of all seeds")
+    if strange := sorted({run.run for run in stored.runs} - {e.folder for e in study.calibration()}):
+        raise ValueError(
+            f"{listed(strange[:3])}{' and others' if len(strange) > 3 else ''} are no calibration runs of the study as "
+            "it is (its code has changed since, or flags changed it); give the runs of `unbraid study NAME --calibrate`"
+        )
 
 
 def versions_of(runs: Sequence[StoredRun]) -> list[str]:
@@ -181,7 +173,9 @@ def primary(scores: Scores, card: ClaimCard, index: int) -> Quantity:
     return found
 
 
-def sizes(scores: Scores, d_sae: int, card: ClaimCard, primaries: Sequence[Quantity]) -> dict[Quantity, SmallestEffect]:
+def smallest_of(
+    scores: Scores, d_sae: int, card: ClaimCard, primaries: Sequence[Quantity]
+) -> dict[Quantity, SmallestEffect]:
     """The smallest effects of interest of all headline scores: the card's, and else those of calibration."""
     found = smallest_effects(scores, d_sae)
     for q in primaries:
@@ -203,7 +197,7 @@ def check_primaries(
             raise ValueError(
                 f"no smallest effect of interest is known of {name} ({why}); say it under smallest_effects"
             )
-        judged = [m for m in judged_methods(scores, d_sae, card)]
+        judged = judged_methods(scores, d_sae, card)
         if lacking := sorted(m.short for m in judged if not any(math.isfinite(scores.value(r, q)) for r in m.runs)):
             raise ValueError(
                 f"{listed(lacking[:5])} of {len(judged)} methods lack the primary {name}; score them by it"
@@ -216,8 +210,7 @@ def check_primaries(
 
 def judged_methods(scores: Scores, d_sae: int, card: ClaimCard) -> list[Method]:
     """The methods that a card is about."""
-    compared = [m for m in scores.with_role("compared", d_sae) if m.claim == card.claim]
-    return [m for m in compared if any(fnmatch(m.short, pattern) for pattern in card.methods)]
+    return [m for m in scores.with_role("compared", d_sae) if m.claim == card.claim and m.named(card.methods)]
 
 
 def power_of(
@@ -241,11 +234,10 @@ def power_of(
 def pooled_sd(scores: Scores, methods: Sequence[Method], q: Quantity) -> float:
     """The standard deviation of a difference from the own base over seeds, pooled over methods."""
     pairs = [(m, base) for m in methods if (base := own_base(scores, m)) is not None]
-    spreads = [contrast(scores, m, base, q).tested.sd for m, base in pairs]
-    known = [sd for sd in spreads if math.isfinite(sd)]
-    if not known:
+    sd = pooled(contrast(scores, m, base, q).tested.sd for m, base in pairs)
+    if not math.isfinite(sd):
         raise ValueError(f"no judged method has {q.label} on enough calibration seeds to know its spread; run more")
-    return math.sqrt(math.fsum(sd * sd for sd in known) / len(known))
+    return sd
 
 
 def finite(value: Any) -> Any:
@@ -269,7 +261,7 @@ def read_registration(path: Path) -> Registration:
     data = read_json(out, remedy=REMEDY)
     try:
         found = registration_of(data)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{out} is no registration ({error!r}); {REMEDY}") from error
     if found.sha256 != now:
         raise ValueError(
@@ -280,19 +272,30 @@ def read_registration(path: Path) -> Registration:
 
 
 def registration_of(data: Mapping[str, Any]) -> Registration:
-    """A registration from what its file holds."""
-    quantity = lambda node: Quantity(**node)
-    return Registration(
-        str(data["sha256"]), str(data["registered"]), str(data["version"]), str(data["git"]),
-        {str(name): Choice(**{**numbers(c, CHOICE), "setting": Tuning(**c["setting"])})
+    """A registration from what its file holds. Raises ValueError for values of other kinds than are written."""
+    quantity = lambda node: typed(Quantity(**node))
+    datetime.fromisoformat(data["registered"])
+    return typed(Registration(
+        data["sha256"], data["registered"], data["version"], data["git"],
+        {name: typed(Choice(**{**numbers(c, CHOICE), "setting": Tuning(**c["setting"])}))
          for name, c in data["chosen"].items()},
-        {str(name): SmallestEffect(quantity(s["metric"]), numbers(s, ("value",))["value"], s["source"])
+        {name: typed(SmallestEffect(quantity(s["metric"]), numbers(s, ("value",))["value"], s["source"]))
          for name, s in data["smallest"].items()},
-        [GateResult(**{**numbers(r, GATE), "metric": quantity(r["metric"]), **{key: tuple(r[key]) for key in TUPLES}})
-         for r in data["gate"]],
-        [Power(**numbers(p, POWERS)) for p in data["power"]],
-        int(data["runs"]), [str(name) for name in data["expected"]],
-    )  # fmt: skip
+        [typed(GateResult(**{**numbers(r, GATE), "metric": quantity(r["metric"]),
+                             **{key: tuple(r[key]) for key in TUPLES}})) for r in data["gate"]],
+        [typed(Power(**numbers(p, POWERS))) for p in data["power"]],
+        data["runs"], data["expected"],
+    ))  # fmt: skip
+
+
+def typed(made: T) -> T:
+    """A part of a registration. Raises ValueError where a value is not of its field's type; NaN is a number here."""
+    for name, hints in annotations(type(made)).items():
+        value = getattr(made, name)
+        is_nan = isinstance(value, float) and math.isnan(value)
+        if fault := "" if is_nan else next(filter(None, (fault_of(value, hint) for hint in hints)), ""):
+            raise ValueError(f"{name} must be {fault}")
+    return made
 
 
 CHOICE = ("worth", "fvu_ratio", "dose")
@@ -316,17 +319,22 @@ def rules_of(path: Path, stored: StoredScores) -> Rules:
     commits = sorted({str(run.provenance.get("git"))[:12] for run in stored.runs if run.provenance.get("git")})
     if len(commits) > 1:
         notes.append(f"runs of {len(commits)} states of the code ({listed(commits[:5])})")
+    scores = arrange(stored)
+    if missed := len(scores.missed):
+        notes.append(f"{plural(missed, 'run')} missed the requested L0 and count nowhere")
+    if (widths := len(scores.widths)) > 1:
+        notes.append(f"judged at {widths} widths, each with error rates of its own")
     return Rules(
         primaries={card.claim: [[selector] for selector in card.selectors]},
         smallest={s.metric: s for s in registration.smallest.values()},
         gate={r.metric: r for r in registration.gate},
         registered=f"on {registration.registered} as {path.name} ({registration.sha256[:12]})",
-        only=card.claim, methods=card.methods, departures=departures(card, registration, stored), notes=notes,
+        only=card.claim, methods=card.methods, departures=departures(card, registration, stored, scores), notes=notes,
     )  # fmt: skip
 
 
-def departures(card: ClaimCard, registration: Registration, stored: StoredScores) -> list[str]:
-    """Say what departs from a registration: runs, dates and versions."""
+def departures(card: ClaimCard, registration: Registration, stored: StoredScores, scores: Scores) -> list[str]:
+    """Say what departs from a registration: runs, their primaries, dates and versions."""
     expected, found = set(registration.expected), []
     have = {run.run: run for run in stored.runs}
     if missing := expected - set(have):
@@ -336,12 +344,20 @@ def departures(card: ClaimCard, registration: Registration, stored: StoredScores
     if strange := [run for name, run in have.items() if name not in expected]:
         seeds = sorted({run.seed for run in strange})
         found.append(f"{plural(len(strange), 'run')} (seeds {seeds}) are not as they were registered")
+    missed = {run.run for run in scores.missed}
+    judged = [run for run in stored.runs if not run.control and run.run not in missed]
+    for name, selector in zip(card.primaries, card.selectors, strict=True):
+        metric = scores.find(selector)
+        without = [run for run in judged if metric is None or not math.isfinite(scores.value(run, metric))]
+        if without:
+            found.append(f"{plural(len(without), 'run')} of {len(judged)} lack the primary {name}")
+    # A run that does not say when it was finished may have been there before.
     finished = [str(run.provenance.get("finished") or "") for run in stored.runs]
-    if early := sum(bool(at) and at[:19] < registration.registered[:19] for at in finished):
-        found.append(f"{plural(early, 'run')} finished before the registration")
+    if early := sum(at[:19] < registration.registered[:19] for at in finished):
+        found.append(f"{plural(early, 'run')} finished before the registration, or do not say when")
     versions = versions_of(stored.runs)
-    if versions and set(versions) != {registration.version}:
-        found.append(f"runs of version {listed(versions)}, registered with {registration.version}")
+    if set(versions) != {registration.version}:
+        found.append(f"runs of version {listed(versions) or 'unknown'}, registered with {registration.version}")
     return found
 
 

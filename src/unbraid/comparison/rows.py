@@ -136,8 +136,8 @@ def sizes(smallest: Mapping[Quantity, SmallestEffect]) -> dict[Quantity, float]:
 def named_pair(scores: Scores, d_sae: int, method: str, against: str) -> Pair | None:
     """The methods of two names at a width; None unless both are there and differ."""
     by_name: dict[str, Method] = {}
-    for role in ("control", "compared", "standard"):
-        by_name |= {m.short: m for m in scores.with_role(role, None if role == "control" else d_sae)}
+    for methods in (scores.controls(d_sae), *(scores.with_role(role, d_sae) for role in ("compared", "standard"))):
+        by_name |= {m.short: m for m in methods}
     own, other = by_name.get(method), by_name.get(against)
     return None if own is None or other is None or own is other else (own, other)
 

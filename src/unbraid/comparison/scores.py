@@ -1,8 +1,9 @@
 """Scores of one testbed, arranged for judging: methods with their runs, and curves against L0, FVU or bits."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -43,6 +44,18 @@ class Method:
     def geometry(self) -> str:
         """The metric in which the error is measured: raw or whitened."""
         return getattr(self.runs[0].summary, "geometry", None) or "raw"
+
+    @property
+    def untuned(self) -> str:
+        """Its name in a factorial study, where it is one method whatever the settings of its base and its term."""
+        about = self.runs[0].summary
+        if about.base is None:
+            return self.short
+        return "-".join(filter(None, (about.base, "whitened" if self.geometry == "whitened" else "", about.term)))
+
+    def named(self, patterns: Sequence[str]) -> bool:
+        """True if one of the patterns matches its name, with its settings or without."""
+        return any(fnmatch(name, pattern) for name in (self.short, self.untuned) for pattern in patterns)
 
     @property
     def trivial(self) -> bool:
@@ -126,13 +139,15 @@ class Scores:
             found.setdefault(quantity.metric, []).append(quantity)
         return found
 
-    def chance(self, quantity: Quantity) -> float:
-        """The chance level of a quantity, averaged over the methods' runs; NaN when no eval measured it."""
-        return self.cached(("chance", quantity.eval, quantity.metric), lambda: self._chance(quantity))
+    def chance(self, quantity: Quantity, d_sae: int | None = None) -> float:
+        """The chance level of a quantity, averaged over the methods' runs of a width, or of all; NaN when no eval
+        measured it. Of more latents the best by chance is better."""
+        return self.cached(("chance", quantity.eval, quantity.metric, d_sae), lambda: self._chance(quantity, d_sae))
 
-    def _chance(self, quantity: Quantity) -> float:
+    def _chance(self, quantity: Quantity, d_sae: int | None) -> float:
         chances = [q for q in self.quantities if q.chance and (q.eval, q.metric) == (quantity.eval, quantity.metric)]
-        runs = [run for method in self.methods if method.role != "control" for run in method.runs]
+        methods = [m for m in self.methods if m.role != "control" and d_sae in (None, m.d_sae)]
+        runs = [run for method in methods for run in method.runs]
         return t_interval([self.value(run, q) for q in chances for run in runs]).mean
 
     @cached_property
@@ -210,6 +225,7 @@ def mean_value(scores: Scores, method: Method | None, quantity: Quantity | None)
 def dose(scores: Scores, method: Method) -> float:
     """The share of its own target that a method's term reached, averaged over what was added; NaN where the eval `dose`
     was not run, or could not tell."""
+    # Each penalty's dose is a quantity of its own, with the penalty's name among its params.
     doses = [mean_value(scores, method, q) for q in scores.by_metric.get(DOSE.metric, ()) if DOSE.matches(q)]
     known = [value for value in doses if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else math.nan

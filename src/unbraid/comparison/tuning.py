@@ -81,13 +81,15 @@ def choice(
     fvu = scores.find(dict(AXES)["FVU"])
     ratios = [ratio(scores, m, base, fvu) for _, m in tried]
     worths = [worth(scores, m, base, primaries, smallest) for _, m in tried]
-    allowed = [i for i, r in enumerate(ratios) if not r > fvu_cap and math.isfinite(worths[i])]
+    capped = [i for i, r in enumerate(ratios) if r <= fvu_cap]
+    allowed = [i for i in capped if math.isfinite(worths[i])]
     note = ""
     if allowed:
         best = max(allowed, key=lambda i: worths[i])
     else:
         best = min(range(len(tried)), key=lambda i: (math.isnan(ratios[i]), ratios[i]))
-        note = f"no setting keeps FVU within {number(fvu_cap)} of its base's; this one has the lowest"
+        why = f"no setting keeps FVU within {number(fvu_cap)} of its base's"
+        note = f"{'none that keeps to the cap has every primary' if capped else why}; this one has the lowest FVU"
     setting, chosen = tried[best]
     if len(tried) > 1 and at_the_end(setting, [s for s, _ in tried]):
         note = "; ".join(filter(None, (note, "at the end of what was tried: the best may lie beyond")))
@@ -112,9 +114,8 @@ def ratio(scores: Scores, method: Method, base: Method, fvu: Quantity | None) ->
 def worth(
     scores: Scores, method: Method, base: Method, primaries: Sequence[Quantity], smallest: Mapping[Quantity, float]
 ) -> float:
-    """Mean gain over its base by the primaries, each in its smallest effect of interest; 0 for the base itself."""
+    """Mean gain over its base by the primaries, each in its smallest effect of interest; 0 for the base itself, NaN for
+    one that lacks a primary."""
     if method.short == base.short:
         return 0.0
-    gains = [contrast(scores, method, base, q).gain / smallest[q] for q in primaries]
-    known = [gain for gain in gains if math.isfinite(gain)]
-    return math.fsum(known) / len(known) if known else math.nan
+    return math.fsum(contrast(scores, method, base, q).gain / smallest[q] for q in primaries) / len(primaries)

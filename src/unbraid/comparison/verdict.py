@@ -12,7 +12,6 @@ Primaries are those of a registered claim card; without one, PRIMARIES, and the 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cached_property
 from typing import Literal
 
@@ -22,7 +21,7 @@ from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.guards import guarded
 from unbraid.comparison.judgement import Judgement, judge
 from unbraid.comparison.opponents import AgainstAll, against_all
-from unbraid.comparison.quantities import AXES, PRIMARIES, Quantity, ScoreSelector
+from unbraid.comparison.quantities import AXES, NAMES, PRIMARIES, Quantity, ScoreSelector
 from unbraid.comparison.scores import Method, Role, Scores, dose, own_base, standard_named
 from unbraid.comparison.smallest_effect import REFERENCE, SmallestEffect, smallest_effects
 from unbraid.comparison.wording import listed, number, plural
@@ -136,7 +135,7 @@ def answer(scores: Scores, d_sae: int, rules: Rules | None = None) -> Answer:
     passed = dict(rules.gate) if rules.gate is not None else gate(scores, d_sae)
     smallest = dict(rules.smallest) if rules.smallest is not None else smallest_effects(scores, d_sae)
     every, orphans = paired_with_bases(scores, d_sae)
-    pairs = [pair for pair in every if any(fnmatch(pair[0].short, pattern) for pattern in rules.methods)]
+    pairs = [pair for pair in every if pair[0].named(rules.methods)]
     standard, compared = ([m.short for m in scores.with_role(role, d_sae)] for role in ("standard", "compared"))
     claims: list[Claim] = [
         claim for claim in CLAIMS if rules.only in (None, claim) and any(m.claim == claim for m, _ in pairs)
@@ -230,6 +229,11 @@ def verdict(
     ]
     names = [m.short for pair in pairs for m in pair]
     left = [passed[q].sentence for q in primaries if q not in counted and q in passed]
+    left += [
+        f"{NAMES.get(line[0].metric, line[0].metric)}: not measured"
+        for line in rules.primaries.get(claim, ())
+        if scores.find(*line) is None
+    ]
     tone, headline = headline_of(terms, counted)
     lines = [*evidence(terms), *([f"Not counted: {'; '.join(left)}."] if left else [])]
     return Verdict(title, tone, headline, status, terms, lines, caveat(falls(scores), list(dict.fromkeys(names))))
@@ -256,25 +260,25 @@ def status_of(rules: Rules) -> str:
 
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
     """The tone and the sentence of a verdict."""
+    by = f"by {listed([q.name for q in primaries])}"
     names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
     better, mixed, undecided = names("better"), names("mixed"), names("undecided")
     if better:
         winners = [t for t in terms if t.outcome == "better"]
         others = len(terms) - len(winners)
-        rest = f"; of the other {plural(others, 'term')} none is without a loss" if mixed else ""
-        rest = (
-            f"; the other {plural(others, 'term')} {'is' if others == 1 else 'are'} not"
-            if others and not mixed
-            else rest
-        )
+        rest = f"; the other {plural(others, 'term')} {'is' if others == 1 else 'are'} not" if others else ""
+        if mixed:
+            rest = f"; of the other {plural(others, 'term')} {len(mixed)} better by one primary and worse by another"
         return "yes", f"Yes: {'; '.join(gains_by(winners, q) for q in primaries if gained(winners, q))}{rest}."
     if mixed:
         verb = "is" if len(mixed) == 1 else "are each"
         return "mixed", f"It depends: {listed(mixed)} {verb} better than the base by one primary and worse by another."
     if undecided:
-        return "undecided", f"Undecided: {could_find(terms)}"
-    within = listed(list(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries)))
-    return "no", f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, by {within}."
+        return "undecided", f"Undecided, {by}: {could_find(terms)}"
+    return "no", (
+        f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, {by} "
+        f"({', '.join(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries))})."
+    )
 
 
 def gained(terms: Sequence[TermVerdict], metric: Quantity) -> list[TermVerdict]:
@@ -295,8 +299,8 @@ def gains_by(terms: Sequence[TermVerdict], metric: Quantity) -> str:
 
 
 def smallest_text(found: Judgement) -> str:
-    """A score with its smallest effect of interest, as in "F1 (±0.02)"."""
-    return f"{found.metric.name} (±{number(found.smallest)})"
+    """The smallest effect of interest of a score, as in "F1 ± .02"."""
+    return f"{found.metric.name} ±{number(found.smallest)}"
 
 
 def could_find(terms: Sequence[TermVerdict]) -> str:
@@ -306,13 +310,13 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
         here = [j for t in terms for j in t.primaries if j.metric == metric]
         found = sorted(j.could_find for j in here if math.isfinite(j.could_find))
         if not found:
-            parts.append(f"none in {metric.name} (too few seeds for an interval)")
+            parts.append(f"{metric.name} has too few seeds for an interval")
             continue
+        middle = found[len(found) // 2]
         wanted = here[0].smallest
-        known = math.isfinite(wanted)
-        beside = f"the smallest of interest is {number(wanted)}" if known else "no smallest of interest is known"
-        parts.append(f"{number(found[len(found) // 2])} in {metric.name} ({beside})")
-    return f"these seeds could have found a difference of {listed(parts)}."
+        beside = f", the smallest of interest is {number(wanted)}" if math.isfinite(wanted) else ""
+        parts.append(f"of {metric.name} this could have found a difference of {number(middle)}{beside}")
+    return "; ".join(parts) + "."
 
 
 def evidence(terms: Sequence[TermVerdict]) -> list[str]:
@@ -324,7 +328,7 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
     known = [t for t in terms if math.isfinite(t.dose)]
     if known:
-        said = ", ".join(f"{t.method.short} {t.dose:.0%}".replace(" -", " −") for t in known[:8])
+        said = ", ".join(f"{t.method.short} {t.dose:.0%}" for t in known[:8])
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
         if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
