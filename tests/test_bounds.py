@@ -17,6 +17,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 import unbraid
 from tests.small import experiment
+from unbraid.comparison.card import ClaimCard
 from unbraid.config.settings import Settings, annotations, bounds_of
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
@@ -74,6 +75,17 @@ EXAMPLES: list[Settings] = [
     MEMBER,
     Study(source=World(), members={"a": MEMBER}),
     Factorial(source=World(), bases={"a": MEMBER}, sparsities=(4,)),
+    ClaimCard(
+        claim=1,
+        study="s",
+        prediction="p",
+        primaries=("recovery.f1",),
+        seeds=(0,),
+        calibration_seeds=(1, 2, 3),
+        settings=5,
+        command="c",
+        version="1",
+    ),
     Extension("run"),
     Imported(folder="sae", sha256="0" * 64, format="saelens", architecture="standard"),
     Cached(folder="cache"),
@@ -118,6 +130,12 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "terms": [{"x": {}}, {"x": l1.L1()}], "geometries": [(), ("white",), ("raw", "raw")], "strengths": [(), (0.0,)],
         "base_settings": [{}, {"training.lr": (0.0,)}], "sparsities": [(), (0,), (4, 4)], "widths": [(0,), (8, 8)],
         "sparsity_weights": [(-1.0,), (0.1,)], "tuning_sparsities": [(5,)], "controls": [{"a": MEMBER}],
+    },
+    ClaimCard: {
+        "claim": [0, 3, "1"], "study": ["", "../s"], "primaries": [(), ("f1",), ("a.b", "c.d", "e.f")],
+        "seeds": [(), (-1,), (0, 0), (1,)], "calibration_seeds": [(1, 2), (0, 1, 2), (1, 1, 2)], "settings": [0, 1.5],
+        "methods": [(), "a"], "fvu_cap": [0.0, NAN], "smallest_effects": [{"recovery.f1": 0.0}, {"recovery.mcc": 0.1}],
+        "underpowered": ["no"], "prediction": [""], "command": [""], "version": ["", 1],
     },
     Tuning: {"strength": [0.0, NAN], "field": ["training.lr", ""], "factor": [2.0, 0.0]},
     TopK: {"k": [0, -1, 2.0, True, "3", None]},

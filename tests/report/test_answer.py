@@ -85,7 +85,7 @@ def test_without_an_effect_noise_is_undecided_and_says_what_it_could_have_found(
     """No lack of power is a "no"."""
     found = answered(study(tmp_path, PLAIN, noise=0.06, seeds=seeds))
     (said,) = found.verdicts
-    assert said.tone == "undecided" and said.headline.startswith("Undecided, by F1")
+    assert said.tone == "undecided" and said.headline.startswith("Undecided: these seeds")
     assert "could have found a difference of" in said.headline and "the smallest of interest is" in said.headline
     assert math.isfinite(word(found, "f1").could_find)
 

@@ -260,7 +260,6 @@ def status_of(rules: Rules) -> str:
 
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
     """The tone and the sentence of a verdict."""
-    by = f"by {listed([q.name for q in primaries])}"
     names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
     better, mixed, undecided = names("better"), names("mixed"), names("undecided")
     if better:
@@ -274,11 +273,9 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         verb = "is" if len(mixed) == 1 else "are each"
         return "mixed", f"It depends: {listed(mixed)} {verb} better than the base by one primary and worse by another."
     if undecided:
-        return "undecided", f"Undecided, {by}: {could_find(terms)}"
-    return "no", (
-        f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, {by} "
-        f"({', '.join(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries))})."
-    )
+        return "undecided", f"Undecided: {could_find(terms)}"
+    within = listed(list(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries)))
+    return "no", f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, by {within}."
 
 
 def gained(terms: Sequence[TermVerdict], metric: Quantity) -> list[TermVerdict]:
@@ -299,8 +296,8 @@ def gains_by(terms: Sequence[TermVerdict], metric: Quantity) -> str:
 
 
 def smallest_text(found: Judgement) -> str:
-    """The smallest effect of interest of a score, as in "F1 ± .02"."""
-    return f"{found.metric.name} ±{number(found.smallest)}"
+    """A score with its smallest effect of interest, as in "F1 (±0.02)"."""
+    return f"{found.metric.name} (±{number(found.smallest)})"
 
 
 def could_find(terms: Sequence[TermVerdict]) -> str:
@@ -310,13 +307,13 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
         here = [j for t in terms for j in t.primaries if j.metric == metric]
         found = sorted(j.could_find for j in here if math.isfinite(j.could_find))
         if not found:
-            parts.append(f"{metric.name} has too few seeds for an interval")
+            parts.append(f"none in {metric.name} (too few seeds for an interval)")
             continue
-        middle = found[len(found) // 2]
         wanted = here[0].smallest
-        beside = f", the smallest of interest is {number(wanted)}" if math.isfinite(wanted) else ""
-        parts.append(f"of {metric.name} this could have found a difference of {number(middle)}{beside}")
-    return "; ".join(parts) + "."
+        known = math.isfinite(wanted)
+        beside = f"the smallest of interest is {number(wanted)}" if known else "no smallest of interest is known"
+        parts.append(f"{number(found[len(found) // 2])} in {metric.name} ({beside})")
+    return f"these seeds could have found a difference of {listed(parts)}."
 
 
 def evidence(terms: Sequence[TermVerdict]) -> list[str]:
@@ -328,7 +325,7 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
     known = [t for t in terms if math.isfinite(t.dose)]
     if known:
-        said = ", ".join(f"{t.method.short} {t.dose:.0%}" for t in known[:8])
+        said = ", ".join(f"{t.method.short} {t.dose:.0%}".replace(" -", " −") for t in known[:8])
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
         if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
