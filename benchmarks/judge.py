@@ -262,7 +262,7 @@ def contrast_table(found: Sequence[Judgement]) -> str:
 def verdict_text(scores: Scores, d_sae: int, card: Path | None = None) -> str:
     """The verdicts at a width, term by term; by a registered card if there is one."""
     runs = tuple(run for method in scores.methods for run in method.runs)
-    rules = None if card is None else rules_of(card, StoredScores(runs, (), (), (), (), ()))
+    rules = None if card is None else rules_of(card, StoredScores(runs, (), (), (), (), ()), scores)
     found = answer(scores, d_sae, rules)
     lines = []
     for v in found.verdicts:

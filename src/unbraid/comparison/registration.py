@@ -312,14 +312,15 @@ def numbers(node: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 # ---- judging ------------------------------------------------------------------------------------------------
 
 
-def rules_of(path: Path, stored: StoredScores) -> Rules:
-    """The rules by which a card's runs are judged, with what departs from its registration."""
+def rules_of(path: Path, stored: StoredScores, scores: Scores | None = None) -> Rules:
+    """The rules by which a card's runs are judged, with what departs from its registration. scores: of these runs, where
+    they have been arranged."""
     card, registration = read_card(path), read_registration(path)
     notes = [f"registered underpowered ({p.sentence})" for p in registration.power if not p.to_find >= POWER]
     commits = sorted({str(run.provenance.get("git"))[:12] for run in stored.runs if run.provenance.get("git")})
     if len(commits) > 1:
         notes.append(f"runs of {len(commits)} states of the code ({listed(commits[:5])})")
-    scores = arrange(stored)
+    scores = arrange(stored) if scores is None else scores
     if missed := len(scores.missed):
         notes.append(f"{plural(missed, 'run')} missed the requested L0 and count nowhere")
     if (widths := len(scores.widths)) > 1:
