@@ -313,8 +313,8 @@ def numbers(node: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def rules_of(path: Path, stored: StoredScores, scores: Scores | None = None) -> Rules:
-    """The rules by which a card's runs are judged, with what departs from its registration. scores: of these runs, where
-    they have been arranged."""
+    """The rules by which a card's runs are judged, with what departs from its registration. scores: theirs, if
+    arranged already."""
     card, registration = read_card(path), read_registration(path)
     notes = [f"registered underpowered ({p.sentence})" for p in registration.power if not p.to_find >= POWER]
     commits = sorted({str(run.provenance.get("git"))[:12] for run in stored.runs if run.provenance.get("git")})
