@@ -49,6 +49,7 @@ def test_a_card_is_read_as_it_was_written(tmp_path):
         (('"recovery.f1", ', '"f1", '), "recovery.f1"),
         (('["recovery.f1", "absorption.absorption_full"]', "[]"), "primaries"),
         (('"absorption.absorption_full"]', '"absorption.absorption_full", "fidelity.fvu"]'), "primaries"),
+        (('"absorption.absorption_full"]', '"recovery.f1"]'), "repeat one"),
         (("settings = 5", 'settings = 5\nsmallest_effects = {"fidelity.fvu" = 0.1}'), "no primaries"),
         (("settings = 5", 'settings = 5\nsmallest_effects = {"recovery.f1" = -0.1}'), "smallest_effects"),
         (("claim = 1", "claim = ="), "is not TOML"),

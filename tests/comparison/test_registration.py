@@ -161,6 +161,19 @@ def test_a_calibration_seed_or_its_study_cannot_be_swapped(tmp_path):
     assert "no calibration runs of the study" in refused(path, scored(shorter, by_strength))
 
 
+def test_a_score_that_an_objective_can_set_is_no_primary(tmp_path):
+    path = card_in(tmp_path, CARD.replace("absorption.absorption_full", "fidelity.alive"))
+    stored = calibrated(path)
+    alive = [{**r} | {"eval": "fidelity", "metric": "alive"} for r in stored.records if r["metric"] == "f1"]
+    said = refused(path, replace(stored, records=(*stored.records, *alive)))
+    assert "'fidelity.alive' is shown and decides nothing" in said
+
+
+def test_a_smallest_effect_of_the_card_stands_beside_that_of_calibration(registered):
+    found = read_registration(registered).smallest["recovery.f1"]
+    assert found.value == 0.03 and found.source.startswith("the claim card; calibration has ")
+
+
 def test_methods_are_named_without_their_settings(tmp_path):
     """Their names in the test hold the settings of their bases, which are not known when the card is written."""
     path = card_in(tmp_path, CARD + 'methods = ["*topk-total-correlation"]\n')

@@ -63,7 +63,7 @@ def test_a_yes_says_no_more_of_the_other_terms_than_they_show():
     won, both, same = term("better", "equivalent"), term("better", "worse"), term("equivalent", "equivalent")
     said = lambda *terms: headline_of(terms, [F1, ABSORPTION])[1]
     assert said(won, same).endswith("; the other 1 term is not.")
-    assert said(won, both, same).endswith("; of the other 2 terms 1 better by one primary and worse by another.")
+    assert said(won, both, same).endswith("; of the other 2 terms 1 is better by one primary and worse by another.")
 
 
 def test_a_primary_that_was_not_measured_is_named():

@@ -70,7 +70,7 @@ class ClaimCard(Settings):
                 f"seeds {shared} are test and calibration seeds at once, and what is tuned on a seed cannot be tested "
                 "on it; choose others"
             )
-        for name in ("seeds", "calibration_seeds"):
+        for name in ("seeds", "calibration_seeds", "primaries"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {list(values)} repeat one; name each once")

@@ -35,7 +35,7 @@ from unbraid.comparison.smallest_effect import SmallestEffect, smallest_effects
 from unbraid.comparison.stored_scores import StoredRun, StoredScores
 from unbraid.comparison.tuning import Choice, choose
 from unbraid.comparison.verdict import Rules
-from unbraid.comparison.wording import listed, plural
+from unbraid.comparison.wording import listed, number, plural
 from unbraid.config.settings import annotations, fault_of
 from unbraid.config.version import __version__
 from unbraid.experiment.experiment import Experiment
@@ -165,11 +165,16 @@ def versions_of(runs: Sequence[StoredRun]) -> list[str]:
 
 
 def primary(scores: Scores, card: ClaimCard, index: int) -> Quantity:
-    """The score that a primary names. Raises ValueError when no run has it."""
+    """The score that a primary names. Raises ValueError when no run has it, or it decides nothing."""
     found = scores.find(card.selectors[index])
     if found is None or not found.sign:
         known = sorted({score_name(q) for q in scores.quantities if q.sign and not q.reference})
         raise ValueError(f"no run has the primary {card.primaries[index]!r}; there are {', '.join(known)}")
+    if found.diagnostic:
+        raise ValueError(
+            f"the primary {card.primaries[index]!r} is shown and decides nothing: an objective can set it directly, or "
+            "an audit advises against choosing by it; take another"
+        )
     return found
 
 
@@ -180,7 +185,8 @@ def smallest_of(
     found = smallest_effects(scores, d_sae)
     for q in primaries:
         if score_name(q) in card.smallest_effects:
-            found[q] = SmallestEffect(q, card.smallest_effects[score_name(q)], "the claim card")
+            known = f"; calibration has {number(found[q].value)}, {found[q].source}" if q in found else ""
+            found[q] = SmallestEffect(q, card.smallest_effects[score_name(q)], f"the claim card{known}")
     return found
 
 

@@ -267,7 +267,10 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         others = len(terms) - len(winners)
         rest = f"; the other {plural(others, 'term')} {'is' if others == 1 else 'are'} not" if others else ""
         if mixed:
-            rest = f"; of the other {plural(others, 'term')} {len(mixed)} better by one primary and worse by another"
+            rest = (
+                f"; of the other {plural(others, 'term')} {len(mixed)} {'is' if len(mixed) == 1 else 'are'} better by "
+            )
+            rest += "one primary and worse by another"
         return "yes", f"Yes: {'; '.join(gains_by(winners, q) for q in primaries if gained(winners, q))}{rest}."
     if mixed:
         verb = "is" if len(mixed) == 1 else "are each"
