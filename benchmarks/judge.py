@@ -17,6 +17,7 @@ import math
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, methods
 from unbraid.comparison.smallest_effect import smallest_effects
-from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
+from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text, read_run
 from unbraid.comparison.verdict import answer
 from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
@@ -120,11 +121,10 @@ def collect(folders: Sequence[Path], name: str | None = None) -> list[dict[str, 
 def design_of(folder: Path) -> dict[str, Any]:
     """What a run of a factorial study says of itself, by which a registered verdict can be drawn from rows alone."""
     provenance = read_json(folder / "provenance.json")
-    summary = provenance.get("summary") or {}
-    if "geometry" not in summary:  # trained before runs said their design
+    if "geometry" not in (provenance.get("summary") or {}):  # trained before runs said their design
         return {}
     about = {"run": folder.name, "finished": provenance.get("finished"), "version": provenance.get("unbraid")}
-    return about | {"summary": summary}
+    return about | {"summary": asdict(read_run(folder).summary)}
 
 
 def world_of(source: dict[str, Any]) -> str:
