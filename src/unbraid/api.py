@@ -293,12 +293,14 @@ def compare(runs: Runs, *, method: str | None = None, against: str = "batchtopk"
         note.
 
     Raises:
-        ValueError: for a method that there is not, with the nearest.
+        ValueError: for a method that there is not, with the nearest; for `against` without `method`.
 
     Examples:
         >>> len(ub.compare("runs/x/*"))
         0
     """
+    if method is None and against != "batchtopk":
+        raise ValueError(f"against is {against!r}, and no method is named to compare with it; name one by method=")
     study = read_scores(folders_of(runs))
     rows = judged.judgement_rows(study) if method is None else judged.pair_rows(study, method, against)
     return pd.DataFrame(rows, columns=list(judged.JUDGED_COLUMNS))
@@ -321,6 +323,10 @@ def gate(runs: Runs) -> pd.DataFrame:
 
 def verdicts(runs: Runs, *, card: str | Path | None = None) -> pd.DataFrame:
     """Answer each claim that the methods are evidence for, as the report does, by a registered claim card if given.
+
+    Args:
+        runs: run folders, as in `evaluate`.
+        card: the claim card, registered before the runs, to judge by; None: the verdicts are exploratory.
 
     Returns:
         A row a claim, width and source: claim, d_sae, source, tone (yes, mixed, no, undecided, unknown), headline,

@@ -75,7 +75,7 @@ def test_what_was_not_scored_is_not_tested_and_said():
 def test_two_seeds_pass_nothing():
     scores = arranged({"batchtopk": at(0.6), "truth": at(1.0), "untrained": at(0.1)}, seeds=range(2))
     found = gate(scores, D_SAE, [F1])[F1]
-    assert not found.passed and "2 seeds give no interval" in found.sentence
+    assert not found.passed and "no interval from 2 seeds" in found.sentence
 
 
 def test_a_score_that_no_method_has_fails():

@@ -87,6 +87,7 @@ def test_a_registered_verdict_says_so_and_finds_what_was_planted(registered):
     found = answer(arrange(stored), study().d_sae, rules_of(registered, stored))
     (verdict,) = found.verdicts
     assert verdict.status.startswith("registered on") and verdict.tone == "yes"
+    assert verdict.evidence[0].startswith("Predicted by the claim card: ")
     assert "total-correlation-0.3" in verdict.headline and "orthogonality" not in verdict.headline
     assert all(t.base.short in t.method.short for t in verdict.terms)  # at its base's own setting
     outcomes = {t.method.short.split("-")[-2]: t.outcome for t in verdict.terms}
@@ -158,7 +159,7 @@ def test_a_calibration_seed_or_its_study_cannot_be_swapped(tmp_path):
     two = calibrated(path, without=lambda e: e.seed == 1001)
     assert "no runs of the calibration seeds [1001]" in refused(path, two)
     shorter = replace(study(), training=replace(study().training, tokens=200_000)).calibration()
-    assert "no calibration runs of the study" in refused(path, scored(shorter, by_strength))
+    assert "are not of the study small_world as it is now" in refused(path, scored(shorter, by_strength))
 
 
 def test_a_score_that_an_objective_can_set_is_no_primary(tmp_path):
@@ -193,7 +194,11 @@ def refused(path: Path, stored=None, of: Factorial | None = None) -> str:
 
 def test_bad_cards_are_refused_on_their_calibration(tmp_path):
     path = card_in(tmp_path, CARD.replace("absorption.absorption_full", "splitting.latents_per_factor"))
-    assert "no run has the primary 'splitting.latents_per_factor'; there are" in refused(path)
+    assert "no run has the score 'splitting.latents_per_factor'; there are" in refused(path)
+    path = card_in(tmp_path, CARD.replace("recovery.f1", "recovery.f11"))
+    assert "did you mean 'recovery.f1'?" in refused(path)
+    path = card_in(tmp_path, CARD.replace('version = "0.1.0"', 'version = "0.0.9"'))
+    assert "card.toml says version 0.0.9, and this is unbraid" in refused(path)
     path = card_in(tmp_path, CARD.replace("settings = 5", "settings = 4"))
     assert "the study tries 5" in refused(card_in(tmp_path, path.read_text()), stored=scored(calibration()))
     path = card_in(tmp_path, CARD.replace("settings = 5", 'settings = 5\nmethods = ["nothing*"]'))
@@ -212,7 +217,7 @@ def test_a_primary_that_fails_its_controls_is_refused(tmp_path):
 def test_fewer_seeds_than_the_power_needs_are_refused_or_marked(tmp_path):
     few = CARD.replace("[0, 1, 2, 3, 4, 5, 6, 7]", "[0, 1, 2]")
     said = refused(card_in(tmp_path, few))
-    assert "has fewer seeds than its power needs" in said and "are needed for 80%" in said
+    assert "has fewer seeds than its power needs" in said and "are needed for 0.0300 with 80%" in said
     path = card_in(tmp_path, few + "underpowered = true\n")
     register(path, study(), calibrated(path))
     stored = runs_of(path)
@@ -229,6 +234,9 @@ def test_calibration_of_other_seeds_versions_or_without_some_settings_is_refused
     other = calibrated(path, version="0.0.9")
     mixed = replace(both, runs=(*both.runs[1:], other.runs[0]))
     assert "several versions" in refused(path, mixed)
+    longer = replace(study(), training=replace(study().training, tokens=200_000))
+    said = refused(path, scored(longer.calibration(), by_strength))
+    assert "90 of 99 runs are not of the study small_world as it is now" in said
 
 
 def test_what_departs_from_a_registration_makes_a_verdict_exploratory(registered):
@@ -250,10 +258,10 @@ def test_what_departs_from_a_registration_makes_a_verdict_exploratory(registered
     assert "runs (seeds [8]) are not as they were registered" in said(scored(more, by_strength, **late))
 
 
-def test_a_study_that_is_no_more_what_was_registered_is_refused(registered):
+def test_a_study_that_is_no_longer_what_was_registered_is_refused(registered):
     assert len(registered_experiments(registered, study())) == len(read_registration(registered).expected)
     other = replace(study(), training=replace(study().training, tokens=200_000))
-    with pytest.raises(ValueError, match="no more what"):
+    with pytest.raises(ValueError, match="no longer what .* registered: 48 of 72 runs would differ"):
         registered_experiments(registered, other)
 
 

@@ -1,7 +1,9 @@
 """The commands about claims: register a card, and say the power of a comparison."""
 
 import math
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unbraid import catalog
@@ -11,12 +13,17 @@ from unbraid.cli.resolve import packages, run_folders
 from unbraid.system.terminal import say
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from unbraid.comparison.quantities import Quantity
     from unbraid.comparison.scores import Scores
+    from unbraid.comparison.tuning import Choice
     from unbraid.experiment.factorial import Factorial
 
-SEEDS = (3, 5, 8, 10, 16, 24)
+SEEDS = (3, 5, 8, 10, 16)
 """Numbers of seeds for which the smallest difference found is printed."""
+WIDTH = 80
+"""Columns of sentences that are printed."""
 
 
 def run_register(call: Call[RegisterFlags]) -> int:
@@ -24,25 +31,37 @@ def run_register(call: Call[RegisterFlags]) -> int:
     from unbraid.comparison.card import read_card
     from unbraid.comparison.registration import register, registration_path
     from unbraid.comparison.stored_scores import read_scores
-    from unbraid.comparison.wording import number
 
     options = call.options
     card = read_card(options.card)
     study = factorial_named(card.study, packages(options))
     made = register(options.card, study, read_scores(run_folders(options.runs)))
-    lines = [f"registered {options.card} on {made.registered}", f"  SHA-256   {made.sha256}", "gate"]
-    lines += [f"  {result.sentence}" for result in made.gate]
-    lines += ["chosen on calibration seeds"]
-    for choice in made.chosen.values():
-        dose = f", dose {number(choice.dose)}" if math.isfinite(choice.dose) else ""
-        lines.append(
-            f"  {choice.method}: {choice.setting.text}, of {choice.tried} tried (worth {number(choice.worth)} smallest "
-            f"effects, FVU {number(choice.fvu_ratio)} of its base's{dose}){': ' if choice.note else ''}{choice.note}"
-        )
-    lines += ["power", *(f"  {power.sentence}" for power in made.power)]
-    lines += [f"written to {registration_path(options.card)}; commit both before the runs"]
+    lines = [f"registered {options.card} on {made.registered}", f"  SHA-256 {made.sha256}", "", "gate"]
+    lines += [laid_out(result.sentence) for result in made.gate]
+    lines += ["", "chosen on calibration seeds (gain over the base in smallest effects of interest; FVU in the base's)"]
+    lines += [laid_out(chosen_text(choice)) for choice in made.chosen.values()]
+    lines += ["", "power", *(laid_out(power.sentence) for power in made.power)]
+    lines += ["", f"written to {registration_path(options.card)}; commit it with the card before the runs"]
     say("\n".join(lines))
     return 0
+
+
+def chosen_text(choice: "Choice") -> str:
+    """The setting chosen for a method, and what it was chosen by, in words."""
+    from unbraid.comparison.wording import number, signed, significant
+
+    dose = f", dose {number(choice.dose)}" if math.isfinite(choice.dose) else ""
+    worth = signed(choice.worth, significant(choice.worth, 2)) if math.isfinite(choice.worth) else "unknown"
+    note = f"; {choice.note}" if choice.note else ""
+    return (
+        f"{choice.method}: {choice.setting.text}, of {choice.tried} tried: gain {worth}, FVU × "
+        f"{number(choice.fvu_ratio)}{dose}{note}"
+    )
+
+
+def laid_out(text: str) -> str:
+    """A sentence in lines that a terminal shows whole, indented."""
+    return textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def factorial_named(name: str, allowed: tuple[str, ...]) -> "Factorial":
@@ -57,54 +76,109 @@ def factorial_named(name: str, allowed: tuple[str, ...]) -> "Factorial":
 
 def run_power(call: Call[PowerFlags]) -> int:
     """Print how many seeds a difference needs, score by score; the exit code."""
+    from rich.console import Console
+
     from unbraid.comparison.scores import arrange
     from unbraid.comparison.stored_scores import read_scores
 
-    stored = read_scores(run_folders(call.options.runs))
-    for testbed in dict.fromkeys(run.source for run in stored.runs):
-        scores = arrange(stored.of(testbed))
-        for d_sae in scores.widths:
-            say(f"{testbed[:100]}, {d_sae:,} latents")
-            say("\n".join(power_lines(scores, d_sae, call.options)))
+    options, console = call.options, Console(highlight=False)
+    stored = read_scores(run_folders(options.runs))
+    beds = [(bed, arrange(stored.of(bed))) for bed in dict.fromkeys(run.source for run in stored.runs)]
+    found = [(bed, d_sae, power_rows(scores, d_sae, options)) for bed, scores in beds for d_sae in scores.widths]
+    for testbed, d_sae, rows in found:
+        say("\n".join(textwrap.wrap(f"{testbed}, {d_sae:,} latents", WIDTH, max_lines=2, placeholder=" …")))
+        for table in power_tables(rows):
+            console.print()
+            console.print(table)
+        console.print()
+    say(laid_out(about_power(options)))
     return 0
 
 
-def power_lines(scores: "Scores", d_sae: int, options: PowerFlags) -> list[str]:
-    """The power by each score, as lines of a table."""
-    from unbraid.comparison.intervals import LEVEL
+@dataclass(frozen=True)
+class PowerRow:
+    """The power by one score."""
+
+    score: str
+    sd: float
+    effect: float
+    """The difference to find; NaN when none is known."""
+    to_find: int | None
+    """Seeds; None above a thousand."""
+    to_equate: int | None
+    found: tuple[float, ...]
+    """The smallest difference found with each of SEEDS."""
+
+
+def power_rows(scores: "Scores", d_sae: int, options: PowerFlags) -> list[PowerRow]:
+    """The power by each score at one width. Raises ValueError when no score has a spread over seeds."""
+    from unbraid.comparison.card import score_name
+    from unbraid.comparison.intervals import FEWEST_SEEDS, LEVEL
     from unbraid.comparison.power import detectable, seeds_for_equivalence, seeds_needed
     from unbraid.comparison.smallest_effect import smallest_effects
+
+    smallest, alpha, rows = smallest_effects(scores, d_sae), (1 - LEVEL) / options.comparisons, list[PowerRow]()
+    for metric in asked(scores, options.scores):
+        sd = spread(scores, d_sae, metric)
+        effect = options.effect or (smallest[metric].value if metric in smallest else math.nan)
+        known = math.isfinite(effect) and effect > 0 and math.isfinite(sd)
+        rows.append(
+            PowerRow(
+                score_name(metric),
+                sd,
+                effect if known else math.nan,
+                seeds_needed(effect, sd, alpha) if known else None,
+                seeds_for_equivalence(effect, sd) if known else None,
+                tuple(detectable(sd, n, alpha) for n in SEEDS),
+            )  # fmt: skip
+        )
+    if not any(math.isfinite(row.sd) for row in rows):
+        raise ValueError(
+            f"no method here shares {FEWEST_SEEDS} seeds with its base by any of these scores, so no spread is known; "
+            "give the scored runs of more seeds, of methods and their bases"
+        )
+    return rows
+
+
+def power_tables(rows: Sequence[PowerRow]) -> "list[Table]":
+    """The seeds that differences need, and the differences that numbers of seeds find: two tables of 80 columns."""
+    from rich import box
+    from rich.table import Table
+
     from unbraid.comparison.wording import number
 
-    smallest = smallest_effects(scores, d_sae)
-    alpha = (1 - LEVEL) / options.comparisons
-    rows = [["score", "sd", "smallest effect", "seeds to find it", "seeds for equivalence",
-             *(f"found with {n}" for n in SEEDS)]]  # fmt: skip
-    for metric in asked(scores, options.scores):
-        sd, pairs = spread(scores, d_sae, metric)
-        effect = options.effect or (smallest[metric].value if metric in smallest else math.nan)
-        if not math.isfinite(sd):
-            rows.append([metric.label, f"too few seeds in {pairs} pairs of methods"])
-            continue
-        known = math.isfinite(effect) and effect > 0
-        needed = seeds_needed(effect, sd, alpha) if known else None
-        same = seeds_for_equivalence(effect, sd) if known else None
-        rows.append([
-            metric.label, number(sd), number(effect) if known else "unknown", count(needed, known),
-            count(same, known), *(number(detectable(sd, n, alpha)) for n in SEEDS),
-        ])  # fmt: skip
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(len(rows[0]))]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
+    shown = lambda value: number(value) if math.isfinite(value) else "–"
+    count = lambda seeds, row: "–" if math.isnan(row.effect) else "over 1,000" if seeds is None else f"{seeds:,}"
+    needs = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1))
+    finds = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)  # seven columns, and names of 36 letters
+    needs.add_column("score", overflow="fold")
+    finds.add_column("smallest difference found with", overflow="fold")
+    for title in ("spread", "difference", "seeds to\nfind it", "seeds to\nequate"):
+        needs.add_column(title, justify="right", no_wrap=True)
+    for n in SEEDS:
+        finds.add_column(f"{n}\nseeds", justify="right", no_wrap=True)
+    for row in rows:
+        needs.add_row(row.score, shown(row.sd), shown(row.effect), count(row.to_find, row), count(row.to_equate, row))
+        finds.add_row(row.score, *map(shown, row.found))
+    return [needs, finds]
 
 
-def count(seeds: int | None, known: bool) -> str:
-    """A number of seeds in words."""
-    return ("over 1,000" if seeds is None else str(seeds)) if known else "unknown"
+def about_power(options: PowerFlags) -> str:
+    """Say what the columns of the tables of power are."""
+    from unbraid.comparison.power import POWER
+
+    difference = "the one given" if options.effect else "the smallest effect of interest (docs/judging.md)"
+    many = f", corrected for {options.comparisons} comparisons" if options.comparisons > 1 else ""
+    return (
+        f"Spread: standard deviation over seeds of a method's difference from its base, over all settings here. "
+        f"Difference: {difference}. Found: by a paired t-test in {POWER:.0%} of studies{many}. Equated: two equal "
+        f"methods are called equivalent in {POWER:.0%}. –: not known."
+    )
 
 
 def asked(scores: "Scores", names: Sequence[str]) -> "list[Quantity]":
     """The scores that are named, or all headline scores. Raises ValueError for one that no run has."""
-    from unbraid.comparison.card import score_name, selector_of
+    from unbraid.comparison.card import no_score, selector_of
 
     if not names:
         return [q for q in scores.headline if q.sign]
@@ -112,15 +186,14 @@ def asked(scores: "Scores", names: Sequence[str]) -> "list[Quantity]":
     for name in names:
         metric = scores.find(selector_of(name))
         if metric is None:
-            known = sorted({score_name(q) for q in scores.quantities if q.sign and not q.reference})
-            raise ValueError(f"no run has the score {name!r}; there are {', '.join(known)}")
+            raise ValueError(no_score(name, scores.quantities))
         found.append(metric)
     return found
 
 
-def spread(scores: "Scores", d_sae: int, metric: "Quantity") -> tuple[float, int]:
+def spread(scores: "Scores", d_sae: int, metric: "Quantity") -> float:
     """The pooled standard deviation over seeds of a difference from the own base, of standard SAEs from BatchTopK where
-    no term was added to anything; and the number of pairs."""
+    no term was added to anything; NaN where no pair has enough seeds."""
     from unbraid.comparison.contrast import contrast
     from unbraid.comparison.power import pooled
     from unbraid.comparison.scores import standard_named
@@ -131,4 +204,4 @@ def spread(scores: "Scores", d_sae: int, metric: "Quantity") -> tuple[float, int
     reference = standard_named(scores, d_sae, REFERENCE)
     if not pairs and reference is not None:
         pairs = [(m, reference) for m in scores.with_role("standard", d_sae) if m.short != reference.short]
-    return pooled(contrast(scores, own, base, metric).tested.sd for own, base in pairs), len(pairs)
+    return pooled(contrast(scores, own, base, metric).tested.sd for own, base in pairs)

@@ -207,5 +207,7 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
         raise ValueError("required: runs, one run folder or more, such as runs/*")
     folders = [path for path in paths if is_run(path)]
     if not folders:
-        raise ValueError(f"no run folder among {[str(p) for p in paths][:5]}: a run folder holds experiment.json")
+        inside = next((path for path in paths if path.is_dir() and any(map(is_run, path.iterdir()))), None)
+        hint = f"; did you mean {inside}/*?" if inside else ""
+        raise ValueError(f"no run folder among {[str(p) for p in paths][:5]}: a run folder holds experiment.json{hint}")
     return folders

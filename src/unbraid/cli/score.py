@@ -232,7 +232,10 @@ def report_on(folders: Sequence[Path], out: Path, scores: Path | None, card: Pat
     from unbraid.report import scores_json, write_report
 
     unread: list[str] = []
-    rows = write_report(folders, out, notice=unread.append, card=card)
+    depart = lambda text: say(
+        f"note: not as {card} was registered: {text}; its verdict is exploratory", file=sys.stderr
+    )
+    rows = write_report(folders, out, notice=unread.append, departed=depart, card=card)
     for text in unread:
         say(f"error: {text}", file=sys.stderr)
     if scores is not None:

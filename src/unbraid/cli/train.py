@@ -157,23 +157,33 @@ def run_sweep(call: Call[SweepFlags]) -> int:
 
 def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[Eval] | None = None) -> int:
     """Check and train. `evals`: those that the same command will score by. The exit code."""
-    return preflight(options, experiments, evals) or train_checked(options, experiments)
+    if refused := preflight(options, experiments, evals):
+        return refused
+    failed = train_checked(options, experiments)
+    if evals is None and any(finished(folder) for folder in in_folders(options.out, experiments)):
+        say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
+    return failed
 
 
 def train_checked(options: Trainer, experiments: list[Experiment]) -> int:
     """Train what `preflight` has let through, cohort by cohort. The exit code."""
-    failed = sum(train_cohort(options, cohort) for cohort in cohorts(experiments))
-    if failed == len(experiments):
-        return 1
-    say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
+    groups, spent, failed = cohorts(experiments), list[float](), 0
+    for number, cohort in enumerate(groups, 1):
+        begun, new = time.monotonic(), not all(finished(options.out / one.folder) for one in cohort)
+        left = (len(groups) - number + 1) * sum(spent) / len(spent) if spent else 0.0
+        to_go = f", {duration(left)} to go by those before" if spent else ""
+        failed += train_cohort(options, cohort, f"stream {number} of {len(groups)}{to_go}: " if groups[1:] else "")
+        spent += [time.monotonic() - begun] if new else []
     return 1 if failed else 0
 
 
-def train_cohort(options: Trainer, cohort: Sequence[Experiment]) -> int:
-    """Train the members that are left, on one stream; the number that failed, which are named."""
+def train_cohort(options: Trainer, cohort: Sequence[Experiment], place: str = "") -> int:
+    """Train the members that are left, on one stream; the number that failed, which are named. `place`: which stream
+    of how many."""
     todo = left_to_train(in_folders(options.out, cohort), anew=options.overwrite)
     done = sum(finished(options.out / experiment.folder) for experiment in cohort)
-    say(f"{len(cohort)} dictionaries on one stream" + (f", {done} finished already" if done else ""))
+    many = "1 dictionary" if len(cohort) == 1 else f"{len(cohort)} dictionaries"
+    say(f"{place}{many} on one stream" + (f", {done} finished already" if done else ""))
     if todo:
         say("reading the first activations, and starting dictionaries from them …", flush=True)
     try:
@@ -182,7 +192,9 @@ def train_cohort(options: Trainer, cohort: Sequence[Experiment]) -> int:
             checkpoint_seconds=options.checkpoint_seconds, callbacks=[Progress()],
         )  # fmt: skip
     except Interrupted as where:
-        raise KeyboardInterrupt(str(where)) from None  # whatever was to follow, or runs in the background, ends too
+        again = not isinstance(options, StudyFlags)  # which resumes always
+        said = str(where) if again else str(where).replace("continue with --resume", "run it again to continue")
+        raise KeyboardInterrupt(said) from None  # whatever was to follow, or runs in the background, ends too
     except Failed as error:
         say(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
         return len(error.reasons)

@@ -16,7 +16,7 @@
 import difflib
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +45,7 @@ class ClaimCard(Settings):
     """What is expected to come out."""
     primaries: Annotated[tuple[str, ...], MinLen(1), MaxLen(MOST_PRIMARIES)]
     """The scores that decide, as eval.metric; all others are exploratory."""
-    seeds: Annotated[tuple[Seed, ...], MinLen(1)]
+    seeds: Annotated[tuple[Seed, ...], MinLen(FEWEST_SEEDS)]
     """Test seeds: fresh ones, on which nothing was chosen."""
     calibration_seeds: Annotated[tuple[Seed, ...], MinLen(FEWEST_SEEDS)]
     """Seeds of the gate, the tuning and the power, used for nothing else."""
@@ -98,6 +98,15 @@ def selector_of(name: str) -> ScoreSelector:
 def score_name(quantity: Quantity) -> str:
     """The name of a score in a card."""
     return f"{quantity.eval}.{quantity.metric}"
+
+
+def no_score(name: str, measured: Iterable[Quantity]) -> str:
+    """Say that no run has a score of this name, with the nearest that there is, or all."""
+    known = sorted({score_name(q) for q in measured if q.sign and not q.reference})
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"no run has the score {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    )
 
 
 def read_card(path: Path) -> ClaimCard:

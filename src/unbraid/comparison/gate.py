@@ -21,7 +21,7 @@ from unbraid.comparison.contrast import Contrast, against_constant, contrast
 from unbraid.comparison.intervals import LEVEL, p_above
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores, mean_value, standard_named, values_by_seed
-from unbraid.comparison.wording import listed, number
+from unbraid.comparison.wording import listed, number, plural
 
 RECONSTRUCTION = ("fvu", "loss_recovered", "ce_loss_score")
 """Scores that a dictionary made from the truth need not win."""
@@ -182,7 +182,7 @@ def is_ahead(found: Contrast, among: int = 1) -> bool:
 
 def unshown(found: Contrast, relation: str) -> str:
     """Say what an inequality's interval did not show."""
-    few = "" if found.enough else f" ({found.n} seeds give no interval)"
+    few = "" if found.enough else f" (no interval from {plural(found.n, 'seed')})"
     return f"{found.method} {number(found.value)} {relation} {found.other} {number(found.other_value)}{few}"
 
 

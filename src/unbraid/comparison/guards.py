@@ -48,7 +48,7 @@ GUARDS = (
     Guard("l2_ratio", 0.95, "reconstructions shrank: |x_hat| / |x|"),
     Guard("recall_by_frequency", 0.9, "rare factors were given up: recall of the rarest", least=0.02),
 )
-PARENTS = Guard("parent_recall_given_child", 1.0, "parents are found less often together with a child: recall")
+PARENTS = Guard("parent_recall_given_child", 1.0, "parents are found less often: their recall next to a child")
 EFFECT = Guard("effect", 0.95, "effects shrank: their size, in that of random directions,", math.inf)
 ADDED = ("additive_r2", "interaction", "overlap")
 """Metrics at which atoms without any effect downstream are best."""
@@ -69,6 +69,11 @@ class GuardCheck:
         """The finding of the guard, with the values of both sides."""
         return f"{self.guard.says} {number(self.own)} against {number(self.other)}"
 
+    @property
+    def values(self) -> str:
+        """The measure of the guard, with the values of both sides."""
+        return f"{self.guard.says.partition(': ')[2]} {number(self.own)} against {number(self.other)}"
+
 
 def guarded(scores: Scores, found: Sequence[Judgement], methods: Mapping[str, Method]) -> list[Judgement]:
     """Check the guards of the side that is ahead: one that is broken voids the word, one not shown to be kept is
@@ -88,7 +93,7 @@ def guarded_one(scores: Scores, found: Judgement, methods: Mapping[str, Method])
             found, word="void", reason=f"{found.word}, but {ahead.short} broke a guard: {broken[0].sentence}"
         )
     if unsure := [c for c in checks if c.outcome == "not shown"]:
-        return replace(found, doubt=f"{ahead.short} is not shown to keep a guard: {unsure[0].sentence}")
+        return replace(found, doubt=f"{ahead.short} is not shown to keep a guard: {unsure[0].values}")
     return found
 
 

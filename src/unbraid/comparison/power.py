@@ -49,8 +49,9 @@ class Power:
         needed = "more than a thousand are" if self.needed is None else f"{plural(self.needed, 'seed')} are"
         return (
             f"{self.score}: {plural(self.seeds, 'seed')} find a difference of {number(self.smallest)} with "
-            f"{self.to_find:.0%}, and could find {number(self.could_find)}; {needed} needed for {POWER:.0%}; two equal "
-            f"methods are called equivalent with {self.of_equivalence:.0%}"
+            f"probability {self.to_find:.0%}, and one of {number(self.could_find)} with {POWER:.0%}; {needed} needed "
+            f"for {number(self.smallest)} with {POWER:.0%}; two equal methods are called equivalent with "
+            f"{self.of_equivalence:.0%}"
         )
 
 

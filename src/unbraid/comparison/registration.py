@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unbraid.comparison.card import ClaimCard, card_hash, read_card, score_name
+from unbraid.comparison.card import ClaimCard, card_hash, no_score, read_card, score_name
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.intervals import LEVEL
@@ -83,7 +83,7 @@ def with_seeds(study: Factorial, card: ClaimCard) -> Factorial:
     """A study with the seeds that its card names. Raises ValueError when its card says another number of settings."""
     if (tried := len(study.strengths)) != card.settings:
         raise ValueError(
-            f"the card says {card.settings} settings a method, and the study tries {tried}; make them equal"
+            f"the card says {card.settings} settings a method, and the study tries {tried}; write settings = {tried}"
         )
     return replace(study, seeds=card.seeds, calibration_seeds=card.calibration_seeds)
 
@@ -142,7 +142,7 @@ def check_calibration(card: ClaimCard, study: Factorial, stored: StoredScores) -
         tests = " (test seeds of the card)" if set(strange) & set(card.seeds) else ""
         raise ValueError(
             f"the runs have seeds {strange}{tests}, and the card calibrates on {list(card.calibration_seeds)} alone; "
-            "give the runs of `unbraid study NAME --calibrate`"
+            f"give the runs of `unbraid study {card.study} --calibrate`"
         )
     if len(beds := {run.source for run in stored.runs}) > 1:
         raise ValueError(
@@ -152,10 +152,12 @@ def check_calibration(card: ClaimCard, study: Factorial, stored: StoredScores) -
         raise ValueError(f"the runs were trained by several versions of unbraid ({listed(versions)}); train them again")
     if missing := sorted(set(card.calibration_seeds) - {run.seed for run in stored.runs}):
         raise ValueError(f"there are no runs of the calibration seeds {missing}; give the runs of all seeds")
-    if strange := sorted({run.run for run in stored.runs} - {e.folder for e in study.calibration()}):
+    planned = {experiment.folder for experiment in study.calibration()}
+    if other := sorted({run.run for run in stored.runs} - planned):
         raise ValueError(
-            f"{listed(strange[:3])}{' and others' if len(strange) > 3 else ''} are no calibration runs of the study as "
-            "it is (its code has changed since, or flags changed it); give the runs of `unbraid study NAME --calibrate`"
+            f"{len(other)} of {plural(len(stored.runs), 'run')} are not of the study {card.study} as it is now, such "
+            f"as {other[0]} (another study's, or flags or code have changed since); give the runs of "
+            f"`unbraid study {card.study} --calibrate` alone"
         )
 
 
@@ -168,8 +170,7 @@ def primary(scores: Scores, card: ClaimCard, index: int) -> Quantity:
     """The score that a primary names. Raises ValueError when no run has it, or it decides nothing."""
     found = scores.find(card.selectors[index])
     if found is None or not found.sign:
-        known = sorted({score_name(q) for q in scores.quantities if q.sign and not q.reference})
-        raise ValueError(f"no run has the primary {card.primaries[index]!r}; there are {', '.join(known)}")
+        raise ValueError(f"a primary cannot be judged: {no_score(card.primaries[index], scores.quantities)}")
     if found.diagnostic:
         raise ValueError(
             f"the primary {card.primaries[index]!r} is shown and decides nothing: an objective can set it directly, or "
@@ -336,7 +337,8 @@ def rules_of(path: Path, stored: StoredScores, scores: Scores | None = None) -> 
         smallest={s.metric: s for s in registration.smallest.values()},
         gate={r.metric: r for r in registration.gate},
         registered=f"on {registration.registered} as {path.name} ({registration.sha256[:12]})",
-        only=card.claim, methods=card.methods, departures=departures(card, registration, stored, scores), notes=notes,
+        prediction=" ".join(card.prediction.split()), only=card.claim, methods=card.methods,
+        departures=departures(card, registration, stored, scores), notes=notes,
     )  # fmt: skip
 
 
@@ -369,12 +371,14 @@ def departures(card: ClaimCard, registration: Registration, stored: StoredScores
 
 
 def registered_experiments(path: Path, study: Factorial) -> list[Experiment]:
-    """The experiments of a registered card's test. Raises ValueError when the study is no more what was registered."""
+    """The experiments of a registered card's test. Raises ValueError when the study is not what was registered."""
     registration = read_registration(path)
     found = with_seeds(study, read_card(path)).test(registration.settings())
-    if strange := {e.folder for e in found} ^ set(registration.expected):
+    expected, made = set(registration.expected), {e.folder for e in found}
+    if made != expected:
         raise ValueError(
-            f"the study is no more what {path} registered: {plural(len(strange), 'run')} would differ (its code has "
-            "changed since, or flags change it); restore it, or register a new card"
+            f"the study is no longer what {path} registered: {len(expected - made)} of {plural(len(expected), 'run')} "
+            "would differ (its code has changed since, or flags change it); leave the flags out, restore the code, or "
+            "register a new card"
         )
     return found

@@ -60,7 +60,8 @@ def pair_rows(stored: StoredScores, method: str, against: str, rules: Rules | No
         unknown = next((name for name in (method, against) if name not in known), None)
         near = difflib.get_close_matches(unknown, known, n=1) if unknown else []
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {listed(known)}"
-        reason = f"no method is called {unknown!r}; {hint}" if unknown else "no width has both, with scores to compare"
+        alone = "they are one and the same" if method == against else "no width has both, with scores to compare"
+        reason = f"no method is called {unknown!r}; {hint}" if unknown else alone
         raise ValueError(f"cannot compare {method!r} with {against!r}: {reason}")
     return rows
 

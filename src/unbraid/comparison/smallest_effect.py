@@ -50,4 +50,5 @@ def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEff
     room = abs(mean_value(scores, truth, metric) - mean_value(scores, reference, metric))
     if math.isfinite(room) and room > 0:
         return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {REFERENCE} to the truth")
-    return SmallestEffect(metric, math.nan, f"{OTHER} is not shown to differ from {REFERENCE}, and no truth was scored")
+    left = "the truth scores the same" if room == 0 else "no truth was scored"
+    return SmallestEffect(metric, math.nan, f"{OTHER} is not shown to differ from {REFERENCE}, and {left}")

@@ -60,6 +60,8 @@ class Rules:
     """What passed on calibration seeds; None: the gate is passed by the scores themselves."""
     registered: str = ""
     """When, and as what, the claim was registered; empty when it was not."""
+    prediction: str = ""
+    """What the card expected."""
     only: Claim | None = None
     """The only claim to answer."""
     methods: Sequence[str] = ("*",)
@@ -235,7 +237,8 @@ def verdict(
         if scores.find(*line) is None
     ]
     tone, headline = headline_of(terms, counted)
-    lines = [*evidence(terms), *([f"Not counted: {'; '.join(left)}."] if left else [])]
+    predicted = [f"Predicted by the claim card: {rules.prediction}"] if rules.prediction else []
+    lines = [*predicted, *evidence(terms), *([f"Not counted: {'; '.join(left)}."] if left else [])]
     return Verdict(title, tone, headline, status, terms, lines, caveat(falls(scores), list(dict.fromkeys(names))))
 
 

@@ -76,11 +76,13 @@ def write_report(
     rules: answering.Rules | None = None,
     card: Path | None = None,
     notice: Callable[[str], None] | None = None,
+    departed: Callable[[str], None] | None = None,
 ) -> pd.DataFrame:
     """Write the report on `runs` to `out` and return the rows behind its numbers.
 
     `rules`: what was decided before the runs; by default every verdict is exploratory. `card`: a registered claim card
-    to read them from. `notice` is called with a message for every run that cannot be read; the page says so too.
+    to read them from. `notice` is called with a message for every run that cannot be read, and `departed` for
+    everything in which the runs depart from their card; the page says so too.
 
     Raises ValueError when no folder is given, one is not a run, or none is finished and whole.
     """
@@ -92,6 +94,9 @@ def write_report(
     if notice is not None:
         for found in stored.damaged:
             notice(str(found))
+    if departed is not None and rules is not None:
+        for change in rules.departures:
+            departed(change)
     environment = Environment(
         loader=PackageLoader("unbraid.report"),
         autoescape=True,
@@ -106,7 +111,7 @@ def write_report(
         "symbols": answering.SYMBOLS,
     }
     environment.globals |= {"requested_text": requested_text, "symbol_paths": SYMBOL_PATHS}
-    environment.globals |= {"most_judgements": MOST_JUDGEMENTS}
+    environment.globals |= {"most_judgements": MOST_JUDGEMENTS, "registered": rules is not None and bool(rules.gate)}
     page = environment.get_template("report.html.j2").render(
         title=title,
         question=question,

@@ -9,6 +9,9 @@ from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredRun, class_name, describe
 from unbraid.comparison.wording import listed, number, plural
 
+MOST_NAMED = 6
+"""Methods that a warning names."""
+
 
 @dataclass(frozen=True)
 class MethodSetup:
@@ -187,9 +190,14 @@ def differences(runs: Sequence[StoredRun]) -> list[str]:
         for run in trained:
             by_value.setdefault(text(run.experiment["training"].get(key)), set()).add(run.method)
         if len(by_value) > 1:
-            said = "; ".join(f"{value} for {listed(sorted(names))}" for value, names in sorted(by_value.items()))
+            said = "; ".join(f"{value} for {few(sorted(names))}" for value, names in sorted(by_value.items()))
             found.append(f"Runs differ in training.{key}: {said}. Differences in scores may come from that.")
     return found
+
+
+def few(names: Sequence[str]) -> str:
+    """List names, of many the first ones and the number of the others."""
+    return listed(names if len(names) <= MOST_NAMED else [*names[:MOST_NAMED], f"{len(names) - MOST_NAMED} others"])
 
 
 def duplicates(runs: Sequence[StoredRun]) -> list[str]:

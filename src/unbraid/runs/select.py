@@ -1,7 +1,7 @@
 """Finds run folders by path, pattern or the folder they are in."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from unbraid.runs.run import Run
@@ -16,6 +16,8 @@ def folders_of(runs: Runs) -> list[Path]:
 
     Raises ValueError for a path that is no run folder and holds none, and for a pattern that no run folder matches.
     """
+    if not isinstance(runs, str | Path | Run | Iterable):
+        raise ValueError(f"runs are a {type(runs).__name__}; expected a path, a pattern, a Run, or several")
     given = [runs] if isinstance(runs, str | Path | Run) else list(runs)
     if not given:
         raise ValueError('there is no run folder; give a path, or a pattern such as "runs/x/*"')
