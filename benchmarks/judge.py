@@ -3,6 +3,7 @@
     python -m benchmarks.judge collect runs/objectives* --out docs/results/objectives.json
     python -m benchmarks.judge table docs/results/objectives.json --world forest --d-sae 384 --l0 4
     python -m benchmarks.judge gate docs/results/objectives.json --world forest --d-sae 384
+    python -m benchmarks.judge gates runs/calibration/* --name language --out docs/results/gate.json
     python -m benchmarks.judge contrasts docs/results/comparison.json --against batchtopk --methods matryoshka
     python -m benchmarks.judge verdict docs/results/comparison.json
     python -m benchmarks.judge verdict docs/results/small-world.json --card docs/claims/small-world.toml
@@ -21,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import unbraid
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.guards import guarded
@@ -44,9 +46,9 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "l2_ratio": ("fidelity", "l2_ratio", {}),
     "cosine": ("fidelity", "max_decoder_cosine", {}),
     "mcc": ("recovery", "mcc", {}),
-    "f1": ("recovery", "f1", {"matching": "cosine"}),
+    "f1": ("recovery", "f1", {}),
     "f1_latents": ("recovery", "f1_latents", {}),
-    "absorption": ("absorption", "absorption_full", {"by": "direction"}),
+    "absorption": ("absorption", "absorption_full", {}),
     "recall_child": ("absorption", "parent_recall_given_child", {}),
     "recall_rarest": ("recovery", "recall_by_frequency", {}),
     "recall_alone": ("absorption", "parent_recall_alone", {}),
@@ -86,6 +88,8 @@ SHOWN = (
     "l0", "fvu", "mcc", "f1", "absorption", "recall_child", "latents_per_factor", "infom", "isolation", "overlap",
     "alive",
 )  # fmt: skip
+PARAMS = "params"
+"""The key of a row under which params of scores stand."""
 BASELINE = "batchtopk"
 STANDARD = (BASELINE, "topk", "relu", "matryoshka", "jumprelu", "mdl")
 CEILINGS = ("truth", "probes")
@@ -141,8 +145,10 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def scores_of(folder: Path) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
+def scores_of(folder: Path) -> dict[str, Any]:
+    """The scores of a run by short name, with the params of those that SCORES names without."""
+    found: dict[str, Any] = {}
+    said: dict[str, str] = {}
     for name, (eval_name, metric, params) in SCORES.items():
         path = folder / "results" / f"{eval_name}.json"
         scores = read_json(path).get("scores", []) if path.is_file() else []
@@ -153,7 +159,8 @@ def scores_of(folder: Path) -> dict[str, float | None]:
         if own:
             value = own[-1]["value"]
             found[name] = value if value is None else float(f"{value:.5g}")
-    return found
+            said[name] = params_text(own[-1]["params"])
+    return found | {PARAMS: {name: text for name, text in said.items() if text and not SCORES[name][2]}}
 
 
 Row = dict[str, Any]
@@ -166,7 +173,8 @@ def chosen(rows: Sequence[Row], **where: Any) -> list[Row]:
 
 def scores_of_rows(rows: Sequence[Row], *, base: str = BASELINE) -> Scores:
     """Arrange rows of one testbed for judging, as if their runs had been read."""
-    quantities = {short: quantity_of(short) for short in SCORES if any(short in row for row in rows)}
+    params = {short: text for row in rows for short, text in row.get(PARAMS, {}).items()}
+    quantities = {short: quantity_of(short, params.get(short)) for short in SCORES if any(short in row for row in rows)}
     runs = [run_of(row, base) for row in rows]
     values: dict[Quantity, dict[str, float]] = {quantity: {} for quantity in quantities.values()}
     for row, run in zip(rows, runs, strict=True):
@@ -176,11 +184,11 @@ def scores_of_rows(rows: Sequence[Row], *, base: str = BASELINE) -> Scores:
     return Scores(tuple(methods(runs)), tuple(sorted(values)), values)
 
 
-def quantity_of(short: str) -> Quantity:
-    """The quantity that a short name stands for."""
+def quantity_of(short: str, said: str | None = None) -> Quantity:
+    """The quantity that a short name stands for; said: its params as rows have them."""
     eval_name, metric, params = SCORES[short]
     better = "lower" if short in LOWER else "neither" if short in NEITHER else "higher"
-    return Quantity(eval_name, metric, params_text(dict(sorted(params.items()))), better)
+    return Quantity(eval_name, metric, said or params_text(dict(sorted(params.items()))), better)
 
 
 def run_of(row: Row, base: str) -> StoredRun:
@@ -237,6 +245,16 @@ def gate_table(results: Sequence[GateResult]) -> str:
     return "\n".join(lines)
 
 
+def gate_rows(folders: Sequence[Path], testbed: str, out: Path) -> list[dict[str, Any]]:
+    """What the gate finds on runs of a testbed, with chance levels, added to a file in place of what it has of it."""
+    found = unbraid.gate(list(folders)).drop(columns=["source"])
+    before = json.loads(out.read_text()) if out.is_file() else []
+    rows = [row for row in before if row["testbed"] != testbed]
+    rows += [{"testbed": testbed} | row for row in json.loads(found.to_json(orient="records"))]
+    write_text(out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    return rows
+
+
 def contrasts(scores: Scores, d_sae: int, names: Sequence[str], against: str) -> list[Judgement]:
     """Judge named methods against another by every headline score, with q-values."""
     by_name = {m.short: m for role in ("standard", "compared") for m in scores.with_role(role, d_sae)}
@@ -279,7 +297,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("collect", "table", "gate", "contrasts", "verdict"):
+    for name in ("collect", "table", "gate", "gates", "contrasts", "verdict"):
         one = commands.add_parser(name)
         one.add_argument("paths", nargs="+", type=Path, help="run folders (collect), or a file of rows")
         one.add_argument("--out", type=Path, help="the file to write (collect)")
@@ -301,6 +319,10 @@ def main() -> None:
     if options.command == "collect":
         rows = collect(options.paths, options.name)
         write_text(options.out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+        print(f"{len(rows)} rows in {options.out}")
+        return
+    if options.command == "gates":
+        rows = gate_rows(options.paths, options.name, options.out)
         print(f"{len(rows)} rows in {options.out}")
         return
     rows = chosen(json.loads(options.paths[0].read_text()), world=options.world)
