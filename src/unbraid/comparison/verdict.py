@@ -219,11 +219,12 @@ def verdict(
     primaries = primaries_of(scores, claim, rules)
     counted = [q for q in primaries if q in passed and passed[q].passed]
     obstacle = obstacle or unmeasured(rules, claim, primaries, passed)
+    failed: list[str] = []
     if not counted and not obstacle:
-        failed = "; ".join(passed[q].sentence for q in primaries if q in passed)
-        obstacle = f"no primary passed its controls here ({failed})" if failed else "none of its primaries was measured"
+        failed = [f"{passed[q].sentence}." for q in primaries if q in passed]
+        obstacle = "no primary passed its controls here" if failed else "none of its primaries was measured"
     if obstacle:
-        return Verdict(title, "unknown", f"No answer: {obstacle}.", status)
+        return Verdict(title, "unknown", f"No answer: {obstacle}.", status, evidence=failed)
     judged = judge_primaries(scores, pairs, counted, smallest)
     terms = [
         TermVerdict(own, base, js, [against_all(scores, own, q) for q in counted], dose(scores, own))
