@@ -250,7 +250,7 @@ def gate_rows(folders: Sequence[Path], testbed: str, out: Path) -> list[dict[str
     found = unbraid.gate(list(folders)).drop(columns=["source"])
     before = json.loads(out.read_text()) if out.is_file() else []
     rows = [row for row in before if row["testbed"] != testbed]
-    rows += [{"testbed": testbed} | row for row in json.loads(found.to_json(orient="records"))]
+    rows += [{"testbed": testbed} | row for row in json.loads(str(found.to_json(orient="records")))]
     write_text(out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     return rows
 
