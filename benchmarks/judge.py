@@ -23,16 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import unbraid
-from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import GateResult, gate
-from unbraid.comparison.guards import guarded
-from unbraid.comparison.judgement import Judgement, judge
+from unbraid.comparison.judgement import Judgement
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, methods
 from unbraid.comparison.smallest_effect import smallest_effects
 from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text, read_run
-from unbraid.comparison.verdict import answer
+from unbraid.comparison.verdict import answer, judge_pairs
 from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
 from unbraid.dictionary.initialisation import Claim
@@ -258,11 +256,8 @@ def gate_rows(folders: Sequence[Path], testbed: str, out: Path) -> list[dict[str
 def contrasts(scores: Scores, d_sae: int, names: Sequence[str], against: str) -> list[Judgement]:
     """Judge named methods against another by every headline score, with q-values."""
     by_name = {m.short: m for role in ("standard", "compared") for m in scores.with_role(role, d_sae)}
-    own = [by_name[name] for name in (names or by_name) if name != against]
-    metrics = [q for q in scores.headline if q.sign]
-    sizes = {q: s.value for q, s in smallest_effects(scores, d_sae).items()}
-    found = judge([contrast(scores, m, by_name[against], q) for m in own for q in metrics], sizes, correction="q")
-    return guarded(scores, found, by_name)
+    pairs = [(by_name[name], by_name[against]) for name in (names or by_name) if name != against]
+    return judge_pairs(scores, pairs, [q for q in scores.headline if q.sign], smallest_effects(scores, d_sae))
 
 
 def contrast_table(found: Sequence[Judgement]) -> str:

@@ -45,6 +45,8 @@ def test_any_two_methods_can_be_compared(runs):
     said = table.query("axis == 'L0'").set_index("metric").word
     assert said["absorption_full"] == "materially better" and said["fvu"] == "materially worse"
     assert said["mcc"] == "not counted"
+    counted = table.query("axis == 'L0' and word != 'not counted'")
+    assert f" over {len(counted)}" in counted.set_index("metric").note["fvu"], "what failed the gate is in no family"
     other = ub.compare(runs, method="hsic", against="melbo").query("axis == 'L0' and metric == 'f1'")
     assert set(other.base) == {"melbo"} and list(other.word) == ["materially better"]
 

@@ -21,7 +21,7 @@ from unbraid.comparison.contrast import Contrast, against_constant, contrast
 from unbraid.comparison.intervals import LEVEL, p_above
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores, mean_value, standard_named, values_by_seed
-from unbraid.comparison.wording import listed, number, plural
+from unbraid.comparison.wording import number, plural
 
 RECONSTRUCTION = ("fvu", "loss_recovered", "ce_loss_score")
 """Scores that a dictionary made from the truth need not win."""
@@ -97,7 +97,7 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     best = trained[0]
     truth = best_of(scores, [m for m in controls if m.sees_truth], metric)
     trivial = [m for m in controls if m.trivial and values_by_seed(scores, m, metric)]
-    worst = best_of(scores, trivial, metric)
+    untrained = best_of(scores, trivial, metric)
     known = as_given([m for m in trained if m.role == "standard"]) or trained
     checks = [
         against_truth(scores, best, truth, metric),
@@ -109,9 +109,9 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     every = [*checks, *(check for check, _ in facts)]
     failed, untested = (tuple(check.said for check in every if check.shown is shown) for shown in (False, None))
     value = lambda m: mean_value(scores, m, metric)
-    lowest = worst.short if worst else ""
+    name = untrained.short if untrained else ""
     return GateResult(
-        metric, not failed, failed, untested, value(truth), value(best), best.short, value(worst), lowest,
+        metric, not failed, failed, untested, value(truth), value(best), best.short, value(untrained), name,
         scores.chance(metric, d_sae), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
     )  # fmt: skip
 
@@ -199,9 +199,3 @@ def fact_check(scores: Scores, d_sae: int, fact: Fact, metric: Quantity) -> tupl
     turned = found.enough and found.tested.mean + found.tested.half < 0
     word = "came out the other way" if turned else "is not shown"
     return Check(False, f"a known fact {word}: {title}, {ends}"), f"{title}: {word}, {ends}"
-
-
-def summary(results: Sequence[GateResult]) -> str:
-    """Say in one sentence which scores passed."""
-    passed = [r.metric.name for r in results if r.passed]
-    return f"{len(passed)} of {len(results)} scores passed their controls" + (f": {listed(passed)}" if passed else "")

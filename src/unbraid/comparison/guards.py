@@ -97,12 +97,12 @@ def guarded_one(scores: Scores, found: Judgement, methods: Mapping[str, Method])
     return found
 
 
-def checked(scores: Scores, own: Method, other: Method, metric: Quantity | None) -> list[GuardCheck]:
+def checked(scores: Scores, own: Method, other: Method, metric: Quantity) -> list[GuardCheck]:
     """Check all guards that apply to a score, for one side against the other; those that were measured."""
     guards = [*GUARDS]
-    if metric is not None and metric.metric in ABSORPTION:
+    if metric.metric in ABSORPTION:
         guards.append(PARENTS)
-    if metric is not None and metric.metric in ADDED:
+    if metric.metric in ADDED:
         guards.append(EFFECT)
     found = []
     for guard in guards:

@@ -64,7 +64,7 @@ def against_all(scores: Scores, method: Method, metric: Quantity) -> AgainstAll:
             inadmissible.append(f"{other.short}: {broken[0].sentence}")
         else:
             tested.append(found)
-    p = max((c.p_ahead() for c in tested), default=math.nan)
     hardest = max(tested, key=lambda c: c.p_ahead(), default=None)
+    p = math.nan if hardest is None else hardest.p_ahead()
     names = tuple(c.other for c in tested)
     return AgainstAll(method.short, metric, p, hardest, names, tuple(inadmissible), tuple(untested))

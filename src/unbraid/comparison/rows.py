@@ -2,18 +2,24 @@
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import GateResult
-from unbraid.comparison.guards import guarded
-from unbraid.comparison.judgement import Judgement, judge
-from unbraid.comparison.quantities import AXES, Quantity
+from unbraid.comparison.judgement import Judgement
 from unbraid.comparison.scores import Method, Scores, arrange
 from unbraid.comparison.smallest_effect import SmallestEffect
 from unbraid.comparison.stored_scores import StoredScores
-from unbraid.comparison.verdict import Answer, Pair, Rules, answer, paired_with_bases
+from unbraid.comparison.verdict import (
+    Answer,
+    Pair,
+    Rules,
+    answer,
+    by_axis,
+    exploratory,
+    judge_pairs,
+    paired_with_bases,
+)
 from unbraid.comparison.wording import listed
 
 Record = dict[str, Any]
@@ -31,30 +37,23 @@ VERDICT_COLUMNS = ("claim", "d_sae", "source", "tone", "headline", "status")
 NOT_COUNTED = "not counted"
 
 
-def judgement_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
+def judgement_rows(stored: StoredScores) -> list[Record]:
     """Every method against its own base, by every score; of scores that failed the gate the word is "not counted"."""
-    return [
-        {**about, **row}
-        for about, scores, found in answers(stored, rules)
-        for row in [*map(judgement_row, found.exploratory), *uncounted(scores, found)]
-    ]
-
-
-def pair_rows(stored: StoredScores, method: str, against: str, rules: Rules | None = None) -> list[Record]:
-    """One method against another, by every headline score. Raises ValueError when no width has both."""
     rows = []
-    for about, scores, found in answers(stored, rules):
-        pairs = [pair for pair in [named_pair(scores, found.d_sae, method, against)] if pair is not None]
-        passed = {r.metric for r in found.gate if r.passed}
-        for axis, metrics in scores_by_axis(scores, [q for q in scores.headline if q.sign]):
-            contrasts = [contrast(scores, own, other, q, axis) for own, other in pairs for q in metrics]
-            judged = judge(contrasts, sizes(found.smallest), correction="q")
-            judged = guarded(scores, judged, {m.short: m for pair in pairs for m in pair})
-            failed = {r.metric: r for r in found.gate if not r.passed}
-            rows += [
-                {**about, **(judgement_row(j) if j.metric in passed else not_counted(j, failed.get(j.metric)))}
-                for j in judged
-            ]
+    for about, scores, found in answers(stored):
+        pairs, _ = paired_with_bases(scores, found.d_sae)
+        rows += [about | row for row in [*map(judgement_row, found.exploratory), *uncounted(scores, found, pairs)]]
+    return rows
+
+
+def pair_rows(stored: StoredScores, method: str, against: str) -> list[Record]:
+    """One method against another, by every score, as `judgement_rows`. Raises ValueError when no width has both."""
+    rows = []
+    for about, scores, found in answers(stored):
+        if (pair := named_pair(scores, found.d_sae, method, against)) is None:
+            continue
+        counted = exploratory(scores, [pair], {r.metric: r for r in found.gate}, found.smallest)
+        rows += [about | row for row in [*map(judgement_row, counted), *uncounted(scores, found, [pair])]]
     if not rows:
         known = sorted({run.method for run in stored.runs})
         unknown = next((name for name in (method, against) if name not in known), None)
@@ -66,11 +65,11 @@ def pair_rows(stored: StoredScores, method: str, against: str, rules: Rules | No
     return rows
 
 
-def gate_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
+def gate_rows(stored: StoredScores) -> list[Record]:
     """Every score that has a direction, and whether it passed the gate."""
     return [
-        {**about, **gate_row(result, found.smallest.get(result.metric))}
-        for about, _, found in answers(stored, rules)
+        about | gate_row(result, found.smallest.get(result.metric))
+        for about, _, found in answers(stored)
         for result in found.gate
     ]
 
@@ -78,13 +77,13 @@ def gate_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
 def verdict_rows(stored: StoredScores, rules: Rules | None = None) -> list[Record]:
     """The verdict on each claim."""
     return [
-        {**about, **{key: getattr(said, key) for key in ("claim", "tone", "headline", "status")}}
+        about | {key: getattr(said, key) for key in ("claim", "tone", "headline", "status")}
         for about, _, found in answers(stored, rules)
         for said in found.verdicts
     ]
 
 
-def answers(stored: StoredScores, rules: Rules | None) -> Iterator[tuple[Record, Scores, Answer]]:
+def answers(stored: StoredScores, rules: Rules | None = None) -> Iterator[tuple[Record, Scores, Answer]]:
     """The answer at every width of every source, with what tells it from the others."""
     for source in dict.fromkeys(run.source for run in stored.runs):
         scores = arrange(stored.of(source))
@@ -93,45 +92,24 @@ def answers(stored: StoredScores, rules: Rules | None) -> Iterator[tuple[Record,
 
 
 def judgement_row(found: Judgement) -> Record:
-    """A judgement as a row; p is corrected by Holm's method, or as it is, next to its q-value."""
+    """An exploratory judgement as a row: its p-value as it is, next to its q-value."""
     c, metric = found.contrast, found.metric
-    exploratory = found.correction == "q"
     row = (
         c.axis, listed([f"{level:.3g}" for level in c.levels]), metric.eval, metric.metric, metric.params, c.method,
-        c.other, found.word, c.value, c.other_value, c.difference, c.tested.half,
-        c.tested.p if exploratory else found.p, found.p if exploratory else math.nan, found.smallest, found.could_find,
-        c.n, found.note,
+        c.other, found.word, c.value, c.other_value, c.difference, c.tested.half, c.tested.p, found.p, found.smallest,
+        found.could_find, c.n, found.note,
     )  # fmt: skip
     return dict(zip(JUDGED, row, strict=True))
 
 
-def not_counted(found: Judgement, gated: GateResult | None) -> Record:
-    """A judgement by a score that failed the gate, as a row without a word."""
-    why = "; ".join(gated.reasons) if gated is not None else "the score was not passed through the gate"
-    return {**judgement_row(found), "word": NOT_COUNTED, "q": math.nan, "note": f"failed the gate: {why}"}
-
-
-def uncounted(scores: Scores, found: Answer) -> list[Record]:
-    """Every method against its own base by the scores that failed the gate."""
-    pairs, _ = paired_with_bases(scores, found.d_sae)
-    failed = {r.metric: r for r in found.gate if not r.passed}
-    rows = []
-    for axis, metrics in scores_by_axis(scores, list(failed)):
-        contrasts = [contrast(scores, own, base, q, axis) for own, base in pairs for q in metrics]
-        rows += [not_counted(j, failed[j.metric]) for j in judge(contrasts, sizes(found.smallest), correction="q")]
-    return rows
-
-
-def scores_by_axis(scores: Scores, metrics: Sequence[Quantity]) -> Iterator[tuple[str, list[Quantity]]]:
-    """Each axis that was measured, with the scores that can be compared along it."""
-    for axis, selector in AXES:
-        if (x := scores.find(selector)) is not None:
-            yield axis, [q for q in metrics if q != x]
-
-
-def sizes(smallest: Mapping[Quantity, SmallestEffect]) -> dict[Quantity, float]:
-    """The smallest effects of interest as numbers."""
-    return {q: effect.value for q, effect in smallest.items()}
+def uncounted(scores: Scores, found: Answer, pairs: Sequence[Pair]) -> list[Record]:
+    """Every pair by the scores that failed the gate, as rows without a word."""
+    failed = {r.metric: "; ".join(r.reasons) for r in found.gate if not r.passed}
+    return [
+        judgement_row(j) | {"word": NOT_COUNTED, "q": math.nan, "note": f"failed the gate: {failed[j.metric]}"}
+        for axis, metrics in by_axis(scores, list(failed))
+        for j in judge_pairs(scores, pairs, metrics, found.smallest, axis=axis)
+    ]
 
 
 def named_pair(scores: Scores, d_sae: int, method: str, against: str) -> Pair | None:

@@ -10,7 +10,7 @@ Primaries are those of a registered claim card; without one, PRIMARIES, and the 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -19,7 +19,7 @@ from unbraid.comparison.contrast import contrast
 from unbraid.comparison.convergence import caveat, falls
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.guards import guarded
-from unbraid.comparison.judgement import Judgement, judge
+from unbraid.comparison.judgement import Correction, Judgement, judge
 from unbraid.comparison.opponents import AgainstAll, against_all
 from unbraid.comparison.quantities import AXES, NAMES, PRIMARIES, Quantity, ScoreSelector
 from unbraid.comparison.scores import Method, Role, Scores, dose, own_base, standard_named
@@ -246,12 +246,20 @@ def verdict(
 def judge_primaries(
     scores: Scores, pairs: Sequence[Pair], primaries: Sequence[Quantity], smallest: Mapping[Quantity, SmallestEffect]
 ) -> list[list[Judgement]]:
-    """Judge terms x primaries as one family, with guards; one list per term."""
-    contrasts = [contrast(scores, own, base, q) for own, base in pairs for q in primaries]
-    found = judge(contrasts, {q: s.value for q, s in smallest.items()})
-    kept = guarded(scores, found, {m.short: m for pair in pairs for m in pair})
+    """Judge terms x primaries as one family; one list per term."""
+    found = judge_pairs(scores, pairs, primaries, smallest, correction="holm")
     width = len(primaries)
-    return [kept[i : i + width] for i in range(0, len(kept), width)]
+    return [found[i : i + width] for i in range(0, len(found), width)]
+
+
+def judge_pairs(
+    scores: Scores, pairs: Sequence[Pair], metrics: Sequence[Quantity], smallest: Mapping[Quantity, SmallestEffect], *,
+    axis: str = "L0", correction: Correction = "q",
+) -> list[Judgement]:  # fmt: skip
+    """Judge every pair by every score as one family, with guards."""
+    contrasts = [contrast(scores, own, other, q, axis) for own, other in pairs for q in metrics]
+    found = judge(contrasts, {q: effect.value for q, effect in smallest.items()}, correction=correction)
+    return guarded(scores, found, {m.short: m for pair in pairs for m in pair})
 
 
 def status_of(rules: Rules) -> str:
@@ -353,24 +361,26 @@ def exploratory(
     scores: Scores, pairs: Sequence[Pair], passed: Mapping[Quantity, GateResult],
     smallest: Mapping[Quantity, SmallestEffect],
 ) -> list[Judgement]:  # fmt: skip
-    """Judge every method against its own base by every score that passed, one family an axis."""
-    methods = {m.short: m for pair in pairs for m in pair}
-    sizes = {q: s.value for q, s in smallest.items()}
-    found = []
+    """Judge every pair by every score that passed, one family an axis."""
+    metrics = [q for q, result in passed.items() if result.passed]
+    return [
+        j
+        for axis, compared in by_axis(scores, metrics)
+        for j in judge_pairs(scores, pairs, compared, smallest, axis=axis)
+    ]
+
+
+def by_axis(scores: Scores, metrics: Sequence[Quantity]) -> Iterator[tuple[str, list[Quantity]]]:
+    """Each axis that was measured, with the scores that can be compared along it."""
     for axis, selector in AXES:
-        x = scores.find(selector)
-        metrics = [q for q, r in passed.items() if r.passed and q != x]
-        contrasts = [contrast(scores, own, base, q, axis) for own, base in pairs for q in metrics] if x else []
-        found += guarded(scores, judge(contrasts, sizes, correction="q"), methods)
-    return found
+        if (x := scores.find(selector)) is not None:
+            yield axis, [q for q in metrics if q != x]
 
 
 def standards(scores: Scores, d_sae: int, smallest: Mapping[Quantity, SmallestEffect]) -> list[Judgement]:
     """Judge each standard SAE against BatchTopK: a judge that cannot tell these apart could tell nothing apart."""
-    methods = {m.short: m for m in scores.with_role("standard", d_sae)}
     base = standard_named(scores, d_sae, REFERENCE)
     if base is None:
         return []
-    metrics = [q for q in scores.headline if q.sign]
-    contrasts = [contrast(scores, m, base, q) for m in methods.values() if m.short != base.short for q in metrics]
-    return guarded(scores, judge(contrasts, {q: s.value for q, s in smallest.items()}, correction="q"), methods)
+    pairs = [(m, base) for m in scores.with_role("standard", d_sae) if m.short != base.short]
+    return judge_pairs(scores, pairs, [q for q in scores.headline if q.sign], smallest)
