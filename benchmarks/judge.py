@@ -262,7 +262,7 @@ def contrasts(scores: Scores, d_sae: int, names: Sequence[str], against: str) ->
 
 def contrast_table(found: Sequence[Judgement]) -> str:
     """Judgements, a row each."""
-    lines = ["| method | score | difference | word | smallest of interest | could find | q | flips | why |"]
+    lines = ["| method | score | difference | word | smallest of interest | could find | p (Holm) or q | flips | why |"]
     lines.append("|---" * 9 + "|")
     for j in found:
         c = j.contrast

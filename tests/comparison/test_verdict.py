@@ -12,17 +12,18 @@ from unbraid.comparison.judgement import WORDS, Judgement, Word
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.rows import named_pair
 from unbraid.comparison.scores import dose
-from unbraid.comparison.verdict import SYMBOLS, TermVerdict, answer, headline_of
+from unbraid.comparison.verdict import SYMBOLS, Rules, TermVerdict, answer, headline_of
+from unbraid.comparison.wording import number
 
 SCORES = arranged({"batchtopk": lambda s, at: {"f1": 0.5}, "hsic": lambda s, at: {"f1": 0.5}})
 
 
-def said(word: Word, doubt: str = "", metric=F1) -> Judgement:
-    return Judgement(contrast_of([0.1] * 3, metric), word, 0.1, 0.01, "holm", 2, "", doubt)
+def said(word: Word, doubt: str = "", metric=F1, sd: float = 0.0) -> Judgement:
+    return Judgement(contrast_of([0.1 - sd, 0.1, 0.1 + sd], metric), word, 0.1, 0.01, "holm", 2, "", doubt)
 
 
-def term(*words: Word, doubt: str = "") -> TermVerdict:
-    judged = [said(word, doubt, metric) for word, metric in zip(words, (F1, ABSORPTION), strict=False)]
+def term(*words: Word, doubt: str = "", sd: float = 0.0) -> TermVerdict:
+    judged = [said(word, doubt, metric, sd) for word, metric in zip(words, (F1, ABSORPTION), strict=False)]
     return TermVerdict(method(SCORES, "hsic"), method(SCORES, "batchtopk"), judged, (), math.nan)
 
 
@@ -64,6 +65,30 @@ def test_a_yes_says_no_more_of_the_other_terms_than_they_show():
     said = lambda *terms: headline_of(terms, [F1, ABSORPTION])[1]
     assert said(won, same).endswith("; the other 1 term is not.")
     assert said(won, both, same).endswith("; of the other 2 terms 1 is better by one primary and worse by another.")
+
+
+def test_an_undecided_claim_says_what_each_of_its_terms_could_have_found():
+    quiet, noisy = term("undecided", sd=0.1), term("undecided", sd=0.2)
+    sizes = [number(t.primaries[0].could_find) for t in (quiet, noisy)]
+    headline = lambda *terms: headline_of(terms, [F1])[1]
+    assert f"a difference of {sizes[0]} to {sizes[1]}, by term, in {F1.name} (the smallest" in headline(noisy, quiet)
+    assert f"a difference of {sizes[0]} in {F1.name} (the smallest of interest is 0.100)" in headline(quiet)
+
+
+def test_a_no_says_within_what_and_nothing_where_no_smallest_effect_is_known():
+    lost = term("worse", "worse")
+    unknown = replace(lost, primaries=[replace(j, smallest=math.nan) for j in lost.primaries])
+    headline = lambda *terms: headline_of(terms, [F1, ABSORPTION])[1]
+    within = f"by {F1.name} (±0.100) and {ABSORPTION.name} (±0.100)."
+    assert headline(lost) == f"No: the one term is equivalent to its base, or worse, {within}"
+    assert headline(lost, lost) == f"No: each of 2 terms is equivalent to its base, or worse, {within}"
+    assert headline(unknown).endswith(f"by {F1.name} and {ABSORPTION.name}.")
+
+
+def test_a_card_about_another_claim_than_the_runs_are_is_no_answer():
+    (found,) = answer(SCORES, D_SAE, Rules(only=2, registered="on 2026-01-01 as forest.toml")).verdicts
+    assert found.tone == "unknown" and "no method here is evidence for claim 2" in found.headline
+    assert found.status == "registered on 2026-01-01 as forest.toml"
 
 
 def test_a_primary_that_was_not_measured_is_named():

@@ -146,7 +146,8 @@ def answer(scores: Scores, d_sae: int, rules: Rules | None = None) -> Answer:
     drawn = [verdict(scores, claim, [p for p in pairs if p[0].claim == claim], rules, passed, smallest, obstacle)
              for claim in claims]  # fmt: skip
     if not drawn:
-        drawn = [Verdict("", "unknown", f"No answer yet: {obstacle or 'no method names the base it is added to'}.", "")]
+        why = obstacle or f"no method here is evidence for claim {rules.only}"
+        drawn = [Verdict("", "unknown", f"No answer yet: {why}.", status_of(rules) if rules.registered else "")]
     return Answer(
         d_sae, drawn, list(passed.values()), smallest, exploratory(scores, every, passed, smallest),
         standards(scores, d_sae, smallest), standard, compared, [m.short for m in orphans],
@@ -272,10 +273,8 @@ def status_of(rules: Rules) -> str:
 
 def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> tuple[Tone, str]:
     """The tone and the sentence of a verdict."""
-    names = lambda outcome: [t.method.short for t in terms if t.outcome == outcome]
-    better, mixed, undecided = names("better"), names("mixed"), names("undecided")
-    if better:
-        winners = [t for t in terms if t.outcome == "better"]
+    winners, mixed, undecided = ([t for t in terms if t.outcome == o] for o in ("better", "mixed", "undecided"))
+    if winners:
         others = len(terms) - len(winners)
         rest = f"; the other {plural(others, 'term')} {'is' if others == 1 else 'are'} not" if others else ""
         if mixed:
@@ -286,11 +285,13 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         return "yes", f"Yes: {'; '.join(gains_by(winners, q) for q in primaries if gained(winners, q))}{rest}."
     if mixed:
         verb = "is" if len(mixed) == 1 else "are each"
-        return "mixed", f"It depends: {listed(mixed)} {verb} better than the base by one primary and worse by another."
+        names = listed([t.method.short for t in mixed])
+        return "mixed", f"It depends: {names} {verb} better than the base by one primary and worse by another."
     if undecided:
         return "undecided", f"Undecided: {could_find(terms)}"
     within = listed(list(dict.fromkeys(smallest_text(j) for t in terms for j in t.primaries)))
-    return "no", f"No: each of {plural(len(terms), 'term')} is equivalent to its base, or worse, by {within}."
+    which = "the one term" if len(terms) == 1 else f"each of {len(terms)} terms"
+    return "no", f"No: {which} is equivalent to its base, or worse, by {within}."
 
 
 def gained(terms: Sequence[TermVerdict], metric: Quantity) -> list[TermVerdict]:
@@ -311,12 +312,13 @@ def gains_by(terms: Sequence[TermVerdict], metric: Quantity) -> str:
 
 
 def smallest_text(found: Judgement) -> str:
-    """A score with its smallest effect of interest, as in "F1 (±0.02)"."""
-    return f"{found.metric.name} (±{number(found.smallest)})"
+    """A score with its smallest effect of interest where one is known, as in "F1 (±0.02)"."""
+    return found.metric.name + (f" (±{number(found.smallest)})" if math.isfinite(found.smallest) else "")
 
 
 def could_find(terms: Sequence[TermVerdict]) -> str:
-    """Say what effect an undecided claim could have seen, score by score, next to the one of interest."""
+    """Say what effect an undecided claim could have seen, from the least to the most noisy term, score by score, next
+    to the one of interest."""
     parts = []
     for metric in dict.fromkeys(j.metric for t in terms for j in t.primaries):
         here = [j for t in terms for j in t.primaries if j.metric == metric]
@@ -327,7 +329,9 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
         wanted = here[0].smallest
         known = math.isfinite(wanted)
         beside = f"the smallest of interest is {number(wanted)}" if known else "no smallest of interest is known"
-        parts.append(f"{number(found[len(found) // 2])} in {metric.name} ({beside})")
+        least, most = number(found[0]), number(found[-1])
+        size = least if least == most else f"{least} to {most}, by term,"
+        parts.append(f"{size} in {metric.name} ({beside})")
     return f"these seeds could have found a difference of {listed(parts)}."
 
 
