@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,9 +72,20 @@ def test_memory_is_bounded_and_what_was_used_longest_ago_goes_first():
 
 
 def test_an_array_that_two_values_hold_counts_once():
-    x = torch.zeros(10)
-    assert size({"x": x, "view": x[2:], "two": (x, x.numpy())}, set()) == pytest.approx(40, abs=40)
-    assert size([x, x.view(2, 5)], set()) == 40
+    x, y = torch.zeros(10), np.zeros(10)
+    assert size({"x": x, "view": x[2:], "two": (x, x.numpy())}, set()) == size([x[2:]], set()) == 40
+    assert size([y, y[2:], y.reshape(2, 5), torch.from_numpy(y)], set()) == size([y[2:]], set()) == 80
+
+
+def test_dictionaries_that_keys_hold_count_too():
+    width = shared(lambda dictionary: dictionary.d_sae)
+    first, *others = (untrained(EXACT, 40) for _ in range(4))
+    one = size(first, set())
+    assert one >= 2 * first.W_dec.nbytes
+    with sharing(limit=3 * one):
+        assert [width(made) for made in (first, *others)] == [40] * 4
+        store = subject._store.get()
+        assert store is not None and len(store.values) == 3 and store.bytes() == 3 * one
 
 
 def test_what_is_shared_is_of_one_source():

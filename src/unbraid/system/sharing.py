@@ -12,14 +12,14 @@ between two calls is read anew.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 LIMIT = 2**30
 """Bytes kept at most, of all functions together."""
@@ -33,21 +33,28 @@ class Store:
 
     def __init__(self, limit: int = LIMIT):
         self.limit = limit
-        self.values: OrderedDict[Hashable, Any] = OrderedDict()
+        self.values: OrderedDict[Hashable, tuple[Any, Sequence[Any]]] = OrderedDict()
+        """Each with what its key keeps in memory."""
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return the value kept under a key, or make it. What is too large to keep is returned all the same."""
+    def get(self, key: Hashable, make: Callable[[], Any], held: Sequence[Any] = ()) -> Any:
+        """Return the value kept under a key, or make it. What is too large to keep is returned all the same.
+
+        `held`: tensors and dictionaries in the key, which stay in memory as long as the value does.
+        """
         if key in self.values:
             self.values.move_to_end(key)
-            return self.values[key]
-        value = self.values[key] = make()
-        self.values.move_to_end(key)  # behind what `make` itself had kept
+            return self.values[key][0]
+        value = make()
+        self.values[key] = value, held
         while self.values and self.bytes() > self.limit:
             self.values.popitem(last=False)
         return value
 
     def bytes(self) -> int:
-        """Return the size of all arrays kept, each counted once. Values may grow after they were kept."""
+        """Return the size of all arrays kept, each counted once. Values may grow after they were kept.
+
+        What a source has made of itself is not counted: its runs hold it.
+        """
         seen: set[int] = set()
         return sum(size(value, seen) for value in self.values.values())
 
@@ -82,7 +89,8 @@ def shared(make: Callable[P, T]) -> Callable[P, T]:
         store, key = _store.get(), (make, args, tuple(sorted(kwargs.items())))
         if store is None or not is_key(key):
             return make(*args, **kwargs)
-        return store.get(key, lambda: make(*args, **kwargs))
+        held = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor | nn.Module)]
+        return store.get(key, lambda: make(*args, **kwargs), held)
 
     return once
 
@@ -97,19 +105,25 @@ def is_key(value: object) -> bool:
 
 
 def size(value: Any, seen: set[int]) -> int:
-    """Return the bytes of the arrays in a value. `seen`: ids of what has been counted."""
-    if isinstance(value, Tensor):
-        storage = value.untyped_storage()
-        known = storage.data_ptr() in seen
-        seen.add(storage.data_ptr())
-        return 0 if known else storage.nbytes()
-    if id(value) in seen:
+    """Return the bytes of the arrays in a value. `seen`: ids of what has been counted, and addresses of its memory."""
+    is_array = isinstance(value, Tensor | np.ndarray)
+    place, count = memory(value) if is_array else (id(value), 0)
+    if place in seen:
         return 0
-    seen.add(id(value))
-    if isinstance(value, np.ndarray):
-        return value.nbytes if value.base is None else size(value.base, seen) or value.nbytes
+    seen.add(place)
+    if is_array:
+        return count
     if isinstance(value, Mapping):
         return sum(size(item, seen) for item in value.values())
     if isinstance(value, tuple | list | set | frozenset):
         return sum(size(item, seen) for item in value)
     return sum(size(item, seen) for item in vars(value).values()) if hasattr(value, "__dict__") else 0
+
+
+def memory(array: Tensor | np.ndarray) -> tuple[int, int]:
+    """Return where the memory of an array begins, and its bytes: all that a view keeps, not only what it shows."""
+    if isinstance(array, Tensor):
+        return array.untyped_storage().data_ptr(), array.untyped_storage().nbytes()
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.ctypes.data, array.nbytes
