@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from unbraid.effects.effect import pooled_effect
 from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.sources.language_model.skipping import skippable
+from unbraid.sources.language_model.loaded import reference_of
+from unbraid.sources.language_model.skipping import KNOWN, skippable
 
 MODEL = LanguageModel(text="language://400", layer=2)
 
@@ -45,3 +47,13 @@ def test_contexts_without_padding_have_the_same_effects():
     pushes = torch.randn(5, MODEL.d_in, generator=torch.Generator().manual_seed(0))
     ours, theirs = (pooled_effect(contexts, pushes) for contexts in (unpadded, padded))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_what_was_tried_is_forgotten_when_the_weights_change():
+    model = nn.Linear(2, 2)
+    for changed in (False, True):
+        reference_of(model)
+        KNOWN[model] = {(2, "resid_post"): 3}
+        model.weight.data.add_(changed)
+        reference_of(model)
+        assert (model in KNOWN) != changed

@@ -26,6 +26,7 @@ from unbraid.sources.language_model.downstream import LAYOUTS
 from unbraid.sources.language_model.hooks import forward
 from unbraid.sources.language_model.probe import FAILURES, in_one_line, random_tokens
 from unbraid.sources.language_model.sites import PROVEN
+from unbraid.sources.language_model.skipping import KNOWN
 from unbraid.system.notices import Pace
 
 MODELS: Registry[nn.Module] = Registry(kept=2)
@@ -66,6 +67,7 @@ def reference_of(model: nn.Module) -> Reference:
     if before is not None and before[1] != sha256:  # what was learned of it may hold no more
         PROVEN.pop(model, None)
         LAYOUTS.pop(model, None)
+        KNOWN.pop(model, None)
     config = getattr(model, "config", None)
     facts = {
         "name": str(getattr(config, "_name_or_path", None) or ""),
