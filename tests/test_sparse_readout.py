@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
+from sklearn.metrics import roc_auc_score
 
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
-from unbraid.metrics.sparse_readout import FACTORS, chosen, read_out
+from unbraid.metrics.sparse_readout import FACTORS, area, chosen, read_out
 
 ROWS = 4000
 
@@ -78,3 +79,11 @@ def test_of_many_factors_some_of_every_frequency_are_read():
     picked = chosen(active, active)
     assert len(picked) == FACTORS and picked[0] == 0 and picked[-1] == 3 * FACTORS - 1
     assert set(picked.diff().tolist()) <= {3, 4}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_area_is_scikit_learns(ties: bool):
+    rng = np.random.default_rng(0)
+    probability, active = rng.random(500), rng.random(500) < 0.1
+    probability = probability.round(1) if ties else probability
+    assert area(probability, active) == pytest.approx(roc_auc_score(active, probability), rel=1e-12)
