@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from unbraid.effects.effect import COPIES, effects_of_both
+from unbraid.effects.effect import COPIES, everywhere, pooled_effect, token_effects
 from unbraid.sources.base import Contexts
 
 SETS = (2, 3, 4)
@@ -44,7 +44,7 @@ def single_effects(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Singl
     if not len(pushes):
         return Single(pushes, pushes)
     early = in_first_half(contexts)
-    parts = [(pooled, tokens[:, early].mean(1)) for pooled, tokens in in_parts(contexts, pushes)]
+    parts = [(tokens.mean(1), tokens[:, early].mean(1)) for tokens in in_parts(contexts, pushes)]
     return Single(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
@@ -65,14 +65,13 @@ def joint_effects(
     unknown = Additivity(math.nan, math.nan)
     if count <= max(SETS) or bool(early.all()) or not bool(early.any()):
         pairs = pushes + pushes.roll(-1, 0) if count > min(SETS) else pushes[:0]
-        found = [pooled for pooled, _ in in_parts(contexts, pairs)] if len(pairs) else [alone[:0]]
-        return unknown, torch.cat(found)
+        return unknown, pooled_effect(contexts, pairs) if len(pairs) else alone[:0]
     sets = rings(count).to(pushes)
     predicted = (sets @ alone).split(COPIES)
     missed = fixed = total = 0.0
     together = []
-    for (pooled, effects), guess in zip(in_parts(contexts, sets @ pushes), predicted, strict=True):
-        together.append(pooled)
+    for effects, guess in zip(in_parts(contexts, sets @ pushes), predicted, strict=True):
+        together.append(effects.mean(1))
         late = effects[:, ~early].double()
         total += float(late.square().sum())
         missed += float((late - guess.unsqueeze(1)).square().sum())
@@ -93,8 +92,6 @@ def rings(count: int) -> Bool[Tensor, "set count"]:
     return torch.cat([after < size for size in SETS])
 
 
-def in_parts(
-    contexts: Contexts, pushes: Float[Tensor, "k d_in"]
-) -> Iterator[tuple[Float[Tensor, "some d_out"], Float[Tensor, "some token d_out"]]]:
-    """Yield pooled and token effects, a few pushes at a time."""
-    return (effects_of_both(contexts, part) for part in pushes.split(COPIES))
+def in_parts(contexts: Contexts, pushes: Float[Tensor, "k d_in"]) -> Iterator[Float[Tensor, "some token d_out"]]:
+    """Yield token effects, a few pushes at a time."""
+    return (token_effects(contexts, everywhere(part, contexts)) for part in pushes.split(COPIES))

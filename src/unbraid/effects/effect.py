@@ -66,26 +66,6 @@ def token_effects(
     return effects - pushes if effects.shape[2] == pushes.shape[2] else effects
 
 
-def effects_of_both(
-    contexts: Contexts, directions: Float[Tensor, "some d_in"]
-) -> tuple[Float[Tensor, "some d_out"], Float[Tensor, "some token d_out"]]:
-    """Return `pooled_effect` of a few directions and `token_effects` of the same pushes everywhere, from one pass.
-
-    Raises ValueError when the contexts keep no token.
-    """
-    kept = contexts.mask.unsqueeze(-1)
-    count = int(kept.sum())
-    if not count:
-        raise no_token_kept()
-    shifts = directions.to(contexts.acts)[:, None, None, :]
-    moved = contexts.downstream(contexts.acts + kept * shifts) - contexts.base
-    pooled = (moved.to(directions) * kept.to(directions)).sum((1, 2)) / count
-    tokens = moved[:, contexts.mask].to(directions)
-    if pooled.shape[1] != directions.shape[1]:
-        return pooled, tokens
-    return pooled - directions, tokens - directions.unsqueeze(1)
-
-
 def everywhere(directions: Float[Tensor, "k d_in"], contexts: Contexts) -> Float[Tensor, "k token d_in"]:
     """Return the same push at every kept token."""
     return directions.unsqueeze(1).expand(-1, int(contexts.mask.sum()), -1)
