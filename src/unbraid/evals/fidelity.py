@@ -122,9 +122,11 @@ def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:
 def splicing(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
     """Score the next-token loss with the activations replaced at the tokens on which a dictionary is trained."""
     clean, after, divergence = clean_pass(model), [], []
-    for number, part in enumerate(passes(model, scored_windows(model))):
+    parts = passes(model, scored_windows(model))
+    dictionary = moved(dictionary, parts[0].acts.device)
+    for number, part in enumerate(parts):
         before = clean.predictions(number, part, model)
-        spliced, targets = part.predicted(model, moved(dictionary, part.acts.device)(part.rows))
+        spliced, targets = part.predicted(model, dictionary(part.rows))
         after.append(nll_loss(spliced, targets, reduction="none").cpu())
         divergence.append((before.exp() * (before - spliced)).sum(1).cpu())
     losses = torch.cat(after)

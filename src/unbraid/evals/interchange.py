@@ -23,6 +23,7 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.observe import moved
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -68,6 +69,7 @@ def interchange(run: Run) -> list[Score]:
 def interchange_scores(dictionary: Dictionary, model: LanguageModel) -> list[Score]:
     """Score a dictionary of raw activations."""
     tables = followed(model)
+    dictionary = moved(dictionary, next(iter(tables.values())).scored.base.device)
     scores = list(baselines(model))
     ways = [(count, drop) for count in COUNTS for drop in (False, True)]
     each = {v: score_swaps(model, t.scored, latent_swaps(dictionary, t, ways)) for v, t in tables.items()}
@@ -164,14 +166,14 @@ def latent_swaps(dictionary: Dictionary, table: Table, ways: Sequence[tuple[int,
     whether what the dictionary does not explain is dropped."""
     ranked, (base, other) = table.ranked, table.scored.rows
     change = dictionary.encode(ranked.other[ranked.swapped]) - dictionary.encode(ranked.base[ranked.swapped])
-    size = change.abs().mean(0)
+    size = change.abs().mean(0) * dictionary.norms()
     before, after = dictionary.encode(base), dictionary.encode(other)
     explained = before @ dictionary.W_dec + dictionary.b_dec
     found = []
     for count, drop in ways:
         top = size.topk(min(count, dictionary.d_sae)).indices
-        moved = base + ((after - before)[:, top] @ dictionary.W_dec[top])
-        found.append(moved - base + explained if drop else moved)
+        swapped = base + ((after - before)[:, top] @ dictionary.W_dec[top])
+        found.append(swapped - base + explained if drop else swapped)
     return found
 
 
