@@ -43,7 +43,7 @@ from unbraid.sources.truth import Labelled, NoTruth
 from unbraid.sources.world.world import World
 from unbraid.system.sharing import shared
 
-VERSION = 2
+VERSION = 3
 DEFINITIONS = {
     "modularity": "(largest share of what setting a latent moves - 1/F) / (1 - 1/F), F factors with a readout: 1 moves "
     "one alone; mean over latents that move any, all set to R, or with size=own to the 95th percentile of their codes",
