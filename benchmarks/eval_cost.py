@@ -23,10 +23,11 @@ from unbraid.evals.shared.evaluation import Eval, score
 from unbraid.runs.run import Run
 from unbraid.runs.run_folder import finished, is_run
 from unbraid.runs.siblings import read_once
+from unbraid.sources.base import Source
 from unbraid.system.files import write_json
 from unbraid.system.sharing import sharing
 
-Case = tuple[str, int]
+Case = tuple[Source, int]
 """A source, and the number of latents."""
 
 
@@ -37,7 +38,7 @@ def runs_in(folders: Sequence[Path]) -> dict[Case, list[Run]]:
         for path in sorted(folder.iterdir()):
             if is_run(path) and finished(path):
                 run = Run.open(path)
-                case = type(run.source).__name__, run.experiment.dictionary.d_sae
+                case = run.source, run.experiment.dictionary.d_sae
                 found.setdefault(case, []).append(run)
     return found
 
@@ -55,16 +56,16 @@ def measured(runs: Sequence[Run], evals: Sequence[Eval]) -> Iterator[dict[str, A
 
 def rows_of(case: Case, found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row an eval: the core-seconds of the first run, and of those after it."""
-    rows = []
+    rows, source = [], type(case[0]).__name__
     for name in dict.fromkeys(one["eval"] for one in found if "scores" in one["result"]):
         own = [one for one in found if one["eval"] == name]
         later = [one["seconds"] for one in own if one["number"]]
         rows.append({
-            "eval": name, "source": case[0], "d_sae": case[1], "first": round(own[0]["seconds"], 3),
+            "eval": name, "source": source, "d_sae": case[1], "first": round(own[0]["seconds"], 3),
             "later": round(statistics.mean(later), 3) if later else None, "runs": len(own),
         })  # fmt: skip
     total = lambda key: round(sum(row[key] or 0.0 for row in rows), 3)
-    whole = {"eval": "all", "source": case[0], "d_sae": case[1], "first": total("first"), "later": total("later")}
+    whole = {"eval": "all", "source": source, "d_sae": case[1], "first": total("first"), "later": total("later")}
     return [*rows, {**whole, "runs": len({one["run"] for one in found})}]
 
 
@@ -110,9 +111,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores: dict[str, Any] = {}
     for case, runs in runs_in(options.folders).items():
         found = list(measured(runs, evals))
-        rows += rows_of(case, found)
         scores |= kept(found)
         for row in rows_of(case, found):
+            rows.append(row)
             print(row, flush=True)
     if options.out:
         write_json(options.out, {"rows": rows})
