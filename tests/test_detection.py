@@ -7,8 +7,8 @@ from scipy.sparse import csr_array
 
 from tests.known import EXACT, untrained
 from unbraid.dictionary.encoding import code_matrix
+from unbraid.evals.shared import untrained as baseline
 from unbraid.evals.shared.observe import observe
-from unbraid.evals.shared.untrained import untrained_baseline
 from unbraid.metrics.detection import detection, f1, f1_pairs, represented_factor
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 
@@ -60,7 +60,7 @@ def test_a_handful_of_firings_stand_for_nothing():
 def test_chance_is_as_wide_and_as_sparse_and_the_same_again():
     x = EXACT.sample(512, seed=0).x
     latents = code_matrix(untrained(EXACT, 40), x)
-    made = untrained_baseline(latents, x)
+    made, again = (baseline.untrained(40, baseline.matching_k(latents), x) for _ in range(2))
     assert code_matrix(made, x).shape == latents.shape and code_matrix(made, x).nnz == latents.nnz
-    assert torch.equal(made.W_dec, untrained_baseline(latents, x).W_dec)
-    assert untrained_baseline(csr_array((512, 40)), x).activation.k == 1  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.equal(made.W_dec, again.W_dec)
+    assert baseline.matching_k(csr_array((512, 40))) == 1

@@ -5,7 +5,7 @@ What depends on the source alone is made once for all runs that are scored toget
 """
 
 import copy
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from scipy.sparse import csr_array
@@ -14,6 +14,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.untrained import matching_k, untrained
 from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
+from unbraid.metrics.sparse_counts import shape
 from unbraid.sources.base import Source
 from unbraid.sources.stream import held_out
 from unbraid.sources.truth import Labelled, Truth
@@ -77,8 +78,7 @@ class Baseline(NamedTuple):
 
 def baseline_of(observed: LatentsAndFactors, truth: Truth, rows: int = ROWS) -> Baseline:
     """Return the untrained dictionary like the one with these codes of labelled held-out rows."""
-    shape: Any = observed.latents.shape
-    return Baseline(truth, rows, shape[1], matching_k(observed.latents))
+    return Baseline(truth, rows, shape(observed.latents)[1], matching_k(observed.latents))
 
 
 @shared

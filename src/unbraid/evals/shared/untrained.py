@@ -1,7 +1,5 @@
 """The untrained baseline of a score: random unit atoms with their transpose as encoder, at the same width and L0."""
 
-from typing import Any
-
 import torch
 from scipy.sparse import csr_array
 
@@ -10,24 +8,15 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import set_tied
 from unbraid.dictionary.weights import Acts
+from unbraid.metrics.sparse_counts import shape
 
 SEED = 0
 """Seed of the random atoms, the same for every run."""
 
 
-def untrained_baseline(latents: csr_array, x: Acts) -> Dictionary:
-    """Return an untrained dictionary like the one with codes `latents` [batch, d_sae] of raw activations x.
-
-    It has as many latents, and TopK at the nearest possible L0.
-    """
-    shape: Any = latents.shape
-    return untrained(shape[1], matching_k(latents), x)
-
-
 def matching_k(latents: csr_array) -> int:
     """Return the k at which TopK comes nearest to the L0 of these codes [batch, d_sae]."""
-    shape: Any = latents.shape
-    rows, d_sae = shape
+    rows, d_sae = shape(latents)
     return min(d_sae, max(1, round(latents.nnz / max(1, rows))))
 
 
