@@ -21,6 +21,7 @@ from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term
+from unbraid.objective.step_data import CONTEXTS, ExtraInputs
 from unbraid.sources.base import Batch
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -31,7 +32,6 @@ from unbraid.terms.causal.interaction import Interaction
 from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.training.learner import Learner
-from unbraid.training.step_data import CONTEXTS, ExtraInputs
 
 EVERY = 8
 TERMS: dict[str, Term] = {

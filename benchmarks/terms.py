@@ -24,6 +24,7 @@ from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch
 from unbraid.sources.world.world import World
 from unbraid.system.files import write_json
@@ -31,7 +32,6 @@ from unbraid.terms.controls.masked import Masked
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.gate_kl import GateKl
 from unbraid.training.learner import Learner
-from unbraid.training.step_data import ExtraInputs
 
 STEPS = 100_000
 WARM_UP = 2

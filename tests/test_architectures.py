@@ -19,6 +19,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Objective
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.run import Run
 from unbraid.seeding import stream
 from unbraid.sources.stream import Stream, held_out
@@ -28,7 +29,6 @@ from unbraid.terms.sparsity.gate_l1 import GateL1
 from unbraid.training.learner import Learner
 from unbraid.training.loop import train
 from unbraid.training.resampling import GAIN, resample
-from unbraid.training.step_data import ExtraInputs
 
 GATE = {"sparsity": GateL1(weight=0.1), "gate": GateReconstruction()}
 

@@ -12,6 +12,7 @@ from tests.callbacks import AtProgress
 from tests.small import WORLD, experiment
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Step, Term, TermOutput
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.terms.causal.causal_head import CausalHead
 from unbraid.terms.causal.downstream_reconstruction import DownstreamReconstruction
@@ -24,7 +25,6 @@ from unbraid.terms.geometry.repulsion import Repulsion
 from unbraid.terms.statistics.where_latents_fire import firing
 from unbraid.training.learner import Learner
 from unbraid.training.loop import train
-from unbraid.training.step_data import ExtraInputs
 
 CAUSAL: dict[str, Term] = {
     "effect": Effect(gradient_ratio=0.1, every=4),

@@ -9,13 +9,13 @@ from unbraid import seeding
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.world.active_factors import add_factors
 from unbraid.sources.world.world import World
 from unbraid.terms.controls.masked import Masked
-from unbraid.training.step_data import ExtraInputs
 
 WORLD = World(factors=64, d_in=64, l0=4.0, roots=8, noise=0.0, coherence=0.0, interactions=4)
 MODEL = LanguageModel(text="language://300", layer=1, max_norm_ratio=0.0)

@@ -12,6 +12,7 @@ from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective import gradient_ratio as weighting
 from unbraid.objective.objective import Objective, Reads, Step, TargetL0, Term, TermOutput
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.world.world import World
 from unbraid.terms.geometry.orthogonality import Orthogonality
@@ -22,7 +23,6 @@ from unbraid.terms.sparsity.l1 import L1
 from unbraid.training.checkpoint import steps_saved
 from unbraid.training.learner import Learner
 from unbraid.training.loop import train
-from unbraid.training.step_data import ExtraInputs
 
 WORLD = World(factors=24, d_in=12, l0=2.0, roots=6, branching=1, depth=1, interactions=4, block_rows=2048)
 

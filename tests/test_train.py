@@ -19,6 +19,7 @@ from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Objective, TargetL0
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.run import Run
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.terms.causal.effect import Effect
@@ -31,7 +32,6 @@ from unbraid.training.checkpoint import steps_saved
 from unbraid.training.learner import Learner
 from unbraid.training.loop import train, train_folders
 from unbraid.training.schedule import schedule
-from unbraid.training.step_data import ExtraInputs
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

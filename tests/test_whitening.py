@@ -32,6 +32,7 @@ from unbraid.experiment.experiment import Experiment, Training
 from unbraid.formats.export import export
 from unbraid.formats.widen import Extension
 from unbraid.objective.objective import Objective
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.run import Run
 from unbraid.saebench.targets import check
 from unbraid.sources.base import Source
@@ -43,7 +44,6 @@ from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruct
 from unbraid.training.held_out_scores import score
 from unbraid.training.learner import Learner
 from unbraid.training.loop import train
-from unbraid.training.step_data import ExtraInputs
 
 RNG = torch.Generator().manual_seed(0)
 SAMPLE = torch.randn(4000, 12, generator=RNG) @ torch.randn(12, 12, generator=RNG) * torch.linspace(0.1, 30, 12) + 5

@@ -12,6 +12,7 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.objective import Objective, Term
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch
 from unbraid.sources.world.world import World
 from unbraid.terms.dead_latents.aux_k import AuxK
@@ -20,7 +21,6 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.training.learner import Learner
-from unbraid.training.step_data import ExtraInputs
 
 STEPS = 100_000
 

@@ -21,6 +21,7 @@ from unbraid.dictionary.weights import CHUNK_ENTRIES
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Source
 from unbraid.sources.cached import cache_bytes
 from unbraid.sources.fitting_sample import fitting_sample
@@ -31,7 +32,6 @@ from unbraid.training.checkpoint import KEPT
 from unbraid.training.checks import check_needs, check_shared
 from unbraid.training.learner import Learner
 from unbraid.training.schedule import steps
-from unbraid.training.step_data import ExtraInputs
 
 MEASURED_STEPS = 3
 PATIENCE = 60.0

@@ -14,8 +14,8 @@ dictionary does say nothing of one that is finished (`Term.only_in_training`).
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,12 +27,13 @@ from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Objective, Step, Term
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import alike
-from unbraid.sources.base import Batch, Contexts, Counterfactuals, Source
+from unbraid.sources.base import Batch, Counterfactuals
 from unbraid.sources.stream import held_out
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
     "dose": "share of its base's value by which an added term lowered its own loss: 1 when a penalty removed all of "
     "it, 0 when it did nothing, below 0 when it rose; of a reward, the share by which the reward grew; NaN when the "
@@ -47,11 +48,11 @@ BATCHES = 16
 """Largest number of batches, each of as many rows as in training where there are so many."""
 WARM_UP = 0.25
 """Share of the batches, first ones, on which averages settle; they are not counted."""
-CONTEXTS, PAIRS, CORRUPTED = 4, 256, 512
-"""Sequences, minimal pairs and corrupted rows a batch, as in training."""
 APART = ("name", "control", "base", "term", "strength", "objective")
 """Fields in which a run may differ from its base."""
 SEED = 0
+
+T = TypeVar("T")
 
 
 def dose(run: Run, bases: Sequence[Run]) -> list[Score]:
@@ -122,33 +123,11 @@ def scores_of(name: str, own: Float[Tensor, " batch"], base: Float[Tensor, " bat
 # ---- held-out steps
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The raw inputs of one step, drawn when a term first asks for them, the same for both dictionaries."""
+class Inputs(NamedTuple):
+    """The raw inputs of one step, the same for both dictionaries."""
 
     rows: Batch
-    source: Source
-    index: int
-    _drawn: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def contexts(self) -> Contexts:
-        count = int(max(1, min(CONTEXTS, self.source.sequences("eval"))))
-        return self._once("contexts", lambda seed: self.source.contexts(count, split="eval", seed=seed))
-
-    def counterfactuals(self) -> Counterfactuals:
-        return self._once("pairs", lambda seed: self.source.counterfactuals(PAIRS, split="eval", seed=seed))
-
-    def corrupted(self, share: float) -> Float[Tensor, "row d_in"]:
-        draw = lambda seed: self.source.corrupted(CORRUPTED, share=share, split="eval", seed=seed)
-        return self._once(f"corrupted/{share}", draw)
-
-    def _once(self, name: str, draw: Callable[[int], Any]) -> Any:
-        if name not in self._drawn:
-            try:
-                self._drawn[name] = draw(seeding.integer(SEED, f"dose/{name}/{self.index}"))
-            except ValueError as reason:
-                raise NotApplicable(f"the term reads what the eval split cannot give: {reason}") from reason
-        return self._drawn[name]
+    extra: ExtraInputs
 
 
 def batches_of(run: Run) -> list[Inputs]:
@@ -156,9 +135,17 @@ def batches_of(run: Run) -> list[Inputs]:
     rows = held_out(run.source, ROWS)
     size = min(len(rows), run.experiment.training.batch_size)
     return [
-        Inputs(rows[size * index : size * (index + 1)], run.source, index)
+        Inputs(rows[size * index : size * (index + 1)], ExtraInputs(run.source, SEED, index, "eval"))
         for index in range(min(BATCHES, len(rows) // size))
     ]
+
+
+def drawn(draw: Callable[[], T]) -> T:
+    """Draw inputs of a step. Raises NotApplicable where the source has none."""
+    try:
+        return draw()
+    except ValueError as reason:
+        raise NotApplicable(f"the term reads what the eval split cannot give: {reason}") from reason
 
 
 @dataclass(frozen=True)
@@ -194,13 +181,14 @@ class Measured:
         return torch.tensor(losses[int(WARM_UP * len(losses)) :], dtype=torch.float64)
 
     def _step(self, name: str, inputs: Inputs, memory: dict[str, Tensor]) -> Step:
-        x = self.normaliser(inputs.rows.x)
+        x, extra = self.normaliser(inputs.rows.x), inputs.extra
         z = self.dictionary.unchecked_codes(x)
         return Step(
             x=x, z=z, dictionary=self.dictionary, batch=inputs.rows, dead=self.dead,
-            progress=1 - 1e-6, contexts=inputs.contexts, rng=seeding.stream(SEED, f"dose/{name}/{inputs.index}"),
-            counterfactuals=lambda: self._normalised(inputs.counterfactuals()),
-            corrupted=lambda share: self.normaliser(inputs.corrupted(share)), memory=memory,
+            progress=1 - 1e-6, rng=seeding.stream(SEED, f"dose/{name}/{extra.index}"), memory=memory,
+            contexts=lambda: drawn(extra.contexts),
+            counterfactuals=lambda: self._normalised(drawn(extra.counterfactuals)),
+            corrupted=lambda share: self.normaliser(drawn(lambda: extra.corrupted(share))),
             normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
         )  # fmt: skip
 

@@ -12,12 +12,12 @@ from unbraid.config.settings import shown
 from unbraid.effects.radius import calibrate_radius, checked_radius
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Reads
+from unbraid.objective.step_data import CONTEXTS
 from unbraid.runs.run_folder import finished
 from unbraid.sources.base import Source
 from unbraid.system.devices import check_device
 from unbraid.system.files import read_json
 from unbraid.system.sealing import REMEDY
-from unbraid.training.step_data import CONTEXTS
 
 
 def check_shared(members: Sequence[Experiment]) -> None:

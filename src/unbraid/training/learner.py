@@ -14,6 +14,7 @@ from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
 from unbraid.objective.objective import Step, culprits, evaluate
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Counterfactuals
 from unbraid.training import optimiser, term_memory
 from unbraid.training.constraints import Constraints
@@ -21,7 +22,6 @@ from unbraid.training.dead_latents import DeadLatents
 from unbraid.training.l0_controller import L0Controller
 from unbraid.training.optimiser import BadGradient, Optimiser
 from unbraid.training.schedule import steps
-from unbraid.training.step_data import ExtraInputs
 from unbraid.training.term_memory import TermMemory
 
 

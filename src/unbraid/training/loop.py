@@ -17,6 +17,7 @@ from torch import Tensor
 from unbraid.config.serialise import check_stored
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, checked
 from unbraid.experiment.experiment import Experiment
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.failure import failure, mark_failed
 from unbraid.runs.provenance import machine
 from unbraid.sources.base import Batch
@@ -41,7 +42,6 @@ from unbraid.training.interrupt import Interrupted, interrupted_at
 from unbraid.training.learner import Learner
 from unbraid.training.saving import save_checkpoints, save_runs
 from unbraid.training.schedule import steps
-from unbraid.training.step_data import ExtraInputs
 from unbraid.training.step_log import StepLog
 
 

@@ -5,7 +5,7 @@ What depends on the source alone is made once for all runs that are scored toget
 """
 
 import copy
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from scipy.sparse import csr_array
@@ -15,15 +15,13 @@ from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.untrained import matching_k, untrained
 from unbraid.metrics.latents_and_factors import LatentsAndFactors, magnitudes
 from unbraid.metrics.sparse_counts import shape
-from unbraid.sources.base import Source
+from unbraid.sources.base import Source, Split
 from unbraid.sources.stream import held_out
 from unbraid.sources.truth import Labelled, Truth
 from unbraid.system.sharing import shared
 
 ROWS = 32_768
 """Number of held-out rows that evals use by default."""
-
-Split = Literal["train", "eval"]
 
 
 @shared

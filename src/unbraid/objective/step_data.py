@@ -1,4 +1,4 @@
-"""Extra inputs of a training step besides its rows: drawn when a term first needs them, the same for a whole cohort."""
+"""Extra inputs of a step besides its rows: drawn when a term first needs them, the same for all dictionaries."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid import seeding
-from unbraid.sources.base import Contexts, Counterfactuals, Source
+from unbraid.sources.base import Contexts, Counterfactuals, Source, Split
 
 CONTEXTS = 4
-"""Whole sequences a slice term sees in one step."""
+"""Whole sequences a slice term sees in one step; fewer where the eval split holds fewer."""
 PAIRS = 256
 """Minimal pairs a term sees in one step."""
 ROWS = 512
@@ -25,23 +25,25 @@ class ExtraInputs:
     seed: int
     index: int
     """The number of the step."""
+    split: Split = "train"
     _drawn: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def contexts(self) -> Contexts:
         if "contexts" not in self._drawn:
-            self._drawn["contexts"] = self.source.contexts(CONTEXTS, split="train", seed=self._seed("contexts"))
+            count = CONTEXTS if self.split == "train" else int(max(1, min(CONTEXTS, self.source.sequences("eval"))))
+            self._drawn["contexts"] = self.source.contexts(count, split=self.split, seed=self._seed("contexts"))
         return self._drawn["contexts"]
 
     def counterfactuals(self) -> Counterfactuals:
         if "pairs" not in self._drawn:
             seed = self._seed("counterfactuals")
-            self._drawn["pairs"] = self.source.counterfactuals(PAIRS, split="train", seed=seed)
+            self._drawn["pairs"] = self.source.counterfactuals(PAIRS, split=self.split, seed=seed)
         return self._drawn["pairs"]
 
     def corrupted(self, share: float) -> Float[Tensor, "row d_in"]:
         if share not in self._drawn:
             seed = self._seed("corrupted")
-            self._drawn[share] = self.source.corrupted(ROWS, share=share, split="train", seed=seed)
+            self._drawn[share] = self.source.corrupted(ROWS, share=share, split=self.split, seed=seed)
         return self._drawn[share]
 
     def _seed(self, name: str) -> int:
