@@ -188,6 +188,9 @@ def test_a_circle_and_a_sphere_are_found_by_the_union_of_the_latents_that_cover_
     assert [found[m] for m in ("mcc", "f1", "precision", "recall")] == pytest.approx([1, 1, 1, 1], abs=1e-3)
     assert [found[f"manifold_{m}"] for m in ("precision", "recall", "f1")] == pytest.approx([1, 1, 1], abs=1e-2)
     assert found["manifold_latents"] == (4 + 6) / 2
+    assert {s.metric for s in recovery_scores(untrained(CURVED, 8), CURVED) if s.better == "neither"} == {
+        "manifold_latents"
+    }
     assert found["uniqueness"] == 1 and found["recovered"] == 1
     one_sided = scored(covering(CURVED, signs=(1,)), CURVED)
     # A point has no positive coordinate with probability 1/4 on the circle and 1/8 on the sphere.

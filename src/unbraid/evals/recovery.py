@@ -22,10 +22,10 @@ from torch import Tensor
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import Baseline, baseline_of, observe
-from unbraid.metrics.alignment import Subspaces, alignment, one_direction
+from unbraid.metrics.alignment import Subspaces, alignment, one_direction, share_in_subspace
 from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
-from unbraid.metrics.matching import Pairs, best_atom_pairs, unit
+from unbraid.metrics.matching import Pairs, best_atom_pairs
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.truth import Truth, levels
@@ -56,6 +56,8 @@ DEFINITIONS = {
     "uniqueness": "distinct factors nearest to any atom, over min(latents, factors)",
     "recovered": "share of factors with some atom at |cosine| above 0.9",
 }
+NEITHER = {"manifold_latents"}
+"""Metrics of which neither direction is better."""
 CLOSE = 0.9
 """|cos| above which a factor counts as recovered."""
 CHUNK_ENTRIES = 2**24
@@ -94,7 +96,8 @@ def pairs_of(atoms: Float[Tensor, "d_sae d_in"], observed: LatentsAndFactors, tr
 def scores(named: Iterable[Named], kind: ScoreKind) -> list[Score]:
     """Return the scores of these names, values and params."""
     return [
-        Score(metric=metric, value=value, better="higher", params=params, kind=kind) for metric, value, params in named
+        Score(metric=metric, value=value, better="neither" if metric in NEITHER else "higher", params=params, kind=kind)
+        for metric, value, params in named
     ]
 
 
@@ -135,7 +138,7 @@ def of_manifolds(atoms: Float[Tensor, "d_sae d_in"], observed: LatentsAndFactors
         present = np.diff(factors[:, [factor]].tocsr().indptr) > 0
         if not present.any():
             continue
-        own = torch.linalg.vector_norm(unit(atoms) @ basis.to(atoms).T, dim=1) > CLOSE
+        own = share_in_subspace(atoms, basis) > CLOSE
         fires = np.diff(latents[:, np.flatnonzero(own.numpy())].tocsr().indptr) > 0
         sizes.append(float(own.sum()))
         found.append([float(part.sum()) for part in (present, fires, present & fires)])

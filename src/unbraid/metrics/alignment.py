@@ -22,8 +22,13 @@ def alignment(
     """Return the alignment of every atom with every factor."""
     found = cosines(atoms, directions).abs()
     for factor, basis in subspaces.items():
-        found[:, factor] = torch.linalg.vector_norm(unit(atoms) @ basis.to(atoms).T, dim=1)
+        found[:, factor] = share_in_subspace(atoms, basis)
     return found
+
+
+def share_in_subspace(atoms: Float[Tensor, "a d_in"], basis: Float[Tensor, "dimensions d_in"]) -> Float[Tensor, " a"]:
+    """Return the share of each atom's length in a subspace."""
+    return torch.linalg.vector_norm(unit(atoms) @ basis.to(atoms).T, dim=1)
 
 
 def one_direction(factors: int, subspaces: Subspaces) -> Bool[Tensor, " factors"]:
