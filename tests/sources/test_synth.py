@@ -190,4 +190,5 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monkey
         Synth(branching_factor=1)
     monkeypatch.setitem(sys.modules, "sae_lens.synthetic", None)
     with pytest.raises(ValueError, match=r"pip install 'unbraid\[synth\]'"):
-        _ = Synth(seed=1).names
+        _ = Synth(seed=1).directions
+    assert len(Synth(seed=1, num_features=300).names) == 300, "a count asks for no model"

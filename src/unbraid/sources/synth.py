@@ -111,7 +111,9 @@ class Synth(Synthetic):
 
     @cached_property
     def names(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return tuple(f"factor {i}" for i in range(self._synthetic.cfg.num_features))
+        # A model to generate need not be for that: it takes seconds.
+        count = self._synthetic.cfg.num_features if self.model else self.num_features
+        return tuple(f"factor {i}" for i in range(count))
 
     @cached_property
     def parents(self) -> Int[Tensor, " factors"]:  # pyright: ignore[reportIncompatibleMethodOverride]
