@@ -191,7 +191,7 @@ def test_fault_17_the_command_line_ends_in_130_and_trains_no_further_cohort(tmp_
 
     def stopped(cohort, *given, **settings):
         begun.append(len(cohort))
-        raise Interrupted("stopped at step 1 of 2; continue with --resume")
+        raise Interrupted("stopped at step 1 of 2")
 
     monkeypatch.setattr(commands, "train", stopped)
     assert main(["sweep", "world", "--cross", "training.data_seed=0,1", "--out", str(tmp_path)]) == 130

@@ -191,9 +191,9 @@ def train_cohort(options: Trainer, cohort: Sequence[Experiment], place: str = ""
             cohort, options.out, resume=options.resume, overwrite=options.overwrite,
             checkpoint_seconds=options.checkpoint_seconds, callbacks=[Progress()],
         )  # fmt: skip
-    except Interrupted as where:
-        again = not isinstance(options, StudyFlags)  # which resumes always
-        said = str(where) if again else str(where).replace("continue with --resume", "run it again to continue")
+    except Interrupted as stop:
+        again = options.resume or isinstance(options, StudyFlags)  # as study and demo do without being told
+        said = f"{stop.where}; run it again to continue" if again else str(stop)
         raise KeyboardInterrupt(said) from None  # whatever was to follow, or runs in the background, ends too
     except Failed as error:
         say(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)

@@ -81,7 +81,7 @@ def start_learners(
             callbacks.on_failure(experiment, failure(folder))
         except KeyboardInterrupt:
             kept.flush()
-            raise Interrupted(f"stopped in the initialisation of {experiment.label}; continue with --resume") from None
+            raise Interrupted(f"stopped in the initialisation of {experiment.label}") from None
     return learners
 
 

@@ -114,9 +114,9 @@ def train_folders(
                     prepare_run_folder(folder, experiment, resume=resume)
                 _trained(todo, sample, called, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
             except KeyboardInterrupt:
-                raise Interrupted("stopped; continue with --resume") from None
+                raise Interrupted("stopped") from None
             if stop.requested:
-                raise Interrupted("stopped after the last step; what was trained is saved")
+                raise Interrupted("stopped after the last step; what was trained is saved", unfinished=False)
     if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
         raise Failed(reasons)
 
