@@ -85,14 +85,19 @@ def experiments_of(call: Call[OfExperiment]) -> "list[Experiment]":
     return chosen(resolved(call), call.options.only)
 
 
-def calibration_of(call: Call[OfExperiment]) -> "list[Experiment]":
-    """Those of the named study's calibration experiments that --only chooses. Raises ValueError for what has none."""
+def factorial_of(call: Call[OfExperiment], flag: str) -> "Factorial":
+    """The named factorial study, as the flags say. Raises ValueError for what is none: `flag` is for them alone."""
     from unbraid.experiment.factorial import Factorial
 
     named = resolved(call)
     if not isinstance(named, Factorial):
-        raise ValueError(f"--calibrate is for factorial studies, and {call.name} is none; leave it out")
-    return matching(named.calibration(), call.options.only)
+        raise ValueError(f"{flag} is for factorial studies, and {call.name} is none; leave it out")
+    return named
+
+
+def calibration_of(call: Call[OfExperiment]) -> "list[Experiment]":
+    """Those of the named study's calibration experiments that --only chooses. Raises ValueError for what has none."""
+    return matching(factorial_of(call, "--calibrate").calibration(), call.options.only)
 
 
 def registered_of(call: Call[OfExperiment], card: Path) -> "list[Experiment]":
@@ -100,10 +105,9 @@ def registered_of(call: Call[OfExperiment], card: Path) -> "list[Experiment]":
     that is not registered or has changed since, and a study that is no more what was registered."""
     from unbraid.comparison.card import read_card
     from unbraid.comparison.registration import registered_experiments
-    from unbraid.experiment.factorial import Factorial
 
-    named, about = resolved(call), read_card(card)
-    if not isinstance(named, Factorial) or about.study != (call.name or "").replace("-", "_"):
+    named, about = factorial_of(call, "--card"), read_card(card)
+    if about.study != (call.name or "").replace("-", "_"):
         raise ValueError(f"{card} is about the study {about.study}, and {call.name} is named; name the card's")
     return matching(registered_experiments(card, named), call.options.only)
 
