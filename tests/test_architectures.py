@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.callbacks import AtProgress
 from tests.exact import D_IN, D_SAE, batch, dictionary, normal
+from tests.resumed import assert_resumed_equals_whole
 from tests.small import WORLD, experiment
 from unbraid.dictionary.activations.gated import Gated
 from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
@@ -71,21 +71,9 @@ def test_both_learn(runs: dict[str, Path]):
 
 
 def test_resumed_equals_uninterrupted_with_gate_and_with_resampling(tmp_path: Path):
-    class Killed(BaseException):
-        pass
-
-    def kill(tokens: int, total: int) -> None:
-        if tokens >= 160 * 23:
-            raise Killed
-
     base = gated()
     members = [replace(base, training=replace(base.training, resample_every=1600, dead_after=480))]
-    (whole,) = train(members, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(members, tmp_path / "cut", checkpoint_steps=7, callbacks=[AtProgress(kill)])
-    (cut,) = train(members, tmp_path / "cut", resume=True)
-    ours, theirs = Run.open(whole).dictionary(), Run.open(cut).dictionary()
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert_resumed_equals_whole(members, tmp_path, steps=23, every=7)
 
 
 def test_a_gated_dictionary_is_a_jumprelu_one_with_the_same_codes():

@@ -2,13 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.callbacks import AtProgress
+from tests.resumed import assert_resumed_equals_whole
 from tests.small import WORLD, experiment
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Step, Term, TermOutput
@@ -38,32 +37,13 @@ CAUSAL: dict[str, Term] = {
 }
 
 
-class Stopped(BaseException):
-    pass
-
-
 def asking(penalties: dict[str, Term]) -> Experiment:
     plain = experiment()
     return replace(plain, objective=replace(plain.objective, penalties=penalties))
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "sae_weights.safetensors")
-
-
 def test_a_run_with_every_causal_term_stopped_and_resumed_equals_the_uninterrupted_one(tmp_path):
-    causal = asking(CAUSAL)
-    (whole,) = train([causal], tmp_path / "whole")
-
-    def stop(done: int, total: int) -> None:
-        if done >= 25 * 160:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        train([causal], tmp_path / "parts", checkpoint_steps=10, callbacks=[AtProgress(stop)])
-    (resumed,) = train([causal], tmp_path / "parts", resume=True)
-    found, expected = weights(resumed), weights(whole)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert_resumed_equals_whole([asking(CAUSAL)], tmp_path, steps=25, every=10)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.callbacks import AtProgress
+from tests.resumed import assert_resumed_equals_whole
 from tests.small import WORLD, experiment
 from unbraid import seeding
 from unbraid.dictionary.activations.batch_topk import BatchTopK
@@ -83,19 +83,7 @@ def test_a_smallest_cosine_holds_every_atom_and_some_are_at_it(tmp_path):
 
 
 def test_a_held_run_resumed_equals_one_never_stopped(tmp_path):
-    class Stopped(BaseException):
-        pass
-
-    def stop(tokens: int, total: int) -> None:
-        if tokens >= 160 * 23:
-            raise Stopped
-
-    (whole,) = train([held_near_init(0.8, 6400)], tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train([held_near_init(0.8, 6400)], tmp_path / "stopped", checkpoint_steps=10, callbacks=[AtProgress(stop)])
-    (resumed,) = train([held_near_init(0.8, 6400)], tmp_path / "stopped", resume=True)
-    left, right = Run.open(whole).dictionary().state_dict(), Run.open(resumed).dictionary().state_dict()
-    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert_resumed_equals_whole([held_near_init(0.8, 6400)], tmp_path, steps=23, every=10)
 
 
 @pytest.mark.parametrize("min_cosine_to_init", [1.0, -1.1])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.callbacks import AtProgress
+from tests.resumed import assert_resumed_equals_whole
 from tests.small import WORLD, experiment
 from unbraid.dictionary.orthonormalise import orthonormalise_blocks, polar
 from unbraid.experiment.experiment import Experiment
@@ -106,19 +106,7 @@ def test_without_blocks_atoms_do_not_end_orthonormal(tmp_path):
 
 
 def test_a_run_of_orthonormal_blocks_resumed_equals_one_never_stopped(tmp_path):
-    class Stopped(BaseException):
-        pass
-
-    def stop(tokens: int, total: int) -> None:
-        if tokens >= 160 * 23:
-            raise Stopped
-
-    (whole,) = train([blocked()], tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train([blocked()], tmp_path / "stopped", checkpoint_steps=10, callbacks=[AtProgress(stop)])
-    (resumed,) = train([blocked()], tmp_path / "stopped", resume=True)
-    left, right = Run.open(whole).dictionary().state_dict(), Run.open(resumed).dictionary().state_dict()
-    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert_resumed_equals_whole([blocked()], tmp_path, steps=23, every=10)
 
 
 @pytest.mark.parametrize(("size", "said"), [(7, "does not divide d_sae = 64"), (-8, "at least 0")])

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.callbacks import AtProgress
+from tests.resumed import assert_resumed_equals_whole
 from tests.small import WORLD, experiment
 from tests.test_architectures import gated
-from tests.test_causal_training import CAUSAL, asking, weights
+from tests.test_causal_training import CAUSAL, asking
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.gated import Gated
@@ -29,6 +29,7 @@ from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
 from unbraid.dictionary.initialisation import Initialisation, Origin
 from unbraid.dictionary.normaliser import Normaliser, double
 from unbraid.experiment.experiment import Experiment, Training
+from unbraid.formats import recognise
 from unbraid.formats.export import export
 from unbraid.formats.widen import Extension
 from unbraid.objective.objective import Objective
@@ -211,6 +212,14 @@ def test_saebench_is_told_of_atoms_it_would_not_take(runs: dict[str, Path]):
         check(Run.open(runs["topk"]))
 
 
+def test_an_exported_topk_run_of_whitened_activations_needs_no_import(runs: dict[str, Path], tmp_path: Path):
+    export(runs["topk"], tmp_path / "mine")
+    with pytest.raises(ValueError, match="whitened activations, and its topk chooses.*score the run folder"):
+        recognise.read(tmp_path / "mine")
+    export(runs["batchtopk"], tmp_path / "theirs")
+    assert (recognise.read(tmp_path / "theirs").dictionary.norms() == 1).all()
+
+
 def test_atoms_of_other_norms_are_only_taken_where_whitening_gave_them(runs: dict[str, Path]):
     cfg = json.loads((runs["topk"] / "cfg.json").read_text())
     assert cfg["metadata"]["unit_norm_atoms"] is False
@@ -218,21 +227,8 @@ def test_atoms_of_other_norms_are_only_taken_where_whitening_gave_them(runs: dic
 
 
 def test_a_whitened_run_with_every_causal_term_resumed_equals_the_uninterrupted_one(tmp_path: Path):
-    class Killed(BaseException):
-        pass
-
-    def kill(done: int, total: int) -> None:
-        if done >= 25 * 160:
-            raise Killed
-
     members = [white(asking(CAUSAL)), white(experiment("half"), whiten_power=0.5)]
-    whole = train(members, tmp_path / "whole")
-    with pytest.raises(Killed):
-        train(members, tmp_path / "cut", checkpoint_steps=7, callbacks=[AtProgress(kill)])
-    cut = train(members, tmp_path / "cut", resume=True)
-    for left, right in zip(whole, cut, strict=True):
-        ours, theirs = weights(left), weights(right)
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    whole = assert_resumed_equals_whole(members, tmp_path, steps=25, every=7)
     again = Normaliser.of(load_file(whole[1] / "normaliser.safetensors"))
     x, fresh = held_out(WORLD, 8).x, Normaliser.fit(fitting_sample(WORLD, 0, 6400), "whiten", power=0.5)
     assert torch.equal(again(x), fresh(x)) and torch.equal(again.undo(x), fresh.undo(x))

@@ -20,6 +20,7 @@ from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.formats import saelens_before_6
 from unbraid.formats.published import THRESHOLDED, Parts, Published, assemble, check_shapes, check_vectors, turned
+from unbraid.formats.saelens import UNIT_NORM
 from unbraid.formats.said import Said
 from unbraid.formats.tensors import load_safetensors, quoted, shown, take, take_all
 
@@ -177,6 +178,11 @@ def check(name: str, said: Said, folder: Path) -> None:
             )
         raise ValueError(
             f"{folder}: architecture {quoted(name)} cannot be read{why}; these can: {', '.join(READERS)}{hint}"
+        )
+    if said.part("metadata").fields.get(UNIT_NORM) is False:
+        raise ValueError(
+            f"{folder} was trained on whitened activations, and its {name} chooses other latents once atoms have norm "
+            "1, as those of an imported SAE have: score the run folder that it was exported from, which needs no import"
         )
     normalised = said.text("normalize_activations", "none")
     if normalised not in ("none", "expected_average_only_in"):
