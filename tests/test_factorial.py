@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -57,12 +58,24 @@ STUDY = Factorial(
 )
 
 
+@cache
+def the_test() -> list[Experiment]:
+    """The study's test, made once."""
+    return STUDY.test()
+
+
+@cache
+def the_calibration() -> list[Experiment]:
+    """Its calibration, made once."""
+    return STUDY.calibration()
+
+
 def of(found: list[Experiment], **fields: Any) -> list[Experiment]:
     return [one for one in found if all(getattr(one, name) == value for name, value in fields.items())]
 
 
 def test_a_test_is_every_method_once_at_every_sparsity_width_and_seed():
-    made = STUDY.test()
+    made = the_test()
     methods = [one for one in made if not one.control]
     cells = Counter((one.base, one.term, one.requested_l0, one.dictionary.d_sae, one.seed) for one in methods)
     assert len(cells) == 2 * 3 * 2 * 2 * 3 and set(cells.values()) == {1}
@@ -73,14 +86,14 @@ def test_a_test_is_every_method_once_at_every_sparsity_width_and_seed():
 
 
 def test_controls_are_there_once_where_no_sparsity_or_width_changes_them():
-    made = STUDY.test()
+    made = the_test()
     assert len(of(made, name="untrained")) == 2 * 2 * 3
     assert len(of(made, name="truth")) == 3, "made from the truth, it has neither an L0 nor a width of its own"
     assert [one.dictionary.d_sae for one in of(made, name="pca", seed=0)] == [32, 32], "two directions a dimension"
 
 
 def test_every_method_is_tried_at_as_many_settings():
-    made = STUDY.calibration()
+    made = the_calibration()
     methods = [one for one in made if not one.control]
     tried = Counter((one.base, one.term, one.seed) for one in methods)
     assert set(tried.values()) == {5} and len(tried) == 6 * 2
@@ -95,14 +108,15 @@ def test_every_method_is_tried_at_as_many_settings():
 def test_base_and_base_with_a_term_differ_in_the_term_alone():
     faster = Tuning(field="training.lr", factor=2.0)
     chosen = {**STUDY.default_tunings(), "top": faster, "top-two": Tuning(strength=3.0)}
-    made = of(STUDY.test(chosen), base="top", seed=1)
+    test = STUDY.test(chosen)
+    made = of(test, base="top", seed=1)
     base, added = (to_json(of(made, term=term)[0]) for term in (None, "two"))
     assert base["name"] == "top-lr_x2" and added["name"] == "top-lr_x2-two-3"
     assert base["training"]["lr"] == 2 * STUDY.training.lr
     ratios = [added["objective"]["penalties"].pop(name)["gradient_ratio"] for name in ("o", "tc")]
     assert ratios == [3.0, 3.0] and (added.pop("term"), added.pop("strength")) == ("two", 3.0)
     assert {**added, "name": ""} == {**base, "name": ""}
-    nested = of(STUDY.test(chosen), base="nested", term="two")[0]
+    nested = of(test, base="nested", term="two")[0]
     assert nested.training.lr == STUDY.training.lr, "each base has a setting of its own"
 
 
@@ -110,11 +124,11 @@ def test_equal_experiments_of_calibration_and_test_have_one_name():
     by_content = lambda made: {
         json.dumps({**to_json(one), "name": "", "seed": 0, "source": 0}, sort_keys=True): one.name for one in made
     }
-    calibration, test = by_content(STUDY.calibration()), by_content(STUDY.test())
+    calibration, test = by_content(the_calibration()), by_content(the_test())
     both = set(calibration) & set(test)
     assert len(both) >= 6, "bases as they are and terms at the middle strength are in both"
     assert all(calibration[one] == test[one] for one in both)
-    names = [one.name for one in STUDY.calibration() if one.seed == 8]
+    names = [one.name for one in the_calibration() if one.seed == 8]
     assert len(set(names)) == len(names)
 
 
@@ -148,7 +162,7 @@ def test_whitened_activations_are_an_axis_that_runs_state():
 def test_settings_are_stored_and_whole_numbers_stay_whole():
     chosen = STUDY.default_tunings()
     assert from_json(json.loads(json.dumps(to_json(chosen)))) == chosen
-    assert from_json(json.loads(json.dumps(to_json(STUDY)))).test() == STUDY.test()
+    assert from_json(json.loads(json.dumps(to_json(STUDY)))).test() == the_test()
     five = (0.3, 0.5, 1.0, 2.0, 3.0)
     later = replace(STUDY, base_settings={"training.dead_after": five})
     made = later.test({**STUDY.default_tunings(), "top": Tuning(field="training.dead_after", factor=0.3)})
@@ -172,7 +186,7 @@ def test_the_weight_of_sparsity_falls_to_zero_as_an_axis():
 
 
 def test_a_seed_draws_the_world_where_there_is_one_to_draw():
-    made = STUDY.test()
+    made = the_test()
     assert {(one.seed, one.source.drawn_by, one.draws_source) for one in made} == {(k, k, True) for k in (0, 1, 2)}
     fixed = replace(STUDY, draw_source=False).test()
     assert all(one.source == WORLD and not one.draws_source for one in fixed)
@@ -188,7 +202,8 @@ def test_an_experiment_says_truly_what_drew_its_source():
 
 
 def test_worlds_that_seeds_drew_are_one_testbed_and_others_are_not(tmp_path):
-    tiny = replace(STUDY, sparsities=(4,), widths=(), seeds=(0, 1), controls={}, terms={"tc": TERMS["tc"]})
+    few = {"sparsities": (4,), "widths": (), "seeds": (0, 1), "controls": {}}
+    tiny = replace(STUDY, **few, bases={"top": TOP}, terms={"tc": TERMS["tc"]})
     drawn = ub.train(tiny, tmp_path)
     alone = replace(tiny.test()[0], draws_source=False)
     other = replace(alone, source=replace(WORLD, seed=5), seed=5)
@@ -196,9 +211,9 @@ def test_worlds_that_seeds_drew_are_one_testbed_and_others_are_not(tmp_path):
     ub.evaluate([run.path for run in runs], ["fidelity"])
     stored = read_scores([run.path for run in runs])
     (testbed,) = {run.source for run in stored.runs if run.experiment.get("draws_source")}
-    assert "seed=drawn" in testbed and sorted(Counter(run.source for run in stored.runs).values()) == [1, 1, 8]
+    assert "seed=drawn" in testbed and sorted(Counter(run.source for run in stored.runs).values()) == [1, 1, 4]
     rows = stored.of(testbed).rows
-    fvu = rows[(rows.metric == "fvu") & (rows.base == "top")]
+    fvu = rows[rows.metric == "fvu"]
     assert sorted(zip(fvu.seed, fvu.term.fillna(""), fvu.strength.fillna(0.0), strict=True)) == [
         (0, "", 0.0), (0, "tc", 0.3), (1, "", 0.0), (1, "tc", 0.3),
     ]  # fmt: skip
@@ -246,6 +261,11 @@ def test_sparsity_weights_need_a_weight_that_nothing_else_moves():
     for base in (TOP, moved):
         with pytest.raises(ValueError, match="give it that penalty and neither"):
             replace(STUDY, bases={"b": base}, **axis)
+    close = {**axis, "sparsity_weights": (0.1, 0.1 + 1e-9)}
+    with pytest.raises(ValueError, match="sparsity_weights that differ in the seventh digit"):
+        replace(STUDY, bases={"relu": RELU}, **close)
+    near = {**axis, "sparsity_weights": (0.1234, 0.12341)}
+    assert len(replace(STUDY, bases={"relu": RELU}, **near).all_bases) == 2
 
 
 @pytest.mark.parametrize(
@@ -278,7 +298,8 @@ def test_a_field_that_is_not_there_or_no_number_is_refused():
 
 
 @pytest.mark.parametrize(
-    "make", ["forest", "twin", "realistic_forest", "small_world", "width", "without_sparsity", "language"]
+    "make",
+    ["forest", "twin", "realistic_forest", "small_world", "synth_bases", "width", "without_sparsity", "language"],
 )
 def test_the_studies_can_be_made(make: str):
     study = getattr(factorials, make)()
@@ -299,5 +320,7 @@ def test_the_command_line_trains_the_test_or_the_calibration(tmp_path, capsys):
     capsys.readouterr()
     assert main(["study", "demo_world", "--calibrate", "--out", str(tmp_path)]) == 2
     assert "--calibrate is for factorial studies, and demo_world is none" in capsys.readouterr().err
+    assert main(["study", "demo_world", "--card", "card.toml", "--out", str(tmp_path)]) == 2
+    assert "--card is for factorial studies, and demo_world is none" in capsys.readouterr().err
     assert main(["plan", "small_world", "--only", "nothing*"]) == 2
     assert "matches no member; there are: batchtopk-l0_5" in capsys.readouterr().err

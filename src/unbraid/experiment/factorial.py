@@ -16,7 +16,7 @@ from annotated_types import MinLen
 from unbraid.config.settings import FolderName, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Settings
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import Member, experiment_of, with_l0, with_terms
-from unbraid.experiment.summary import WHITEN
+from unbraid.experiment.summary import WHITEN, short
 from unbraid.experiment.tuning import Tuning, check_chosen, listed, tuned
 from unbraid.objective.objective import Term
 from unbraid.sources.base import Source
@@ -194,15 +194,15 @@ class Factorial(Settings):
         """Methods at settings, and the controls. What several settings or widths make equal is there once."""
         found: dict[tuple[str, int, int], Experiment] = {}
         every = [(planned, at_sparsities(planned.member, sparsities)) for planned in self._planned(methods, bases)]
+        trainings = {"raw": self.training, "whitened": replace(self.training, normalise=WHITEN)}
         for seed in seeds:
             source = self.source.drawn(seed) if self._draws else self.source
             for planned, members in every:
-                training = self.training if planned.geometry == "raw" else replace(self.training, normalise=WHITEN)
                 for member in members:
                     for d_sae in widths:
                         made = experiment_of(
-                            planned.name, member, source=source, d_sae=d_sae, training=training, seed=seed,
-                            draws_source=self._draws,
+                            planned.name, member, source=source, d_sae=d_sae, training=trainings[planned.geometry],
+                            seed=seed, draws_source=self._draws,
                         )  # fmt: skip
                         key = made.label, made.dictionary.d_sae, seed
                         if key not in found:
@@ -236,11 +236,6 @@ class Factorial(Settings):
         last = lambda path: path.rpartition(".")[2]
         alone = sum(last(name) == last(other) for other in self.base_settings) == 1
         return (last(name) if alone else name.replace(".", "_")).lower()
-
-
-def short(value: float) -> str:
-    """A number in few letters that a folder's name can have."""
-    return f"{value:.3g}".replace("+", "")
 
 
 def at_weight(base: Member, factor: float) -> Member:
@@ -323,10 +318,12 @@ def check_names(study: Factorial) -> None:
     if both := sorted(set(study.bases) & set(study.terms)):
         raise ValueError(f"{both[0]!r} names a base and a term; rename one")
     taken: dict[str, str] = {}
-    bases, geometries = study.all_bases, study.geometries
-    if len(study.designs) < len(bases) * len(geometries) * (1 + len(study.terms)):
+    geometries = study.geometries
+    alone = len(study.bases) * (len(study.sparsity_weights) or 1)
+    if len(study.designs) < alone * len(geometries) * (1 + len(study.terms)):
         raise ValueError(
-            "two methods would have one name, as base a-b with term c has with base a and term b-c; rename"
+            "two methods would have one name, as base a-b with term c has with base a and term b-c, or bases at "
+            "sparsity_weights that differ in the seventh digit; rename, or leave one out"
         )
     for method, settings in study.tunings().items():
         names = [study.experiment_name(method, setting) for setting in settings if not setting.unchanged]

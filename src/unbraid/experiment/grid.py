@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from unbraid.config.settings import shown
 from unbraid.experiment.experiment import Experiment
+from unbraid.experiment.summary import short
 
 SPARSITY = ("dictionary.activation.k", "objective.target_l0.l0", "l0")
 """Fields that say what sparsity is requested."""
@@ -54,7 +55,7 @@ def word(path: str, value: Any) -> str:
     """A value in letters that a run's name can have. Of a path, or a name on a hub, its last part."""
     name = path.rpartition(".")[2].lower()
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{name}_{value:g}".replace("+", "")
+        return f"{name}_{short(value)}"
     last = value.rstrip("/").rpartition("/")[2] if isinstance(value, str) else str(value)
     slug = re.sub(r"[^a-z0-9_.]+", "-", last.lower()).strip("-.")[:SLUG]
     return slug if slug and isinstance(value, str) else f"{name}_{slug or 'empty'}"

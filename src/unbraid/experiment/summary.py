@@ -121,4 +121,9 @@ def requested_l0(experiment: Mapping[str, Any]) -> float | None:
 
 def label(name: str, l0: float | None) -> str:
     """A method and the sparsity requested of it: topk-l0_32."""
-    return name if l0 is None else f"{name}-l0_{l0:g}".replace("+", "")
+    return name if l0 is None else f"{name}-l0_{short(l0)}"
+
+
+def short(value: int | float) -> str:
+    """A number in letters that a folder's name can have."""
+    return f"{value:g}".replace("+", "")
