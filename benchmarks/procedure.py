@@ -29,7 +29,7 @@ from benchmarks.simulated import CONTROLS, D_SAE, FOREST, LANGUAGE_RARE, STANDAR
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import gate
 from unbraid.comparison.intervals import LEVEL
-from unbraid.comparison.judgement import GAINS, Judgement
+from unbraid.comparison.judgement import ALPHA, GAINS, Judgement
 from unbraid.comparison.opponents import against_all
 from unbraid.comparison.quantities import PRIMARIES, Quantity, ScoreSelector
 from unbraid.comparison.scores import Scores
@@ -37,7 +37,6 @@ from unbraid.comparison.smallest_effect import SmallestEffect, smallest_effects
 from unbraid.comparison.verdict import Rules, TermVerdict, answer, headline_of, judge_primaries, paired_with_bases
 from unbraid.dictionary.initialisation import Claim
 
-ALPHA = 1 - LEVEL
 BOTH, ONE = ("f1", "absorption"), ("f1",)
 """Primaries of the simulated claims."""
 PARENTS_TOO = 2.0
@@ -121,8 +120,8 @@ def words(judged: Sequence[Judgement], scenario: Scenario) -> dict[str, tuple[in
     return found
 
 
-def gate_of_f1(scores: Scores, scenario: Scenario) -> Events:
-    """Pass one score through the gate."""
+def through_gate(scores: Scores, scenario: Scenario) -> Events:
+    """Pass a scenario's primaries through the gate."""
     found = gate(scores, D_SAE, [quantity_of(short) for short in scenario.primaries])
     return {"passed": hit(all(r.passed for r in found.values()))}
 
@@ -244,17 +243,19 @@ def gate_scenarios() -> Iterator[Scenario]:
     at = lambda untrained, truth: flat | controls("untrained", untrained) | controls("truth", truth)
     for terms in (0, 5, 20):
         study = Study(terms=terms, gains=at(0.0, 20.0))
-        yield Scenario(f"gate, untrained equals {terms + 3} trained", study, 400, gate_of_f1, never, ONE)
+        yield Scenario(f"gate, untrained equals {terms + 3} trained", study, 400, through_gate, never, ONE)
     for seeds in (3, 5):
         study = Study(terms=5, seeds=seeds, gains=at(0.0, 20.0))
-        yield Scenario("gate, untrained equals 8 trained", study, 400, gate_of_f1, never, ONE)
-    yield Scenario("gate, truth equals 8 trained", Study(terms=5, gains=at(-20, 0)), 400, gate_of_f1, never, ONE)
+        yield Scenario("gate, untrained equals 8 trained", study, 400, through_gate, never, ONE)
+    yield Scenario("gate, truth equals 8 trained", Study(terms=5, gains=at(-20, 0)), 400, through_gate, never, ONE)
     for seeds, gap in ((10, 1.0), (10, 2.0), (10, 3.0), (3, 3.0), (3, 20.0)):
         study = Study(terms=5, seeds=seeds, gains=at(-gap, gap))
         must = ever if (seeds, gap) in ((10, 3.0), (3, 20.0)) else {}
-        yield Scenario(f"gate, a valid score, {gap:g} spreads apart", study, 400, gate_of_f1, must, ONE)
+        yield Scenario(f"gate, a valid score, {gap:g} spreads apart", study, 400, through_gate, must, ONE)
     same = STANDARD | {"matryoshka": {"absorption": 0.0, "f1": -6.0}}
-    yield Scenario("gate, a known fact that does not hold", Study(gains=same), 400, gate_of_f1, never, ("absorption",))
+    yield Scenario(
+        "gate, a known fact that does not hold", Study(gains=same), 400, through_gate, never, ("absorption",)
+    )
 
 
 def others() -> Iterator[Scenario]:
@@ -354,23 +355,19 @@ def run(out: Path | None, only: str = "", studies: int | None = None) -> list[di
     """Make the rows that are missing, in the order of the scenarios; print each, and write all after each."""
     gc.freeze()  # statsmodels collects garbage at every correction: of what was imported there is none to find
     known = {(r["scenario"], r["seeds"]): r for r in (json.loads(out.read_text()) if out and out.exists() else [])}
-    found = []
-    wanted = [s for s in scenarios() if only in s.name]
+    every = list(scenarios())
+    wanted = [s for s in every if only in s.name]
     for index, scenario in enumerate(wanted):
-        count = studies or scenario.studies
-        row = known.get(scenario.key)
+        count, row, made = studies or scenario.studies, known.get(scenario.key), False
         if row is None or row["studies"] != count:
-            row = judged_row(row_of(scenario, count), scenario.must)
-            print(f"[{index + 1}/{len(wanted)}] {line_of(row)}", flush=True)
+            row, made = row_of(scenario, count), True
         known[scenario.key] = row = judged_row(row, scenario.must)
-        found.append(row)
+        if made:
+            print(f"[{index + 1}/{len(wanted)}] {line_of(row)}", flush=True)
         if out:
-            order = {s.key: i for i, s in enumerate(scenarios())}
-            kept = sorted(
-                (r for key, r in known.items() if key in order), key=lambda r: order[r["scenario"], r["seeds"]]
-            )
+            kept = [known[s.key] for s in every if s.key in known]
             out.write_text("[\n" + ",\n".join(json.dumps(r) for r in kept) + "\n]\n")
-    return found
+    return [known[s.key] for s in wanted]
 
 
 def line_of(row: Mapping[str, Any]) -> str:

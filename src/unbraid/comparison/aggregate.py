@@ -65,9 +65,8 @@ def mixed_model(rows: pd.DataFrame) -> pd.DataFrame:
     rows: a row a run, with the columns base, term ("none" for the base as it is), l0, seed and value.
     """
     checked(rows)
-    found, names = fitted(rows)
+    names, values, covariance = fitted(rows)
     bases, terms = (sorted(set(rows[column])) for column in ("base", "term"))
-    covariance = np.asarray(found.cov_params())[: len(names), : len(names)]
     seeds, methods = len(set(rows["seed"])), len(bases) * len(terms)
     df = (seeds - 1) * (methods - 1)  # of methods within seeds: exact on balanced data
     effects = []
@@ -76,7 +75,7 @@ def mixed_model(rows: pd.DataFrame) -> pd.DataFrame:
             if term == NONE:
                 continue
             weights = np.array([float(part_of_effect(name, base, term)) for name in names])
-            effect, error = float(weights @ np.asarray(found.fe_params)), float(np.sqrt(weights @ covariance @ weights))
+            effect, error = float(weights @ values), float(np.sqrt(weights @ covariance @ weights))
             half = t_quantile(df) * error
             effects.append((base, term, effect, effect - half, effect + half, p_value(effect, error, df), seeds))
     return pd.DataFrame(effects, columns=pd.Index(["base", "term", "effect", "low", "high", "p", "seeds"]))
@@ -103,8 +102,9 @@ def checked(rows: pd.DataFrame) -> None:
         raise ValueError(f"{plural(count, 'seed')}, and {FEWEST_SEEDS} are needed for an interval")
 
 
-def fitted(rows: pd.DataFrame) -> tuple[Any, list[str]]:
-    """Fit the model, and return it with the names of its fixed effects. Raises ValueError when it does not converge."""
+def fitted(rows: pd.DataFrame) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Fit the model, and return its fixed effects: names, values and covariance. Raises ValueError when it does not
+    converge."""
     from statsmodels.regression.mixed_linear_model import MixedLM
     from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
@@ -126,23 +126,12 @@ def fitted(rows: pd.DataFrame) -> tuple[Any, list[str]]:
             found = model.fit(reml=True, method=["lbfgs", "powell"])
         except np.linalg.LinAlgError as error:
             raise ValueError(f"the mixed model has no solution ({error}): are some columns the same?") from error
-    errors = np.diag(np.asarray(found.cov_params()))[: len(found.fe_params)]
-    if not (found.converged and (errors > 0).all()):
+    fixed = len(found.fe_params)
+    covariance = np.asarray(found.cov_params())[:fixed, :fixed]
+    if not (found.converged and (np.diag(covariance) > 0).all()):
         why = "did not converge" if not found.converged else "found no noise to measure effects by"
         raise ValueError(f"the mixed model {why}; compare term by term (unbraid.comparison.contrast)")
-    return Rescaled(found, scale), list(found.fe_params.index)
-
-
-class Rescaled:
-    """A fit of scaled values, in the values' own units."""
-
-    def __init__(self, found: Any, scale: float):
-        self.fe_params = np.asarray(found.fe_params) * scale
-        self.covariance = np.asarray(found.cov_params()) * scale**2
-
-    def cov_params(self) -> np.ndarray:
-        """The covariance of the fixed effects."""
-        return self.covariance
+    return list(found.fe_params.index), np.asarray(found.fe_params) * scale, covariance * scale**2
 
 
 def part_of_effect(name: str, base: str, term: str) -> bool:

@@ -10,10 +10,10 @@ after the registration; what departs from it is said, and the verdict is explora
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from unbraid.comparison.card import ClaimCard, card_hash, no_score, read_card, score_name
 from unbraid.comparison.contrast import contrast
@@ -196,6 +196,9 @@ def check_primaries(
     smallest: Mapping[Quantity, SmallestEffect], scores: Scores, d_sae: int,
 ) -> None:  # fmt: skip
     """Raise ValueError for a primary that failed the gate, has no smallest effect, or that a judged method lacks."""
+    judged = judged_methods(scores, d_sae, card)
+    if not judged:
+        raise ValueError(f"no method of claim {card.claim} matches {list(card.methods)}, so nothing would be judged")
     for name, q in zip(card.primaries, primaries, strict=True):
         if not results[q].passed:
             raise ValueError(f"the primary {name} failed its controls on calibration seeds: {results[q].sentence}")
@@ -204,14 +207,9 @@ def check_primaries(
             raise ValueError(
                 f"no smallest effect of interest is known of {name} ({why}); say it under smallest_effects"
             )
-        judged = judged_methods(scores, d_sae, card)
         if lacking := sorted(m.short for m in judged if not any(math.isfinite(scores.value(r, q)) for r in m.runs)):
             raise ValueError(
                 f"{listed(lacking[:5])} of {len(judged)} methods lack the primary {name}; score them by it"
-            )
-        if not judged:
-            raise ValueError(
-                f"no method of claim {card.claim} matches {list(card.methods)}, so nothing would be judged"
             )
 
 
@@ -284,13 +282,10 @@ def registration_of(data: Mapping[str, Any]) -> Registration:
     datetime.fromisoformat(data["registered"])
     return typed(Registration(
         data["sha256"], data["registered"], data["version"], data["git"],
-        {name: typed(Choice(**{**numbers(c, CHOICE), "setting": Tuning(**c["setting"])}))
-         for name, c in data["chosen"].items()},
-        {name: typed(SmallestEffect(quantity(s["metric"]), numbers(s, ("value",))["value"], s["source"]))
-         for name, s in data["smallest"].items()},
-        [typed(GateResult(**{**numbers(r, GATE), "metric": quantity(r["metric"]),
-                             **{key: tuple(r[key]) for key in TUPLES}})) for r in data["gate"]],
-        [typed(Power(**numbers(p, POWERS))) for p in data["power"]],
+        {name: part(Choice, c, setting=Tuning(**c["setting"])) for name, c in data["chosen"].items()},
+        {name: part(SmallestEffect, s, metric=quantity(s["metric"])) for name, s in data["smallest"].items()},
+        [part(GateResult, r, metric=quantity(r["metric"])) for r in data["gate"]],
+        [part(Power, p) for p in data["power"]],
         data["runs"], data["expected"],
     ))  # fmt: skip
 
@@ -305,15 +300,11 @@ def typed(made: T) -> T:
     return made
 
 
-CHOICE = ("worth", "fvu_ratio", "dose")
-GATE = ("truth", "best", "untrained", "chance")
-TUPLES = ("reasons", "untested", "facts")
-POWERS = ("smallest", "sd", "to_find", "of_equivalence", "could_find")
-
-
-def numbers(node: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The fields of a stored node, with NaN where null is a number that JSON lacks."""
-    return {key: math.nan if key in names and value is None else value for key, value in node.items()}
+def part(of: type[T], node: Mapping[str, Any], **made: Any) -> T:
+    """A part of a registration from its stored node: NaN where null is a number that JSON lacks, tuples for lists."""
+    numbers = {f.name for f in fields(cast(Any, of)) if f.type is float}
+    plain = {key: math.nan if key in numbers and value is None else value for key, value in node.items()}
+    return typed(of(**{key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()} | made))
 
 
 # ---- judging ------------------------------------------------------------------------------------------------
