@@ -125,8 +125,18 @@ def test_commands_print_what_they_found(command: str, tmp_path: Path, monkeypatc
     assert "|---" in said and ("hsic" in said or command == "gate")
 
 
-def test_committed_rows_can_be_judged():
+def test_the_committed_study_is_undecided_on_both_claims():
     path = Path(__file__).parents[1] / "docs" / "results" / "comparison.json"
     scores = scores_of_rows(chosen(json.loads(path.read_text()), world="language", d_sae=512))
     found = answer(scores, 512)
-    assert {v.tone for v in found.verdicts} <= {"yes", "mixed", "no", "undecided", "unknown"} and found.baselines
+    assert [v.tone for v in found.verdicts] == ["undecided", "undecided"], "as docs/results.md says"
+    primaries = [j.metric.metric for v in found.verdicts for j in v.terms[0].primaries]
+    assert primaries == ["f1", "interchange"]
+
+
+def test_the_committed_registered_study_is_a_no_by_its_card():
+    root = Path(__file__).parents[1] / "docs"
+    scores = scores_of_rows(json.loads((root / "results" / "small-world.json").read_text()))
+    (width,) = scores.widths
+    said = judge.verdict_text(scores, width, root / "claims" / "small-world.toml")
+    assert "No: each of 4 terms is equivalent to its base, or worse, by" in said and "(registered on 2026-" in said
