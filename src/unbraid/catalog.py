@@ -7,7 +7,6 @@ eval's is the function named as its file.
 """
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import pkgutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from unbraid.config import names
+from unbraid.config.hints import nearest
 from unbraid.config.serialise import OWN_PACKAGES
 
 if TYPE_CHECKING:  # what imports torch is imported by the functions that load an entry
@@ -202,6 +202,4 @@ def pick(name: str, among: Mapping[str, T], what: str) -> T:
     key = name.replace("-", "_")
     if key in among:
         return among[key]
-    near = difflib.get_close_matches(key, among, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(among))}"
-    raise ValueError(f"no {what} called {name!r}; {hint} (`unbraid list` shows all)")
+    raise ValueError(f"no {what} called {name!r}; {nearest(key, sorted(among), cutoff=0.4)} (`unbraid list` shows all)")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from unbraid.cli.arguments import Flag, flags_of
 from unbraid.cli.commands import WORDS, Command
+from unbraid.config.hints import first_few
 
 if TYPE_CHECKING:
     from unbraid.experiment.factorial import Factorial
@@ -122,17 +123,15 @@ def terms(objective: Any, flag: str) -> Iterator[str]:
 
 def about_designs(study: "Factorial") -> list[str]:
     """The methods of a factorial study, and how to choose some."""
-    names = [*study.designs]
-    more = f", … ({len(names)} in all)" if len(names) > LISTED else ""
-    text = f"methods (choose runs with --only PATTERN …, as {names[0]}*): {', '.join(names[:LISTED])}{more}"
+    first = next(iter(study.designs))
+    text = f"methods (choose runs with --only PATTERN …, as {first}*): {first_few(study.designs, LISTED)}"
     return textwrap.wrap(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def about_members(members: Mapping[str, Any]) -> list[str]:
-    names = [*members][:LISTED]
-    more = f", … ({len(members)} in all)" if len(members) > LISTED else ""
-    first = names[0].replace("_", "-")
-    text = f"members (choose with --only NAME …; flags of one: --members.{first}.…): {', '.join(names)}{more}"
+    first = next(iter(members)).replace("_", "-")
+    shown = first_few(members, LISTED)
+    text = f"members (choose with --only NAME …; flags of one: --members.{first}.…): {shown}"
     return textwrap.wrap(text, COLUMNS, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 

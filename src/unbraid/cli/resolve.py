@@ -13,6 +13,7 @@ from unbraid import catalog
 from unbraid.cli.arguments import OfExperiment, Options, Trusting
 from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail, overridden
+from unbraid.config.hints import first_few
 from unbraid.config.serialise import OWN_PACKAGES
 
 if TYPE_CHECKING:  # torch is imported by what needs it: --help answers at once
@@ -134,7 +135,7 @@ def matching(experiments: "list[Experiment]", only: Sequence[str]) -> "list[Expe
     found = [experiment for experiment in experiments if any(fnmatch(experiment.label, pattern) for pattern in only)]
     if not found:
         labels = dict.fromkeys(experiment.label for experiment in experiments)
-        raise ValueError(f"--only {' '.join(only)} matches no member; there are: {', '.join(labels)}")
+        raise ValueError(f"--only {' '.join(only)} matches no member; there are: {first_few(labels, 30)}")
     return found
 
 

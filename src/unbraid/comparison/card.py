@@ -13,7 +13,6 @@
 `unbraid study register` stores the file's hash next to it; a card that has changed since is refused.
 """
 
-import difflib
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ from annotated_types import MaxLen, MinLen
 
 from unbraid.comparison.intervals import FEWEST_SEEDS
 from unbraid.comparison.quantities import HEADLINE, Quantity, ScoreSelector
+from unbraid.config.hints import nearest
 from unbraid.config.settings import FolderName, PositiveFloat, PositiveInt, Seed, Settings, SomeText
 from unbraid.dictionary.initialisation import Claim
 
@@ -103,10 +103,7 @@ def score_name(quantity: Quantity) -> str:
 def no_score(name: str, measured: Iterable[Quantity]) -> str:
     """Say that no run has a score of this name, with the nearest that there is, or all."""
     known = sorted({score_name(q) for q in measured if q.sign and not q.reference})
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"no run has the score {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    )
+    return f"no run has the score {name!r}; {nearest(name, known)}"
 
 
 def read_card(path: Path) -> ClaimCard:
@@ -120,9 +117,7 @@ def read_card(path: Path) -> ClaimCard:
     known = {f.name: f for f in fields(ClaimCard)}
     for name in data:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ValueError(f"{path} has a field {name!r} that no claim card has; {hint}")
+            raise ValueError(f"{path} has a field {name!r} that no claim card has; {nearest(name, known)}")
     needed = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in data]
     if needed:
         raise ValueError(f"{path} lacks {', '.join(needed)}; a claim card says all of it before the runs")

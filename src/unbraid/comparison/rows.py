@@ -1,6 +1,5 @@
 """Judgements, the gate and verdicts as rows of tables."""
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from unbraid.comparison.verdict import (
     paired_with_bases,
 )
 from unbraid.comparison.wording import listed
+from unbraid.config.hints import nearest
 
 Record = dict[str, Any]
 ABOUT = ("source", "d_sae")
@@ -57,10 +57,8 @@ def pair_rows(stored: StoredScores, method: str, against: str) -> list[Record]:
     if not rows:
         known = sorted({run.method for run in stored.runs})
         unknown = next((name for name in (method, against) if name not in known), None)
-        near = difflib.get_close_matches(unknown, known, n=1) if unknown else []
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {listed(known)}"
         alone = "they are one and the same" if method == against else "no width has both, with scores to compare"
-        reason = f"no method is called {unknown!r}; {hint}" if unknown else alone
+        reason = f"no method is called {unknown!r}; {nearest(unknown, known)}" if unknown else alone
         raise ValueError(f"cannot compare {method!r} with {against!r}: {reason}")
     return rows
 

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.quantities import AXES, Quantity
 from unbraid.comparison.scores import Method, Scores, dose
-from unbraid.comparison.wording import listed, number
+from unbraid.comparison.wording import number
+from unbraid.config.hints import first_few
 from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.tuning import Tuning
-
-MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,8 @@ def choose(
         if (name := study.experiment_name(method, setting)) not in by_name and name not in missed
     ]
     if lacking:
-        more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
         raise ValueError(
-            f"the calibration lacks {listed(lacking[:MOST_NAMED])}{more}: run `unbraid study NAME --calibrate` to its "
+            f"the calibration lacks {first_few(lacking)}: run `unbraid study NAME --calibrate` to its "
             "end, and give all of its runs"
         )
     found = {}

@@ -1,8 +1,8 @@
 """Defaults of `unbraid.fit`: eight latents a dimension, BatchTopK, and batches that fit the data."""
 
-import difflib
 from typing import Any
 
+from unbraid.config.hints import nearest
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.config import DictionaryConfig
@@ -31,9 +31,7 @@ def training_of(source: Source, tokens: int, options: dict[str, Any]) -> Trainin
     known = [name for name in Training.__dataclass_fields__ if name != "tokens"]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {known}"
-            raise ValueError(f"fit takes no {name!r}; {hint}")
+            raise ValueError(f"fit takes no {name!r}; {nearest(name, known)}")
     few = source.available("train") < 4 * Training.batch_size
     small = {"batch_size": max(1, int(source.available("train")) // 4)} if few else {}
     return Training(tokens=tokens, **{**small, **options})

@@ -13,11 +13,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from annotated_types import MinLen
 
+from unbraid.config.hints import first_few
 from unbraid.config.settings import FolderName, NonNegativeFloat, PositiveFloat, PositiveInt, Seed, Settings
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.study import Member, experiment_of, with_l0, with_terms
 from unbraid.experiment.summary import WHITEN, short
-from unbraid.experiment.tuning import Tuning, check_chosen, listed, tuned
+from unbraid.experiment.tuning import Tuning, check_chosen, tuned
 from unbraid.objective.objective import Term
 from unbraid.sources.base import Source
 
@@ -175,7 +176,7 @@ class Factorial(Settings):
         settings = self.default_tunings() if chosen is None else chosen
         check_chosen(settings, known, "method")
         if missing := [name for name in known if name not in settings]:
-            raise ValueError(f"no setting is chosen for {listed(missing)}; each method of a test needs one")
+            raise ValueError(f"no setting is chosen for {first_few(missing)}; each method of a test needs one")
         once = [(name, settings[name]) for name in known]
         return self._experiments(once, settings, self.sparsities, self.widths or (self.d_sae,), self.seeds)
 
@@ -270,7 +271,7 @@ def check_axes(study: Factorial) -> None:
             raise ValueError(f"{name} {values} repeat one; name each once")
     if both := sorted(set(study.seeds) & set(study.calibration_seeds)):
         raise ValueError(
-            f"{listed([str(seed) for seed in both])} are among seeds and calibration_seeds; tune on seeds that no test "
+            f"{first_few([str(seed) for seed in both])} are among seeds and calibration_seeds; tune on seeds that no test "
             "uses"
         )
     if bool(study.sparsities) == bool(study.sparsity_weights):

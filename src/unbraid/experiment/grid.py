@@ -1,6 +1,5 @@
 """Many experiments from one: crossed with values, by dotted field."""
 
-import difflib
 import hashlib
 import itertools
 import re
@@ -8,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
+from unbraid.config.hints import nearest
 from unbraid.config.settings import shown
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.summary import short
@@ -87,6 +87,5 @@ def known_field(node: Any, name: str) -> str:
     name = name.replace("-", "_") if is_config else name
     names = [f.name for f in fields(node)] if is_config else list(node) if isinstance(node, Mapping) else []
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        raise ValueError(f"no field {name!r} here; " + (f"did you mean {near[0]!r}?" if near else f"there are {names}"))
+        raise ValueError(f"no field {name!r} here; {nearest(name, names)}")
     return name

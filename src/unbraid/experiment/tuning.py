@@ -1,15 +1,12 @@
 """The settings that methods are tuned over: a term's strength, or a factor on one field of a base."""
 
-import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from unbraid.config.hints import nearest
 from unbraid.config.settings import PositiveFloat, Settings, SomeText, is_number, shown
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.grid import value_at, with_values
-
-SHOWN = 5
-"""Names in a message, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +53,8 @@ def check_chosen(chosen: Mapping[str, Tuning], tried: Mapping[str, Sequence[Tuni
     called, method or base."""
     for name, setting in chosen.items():
         if name not in tried:
-            near = difflib.get_close_matches(name, tried, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(tried)}"
-            raise ValueError(f"a setting is chosen for {name!r}, and no {what} is called that; {hint}")
+            raise ValueError(f"a setting is chosen for {name!r}, and no {what} is called that; {nearest(name, tried)}")
         base = any(one.strength is None for one in tried[name])
         if setting not in tried[name] and not (base and setting.unchanged):
             texts = "; ".join(one.text for one in tried[name])
             raise ValueError(f"the setting chosen for {name!r} is {setting.text!r}, and none that was tried: {texts}")
-
-
-def listed(names: Collection[str]) -> str:
-    """Some names in a message, and how many there are if not all are shown."""
-    shown_ones = ", ".join(list(names)[:SHOWN])
-    return shown_ones if len(names) <= SHOWN else f"{shown_ones}, … ({len(names)} in all)"
