@@ -37,7 +37,6 @@ from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Contexts, Source
-from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.stream import held_out
 from unbraid.sources.truth import Labelled, NoTruth
 from unbraid.sources.world.world import World
@@ -137,8 +136,7 @@ def push_setup(source: Source) -> PushSetup:
     """Draw held-out contexts and calibrate the radius. Raises NotApplicable when the source has no downstream."""
     count = int(max(1, min(CONTEXTS, source.sequences("eval"))))  # a small text holds fewer
     try:
-        draw = source.unpadded_contexts if isinstance(source, LanguageModel) else source.contexts
-        contexts = draw(count, split="eval", seed=SEED)
+        contexts = source.unpadded_contexts(count, split="eval", seed=SEED)
     except ValueError as reason:
         raise NotApplicable(f"controllability needs the layers downstream of the activations: {reason}") from reason
     try:

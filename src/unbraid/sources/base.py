@@ -122,6 +122,10 @@ class Source(Settings, ABC):
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         """Return `count` whole sequences chosen by `seed`. Raises ValueError when there are no downstream layers."""
 
+    def unpadded_contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        """Return `contexts`, with a map that takes no time for padding where there is any, and gives 0 there."""
+        return self.contexts(count, split=split, seed=seed)
+
     def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
         """Return at most `count` held-out activations, always the same ones.
 

@@ -171,7 +171,6 @@ class LanguageModel(Source):
         return contexts_of(self._model, self._span, self.windows(count, split=split, seed=seed), self.max_norm)
 
     def unpadded_contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
-        """Return `contexts`, whose map takes no time for padding and gives 0 there."""
         return unpadded_contexts(self._model, self._span, self.windows(count, split=split, seed=seed), self.max_norm)
 
     def held_out_sample(self, count: int) -> Float[Tensor, "row d_in"]:
