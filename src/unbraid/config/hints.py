@@ -1,4 +1,4 @@
-"""What an error says of a name that there is not: the nearest, or what there is."""
+"""Hints for a name that there is not: the nearest that there is, or the first few of all."""
 
 import difflib
 from collections.abc import Collection

@@ -271,8 +271,8 @@ def check_axes(study: Factorial) -> None:
             raise ValueError(f"{name} {values} repeat one; name each once")
     if both := sorted(set(study.seeds) & set(study.calibration_seeds)):
         raise ValueError(
-            f"{first_few([str(seed) for seed in both])} are among seeds and calibration_seeds; tune on seeds that no test "
-            "uses"
+            f"{first_few([str(seed) for seed in both])} are among seeds and calibration_seeds; tune on seeds that no "
+            "test uses"
         )
     if bool(study.sparsities) == bool(study.sparsity_weights):
         said = "both are given" if study.sparsities else "neither is given"
