@@ -67,10 +67,10 @@ def twin() -> Factorial:
 
 
 def vectors() -> Factorial:
-    """Two bases and three terms in two geometries at three sparsities on the same worlds: an hour or two."""
+    """Two bases and three terms in two geometries at three sparsities on the same worlds: three hours on a core."""
     return replace(
         forest(),
-        training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        training=Training(tokens=2_000_000, batch_size=2048, lr=3e-3, dead_after=50_000),  # 10,000 tokens a latent
         bases={name: BASES[name] for name in ("batchtopk", "matryoshka")},
         terms=terms("orthogonality", "total-correlation", "invariance-ada"),
         geometries=BOTH,
