@@ -17,6 +17,7 @@ from unbraid.sources.world import presets
 from unbraid.sources.world.world import World
 from unbraid.studies.methods import AUX, CONTROLS, STANDARD, ceilings
 from unbraid.studies.objectives import GEOMETRY, INDEPENDENCE, MECHANISM, PAIRS
+from unbraid.terms.dead_latents.aux_k import AuxK
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.l1 import L1
 
@@ -111,18 +112,24 @@ def small_world() -> Factorial:
 
 
 def width() -> Factorial:
-    """From as many latents as factors to 64 times as many: what becomes of terms as dictionaries grow."""
-    factors = 48
+    """From as many latents as factors to 64 times as many: what becomes of bases and terms as dictionaries grow."""
+    factors = 24  # few, so that 64 times as many latents still get 1,300 tokens each
     return Factorial(
-        source=World(factors=factors, d_in=24, l0=3.0, roots=6),
+        source=World(factors=factors, d_in=12, l0=2.0, roots=3, interactions=8),
         d_sae=4 * factors,
         widths=tuple(factors * 4**power for power in range(4)),
-        training=Training(tokens=1_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
-        bases={name: BASES[name] for name in ("batchtopk", "matryoshka")},
+        training=Training(tokens=2_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
+        bases={name: kept_alive(STANDARD[name]) for name in ("batchtopk", "topk", "matryoshka", "relu")},
         terms=terms(*FEW),
-        sparsities=(3,),
+        sparsities=(2,),
         controls=CONTROL,
     )
+
+
+def kept_alive(base: Member) -> Member:
+    """A base whose AuxK weighs 1: at 1/32 nine of ten latents die where there are 16 times as many as factors."""
+    penalties = {**base.objective.penalties, "aux_k": AuxK(weight=1.0)}
+    return replace(base, objective=replace(base.objective, penalties=penalties))
 
 
 def without_sparsity() -> Factorial:
