@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import unbraid
+from unbraid.comparison.convergence import fall
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.judgement import Judgement
 from unbraid.comparison.quantities import Quantity
@@ -65,6 +66,7 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "context_ceiling": ("controllability", "context_ceiling", {}),
     "pw_mcc": ("agreement", "pw_mcc", {}),
     "products": ("memorisation", "product_latents", {}),
+    "product_share": ("memorisation", "product_share", {}),
     "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
     "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
     "bits": ("description_length", "bits_per_token", {}),
@@ -78,7 +80,8 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "scr": ("saebench_scr", "scr", {"n": 20.0}),
 }
 LOWER = (
-    "fvu", "cosine", "absorption", "latents_per_factor", "overlap", "interaction", "products", "bits",
+    "fvu", "cosine", "absorption", "latents_per_factor", "overlap", "interaction", "products", "product_share",
+    "bits",
 )  # fmt: skip
 """Scores of which less is better."""
 NEITHER = ("l0", "l2_ratio", "hit", "atom_overlap", "context_ceiling", "ev_reported", "meta")
@@ -125,8 +128,10 @@ def design_of(folder: Path) -> dict[str, Any]:
     provenance = read_json(folder / "provenance.json")
     if "geometry" not in (provenance.get("summary") or {}):  # trained before runs said their design
         return {}
+    run = read_run(folder)
     about = {"run": folder.name, "finished": provenance.get("finished"), "version": provenance.get("unbraid")}
-    return about | {"summary": asdict(read_run(folder).summary)}
+    about |= {"tokens": run.experiment["training"]["tokens"], "fall": finite(round(fall(run), 4))}
+    return about | {"summary": asdict(run.summary)}
 
 
 def world_of(source: dict[str, Any]) -> str:

@@ -299,10 +299,42 @@ def numbers() -> Iterator[Case]:
         )  # fmt: skip
 
 
-def without(flag: str) -> list[str]:
-    """SMALL without a flag that the case gives itself."""
+def without(*flags: str) -> list[str]:
+    """SMALL without flags that the case gives itself."""
     pairs = list(zip(SMALL[::2], SMALL[1::2], strict=True))
-    return [word for name, value in pairs if name != f"--{flag}" for word in (name, value)]
+    return [word for name, value in pairs if name[2:] not in flags for word in (name, value)]
+
+
+IMPOSSIBLE: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("a spectrum without room for the active factors", {"spectrum": 1.0, "noise": 0.8},
+     r"leaves \d of 16 dimensions above the noise .* lower spectrum, noise or l0, or raise d_in"),
+    ("a spectrum beyond a language model's", {"spectrum": 1.5}, "spectrum is 1.5; it must be at least 0 and at most 1"),
+    ("co-occurrence beyond its marginals", {"co_occurrence": 1.5}, "co_occurrence is 1.5; .* at least 0 and at most 1"),
+    ("children that exclude one another more often than always", {"child_given_parent": (0.5, 0.8), "exclusive": 1.0},
+     "probability 1.30 together; lower child_given_parent"),
+    ("a circle in one dimension", {"d_in": 1, "circles": 1}, "circles lie in 2 .* d_in is 1; raise d_in"),
+    ("a sphere in two dimensions", {"d_in": 2, "spheres": 1}, "spheres in 3 dimensions, and d_in is 2; raise d_in"),
+    ("manifolds that no dimension is left for", {"factors": 30, "d_in": 32, "coherence": 0.0, "spheres": 2},
+     "34 directions in 32 dimensions .* raise d_in or lower factors"),
+    ("more manifolds than single factors", {"circles": 20, "spheres": 20}, "there are 24; raise factors"),
+)  # fmt: skip
+"""Worlds that cannot be, on top of SMALL."""
+
+
+def worlds() -> Iterator[Case]:
+    """Of World and of the command line: worlds that cannot be, for what several settings make of one another."""
+    small = {"factors": 48, "d_in": 16, "l0": 3.0, "roots": 8, "depth": 1, "interactions": 4}
+    for what, fields, said in IMPOSSIBLE:
+        flags = {f"source.{name.replace('_', '-')}": value for name, value in fields.items()}
+        given = [word for name, value in flags.items() for word in (f"--{name}", *words_of(value))]
+        yield Case("python.World", what, lambda g, f=fields: lambda: World(**{**small, **f}), said)
+        yield Case("train", what,
+                   lambda g, f=flags, w=given: ["train", "world", "--out", str(g.fresh()), *without(*f), *w], said)  # fmt: skip
+
+
+def words_of(value: object) -> list[str]:
+    """A value as words of the command line."""
+    return [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
 
 
 # ---- training -----------------------------------------------------------------------------------------------
@@ -820,6 +852,19 @@ def python() -> Iterator[Case]:
 
 CASES: list[Case] = [
     case
-    for group in (command_line, numbers, training, texts, runs, scoring, steering, exporting, importing, caches, python)
+    for group in (
+        command_line,
+        numbers,
+        worlds,
+        training,
+        texts,
+        runs,
+        scoring,
+        steering,
+        exporting,
+        importing,
+        caches,
+        python,
+    )
     for case in group()
 ]

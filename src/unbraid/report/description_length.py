@@ -1,6 +1,5 @@
 """Description length in the report: rate-distortion curves, bits against width, and the selected settings."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,18 @@ from unbraid.comparison.mdl_selection import (
 )
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredScores
-from unbraid.report.figures import Figure, Look, Plot, chance_line, escape, frame, log_axis, looks
+from unbraid.report.figures import (
+    Figure,
+    Look,
+    Plot,
+    chance_line,
+    frame,
+    line_of_means,
+    log_axis,
+    looks,
+    mean_text,
+    width_axis,
+)
 
 AXIS = {"fvu": "FVU after rounding", "nats": "cross-entropy added, nats a token"}
 
@@ -90,12 +100,8 @@ def against_width(table: Table, scheme: CodingScheme, at: Distortion, scores: Sc
         best = [(width, shortest(found, {s.name for s in found if s.method == name}, width)) for width in widths]
         points = [(float(width), setting) for width, setting in best if setting is not None]
         traces += [line(points, look_of(name, scores), "latents")] if points else []
-    widths = sorted({s.d_sae for s in found if not s.control})
     layout = frame("latents", "bits a token")
-    layout["xaxis"] |= log_axis(float(widths[0]), float(widths[-1])) | {
-        "tickvals": widths,
-        "ticktext": [f"{w:,}" for w in widths],
-    }
+    layout["xaxis"] |= width_axis({s.d_sae for s in found if not s.control})
     title = f"Bits and width at {at.label}: {scheme.label}"
     return Plot(title, "fewest bits of each method's settings at each width", {"data": traces, "layout": layout})
 
@@ -117,19 +123,9 @@ def shortest(among: Sequence[Setting], names: set[str], d_sae: int) -> Setting |
 
 def line(points: Sequence[tuple[float, Setting]], look: Look, x: str) -> Figure:
     """A trace of mean bits with intervals, in Plotly's JSON."""
+    texts = [mean_text(setting.label, setting.mean) for _, setting in points]
     means = [setting.mean for _, setting in points]
-    return {
-        "type": "scatter", "mode": "lines+markers", "meta": look.index, "showlegend": False,
-        "x": [at for at, _ in points], "y": [mean.mean for mean in means],
-        "text": [f"{escape(setting.label)}, mean of {setting.mean.n}" for _, setting in points],
-        "hovertemplate": f"<b>%{{text}}</b><br>{x} %{{x:.3~g}}, %{{y:.4~g}} bits<extra></extra>",
-        "line": {"color": look.colour, "width": 2, "dash": look.dash},
-        "marker": {"color": look.colour, "symbol": look.symbol, "size": 7},
-        "error_y": {
-            "type": "data", "array": [0.0 if math.isnan(m.half) else m.half for m in means], "thickness": 1.2,
-            "width": 3, "color": look.colour,
-        },
-    }  # fmt: skip
+    return line_of_means([at for at, _ in points], means, texts, look, f"{x} %{{x:.3~g}}, %{{y:.4~g}} bits")
 
 
 def principal(stored: StoredScores, wanted: Sequence[Distortion]) -> list[tuple[float, float]]:

@@ -3,11 +3,11 @@
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.intervals import Interval, t_interval
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Role, Scores
 from unbraid.comparison.stored_scores import StoredRun
@@ -99,10 +99,15 @@ def score_plot(scores: Scores, quantity: Quantity, definition: str) -> Plot | No
     chance = scores.chance(quantity)
     if math.isfinite(chance):
         traces.append(chance_line(min(at), max(at), chance))
-    direction = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(quantity.better, "")
     layout = frame("L0 (latents active a token)", quantity.label)
     layout["xaxis"] |= log_axis(min(at), max(at))
-    return Plot(quantity.label, " · ".join(filter(None, (direction, definition))), {"data": traces, "layout": layout})
+    return Plot(quantity.label, caption(quantity, definition), {"data": traces, "layout": layout})
+
+
+def caption(quantity: Quantity, definition: str) -> str:
+    """What stands under a score's figure: its better direction and its definition."""
+    direction = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(quantity.better, "")
+    return " · ".join(filter(None, (direction, definition)))
 
 
 def seed_points(points: Sequence[tuple[float, float, StoredRun]], look: Look) -> Figure:
@@ -126,17 +131,27 @@ def mean_line(scores: Scores, method: Method, quantity: Quantity, look: Look) ->
         if x > 0 and y.n:
             means.append((x, y, name))
     means.sort(key=lambda entry: entry[0])
+    texts = [mean_text(name, y) for _, y, name in means]
+    return line_of_means([x for x, _, _ in means], [y for _, y, _ in means], texts, look, "L0 %{x:.3~g}, %{y:.4~g}")
+
+
+def line_of_means(x: Sequence[float], means: Sequence[Interval], texts: Sequence[str], look: Look, at: str) -> Figure:
+    """A trace of means over seeds, with intervals. at: what its tooltip says of a point after the point's text."""
     outline = {"width": 1.5 if look.role == "control" else 0}  # the thin marks of controls are nothing but outline
-    half = [0.0 if math.isnan(y.half) else y.half for _, y, _ in means]
-    texts = [f"{escape(name)}, mean of {plural(y.n, 'seed')}{hover_half(y.half)}" for _, y, name in means]
+    half = [0.0 if math.isnan(y.half) else y.half for y in means]
     return {
         "type": "scatter", "mode": "lines+markers", "meta": look.index, "showlegend": False,
-        "x": [x for x, _, _ in means], "y": [y.mean for _, y, _ in means], "text": texts,
-        "hovertemplate": "<b>%{text}</b><br>L0 %{x:.3~g}, %{y:.4~g}<extra></extra>",
+        "x": list(x), "y": [y.mean for y in means], "text": list(texts),
+        "hovertemplate": f"<b>%{{text}}</b><br>{at}<extra></extra>",
         "line": {"color": look.colour, "width": 1.5 if look.role == "control" else 2, "dash": look.dash},
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 8, "line": outline},
         "error_y": {"type": "data", "array": half, "thickness": 1.2, "width": 3, "color": look.colour},
     }  # fmt: skip
+
+
+def mean_text(name: str, mean: Interval) -> str:
+    """What a tooltip says of a mean over seeds."""
+    return f"{escape(name)}, mean of {plural(mean.n, 'seed')}{hover_half(mean.half)}"
 
 
 def hover_half(half: float) -> str:
@@ -209,6 +224,15 @@ def log_axis(low: float, high: float) -> Figure:
     ticks = [float(2**i) for i in range(-4, 24) if ends[0] <= math.log10(2.0**i) <= ends[1]]
     axis: Figure = {"type": "log", "range": ends}
     return axis | {"tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]} if ticks else axis
+
+
+def width_axis(widths: Collection[int]) -> Figure:
+    """A log axis of numbers of latents, with a tick at each."""
+    ticks = sorted(widths)
+    return log_axis(float(ticks[0]), float(ticks[-1])) | {
+        "tickvals": ticks,
+        "ticktext": [f"{width:,}" for width in ticks],
+    }
 
 
 def escape(text: str) -> str:

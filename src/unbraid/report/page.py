@@ -25,6 +25,7 @@ from unbraid.report.forest_plot import band_text
 from unbraid.report.limitations import Limitation, limitations
 from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.table import Row, requested_text, table
+from unbraid.report.width import width_plots
 from unbraid.system.files import write_text
 
 TITLE = "Disentanglement or sparsity?"
@@ -156,7 +157,7 @@ def source_titles(stored: StoredScores, sources: Sequence[str]) -> dict[str, str
 
 
 def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotGroup]:
-    """Group the figures: headline scores, then other scores by eval, then training curves."""
+    """Group the figures: headline scores, scores against width, then other scores by eval, then training curves."""
     texts = definition_texts(definitions)
     headline, rest = scores.headline, other_scores(scores) if others_drawn(scores) else []
 
@@ -165,6 +166,7 @@ def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotG
         return [plot for plot in drawn if plot is not None]
 
     groups = [PlotGroup("Headline scores", True, plots(headline))]
+    groups.append(PlotGroup("Against width", True, width_plots(scores, texts)))
     groups += [
         PlotGroup(f"More from {name}", False, plots([q for q in rest if q.eval == name]))
         for name in dict.fromkeys(q.eval for q in rest)
