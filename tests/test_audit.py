@@ -270,6 +270,10 @@ def test_every_dictionary_of_a_panel_has_a_name_of_its_own(name):
     assert {one.experiment.training.tokens for one in equal} <= {testbed.training.tokens}
 
 
+def test_held_out_text_is_not_drawn_again():
+    assert not list(redrawn_cases(TESTBEDS["language"])) and len(list(redrawn_cases(TESTBEDS["forest"]))) == 4
+
+
 SMALL = testbeds.Testbed(
     source=lambda number: replace(EXACT, seed=number), d_sae=32, l0=2, ceiling="truth",
     training=Training(tokens=1000, batch_size=100), draws=((0, 0),), other_l0s=(), other_widths=(),

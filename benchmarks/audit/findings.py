@@ -2,11 +2,10 @@
 
 trust      it separates the trained from the untrained, no step of training goes the wrong way, it orders
            dictionaries as some known truth does (interval above 0), and no damage raises it
-with care  it separates them, and fails something else, or that could not be known
-not        it does not separate them, a step goes the wrong way, or it orders against every truth
+with care  it fails something of this, or that could not be known
+not        it does not separate them, or it orders against every known truth (intervals below 0)
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -53,16 +52,11 @@ class Finding:
 
     @property
     def word(self) -> Word:
-        whole = self.rise.whole
-        if (math.isfinite(whole) and whole < SEPARATES) or not self.goes_on or self.opposes:
+        if self.rise.whole < SEPARATES or self.opposes:
             return "not"
         fooled = any(change.word == "fooled" for change in self.damage.values())
-        return "trust" if self.rise.rises and self.agrees and not fooled else "with care"
-
-    @property
-    def goes_on(self) -> bool:
-        """True unless a step of training is known to go the wrong way."""
-        return self.rise.rises or not math.isfinite(self.rise.whole)
+        rises = self.rise.whole >= SEPARATES and self.rise.rises
+        return "trust" if rises and self.agrees and not fooled else "with care"
 
 
 def findings(rows: Rows, truths: Sequence[str], ceiling: str = "", scores: Sequence[str] = ()) -> list[Finding]:

@@ -35,7 +35,7 @@ def measure(testbed: Testbed, rows: Rows, folder: Path, keep: Keep) -> None:
     if left:
         runs = trained_runs(plan, folder)
         score_runs([(one.case, runs[one.case]) for one in left], evals, rows, keep)
-    in_memory = [c for c in (*damaged_cases(testbed), *redrawn_cases(testbed)) if c not in rows.scores]
+    in_memory = [c for c in (*redrawn_cases(testbed), *damaged_cases(testbed)) if c not in rows.scores]
     if in_memory:
         score_in_memory(in_memory, testbed, trained_runs(plan, folder), evals, rows, keep)
 
@@ -73,21 +73,18 @@ def score_in_memory(
     with ProgressDisplay() as show, sharing():
         for index, case in enumerate(cases):
             show("scoring damaged and redrawn", "dictionaries", index, len(cases))
-            results = results_of(case, testbed, runs, sources[case.source], evals)
-            if results is not None:
-                add(rows, case, results)
-                keep()
+            add(rows, case, results_of(case, testbed, runs, sources[case.source], evals))
+            keep()
 
 
 def results_of(
     case: Case, testbed: Testbed, runs: Mapping[Case, Run], source: Source, evals: Sequence[Eval]
-) -> Results | None:
-    """Return the results of a case; None for other draws of a source that has no others."""
+) -> Results:
+    """Return the results of a damaged ceiling, or of a trained dictionary with other draws of the evals."""
     if case.kind == "damaged":
         whole = runs[Case("control", testbed.ceiling, case.source, case.seed)].dictionary()
         return scored(InMemory.of(damaged(whole, case.name, case.share, source, case.seed), source), evals)
-    if not isinstance(source, World):
-        return None
+    assert isinstance(source, World)
     draw = int(case.share)
     dictionary = runs[Case("equal", case.name, case.source, case.seed)].dictionary()
     with other_choices(evals, draw):

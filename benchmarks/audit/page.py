@@ -40,16 +40,28 @@ def tables(testbeds: Mapping[str, Rows]) -> list[str]:
 
 
 def summary(found: Found) -> str:
-    """Return a row a score: the word on each testbed, what it sees, what fools it, and seeds."""
+    """Return a row a score: the word on each testbed, the truths it orders like, what it sees, what fools it, seeds."""
     beds = list(found)
-    head = ["score", *beds, "sees", "fooled by", *(f"seeds for .02, {bed}" for bed in beds)]
+    head = ["score", *beds, "orders like", "sees", "fooled by", *(f"seeds for .02, {bed}" for bed in beds)]
     lines = []
     for score in sorted({one.score for own in found.values() for one in own}):
         own = {bed: one for bed in beds for one in found[bed] if one.score == score}
         words = [own[bed].word if bed in own else NONE for bed in beds]
         seeds = [seeds_cell(own[bed].noise) if bed in own else NONE for bed in beds]
-        lines.append([f"`{score}`", *words, *(kinds(own.values(), word) for word in ("seen", "fooled")), *seeds])
+        seen, fooled = (kinds(own.values(), word) for word in ("seen", "fooled"))
+        lines.append([f"`{score}`", *words, truths(own.values()), seen, fooled, *seeds])
     return markdown(head, lines)
+
+
+def truths(found: Collection[Finding]) -> str:
+    """Return the known truths that a score orders dictionaries like on every testbed, or (in brackets) on some."""
+    said = []
+    for truth in KNOWN:
+        agreed = [one.truth[truth].low > 0 for one in found if truth in one.truth]
+        name = truth.rpartition(".")[2]
+        if any(agreed):
+            said.append(name if all(agreed) else f"({name})")
+    return ", ".join(said) or NONE
 
 
 def kinds(found: Collection[Finding], word: str) -> str:

@@ -21,7 +21,7 @@ DIGITS = 5
 PARTS = {
     "precision_by_level", "recall_by_level", "f1_by_level", "precision_by_frequency", "recall_by_frequency",
     "f1_by_frequency", "description_length", "interchange_cause_by_variable", "latents_per_factor_slope",
-    "explained_variance", "restated",
+    "explained_variance", "novel", "restated",
 }  # fmt: skip
 """Metrics left out: parts of another by level, band or distortion, those that only sets of runs have, and mirror
 images (explained variance is 1 - FVU)."""
