@@ -21,7 +21,7 @@ SHORTENED = "batchtopk"
 REDRAWN = ("batchtopk", "matryoshka")
 DRAWS = 2
 """Other draws of the evals."""
-SPOILED = 2
+SPOILED = 1
 """Sources on which ceilings are damaged, the first ones."""
 FULL = 1.0
 
