@@ -119,10 +119,10 @@ def scored(method: str, asked: int, seed: int, dictionary: Dictionary) -> list[R
     z = code_matrix(dictionary, x)
     atoms, bias = (w.detach().double().numpy() for w in (dictionary.W_dec, dictionary.b_dec))
     exact = x.double().numpy()
-    error = lambda step: rounding_error(z, atoms, bias, exact, step)
+    error = rounding_error(z, atoms, bias, exact)
     about = {
         "method": method, "asked": asked, "d_sae": dictionary.d_sae, "seed": seed, "l0": z.nnz / len(x),
-        "fvu": error(1e-6), "fvu_held_out": held_out_fvu(dictionary),
+        "fvu": error(1e-6).value(), "fvu_held_out": held_out_fvu(dictionary),
         "pixels": float(np.median(participation(atoms[most_used(z.indices, SHOWN)]))),
     }  # fmt: skip
     rows = []

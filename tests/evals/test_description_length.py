@@ -15,6 +15,7 @@ from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.evals.description_length import (
@@ -22,15 +23,16 @@ from unbraid.evals.description_length import (
     FVUS,
     ROWS,
     added_loss,
-    clean_loss,
-    cross_entropy,
+    clean_losses,
     curve,
     described,
     description_length,
     linear,
+    losses,
     own,
+    tokens,
 )
-from unbraid.metrics.description_length import coarsest_steps, rounded
+from unbraid.metrics.description_length import Distortion, coarsest_steps, rounded
 from unbraid.metrics.description_length import description_length as bits_of
 from unbraid.metrics.information import binary_entropy
 from unbraid.runs.run import save_run
@@ -43,9 +45,16 @@ LEVELS = replace(EXACT, magnitudes="quantised", levels=4, independent=True)
 """Independent factors whose magnitudes have four values: all that there is to say of a row can be counted."""
 
 
+def coded(made: Dictionary, world: World) -> tuple[csr_array, Distortion]:
+    """Codes of held-out rows, and FVU by their rounding step."""
+    x = held_out(world, ROWS).x
+    z = code_matrix(made, x)
+    return z, described(made, x, z)
+
+
 def rates(made: Dictionary, world: World) -> dict[tuple[str, str, float], float]:
     """Bits by code, decoder and FVU."""
-    z, error = described(made, held_out(world, ROWS).x)
+    z, error = coded(made, world)
     scores = curve(z, coarsest_steps(z, error, FVUS), world.d_in, "fvu")
     keyed = [(dict(s.params), s.value) for s in scores if s.metric == "description_length"]
     return {(str(p["code"]), str(p["decoder"]), float(p["fvu"])): value for p, value in keyed}
@@ -54,9 +63,9 @@ def rates(made: Dictionary, world: World) -> dict[tuple[str, str, float], float]
 def test_the_truth_costs_the_entropies_of_its_factors():
     p = LEVELS.probabilities.double()
     entropies = float(binary_entropy(p).sum() + p.sum() * 2)
-    z, error = described(truth(LEVELS), held_out(LEVELS, ROWS).x)
+    z, error = coded(truth(LEVELS), LEVELS)
     found = bits_of(rounded(z, 0.05), LEVELS.d_in)
-    assert error(0.05) < 1e-3 and found.total() == pytest.approx(entropies, rel=0.02)
+    assert error(0.05).value() < 1e-3 and found.total() == pytest.approx(entropies, rel=0.02)
     (bits,) = own(z, error, LEVELS.d_in)
     assert bits.metric == "bits_per_token" and bits.value < found.total(), "a hundredth of the variance merges levels"
 
@@ -96,7 +105,7 @@ def test_order_changes_nothing_and_dead_latents_cost_nothing():
 def test_two_latents_for_two_halves_of_a_factor_cost_more():
     """Each of the first eight factors has one latent for its small magnitudes and one for its large: the gates say
     more, the values less, and the rounded values of both halves have no more in common than before."""
-    z, _ = described(truth(EXACT), held_out(EXACT, ROWS).x)
+    z, _ = coded(truth(EXACT), EXACT)
     dense = z.toarray()
     first, low = dense[:, :8], np.array([np.median(column[column > 0]) for column in dense.T[:8]])
     split = csr_array(np.concatenate([first * (first <= low), first * (first > low), dense[:, 8:]], 1))
@@ -142,7 +151,10 @@ def test_on_a_language_model_the_distortion_is_the_loss_that_splicing_adds(tmp_p
     exact.W_dec.copy_(torch.cat([torch.eye(width), -torch.eye(width)]))
     exact.W_enc.copy_(exact.W_dec.T)
     added = added_loss(exact, model)
-    assert added(1e-6) == pytest.approx(0, abs=1e-5)
-    parts = passes(model, eval_windows(model))
-    ablated = cross_entropy(model, parts, (torch.zeros_like(part.rows) for part in parts)) - clean_loss(model)
-    assert added(1e9) == pytest.approx(ablated, abs=1e-6) and abs(ablated) > 0.01
+    assert added(1e-6).value() == pytest.approx(0, abs=1e-5)
+    groups = [passes(model, windows) for windows in eval_windows(model)]
+    ablated = sum(losses(model, group, (torch.zeros_like(part.rows) for part in group)).sum() for group in groups)
+    clean = sum(clean_losses(model, group).sum() for group in groups)
+    count = sum(tokens(group).sum() for group in groups)
+    assert added(1e9).value() == pytest.approx((ablated - clean) / count, abs=1e-6)
+    assert abs(ablated - clean) / count > 0.01

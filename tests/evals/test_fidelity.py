@@ -9,6 +9,7 @@ from unbraid.dictionary.activations.base import Activation, Selecting
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.fidelity import (
     ROWS,
     clean_pass,
@@ -49,7 +50,7 @@ def dictionary(d_in: int, atoms: Tensor, activation: Activation, bias: Tensor | 
 
 
 def values(made: Dictionary, x: Tensor = X) -> dict[str, float]:
-    return {score.metric: score.value for score in reconstruction(made, x)}
+    return {score.metric: score.value for score in reconstruction(made, x, code_matrix(made, x))}
 
 
 def test_a_mean_predictor_explains_nothing():

@@ -12,6 +12,7 @@ absorbed or not.
 from collections.abc import Sequence
 from functools import lru_cache
 from statistics import mean, median
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -24,20 +25,19 @@ from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS, held_out_codes
 from unbraid.metrics.correlation import correlations, ranks
 from unbraid.metrics.matching import best_atom_pairs, unit
-from unbraid.metrics.sparse_counts import active_rows
+from unbraid.metrics.sparse_counts import active_rows, shape
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import alike
 from unbraid.sources.base import Source
-from unbraid.sources.stream import held_out
 from unbraid.system.sharing import shared
 
-VERSION = 2
+VERSION = 3
 DEFINITIONS = {
     "pw_mcc": "mean |cosine| of atoms and those of another seed matched to them one to one, dead ones too, mean over "
     "other seeds; kind=chance: random atoms of the same shapes; at best 1",
     "udr": "how exclusively each live latent correlates with one of another seed's (|Spearman| of codes on the same "
-    "held-out rows, below .05 as 0), median over other seeds; kind=chance: the other's rows shuffled; kind=ceiling: "
-    "the dictionary with itself, 1 only if its latents are uncorrelated; NaN when no latent is live",
+    "held-out rows, below .05 as 0), median over other seeds; kind=chance: rows of one of the two shuffled; "
+    "kind=ceiling: the dictionary with itself, 1 only if its latents are uncorrelated; NaN when no latent is live",
 }
 RARE = 1e-4
 """Least share of rows in which a latent must be active to be counted."""
@@ -59,30 +59,41 @@ def peers(run: Run) -> list[Run]:
 
 def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
     """Score a run against runs of the same experiment at other seeds. Raises NotApplicable when there is none."""
-    others = [other.dictionary() for other in seeds]
+    others = [(other.experiment.seed, other.dictionary()) for other in seeds]
     if not others and run.experiment.draws_source:
         raise NotApplicable("agreement compares seeds on one source, and here each drew its own (draw_source)")
     if not others:
         raise NotApplicable("agreement compares seeds, and this experiment was run at one: add seeds to the study")
     own, source = run.dictionary(), run.source
+    pairs = [(own, other) if run.experiment.seed < seed else (other, own) for seed, other in others]
+    found = [of_pair(*pair, source) for pair in pairs]
     ours = ranks_of(own, source)
-    count = len(held_out(source, ROWS).x)
-    order = torch.randperm(count, generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
-    similar, exclusive, shuffled = [], [], []
-    for other in others:
-        similar.append(pw_mcc(own.W_dec, other.W_dec))
-        theirs = ranks_of(other, source)
-        exclusive.append(udr(ours, theirs))
-        shuffled.append(udr(ours, theirs[order]))
-    chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for other in others)
+    chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for _, other in others)
     scores = [
-        ("pw_mcc", "measured", mean(similar)),
+        ("pw_mcc", "measured", mean(pair.pw_mcc for pair in found)),
         ("pw_mcc", "chance", chance),
-        ("udr", "measured", median(exclusive)),
-        ("udr", "chance", median(shuffled)),
+        ("udr", "measured", median(pair.udr for pair in found)),
+        ("udr", "chance", median(pair.shuffled for pair in found)),
         ("udr", "ceiling", udr(ours, ours)),
     ]
     return [Score(metric=name, value=value, better="higher", kind=kind) for name, kind, value in scores]
+
+
+class PairScores(NamedTuple):
+    """How alike two dictionaries are: the same whichever is asked."""
+
+    pw_mcc: float
+    udr: float
+    shuffled: float
+    """UDR with the rows of the second shuffled."""
+
+
+@shared
+def of_pair(first: Dictionary, second: Dictionary, source: Source) -> PairScores:
+    """Compare two dictionaries, once for both."""
+    ours, theirs = ranks_of(first, source), ranks_of(second, source)
+    order = torch.randperm(shape(ours)[0], generator=seeding.stream(SEED, "agreement/shuffle")).numpy()
+    return PairScores(pw_mcc(first.W_dec, second.W_dec), udr(ours, theirs), udr(ours, theirs[order]))
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ parent latent (tree), without the decoder or with its bits divided over the rows
 components at the same FVU, dense and linear: a dictionary must beat them to have found any structure.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -22,16 +22,18 @@ from torch.nn.functional import nll_loss
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import Score
+from unbraid.evals.shared.observe import held_out_codes
 from unbraid.metrics.description_length import (
     Bits,
     Code,
+    Distortion,
     coarsest_steps,
     principal_bits,
     rounded,
     rounding_error,
-    variation,
 )
 from unbraid.metrics.description_length import description_length as bits_of
+from unbraid.metrics.early_ratio import EarlyRatio, Part
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -39,7 +41,7 @@ from unbraid.sources.language_model.splicing import Pass, eval_windows, lacks_wi
 from unbraid.sources.stream import held_out
 from unbraid.system.sharing import shared
 
-VERSION = 1
+VERSION = 2
 DEFINITIONS = {
     "bits_per_token": "bits of the factorised code, without the decoder, at the coarsest step that adds at most 0.01 "
     "to the dictionary's own FVU",
@@ -64,8 +66,9 @@ lacks = lacks_windows
 @torch.no_grad()
 def description_length(run: Run) -> list[Score]:
     """Score the bits of a run at every distortion that its dictionary reaches."""
-    dictionary, batch = run.dictionary(), held_out(run.source, ROWS)
-    z, error = described(dictionary, batch.x)
+    dictionary, x = run.dictionary(), held_out(run.source, ROWS).x
+    z: csr_array = held_out_codes(dictionary, run.source)[: len(x)]
+    error = described(dictionary, x, z)
     scores = own(z, error, dictionary.d_in)
     scores += curve(z, coarsest_steps(z, error, FVUS), dictionary.d_in, "fvu")
     if isinstance(run.source, LanguageModel):
@@ -83,18 +86,15 @@ def description_length(run: Run) -> list[Score]:
     ]
 
 
-def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> tuple[csr_array, Callable[[float], float]]:
-    """Return the codes of x, and FVU as a function of their rounding step."""
-    z = code_matrix(dictionary, x)
+def described(dictionary: Dictionary, x: Float[Tensor, "batch d_in"], z: csr_array) -> Distortion:
+    """Return FVU as a function of the step to which the codes of x are rounded."""
     atoms, bias = (weights.detach().double().cpu().numpy() for weights in (dictionary.unit_atoms(), dictionary.b_dec))
-    exact = x.double().cpu().numpy()
-    total = variation(exact)
-    return z, lambda step: rounding_error(z, atoms, bias, exact, step, total)
+    return rounding_error(z, atoms, bias, x.double().cpu().numpy())
 
 
-def own(z: csr_array, error: Callable[[float], float], d_in: int) -> list[Score]:
+def own(z: csr_array, error: Distortion, d_in: int) -> list[Score]:
     """Return the bits near the dictionary's own FVU."""
-    unrounded = error(1e-6 * float(np.abs(z.data).max()) if z.nnz else 1.0)
+    unrounded = error(1.0).known
     return [
         Score(metric="bits_per_token", value=bits_of(rounded(z, step), d_in).total(), better="lower")
         for step in coarsest_steps(z, error, [unrounded + ADDED]).values()
@@ -128,32 +128,36 @@ def linear(source: Source) -> dict[float, float]:
     return principal_bits(held_out(source, ROWS).x.double().cpu().numpy(), FVUS)
 
 
-def added_loss(dictionary: Dictionary, model: LanguageModel) -> Callable[[float], float]:
+def added_loss(dictionary: Dictionary, model: LanguageModel) -> Distortion:
     """Return the nats per token that splicing adds, as a function of the rounding step of codes."""
-    parts = passes(model, eval_windows(model))
-    codes = [csr_array(code_matrix(dictionary, part.rows), dtype=np.float32) for part in parts]
+    groups = [passes(model, windows) for windows in eval_windows(model)]
+    codes = [[csr_array(code_matrix(dictionary, part.rows), dtype=np.float32) for part in group] for group in groups]
     atoms, bias = (part.detach().cpu().float().numpy() for part in (dictionary.unit_atoms(), dictionary.b_dec))
-    clean = clean_loss(model)
 
-    def added(step: float) -> float:
-        decoded = (torch.from_numpy(rounded(z, step) * np.float32(step) @ atoms + bias) for z in codes)
-        return cross_entropy(model, parts, decoded) - clean
+    def added(step: float) -> Iterator[Part]:
+        for group, coded in zip(groups, codes, strict=True):
+            put = (torch.from_numpy(rounded(z, step) @ atoms * np.float32(step) + bias) for z in coded)
+            yield losses(model, group, put) - clean_losses(model, group), tokens(group)
 
-    return added
+    return lambda step: EarlyRatio(added(step))
 
 
 @shared
-def clean_loss(model: LanguageModel) -> float:
-    """Return the cross-entropy of the model as it is."""
-    parts = passes(model, eval_windows(model))
-    return cross_entropy(model, parts, (part.rows for part in parts))
+def clean_losses(model: LanguageModel, group: tuple[Pass, ...]) -> Float[np.ndarray, " window"]:
+    """Return the `losses` of the model as it is."""
+    return losses(model, group, (part.rows for part in group))
 
 
-def cross_entropy(model: LanguageModel, parts: Sequence[Pass], rows: Iterable[Tensor]) -> float:
-    """Return the mean cross-entropy, in nats per token, with these activations in place of those of each pass."""
-    total, counted = 0.0, 0
-    for part, put in zip(parts, rows, strict=True):
-        log_probabilities, targets = part.predicted(model, put)
-        total += float(nll_loss(log_probabilities, targets, reduction="sum"))
-        counted += len(targets)
-    return total / counted
+def losses(model: LanguageModel, group: Sequence[Pass], rows: Iterable[Tensor]) -> Float[np.ndarray, " window"]:
+    """Return the cross-entropy of each window, summed over its tokens, with these activations in place of those of each
+    pass."""
+    found = []
+    for part, put in zip(group, rows, strict=True):
+        each = nll_loss(*part.predicted(model, put), reduction="none")
+        found.append(np.bincount(part.window_of_each.cpu(), each.cpu(), len(part.windows)))
+    return np.concatenate(found)
+
+
+def tokens(group: Sequence[Pass]) -> Float[np.ndarray, " window"]:
+    """Return how many tokens of each window are predicted."""
+    return np.concatenate([np.bincount(part.window_of_each.cpu(), minlength=len(part.windows)) for part in group])

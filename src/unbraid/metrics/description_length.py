@@ -13,7 +13,7 @@ Zero rounds to zero, so coarse steps silence weak latents. Entropies are those o
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -24,11 +24,14 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 from scipy.special import xlogy
 
+from unbraid.metrics.early_ratio import EarlyRatio, Part
 from unbraid.metrics.gate_tree import Together, gate_tree
 from unbraid.metrics.information import binary_entropy
 from unbraid.metrics.sparse_counts import shape
 
 Code = Literal["factorised", "tree", "bound"]
+Distortion = Callable[[float], EarlyRatio]
+"""How bad codes rounded to a step are."""
 
 WEIGHT_BITS = 16
 """Bits of a coordinate of an atom that is sent: bfloat16, as dictionaries are published."""
@@ -36,6 +39,8 @@ OCTAVE = 8
 """Steps to choose from in a factor of two."""
 ROWS_AT_ONCE = 512
 """Rows decoded at once: few enough to stay in cache."""
+ROWS_A_UNIT = 128
+"""Rows whose error is one unit: neighbours may be of one document."""
 FINEST, COARSEST = -7, 4
 """The range of steps, in octaves from the rms of the active values."""
 
@@ -118,26 +123,35 @@ def together(levels: csr_array) -> Together:
 
 def rounding_error(
     codes: csr_array, atoms: Float[np.ndarray, "d_sae d_in"], bias: Float[np.ndarray, " d_in"],
-    x: Float[np.ndarray, "batch d_in"], step: float, total: float | None = None,
-) -> float:  # fmt: skip
-    """Return the FVU of what is decoded from codes rounded to `step`. `total`: `variation(x)`, where it is known."""
-    levels, error = rounded(codes, step), 0.0
-    for start in range(0, len(x), ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        rest = levels[part] * step @ atoms
+    x: Float[np.ndarray, "batch d_in"],
+) -> Distortion:  # fmt: skip
+    """Return the FVU of what is decoded from rounded codes, by their step; `known` without rounding. `x`: rows in
+    random order, or nearly."""
+    parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(x), ROWS_AT_ONCE)]
+    coded: list[csr_array] = [codes[part] for part in parts]
+    variance = float(np.square(x - x.mean(0)).sum(1).mean())
+
+    def squares(levels: csr_array, step: float, part: slice) -> Float[np.ndarray, " row"]:
+        rest = levels @ atoms
+        rest *= step
         rest += bias
         rest -= x[part]
-        error += float(np.vdot(rest, rest))
-    return error / (variation(x) if total is None else total)
+        return np.einsum("ij,ij->i", rest, rest)
 
+    unrounded = [squares(some, 1.0, part) for some, part in zip(coded, parts, strict=True)]
 
-def variation(x: Float[np.ndarray, "batch d_in"]) -> float:
-    """Return the sum of squared deviations from the mean."""
-    return float(np.square(x - x.mean(0)).sum())
+    def added(step: float) -> Iterator[Part]:
+        for some, part, before in zip(coded, parts, unrounded, strict=True):
+            rows = squares(rounded(some, step), step, part) - before
+            units = np.arange(0, len(rows), ROWS_A_UNIT)
+            yield np.add.reduceat(rows, units), variance * np.diff(units, append=len(rows))
+
+    known = sum(float(rows.sum()) for rows in unrounded) / (variance * len(x))
+    return lambda step: EarlyRatio(added(step), known)
 
 
 def coarsest_steps(
-    codes: csr_array, distortion: Callable[[float], float], targets: Sequence[float], *, octave: int = OCTAVE
+    codes: csr_array, distortion: Distortion, targets: Sequence[float], *, octave: int = OCTAVE
 ) -> dict[float, float]:
     """Return the coarsest step, by bisection over powers of 2^(1/octave) times the rms of the active values, with which
     `distortion` is still at most each target. Targets that the finest step misses are left out."""
@@ -147,11 +161,11 @@ def coarsest_steps(
     found = {}
     for target in targets:
         low, high = FINEST * octave, COARSEST * octave
-        if not measured(low) <= target:
+        if not measured(low).at_most(target):
             continue
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if measured(middle) <= target else (low, middle)
+            low, high = (middle, high) if measured(middle).at_most(target) else (low, middle)
         found[target] = step(low)
     return found
 
@@ -164,8 +178,6 @@ def principal_bits(x: Float[np.ndarray, "batch d_in"], targets: Sequence[float])
     centred = x - x.mean(0)
     _, vectors = np.linalg.eigh(centred.T @ centred)
     components = csr_array(centred @ vectors)
-    zero = np.zeros(x.shape[1])
-    total = variation(centred)
-    error = lambda step: rounding_error(components, vectors.T, zero, centred, step, total)
+    error = rounding_error(components, vectors.T, np.zeros(x.shape[1]), centred)
     steps = coarsest_steps(components, error, targets)
     return {at: description_length(rounded(components, step), x.shape[1]).total() for at, step in steps.items()}

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.matching import Pairs, block_pairs
-from unbraid.metrics.sparse_counts import indicator
 
 PURE = 0.5
 """Purity from which a latent represents a factor."""
@@ -49,11 +48,10 @@ class Detection(NamedTuple):
 
 def detection(observed: LatentsAndFactors, latents: Int[Tensor, " pairs"], factors: Int[Tensor, " pairs"]) -> Detection:
     """Count the given pairs alone."""
-    ours, theirs = observed.latents[:, latents.numpy()], observed.factors[:, factors.numpy()]
-    both = indicator(ours).multiply(indicator(theirs)).sum(axis=0)
-    return Detection(
-        observed.factor_counts[factors], observed.latent_counts[latents], torch.from_numpy(np.asarray(both))
-    )
+    counts = torch.zeros(len(latents), dtype=torch.float64)
+    if len(latents):  # scipy gives another kind of array for none, and takes no view of a tensor
+        counts[:] = torch.from_numpy(observed.joint_counts[latents.numpy().copy(), factors.numpy().copy()])
+    return Detection(observed.factor_counts[factors], observed.latent_counts[latents], counts)
 
 
 def f1(observed: LatentsAndFactors) -> csr_array:

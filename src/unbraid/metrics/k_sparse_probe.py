@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from unbraid.metrics.sparse_counts import shape
@@ -26,6 +27,10 @@ PENALTY = 0.01
 """Weight of |w|_1."""
 TOLERANCE = 1e-3
 """liblinear's: ten times smaller takes the same latents."""
+STEPS, DONE = 50, 1e-9
+"""Newton steps at most, and the share of the loss that the last can save."""
+RIDGE = 1e-9
+"""What keeps the matrix from being singular where the bias is sure of every row."""
 INTERCEPT = 100
 """liblinear penalises the intercept too: scaled up, it is nearly free."""
 
@@ -98,8 +103,30 @@ def probe_f1(
     silent = [weights[~fires & (active == kind)].sum() for kind in kinds[1]]
     rows, weights = np.concatenate([z[fires], np.zeros((2, z.shape[1]))]), np.append(weights[fires], silent)
     there = weights > 0
-    probe = LogisticRegression(max_iter=500).fit(rows[there], np.concatenate(kinds)[there], weights[there])
-    return f1(others @ probe.coef_[0] + probe.intercept_[0] > 0, other_active)
+    solved = balanced_probe(rows[there], np.concatenate(kinds)[there], weights[there])
+    return f1(others @ solved[:-1] + solved[-1] > 0, other_active)
+
+
+def balanced_probe(
+    z: Float[np.ndarray, "rows k"], active: Bool[np.ndarray, " rows"], weights: Float[np.ndarray, " rows"]
+) -> Float[np.ndarray, " k_and_bias"]:
+    """Return the weights and the bias of a logistic probe, by Newton's method: sum of weighted losses + |w|^2 / 2, as
+    scikit-learn's, which takes five times as long on so few columns."""
+    x = np.column_stack([z, np.ones(len(z))])
+    ridge = np.append(np.ones(z.shape[1]), 0.0)
+    loss = lambda w: float(weights @ np.logaddexp(0, np.where(active, -1, 1) * (x @ w)) + 0.5 * ridge @ w**2)
+    w = np.zeros(len(ridge))
+    now = loss(w)
+    for _ in range(STEPS):
+        p = expit(x @ w)
+        gradient = x.T @ (weights * (p - active)) + ridge * w
+        step = np.linalg.solve((x.T * (weights * p * (1 - p))) @ x + np.diag(ridge + RIDGE), gradient)
+        if gradient @ step < DONE * now:
+            break
+        while (new := loss(w - step)) > now:
+            step = step / 2
+        w, now = w - step, new
+    return w
 
 
 def f1(found: Rows, active: Rows) -> float:

@@ -113,7 +113,7 @@ class Run:
         """The dictionary for raw activations, as SAELens would load it. Raises ValueError when a file is not the one
         that was saved, or holds what no run saves."""
         weights = self.facts.weights
-        return _read_shared(self, weights) if weights else _read(self)
+        return _read_shared(dataclasses.replace(self, path=self.path.absolute()), weights) if weights else _read(self)
 
     def normaliser(self) -> Normaliser:
         """The normalisation that was folded into its dictionary. Raises ValueError when its file is not the one that

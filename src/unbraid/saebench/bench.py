@@ -14,6 +14,7 @@ from typing import Any, Literal
 from unbraid.config.settings import Device, PositiveFloat, PositiveInt, Seed, Settings, SomeText
 from unbraid.evals import fidelity
 from unbraid.evals.shared.evaluation import NotApplicable, Score, rows_of
+from unbraid.evals.shared.observe import ROWS, held_out_codes
 from unbraid.runs import results
 from unbraid.runs.results import own_folder, read_result, result_path
 from unbraid.runs.run import Run
@@ -278,7 +279,8 @@ def own_explained_variance(run: Run) -> list[Score]:
     values = {score["metric"]: score["value"] for score in stored.get("scores", [])}
     if stored.get("version") == fidelity.VERSION and values.get("explained_variance") is not None:
         return [Score(metric="explained_variance", value=values["explained_variance"], better="higher")]
-    found = fidelity.reconstruction(run.dictionary(), held_out(run.source, fidelity.ROWS).x.cpu())
+    x = held_out(run.source, ROWS).x
+    found = fidelity.reconstruction(run.dictionary(), x, held_out_codes(run.dictionary(), run.source))
     return [score for score in found if score.metric == "explained_variance"]
 
 

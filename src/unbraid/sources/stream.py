@@ -79,7 +79,6 @@ def check_finite(x: Tensor, where: str) -> None:
         )
 
 
-@lru_cache(maxsize=2)
 def held_out(source: Source, rows: int) -> Batch:
     """Return the first `rows` activations of the eval split, the same for every eval and run of a source.
 
@@ -87,14 +86,28 @@ def held_out(source: Source, rows: int) -> Batch:
     """
     if rows < 1:
         raise ValueError(f"the number of held-out rows is {rows}; it must be 1 or more")
-    parts: list[Batch] = []
-    while sum(map(len, parts)) < rows:
-        block = source.block(len(parts), split="eval", seed=0)
+    read = so_far(source)
+    while read.rows is None or len(read.rows) < rows:
+        block = source.block(read.blocks, split="eval", seed=0)
         if block is None:
             break
-        parts.append(block.rows)
-    if not parts or not sum(map(len, parts)):
+        check_finite(block.rows.x, "the eval split")
+        read.rows = block.rows if read.rows is None else Batch.join([read.rows, block.rows])
+        read.blocks += 1
+    if not read.rows:
         raise NoHeldOut(f"the source has no eval data: {source.more_held_out}")
-    batch = Batch.join(parts)[:rows]
-    check_finite(batch.x, "the eval split")
-    return batch
+    return read.rows[:rows]
+
+
+@dataclass
+class Read:
+    """The eval split as far as it was read."""
+
+    rows: Batch | None = None
+    blocks: int = 0
+
+
+@lru_cache(maxsize=2)
+def so_far(source: Source) -> Read:
+    """Return what was read of a source's eval split: `held_out` adds to it."""
+    return Read()
