@@ -26,6 +26,7 @@ from unbraid.evals.shared.observe import ROWS, held_out_codes
 from unbraid.metrics.correlation import correlations, ranks
 from unbraid.metrics.matching import best_atom_pairs, unit
 from unbraid.metrics.sparse_counts import active_rows, shape
+from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import alike
 from unbraid.sources.base import Source
@@ -69,7 +70,7 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
     found = [of_pair(*pair, source) for pair in pairs]
     ours = ranks_of(own, source)
     chance = mean(chance_mcc(own.d_sae, other.d_sae, own.d_in) for _, other in others)
-    scores = [
+    scores: list[tuple[str, ScoreKind, float]] = [
         ("pw_mcc", "measured", mean(pair.pw_mcc for pair in found)),
         ("pw_mcc", "chance", chance),
         ("udr", "measured", median(pair.udr for pair in found)),
