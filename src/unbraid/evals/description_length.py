@@ -160,4 +160,5 @@ def losses(model: LanguageModel, group: Sequence[Pass], rows: Iterable[Tensor]) 
 
 def tokens(group: Sequence[Pass]) -> Float[np.ndarray, " window"]:
     """Return how many tokens of each window are predicted."""
-    return np.concatenate([np.bincount(part.window_of_each.cpu(), minlength=len(part.windows)) for part in group])
+    counts = [np.bincount(part.window_of_each.cpu(), minlength=len(part.windows)) for part in group]
+    return np.concatenate(counts).astype(float)

@@ -34,7 +34,7 @@ class EarlyRatio:
         bound -= self.known
         while not self.sure(bound) and self.more():
             pass
-        return float(self.above.sum()) <= bound * float(self.below.sum())
+        return bool(self.above.sum() <= bound * self.below.sum())
 
     def value(self) -> float:
         """Return the ratio itself, over all units."""
@@ -45,7 +45,7 @@ class EarlyRatio:
     def sure(self, bound: float) -> bool:
         """Return whether the units so far tell on which side of the bound the ratio is."""
         apart, count = self.above - bound * self.below, len(self.above)
-        return count >= FEWEST and abs(float(apart.mean())) > SURE * float(apart.std(ddof=1)) / math.sqrt(count)
+        return count >= FEWEST and bool(abs(apart.mean()) > SURE * apart.std(ddof=1) / math.sqrt(count))
 
     def more(self) -> bool:
         """Look at one more part; return whether there was one."""
