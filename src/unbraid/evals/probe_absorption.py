@@ -44,7 +44,7 @@ from unbraid.sources.base import Source
 from unbraid.sources.truth import Labelled, Truth
 from unbraid.system.sharing import shared
 
-VERSION = 2
+VERSION = 3
 _KINDS = (
     "kind=chance: an untrained dictionary of the same shape and L0; ceiling: the true directions, or differences of "
     "means, with the true codes"

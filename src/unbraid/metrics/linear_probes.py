@@ -19,9 +19,9 @@ from unbraid.sources.truth import Labelled
 CHUNK_ENTRIES = 2**22
 """Rows times factors held at once: 32 MB in float64."""
 ITERATIONS = 300
-STEEPEST, ENOUGH = 0.5, 0.1
-"""Gradient at which a factor is done, and that at which the descent ends, where the loss is summed over rows and its
-curvature starts as 1: a fraction of a nat over all rows."""
+STEEPEST = 0.5
+"""Gradient at which a factor is done, where the loss is summed over rows and its curvature starts as 1: a fraction of a
+nat over all rows."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class _Fit:
         """Return weights, biases, and which factors have converged."""
         free = torch.zeros(len(self.counts), self.x.shape[1] + 1, dtype=torch.float64)
         optimiser = torch.optim.LBFGS(
-            [free], max_iter=ITERATIONS, history_size=20, tolerance_grad=ENOUGH, tolerance_change=0.0,
+            [free], max_iter=ITERATIONS, history_size=20, tolerance_grad=1e-2, tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )  # fmt: skip
 
