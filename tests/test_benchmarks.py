@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import peers, run, terms, worker
+from benchmarks import eval_cost, peers, run, terms, worker
 from benchmarks.contender import CannotRun, Contender, Setting
 from benchmarks.contenders import floor, unbraid
 
@@ -217,3 +217,17 @@ def test_every_term_is_timed_and_its_row_is_kept(tmp_path, capsys):
     assert [row["term"] for row in rows] == [name for name in catalog.terms() if name not in terms.NOT_PENALTIES]
     assert all(row["plain_seconds"] > 0 and row["d_sae"] == 64 for row in rows)
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)
+
+
+def test_the_cost_of_evals_is_told_by_first_and_later_runs_and_scores_that_differ_are_seen():
+    def found(seconds: list[float], value: float) -> list[dict[str, Any]]:
+        scores = [{"metric": "fvu", "kind": "measured", "params": {}, "value": value}]
+        about = {"source": "World", "d_sae": 96, "eval": "fidelity", "scores": scores}
+        return [{**about, "run": f"r{i}", "number": i, "seconds": s} for i, s in enumerate(seconds)]
+
+    before, after = found([3.0, 2.0, 2.5], 0.25), found([2.0, 0.5, 0.25], 0.5)
+    rows = {(row["eval"], row["run"]): row for row in eval_cost.rows_of({"before": [before], "after": [after, after]})}
+    later = rows["fidelity", "later"]
+    assert later["before"] == [2.0, 2.5] and later["after"] == [0.5, 0.25, 0.5, 0.25] and later["apart"] == 0.25
+    assert rows["all", "first"]["before"] == [3.0] and rows["all", "first"]["after"] == [2.0, 2.0]
+    assert eval_cost.rows_of({"before": [before], "after": [found([1.0], 0.5)]})[0]["apart"] is None

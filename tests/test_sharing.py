@@ -14,6 +14,8 @@ from unbraid.evals.memorisation import memorisation_scores
 from unbraid.evals.probe_absorption import probe_absorption_scores
 from unbraid.evals.recovery import recovery_scores
 from unbraid.evals.shared.observe import baseline_of, held_out_codes, labelled_rows, moved, observe
+from unbraid.sources.stream import held_out
+from unbraid.sources.world.world import World
 from unbraid.system import sharing as subject
 from unbraid.system.sharing import Store, share_to_the_end, shared, sharing, size
 
@@ -127,3 +129,12 @@ def test_a_dictionary_is_moved_as_a_copy():
     made = untrained(EXACT, 24)
     assert moved(made, torch.device("cpu")) is made
     assert moved(made, torch.device("meta")) is not made and made.W_dec.device.type == "cpu"
+
+
+def test_held_out_rows_of_several_numbers_are_read_once_and_are_one_memory(monkeypatch: pytest.MonkeyPatch):
+    world, read = replace(EXACT, seed=77), list[int]()
+    block = World.block
+    monkeypatch.setattr(World, "block", lambda self, index, **how: (read.append(index), block(self, index, **how))[1])
+    few, many, some = (held_out(world, rows).x for rows in (100, 40_000, 20_000))
+    assert read == sorted(set(read)), "no block is read twice"
+    assert len(few) == 100 and torch.equal(few, many[:100]) and some.data_ptr() == many.data_ptr()

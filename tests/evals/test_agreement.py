@@ -16,10 +16,12 @@ from tests.small import experiment
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.normaliser import Normaliser
+from unbraid.evals import agreement as module
 from unbraid.evals.agreement import DEFINITIONS, WEAK, agreement, chance_mcc, exclusiveness, live_ranks, peers, pw_mcc
 from unbraid.evals.agreement import udr as udr_of_ranks
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.runs.run import Run, save_run
+from unbraid.system.sharing import sharing
 
 
 def codes(rows: int, columns: int, density: float, seed: int) -> csr_array:
@@ -112,3 +114,21 @@ def test_unrelated_seeds_are_near_chance(tmp_path: Path):
 def test_one_seed_is_no_comparison(tmp_path: Path):
     with pytest.raises(NotApplicable, match="seed"):
         agreement(saved(tmp_path, untrained(EXACT, 24)), [])
+
+
+def test_two_runs_that_are_scored_together_are_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = [saved(tmp_path, untrained(EXACT, 24, seed), seed=seed) for seed in range(2)]
+    alone = [scored(run) for run in runs]
+    calls: list[int] = []
+    real = module.pw_mcc
+    monkeypatch.setattr(module, "pw_mcc", lambda *atoms: (calls.append(1), real(*atoms))[1])
+    chance_mcc.cache_clear()
+    with sharing():
+        assert [scored(run) for run in runs] == alone and len(calls) == 2, "the pair, and chance"
+
+
+def test_a_run_gives_one_dictionary_by_whatever_path_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = saved(tmp_path, untrained(EXACT, 24))
+    monkeypatch.chdir(tmp_path)
+    with sharing():
+        assert run.dictionary() is Run.open(Path(run.path.name)).dictionary()

@@ -5,7 +5,8 @@
 After MDL-SAEs (Ayonrinde et al. 2024, arXiv 2410.11179). Distortion is FVU of what rounded codes decode to and, on
 language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised), or given a
 parent latent (tree), without the decoder or with its bits divided over the rows scored. kind=reference: principal
-components at the same FVU, dense and linear: a dictionary must beat them to have found any structure.
+components at the same FVU, dense and linear: a dictionary must beat them to have found any structure. Whether a step
+keeps to a distortion is told from the first rows where these leave no doubt (`early_ratio`), else from all.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
