@@ -81,7 +81,7 @@ def agreement(run: Run, seeds: Sequence[Run]) -> list[Score]:
 
 
 class PairScores(NamedTuple):
-    """How alike two dictionaries are: the same whichever is asked."""
+    """The scores of two dictionaries, the same whichever comes first but for the shuffle."""
 
     pw_mcc: float
     udr: float

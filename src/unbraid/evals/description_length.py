@@ -5,11 +5,11 @@
 After MDL-SAEs (Ayonrinde et al. 2024, arXiv 2410.11179). Distortion is FVU of what rounded codes decode to and, on
 language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised), or given a
 parent latent (tree), without the decoder or with its bits divided over the rows scored. kind=reference: principal
-components at the same FVU, dense and linear: a dictionary must beat them to have found any structure. Whether a step
-keeps to a distortion is told from the first rows where these leave no doubt (`early_ratio`), else from all.
+components at the same FVU, dense and linear: a dictionary must beat them to have found any structure. FVU is
+compared with its bound on the first rows where these leave no doubt (`early_ratio`), else on all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -34,7 +34,7 @@ from unbraid.metrics.description_length import (
     rounding_error,
 )
 from unbraid.metrics.description_length import description_length as bits_of
-from unbraid.metrics.early_ratio import EarlyRatio, Part
+from unbraid.metrics.early_ratio import EarlyRatio
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -131,35 +131,27 @@ def linear(source: Source) -> dict[float, float]:
 
 def added_loss(dictionary: Dictionary, model: LanguageModel) -> Distortion:
     """Return the nats per token that splicing adds, as a function of the rounding step of codes."""
-    groups = [passes(model, windows) for windows in eval_windows(model)]
-    codes = [[csr_array(code_matrix(dictionary, part.rows), dtype=np.float32) for part in group] for group in groups]
+    parts = passes(model, eval_windows(model))
+    codes = [csr_array(code_matrix(dictionary, part.rows), dtype=np.float32) for part in parts]
     atoms, bias = (part.detach().cpu().float().numpy() for part in (dictionary.unit_atoms(), dictionary.b_dec))
+    clean = clean_losses(model)
 
-    def added(step: float) -> Iterator[Part]:
-        for group, coded in zip(groups, codes, strict=True):
-            put = (torch.from_numpy(rounded(z, step) @ atoms * np.float32(step) + bias) for z in coded)
-            yield losses(model, group, put) - clean_losses(model, group), tokens(group)
+    def added(step: float) -> EarlyRatio:
+        decoded = (torch.from_numpy(rounded(z, step) * np.float32(step) @ atoms + bias) for z in codes)
+        losses = token_losses(model, parts, decoded) - clean
+        return EarlyRatio([(losses, np.ones_like(losses))])
 
-    return lambda step: EarlyRatio(added(step))
+    return added
 
 
 @shared
-def clean_losses(model: LanguageModel, group: tuple[Pass, ...]) -> Float[np.ndarray, " window"]:
-    """Return the `losses` of the model as it is."""
-    return losses(model, group, (part.rows for part in group))
+def clean_losses(model: LanguageModel) -> Float[np.ndarray, " token"]:
+    """Return the `token_losses` of the model as it is."""
+    parts = passes(model, eval_windows(model))
+    return token_losses(model, parts, (part.rows for part in parts))
 
 
-def losses(model: LanguageModel, group: Sequence[Pass], rows: Iterable[Tensor]) -> Float[np.ndarray, " window"]:
-    """Return the cross-entropy of each window, summed over its tokens, with these activations in place of those of each
-    pass."""
-    found = []
-    for part, put in zip(group, rows, strict=True):
-        each = nll_loss(*part.predicted(model, put), reduction="none")
-        found.append(np.bincount(part.window_of_each.cpu(), each.cpu(), len(part.windows)))
-    return np.concatenate(found)
-
-
-def tokens(group: Sequence[Pass]) -> Float[np.ndarray, " window"]:
-    """Return how many tokens of each window are predicted."""
-    counts = [np.bincount(part.window_of_each.cpu(), minlength=len(part.windows)) for part in group]
-    return np.concatenate(counts).astype(float)
+def token_losses(model: LanguageModel, parts: Sequence[Pass], rows: Iterable[Tensor]) -> Float[np.ndarray, " token"]:
+    """Return the cross-entropy of each token, in nats, with these activations in place of those of each pass."""
+    found = [nll_loss(*part.predicted(model, put), reduction="none") for part, put in zip(parts, rows, strict=True)]
+    return torch.cat(found).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Whether a ratio of sums over many units is at most a bound, told from the first units where these leave no doubt.
+"""A ratio of sums over many units, compared with a bound on the first units where these leave no doubt.
 
     sum_u above_u / sum_u below_u <= bound   <=>   sum_u d_u <= 0,   d_u = above_u - bound below_u
     no doubt: |mean d| > 5 standard errors of it, over 16 units or more
@@ -22,7 +22,7 @@ SURE = 5.0
 
 
 class EarlyRatio:
-    """A ratio of sums, of which no more is computed than is asked for. `known`: what is to be added to it, so that the
+    """A ratio of sums, of which no more is computed than is needed. `known`: what is to be added to it, so that the
     units may hold differences, which spread less."""
 
     def __init__(self, parts: Iterable[Part], known: float = 0.0):

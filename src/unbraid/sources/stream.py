@@ -100,7 +100,7 @@ def held_out(source: Source, rows: int) -> Batch:
 
 
 @dataclass
-class Read:
+class HeldOut:
     """The eval split as far as it was read."""
 
     rows: Batch | None = None
@@ -108,6 +108,6 @@ class Read:
 
 
 @lru_cache(maxsize=2)
-def so_far(source: Source) -> Read:
+def so_far(source: Source) -> HeldOut:
     """Return what was read of a source's eval split: `held_out` adds to it."""
-    return Read()
+    return HeldOut()

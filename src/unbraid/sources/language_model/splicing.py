@@ -13,8 +13,8 @@ from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.text.windows import Windows
 from unbraid.system.sharing import shared
 
-WINDOWS, GROUP = 64, 16
-"""Held-out windows spliced where it is done many times for one score, and how many of them at first."""
+WINDOWS = 64
+"""Held-out windows spliced where it is done many times for one score."""
 TOKENS = 16_384
 """Predicted tokens that losses are taken over; fewer when the eval split holds no more."""
 POSITIONS = 1024
@@ -46,11 +46,6 @@ class Pass:
         """The activations that a dictionary sees."""
         return self.acts[self.seen]
 
-    @property
-    def window_of_each(self) -> Int[Tensor, " token"]:
-        """The window of each token that is predicted."""
-        return counted(self.windows).nonzero()[:, 0]
-
     def predicted(
         self, model: LanguageModel, rows: Float[Tensor, "row d_in"]
     ) -> tuple[Float[Tensor, "token vocabulary"], Int[Tensor, " token"]]:
@@ -71,10 +66,10 @@ def passes(model: LanguageModel, windows: Windows) -> tuple[Pass, ...]:
 
 
 @lru_cache(maxsize=2)
-def eval_windows(model: LanguageModel) -> tuple[Windows, ...]:
-    """Return a few held-out windows in random groups, the same for every run of a source."""
+def eval_windows(model: LanguageModel) -> Windows:
+    """Return a few held-out windows, the same for every run of a source."""
     count = max(1, min(WINDOWS, int(min(model.available("eval"), 1e9) // model.context)))
-    return tuple(model.windows(count, split="eval", seed=0).parts(GROUP))
+    return model.windows(count, split="eval", seed=0)
 
 
 @lru_cache(maxsize=2)
