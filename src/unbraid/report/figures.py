@@ -105,7 +105,7 @@ def score_plot(scores: Scores, quantity: Quantity, definition: str) -> Plot | No
 
 
 def caption(quantity: Quantity, definition: str) -> str:
-    """What stands under a score's figure: its better direction and its definition."""
+    """Return what stands under a score's figure: its better direction and its definition."""
     direction = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(quantity.better, "")
     return " · ".join(filter(None, (direction, definition)))
 
@@ -150,7 +150,7 @@ def line_of_means(x: Sequence[float], means: Sequence[Interval], texts: Sequence
 
 
 def mean_text(name: str, mean: Interval) -> str:
-    """What a tooltip says of a mean over seeds."""
+    """Return what a tooltip says of a mean over seeds."""
     return f"{escape(name)}, mean of {plural(mean.n, 'seed')}{hover_half(mean.half)}"
 
 

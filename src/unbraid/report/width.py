@@ -2,7 +2,7 @@
 
     change_k = y[widest, k] - y[narrowest, k] of seed k,   mean over seeds with its interval
 
-A line is a method at one sparsity setting. Runs that missed the L0 asked for are left out, as everywhere.
+A line is a method at one sparsity setting. Runs that missed the requested L0 are left out, as everywhere.
 """
 
 from collections.abc import Mapping
