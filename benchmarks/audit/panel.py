@@ -21,7 +21,7 @@ SHORTENED = "batchtopk"
 REDRAWN = ("batchtopk", "matryoshka")
 DRAWS = 2
 """Other draws of the evals."""
-SPOILED = 1
+SPOILED = 2
 """Sources on which ceilings are damaged, the first ones."""
 FULL = 1.0
 
