@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 from unbraid.sources.synthetic_language import lexicon as lex
+from unbraid.sources.synthetic_language.inflection import Verb, plural
 from unbraid.sources.synthetic_language.states import FUTURE, PAST, PEOPLE, State
 
 PLURAL = 0.4
@@ -27,18 +28,27 @@ def kind_shares(kinds: tuple[str, ...]) -> tuple[float, ...]:
 
 
 @lru_cache
-def nouns(shares: tuple[float, ...], plural: int) -> tuple[tuple[int, str, int, float], ...]:
-    """Yield (noun, form, number, probability); both numbers when `plural` is -1."""
+def nouns(shares: tuple[float, ...], number: int) -> tuple[tuple[int, str, int, float], ...]:
+    """Return (noun, form, number, probability) of every noun; in both numbers when `number` is -1."""
     found = []
     for i, name in enumerate(lex.NOUNS):
-        p = shares[lex.CLASS_OF[i]] * lex.WITHIN_CLASS[i % len(lex.WITHIN_CLASS)]
-        for number, word in enumerate((name, lex.plural(name))):
-            if p and plural in (-1, number):
-                found.append((i, word, number, p * ((1 - PLURAL, PLURAL)[number] if plural == -1 else 1.0)))
+        p = shares[lex.CLASS_OF[i]] * lex.WITHIN_CLASS[i % lex.OF_CLASS]
+        for this, word in enumerate((name, plural(name))):
+            if p and number in (-1, this):
+                found.append((i, word, this, p * ((1 - PLURAL, PLURAL)[this] if number == -1 else 1.0)))
     return tuple(found)
 
 
-Verb = tuple[str, str, str]
+@lru_cache
+def adjectives(kind: str) -> tuple[float, ...]:
+    """Return the probability of each adjective after "is", of a subject of this kind."""
+    fitting = lex.QUALITIES_OF[kind]
+    others = len(lex.QUALITIES) - len(fitting)
+    shares = []
+    for quality, found in lex.QUALITIES.items():
+        share = lex.FITTING / len(fitting) if quality in fitting else (1 - lex.FITTING) / others
+        shares += [share / len(found)] * len(found)
+    return tuple(shares)
 
 
 def inflected(verb: Verb, s: State) -> str:
@@ -48,8 +58,8 @@ def inflected(verb: Verb, s: State) -> str:
     return past if s.tense == PAST else (third, base)[s.plural]
 
 
-def copula(s: State, plural: int) -> str:
-    return "be" if s.tense == FUTURE else (("was", "were"), ("is", "are"))[s.tense][plural]
+def copula(s: State, number: int) -> str:
+    return "be" if s.tense == FUTURE else (("was", "were"), ("is", "are"))[s.tense][number]
 
 
 def kind_of(subject: int) -> str:
@@ -77,4 +87,4 @@ def halves(count: int, share: float) -> tuple[float, ...]:
 
 
 def form(noun: int, number: int) -> str:
-    return (lex.NOUNS[noun], lex.plural(lex.NOUNS[noun]))[number]
+    return (lex.NOUNS[noun], plural(lex.NOUNS[noun]))[number]

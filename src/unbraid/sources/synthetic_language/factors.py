@@ -13,6 +13,7 @@ from typing import NamedTuple
 from unbraid.sources.synthetic_language import lexicon as lex
 from unbraid.sources.synthetic_language.documents import Word
 from unbraid.sources.synthetic_language.grammar import moves, relevant
+from unbraid.sources.synthetic_language.inflection import plural
 from unbraid.sources.synthetic_language.states import PEOPLE, PLACE_OF, Move, State
 
 
@@ -22,6 +23,21 @@ class Factor(NamedTuple):
     name: str
     parent: int
     """Index of the parent; -1 for roots."""
+
+
+class Grouped(NamedTuple):
+    """A variable whose values belong to groups."""
+
+    group: str
+    members: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]]
+
+
+GROUPED = {
+    "place": Grouped("setting", tuple(lex.PLACES), lex.SETTINGS),
+    "adjective": Grouped("quality", lex.ADJECTIVES, lex.QUALITIES),
+}
+"""Variables whose values belong to groups that are factors too."""
 
 
 def build() -> tuple[Factor, ...]:
@@ -35,10 +51,11 @@ def build() -> tuple[Factor, ...]:
     for variable, values in SIMPLE.items():
         for value in values:
             add(f"{variable}={value}")
-    for setting, places in lex.SETTINGS.items():
-        above = add(f"setting={setting}")
-        for place in places:
-            add(f"place={place}", above)
+    for variable, (group, _, groups) in GROUPED.items():
+        for name, values in groups.items():
+            above = add(f"{group}={name}")
+            for value in values:
+                add(f"{variable}={value}", above)
     for kind, classes in lex.TAXONOMY.items():
         top = add(f"kind={kind}")
         for name, members in classes.items():
@@ -57,7 +74,6 @@ SIMPLE: dict[str, tuple[str, ...]] = {
     "register": tuple(lex.REGISTERS),
     "tense": tuple(lex.TENSES),
     "number": ("singular", "plural"),
-    "adjective": lex.ADJECTIVES,
     "relation": lex.RELATIONS,
 }
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"home": lex.HOMES, "job": lex.JOBS, "gender": tuple(lex.GENDERS.values())}
@@ -66,10 +82,10 @@ FACTORS = build()
 INDEX = {factor.name: i for i, factor in enumerate(FACTORS)}
 NUMBERS = ("plural", "other_plural")
 THINGS = ("subject", "other")
-FORMS = {form: i for i, noun in enumerate(lex.NOUNS) for form in (noun, lex.plural(noun))}
+FORMS = {form: i for i, noun in enumerate(lex.NOUNS) for form in (noun, plural(noun))}
 """Noun of each noun form."""
-WITH_VERB = ("head", "predicate", "will", "again", "again will")
-"""Nodes before a verb that both things and people can be the subject of."""
+OF_ANY_SUBJECT = ("head", "predicate", "will", "again", "again will", "be", "again be")
+"""Nodes where the next word depends on the subject, be it a thing or a named person."""
 
 
 def active(word: Word) -> frozenset[int]:
@@ -135,8 +151,8 @@ def with_value(variable: str, value: int) -> frozenset[int]:
         return frozenset({INDEX[f"number={SIMPLE['number'][value]}"]})
     if variable in SIMPLE:
         return frozenset({INDEX[f"{variable}={SIMPLE[variable][value]}"]})
-    if variable == "place":
-        return frozenset({INDEX[f"place={list(lex.PLACES)[value]}"]})
+    if variable in GROUPED:
+        return frozenset({INDEX[f"{variable}={GROUPED[variable].members[value]}"]})
     if variable in THINGS and value >= PEOPLE:
         attributes = zip(ATTRIBUTES, ATTRIBUTES.values(), lex.PEOPLE[value - PEOPLE], strict=True)
         return frozenset(INDEX[f"{name}={values[i]}"] for name, values, i in attributes)
@@ -147,7 +163,7 @@ def with_value(variable: str, value: int) -> frozenset[int]:
 
 def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
     """Yield (factors that no longer hold, the state with another value), for every variable in force."""
-    for variable in ("register", "tense", "adjective", "relation"):
+    for variable in ("register", "tense", "relation"):
         value = getattr(state, variable)
         for other in range(len(SIMPLE[variable])) if value >= 0 else ():
             if other != value:
@@ -156,7 +172,9 @@ def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
         value = getattr(state, variable)
         if value >= 0:
             yield with_value(variable, value), state._replace(**{variable: 1 - value})
-    yield from other_places(state)
+    for variable in GROUPED:
+        if getattr(state, variable) >= 0:
+            yield from others_of_group(state, variable)
     for variable in THINGS:
         value = getattr(state, variable)
         if value >= PEOPLE:
@@ -165,27 +183,22 @@ def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
             yield from other_nouns(state, variable, value)
 
 
-def other_places(state: State) -> Iterator[tuple[frozenset[int], State]]:
-    """Yield (factors that no longer hold, the state) for every other place; nothing where no place is in force."""
-    if state.place < 0:
-        return
-    names = list(lex.PLACES)
-    for setting, places in lex.SETTINGS.items():
-        inside = names[state.place] in places
-        stake = with_value("place", state.place) if inside else frozenset({INDEX[f"setting={opposite(setting)}"]})
-        for place in places:
-            if names.index(place) != state.place:
-                yield stake, state._replace(place=names.index(place))
-
-
-def opposite(setting: str) -> str:
-    return next(name for name in lex.SETTINGS if name != setting)
+def others_of_group(state: State, variable: str) -> Iterator[tuple[frozenset[int], State]]:
+    """Yield (factors that no longer hold, the state) for the other values of the group and all of other groups."""
+    group, members, groups = GROUPED[variable]
+    now = getattr(state, variable)
+    (own,) = (name for name, found in groups.items() if members[now] in found)
+    for name, found in groups.items():
+        stake = with_value(variable, now) if name == own else frozenset({INDEX[f"{group}={own}"]})
+        for value in found:
+            if value != members[now]:
+                yield stake, state._replace(**{variable: members.index(value)})
 
 
 def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozenset[int], State]]:
     """Yield (factors that no longer hold, state) for the class's other nouns and its counterpart in other classes."""
     of_class = lex.CLASS_OF[noun]
-    size = len(lex.WITHIN_CLASS)
+    size = lex.OF_CLASS
     for other in range(len(lex.NOUNS)):
         there = lex.CLASS_OF[other]
         if there == of_class:
@@ -207,7 +220,7 @@ def other_people(state: State, person: int) -> Iterator[tuple[frozenset[int], St
                 other = lex.PEOPLE.index((*own[:attribute], value, *own[attribute + 1 :]))
                 stake = frozenset({INDEX[f"{name}={values[own[attribute]]}"]})
                 yield stake, state._replace(subject=PEOPLE + other)
-    if state.node in WITH_VERB:
+    if state.node in OF_ANY_SUBJECT:
         yield frozenset({INDEX["named"]}), state._replace(subject=lex.NOUNS.index(lex.JOBS[0]))
         yield frozenset({INDEX["kind=person"]}), state._replace(subject=0)
 

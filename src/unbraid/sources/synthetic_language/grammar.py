@@ -1,7 +1,7 @@
 """The grammar: a Markov chain over states that every reader of the text can follow.
 
     document  = opener , time in the place , sentence . sentence . … close from the place </s>
-    sentence  = [link | time | setting] subject [near the noun] predicate [and pronoun predicate] .
+    sentence  = [link | time | setting] subject [near the noun] predicate [join pronoun predicate] .
     predicate = verb [object] | is adjective | is above object , so the object is below subject | lives in home | …
 
 From one state every word leads to one next state, so a prefix determines the state and the exact distribution of the
@@ -14,7 +14,7 @@ from functools import cache
 
 from unbraid.sources.synthetic_language import lexicon as lex
 from unbraid.sources.synthetic_language.choices import (
-    Verb,
+    adjectives,
     class_shares,
     copula,
     form,
@@ -24,6 +24,7 @@ from unbraid.sources.synthetic_language.choices import (
     kind_shares,
     nouns,
 )
+from unbraid.sources.synthetic_language.inflection import Verb
 from unbraid.sources.synthetic_language.states import FUTURE, PEOPLE, PLACE_OF, Move, State, Turn, one, to
 
 
@@ -51,7 +52,8 @@ def _moves(state: State) -> tuple[Move, ...]:
 def opener(s: State) -> Iterator[Move]:
     for register, words in enumerate(lex.REGISTERS.values()):
         for i, word in enumerate(words["open"]):
-            yield Move(f"opener {register} {i}", word, 0.25, to("opened", register=register))
+            p = 1 / len(lex.REGISTERS) / len(words["open"])
+            yield Move(f"opener {register} {i}", word, p, to("opened", register=register))
 
 
 def opened(s: State) -> Iterator[Move]:
@@ -63,8 +65,9 @@ def when(s: State) -> Iterator[Move]:
 
 
 def times(s: State, share: float, node: str) -> Iterator[Move]:
-    for tense, word in enumerate(lex.TENSES.values()):
-        yield Move(f"time {tense}", word, share / 3, to(node, tense=tense))
+    for tense, words in enumerate(lex.TENSES.values()):
+        for i, word in enumerate(words):
+            yield Move(f"time {tense} {i}", word, share / 3 / len(words), to(node, tense=tense))
 
 
 def where(s: State) -> Iterator[Move]:
@@ -119,7 +122,7 @@ def begin(s: State) -> Iterator[Move]:
     register = list(lex.REGISTERS.values())[s.register]
     yield Move("close", register["close"][0], CLOSE, to("closing"))
     for i, word in enumerate(register["link"]):
-        yield Move(f"link {i}", word, LINK / 3, to("subject"))
+        yield Move(f"link {i}", word, LINK / len(register["link"]), to("subject"))
     yield from times(s, TIME, "subject")
     yield Move("setting", setting(s.place), SETTING, to("subject"))
     yield from subject(s, 1 - CLOSE - LINK - TIME - SETTING)
@@ -142,7 +145,7 @@ def subject(s: State, share: float = 1.0) -> Iterator[Move]:
 
 def phrase(s: State) -> Iterator[Move]:
     for i, word in enumerate(lex.ADJECTIVES):
-        yield Move(f"adjective {i}", word, ADJECTIVE / 6, to("noun", adjective=i))
+        yield Move(f"adjective {i}", word, ADJECTIVE / len(lex.ADJECTIVES), to("noun", adjective=i))
     yield from noun(s, 1 - ADJECTIVE)
 
 
@@ -166,7 +169,7 @@ def near(s: State) -> Iterator[Move]:
 
 
 def near_the(s: State) -> Iterator[Move]:
-    for i, word, number, p in nouns((1 / len(lex.CLASSES),) * len(lex.CLASSES), -1):
+    for i, word, number, p in nouns(class_shares(s.place), -1):
         yield Move(f"neighbour {i}/{number}", word, p, to("predicate"))
 
 
@@ -201,7 +204,7 @@ def predicates(s: State) -> Iterator[tuple[str, Verb, float, Turn]]:
     for index, verb in transitive:
         yield f"transitive {index}", verb, share / len(transitive), to("object", verb=index)
     be = copula(s, s.plural)
-    yield "be", (be, be, be), 0.1 if s.subject >= PEOPLE else 0.25, to("be")
+    yield "be", Verb(be, be, be), 0.1 if s.subject >= PEOPLE else 0.25, to("be")
 
 
 TRANSITIVE: dict[str, tuple[tuple[int, Verb], ...]] = {}
@@ -251,10 +254,10 @@ def work_as_a(s: State) -> Iterator[Move]:
 
 
 def be(s: State) -> Iterator[Move]:
-    for i, word in enumerate(lex.ADJECTIVES):
-        yield Move(f"adjective {i}", word, 0.4 / 6, to("tail", adjective=i))
+    for i, (word, p) in enumerate(zip(lex.ADJECTIVES, adjectives(kind_of(s.subject)), strict=True)):
+        yield Move(f"adjective {i}", word, 0.5 * p, to("tail", adjective=i))
     for i, word in enumerate(lex.RELATIONS):
-        yield Move(f"relation {i}", word, 0.6 / 6, to("related", relation=i))
+        yield Move(f"relation {i}", word, 0.5 / len(lex.RELATIONS), to("related", relation=i))
 
 
 def related(s: State) -> Iterator[Move]:
@@ -262,7 +265,7 @@ def related(s: State) -> Iterator[Move]:
 
 
 def related_the(s: State) -> Iterator[Move]:
-    for i, word, number, p in nouns((1 / len(lex.CLASSES),) * len(lex.CLASSES), -1):
+    for i, word, number, p in nouns(class_shares(s.place), -1):
         yield Move(f"other {i}/{number}", word, p, to("so", other=i, other_plural=number))
 
 
@@ -314,7 +317,8 @@ def back_the(s: State) -> Iterator[Move]:
 
 
 def tail(s: State) -> Iterator[Move]:
-    yield Move("and", "and", AGAIN, to("and"))
+    (join,) = list(lex.REGISTERS.values())[s.register]["join"]
+    yield Move("join", join, AGAIN, to("joined"))
     yield Move("stop", ".", 1 - AGAIN, NEXT_SENTENCE)
 
 
@@ -327,7 +331,7 @@ NEXT_SENTENCE = to(
 )  # fmt: skip
 
 
-def and_(s: State) -> Iterator[Move]:
+def joined(s: State) -> Iterator[Move]:
     named = s.subject >= PEOPLE
     word = list(lex.GENDERS)[lex.PEOPLE[s.subject - PEOPLE][2]] if named else ("it", "they")[s.plural]
     yield Move("pronoun", word, 1.0, to("again"))
@@ -347,11 +351,12 @@ def again_verbs(s: State) -> Iterator[Move]:
 
 
 def again_be(s: State) -> Iterator[Move]:
-    """Yield the adjective that was given before."""
-    for i, word in enumerate(lex.ADJECTIVES):
-        if s.adjective in (-1, i):
-            choice = f"adjective {i}" if s.adjective == -1 else "adjective again"
-            yield Move(choice, word, 1 / 6 if s.adjective == -1 else 1.0, to("stop"))
+    """Yield the adjective that was given before, or any where none was."""
+    if s.adjective >= 0:
+        yield Move("adjective again", lex.ADJECTIVES[s.adjective], 1.0, to("stop"))
+        return
+    for i, (word, p) in enumerate(zip(lex.ADJECTIVES, adjectives(kind_of(s.subject)), strict=True)):
+        yield Move(f"adjective {i}", word, p, to("stop"))
 
 
 NODES = {
@@ -362,15 +367,17 @@ NODES = {
     "live": live, "live in": live_in, "work": work, "work as": work_as, "work as a": work_as_a, "be": be,
     "related": related, "related the": related_the, "so": so, "so ,": so_comma, "so the": so_the, "so other": so_other,
     "so be": so_be, "so will": so_will, "converse": converse, "back": back, "back the": back_the, "tail": tail,
-    "stop": stop, "and": and_, "again": again, "again will": again_verbs, "again be": again_be,
+    "stop": stop, "joined": joined, "again": again, "again will": again_verbs, "again be": again_be,
 }  # fmt: skip
 READS = {
     "closing the": ("place",), "begin": ("register", "place"), "phrase": ("place", "plural"),
-    "noun": ("place", "plural"), "head": ("tense", "subject", "plural"), "predicate": ("tense", "subject", "plural"),
-    "will": ("tense", "subject", "plural"), "object noun": ("verb", "other_plural"), "live in": ("subject",),
-    "work as a": ("subject",), "so other": ("other", "other_plural"), "so be": ("tense", "other_plural"),
-    "converse": ("relation",), "back": ("subject",), "back the": ("subject", "plural"), "and": ("subject", "plural"),
-    "again": ("tense", "subject", "plural"), "again will": ("tense", "subject", "plural"), "again be": ("adjective",),
+    "noun": ("place", "plural"), "head": ("tense", "subject", "plural"), "near the": ("place",),
+    "predicate": ("tense", "subject", "plural"), "will": ("tense", "subject", "plural"), "be": ("subject",),
+    "object noun": ("verb", "other_plural"), "live in": ("subject",), "work as a": ("subject",),
+    "related the": ("place",), "so other": ("other", "other_plural"), "so be": ("tense", "other_plural"),
+    "converse": ("relation",), "back": ("subject",), "back the": ("subject", "plural"), "tail": ("register",),
+    "joined": ("subject", "plural"), "again": ("tense", "subject", "plural"),
+    "again will": ("tense", "subject", "plural"), "again be": ("adjective", "subject"),
 }  # fmt: skip
 """Variables that the next word may depend on, where there are any."""
 DEPENDS_ON = {node: {0, *(PLACE_OF[name] for name in READS.get(node, ()))} for node in NODES}

@@ -1,143 +1,88 @@
-"""Words of the language: a taxonomy of things, verbs for each kind and class of them, places, and named people.
+"""The lexicon: a taxonomy of things, verbs for each kind and class of them, places, and named people.
 
-Everything is made to be read: nouns belong to classes, classes to kinds; what a thing does depends on both. Named
-people are all combinations of a home, a job and a gender, so that changing one attribute of a person always gives
-another person.
+Nouns belong to classes, classes to kinds; what a thing does depends on both. Named people are all combinations of a
+home, a job and a gender, so that changing one attribute of a person always gives another person.
 """
 
 from itertools import product
 
-TAXONOMY: dict[str, dict[str, tuple[str, ...]]] = {
-    "animal": {
-        "bird": ("crow", "robin", "heron", "hawk"),
-        "beast": ("fox", "dog", "horse", "goat"),
-        "fish": ("trout", "carp", "pike", "salmon"),
-    },
-    "person": {
-        "worker": ("baker", "weaver", "smith", "miller"),
-        "noble": ("duke", "prince", "baron", "knight"),
-    },
-    "artefact": {
-        "vehicle": ("boat", "cart", "sled", "barge"),
-        "tool": ("hammer", "lamp", "drum", "clock"),
-    },
-    "plant": {
-        "tree": ("pine", "birch", "cedar", "maple"),
-        "flower": ("rose", "lily", "daisy", "tulip"),
-    },
-}
-"""Kind, class, noun."""
+from unbraid.sources.synthetic_language import vocabulary
+from unbraid.sources.synthetic_language.inflection import Verb, plural, verb
+
+
+def split(table: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return a table of words with each cell split at its spaces."""
+    return {name: tuple(cell.split()) for name, cell in table.items()}
+
+
+def verbs(table: dict[str, str]) -> dict[str, tuple[Verb, ...]]:
+    """Return a table of verbs with all of their forms."""
+    return {name: tuple(map(verb, cell)) for name, cell in split(table).items()}
+
+
+TAXONOMY = {kind: split(classes) for kind, classes in vocabulary.TAXONOMY.items()}
+"""Kind, class, nouns."""
 NOUNS = tuple(noun for classes in TAXONOMY.values() for nouns in classes.values() for noun in nouns)
 CLASSES = tuple(name for classes in TAXONOMY.values() for name in classes)
 KINDS = tuple(TAXONOMY)
-CLASS_OF = tuple(CLASSES.index(c) for k in KINDS for c, nouns in TAXONOMY[k].items() for _ in nouns)
+OF_CLASS = len(NOUNS) // len(CLASSES)
+"""Nouns in a class."""
+CLASS_OF = tuple(i // OF_CLASS for i, _ in enumerate(NOUNS))
 """Class of each noun."""
 KIND_OF = tuple(KINDS.index(k) for k in KINDS for _ in TAXONOMY[k])
 """Kind of each class."""
-IRREGULAR_PLURALS = {"fox": "foxes", "lily": "lilies", "daisy": "daisies", "birch": "birches"}
-WITHIN_CLASS = (0.4, 0.3, 0.2, 0.1)
-"""Probabilities of the nouns of a class."""
+WITHIN_CLASS = tuple(1 / rank / sum(1 / n for n in range(1, OF_CLASS + 1)) for rank in range(1, OF_CLASS + 1))
+"""Probabilities of the nouns of a class: the first is twice as frequent as the second (Zipf's law)."""
 
-# Base, third person singular, past.
-CLASS_VERBS = {
-    "bird": (("fly", "flies", "flew"), ("nest", "nests", "nested")),
-    "beast": (("run", "runs", "ran"), ("graze", "grazes", "grazed")),
-    "fish": (("swim", "swims", "swam"), ("dive", "dives", "dived")),
-    "worker": (("toil", "toils", "toiled"), ("haggle", "haggles", "haggled")),
-    "noble": (("rule", "rules", "ruled"), ("feast", "feasts", "feasted")),
-    "vehicle": (("roll", "rolls", "rolled"), ("creak", "creaks", "creaked")),
-    "tool": (("rattle", "rattles", "rattled"), ("break", "breaks", "broke")),
-    "tree": (("sway", "sways", "swayed"), ("tower", "towers", "towered")),
-    "flower": (("bloom", "blooms", "bloomed"), ("fade", "fades", "faded")),
-}
-KIND_VERBS = {
-    "animal": (("sleep", "sleeps", "slept"), ("hide", "hides", "hid")),
-    "person": (("sing", "sings", "sang"), ("laugh", "laughs", "laughed")),
-    "artefact": (("rust", "rusts", "rusted"), ("vanish", "vanishes", "vanished")),
-    "plant": (("grow", "grows", "grew"), ("wither", "withers", "withered")),
-}
+CLASS_VERBS = verbs(vocabulary.CLASS_VERBS)
+KIND_VERBS = verbs(vocabulary.KIND_VERBS)
 TRANSITIVE = {
-    "animal": {
-        ("chase", "chases", "chased"): ("animal",),
-        ("fear", "fears", "feared"): ("person", "artefact"),
-    },
-    "person": {
-        ("own", "owns", "owned"): ("artefact", "animal"),
-        ("paint", "paints", "painted"): ("plant", "artefact"),
-        ("praise", "praises", "praised"): ("person",),
-    },
-    "artefact": {
-        ("block", "blocks", "blocked"): ("person", "animal"),
-        ("crush", "crushes", "crushed"): ("plant",),
-    },
-    "plant": {
-        ("shade", "shades", "shaded"): ("animal", "person"),
-        ("cover", "covers", "covered"): ("artefact",),
-    },
+    kind: {verb(base): kinds for base, kinds in split(table).items()} for kind, table in vocabulary.TRANSITIVE.items()
 }
 """Kind of the subject, verb, kinds of the object."""
 JOBS = TAXONOMY["person"]["worker"]
-JOB_VERBS = {
-    "baker": ("bake", "bakes", "baked"),
-    "weaver": ("weave", "weaves", "wove"),
-    "smith": ("forge", "forges", "forged"),
-    "miller": ("grind", "grinds", "ground"),
-}
-LIVE, WORK = ("live", "lives", "lived"), ("work", "works", "worked")
+JOB_VERBS = {job: verb(base) for job, base in vocabulary.JOB_VERBS.items()}
+LIVE, WORK = verb("live"), verb("work")
 
-TENSES = {"past": "yesterday", "present": "today", "future": "tomorrow"}
-PLACES = {
-    "harbour": ("fish", "vehicle", "worker"),
-    "forest": ("bird", "beast", "tree"),
-    "meadow": ("flower", "beast", "bird"),
-    "hall": ("noble", "tool", "worker"),
-    "kitchen": ("worker", "tool", "fish"),
-    "cellar": ("tool", "vehicle", "noble"),
-}
-"""The classes each place favours."""
-SETTINGS = {"outdoors": ("harbour", "forest", "meadow"), "indoors": ("hall", "kitchen", "cellar")}
-FAVOURED = 0.22
-"""Probability of each favoured class; the others share the rest."""
-REGISTERS = {
-    "formal": {"open": ("sir", "madam"), "link": ("moreover", "however", "therefore"), "close": ("regards",)},
-    "plain": {"open": ("hey", "hello"), "link": ("also", "but", "so"), "close": ("bye",)},
-}
-ADJECTIVES = ("big", "small", "red", "white", "old", "young")
-CONVERSE = {
-    "above": "below", "below": "above", "before": "behind", "behind": "before", "inside": "around", "around": "inside",
-}  # fmt: skip
+TENSES = split(vocabulary.TENSES)
+SETTINGS = split(vocabulary.SETTINGS)
+PLACES = split(vocabulary.PLACES)
+FAVOURED = 0.12
+"""Probability of each class that a place favours; the others share the rest."""
+REGISTERS = {name: split(table) for name, table in vocabulary.REGISTERS.items()}
+QUALITIES = split(vocabulary.QUALITIES)
+ADJECTIVES = tuple(word for group in QUALITIES.values() for word in group)
+QUALITIES_OF = split(vocabulary.QUALITIES_OF)
+FITTING = 0.8
+"""Probability that a thing is said to have one of the qualities that fit its kind."""
+CONVERSE = vocabulary.CONVERSE
 RELATIONS = tuple(CONVERSE)
 DETERMINERS = {"the": -1, "a": 0, "some": 1, "this": 0, "these": 1}
 """The number each shows: 0 singular, 1 plural, -1 either."""
 
-HOMES = ("Norwick", "Selby", "Marden", "Tolworth")
+HOMES = tuple(vocabulary.HOMES.split())
 GENDERS = {"she": "female", "he": "male"}
-NAMES = (
-    "Ada", "Bram", "Cleo", "Dov", "Edda", "Finn", "Gita", "Hugo", "Ines", "Jory", "Kaya", "Liam", "Mira", "Nils",
-    "Orla", "Pim", "Quin", "Rosa", "Sven", "Tara", "Udo", "Vera", "Wim", "Xena", "Yann", "Zita", "Aldo", "Bea",
-    "Carl", "Dina", "Egon", "Fay",
-)  # fmt: skip
-# 11 and 32 have no common divisor: every combination once, in an order that neighbours in the list do not share.
-PEOPLE = tuple(list(product(range(4), range(4), range(2)))[i * 11 % 32] for i in range(len(NAMES)))
-"""Home, job and gender of each name: all 32 combinations."""
+NAMES = tuple(name for pair in zip(vocabulary.WOMEN.split(), vocabulary.MEN.split(), strict=True) for name in pair)
+"""Women and men by turns."""
+COMBINATIONS = tuple(product(range(len(HOMES)), range(len(JOBS))))
+# 17 and 60 have no common divisor: every home and job once for women and once for men, in an order that the alphabet
+# does not follow.
+PEOPLE = tuple((*COMBINATIONS[i // 2 * 17 % len(COMBINATIONS)], i % 2) for i, _ in enumerate(NAMES))
+"""Home, job and gender of each name: all combinations."""
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 
 
-def plural(noun: str) -> str:
-    return IRREGULAR_PLURALS.get(noun, noun + "s")
-
-
 def words() -> tuple[str, ...]:
     """Return the vocabulary, in order of id: special tokens, then every word once."""
-    verbs = [v for table in (CLASS_VERBS, KIND_VERBS) for verbs in table.values() for v in verbs]
-    verbs += [v for table in TRANSITIVE.values() for v in table]
-    verbs += [*JOB_VERBS.values(), LIVE, WORK]
+    every = [v for table in (CLASS_VERBS, KIND_VERBS) for found in table.values() for v in found]
+    every += [v for table in TRANSITIVE.values() for v in table]
+    every += [*JOB_VERBS.values(), LIVE, WORK]
     found = [
-        *SPECIAL, ",", ".", "and", "so", "in", "near", "as", "from", "will", "be", "is", "are", "was", "were",
-        "it", "they", "she", "he", *DETERMINERS, *TENSES.values(), *SETTINGS, *PLACES, *ADJECTIVES, *RELATIONS, *HOMES,
-        *(word for register in REGISTERS.values() for group in register.values() for word in group),
-        *NOUNS, *map(plural, NOUNS), *(form for verb in verbs for form in verb), *NAMES,
+        *SPECIAL, ",", ".", "so", "in", "near", "as", "from", "will", "be", "is", "are", "was", "were", "it", "they",
+        *GENDERS, *DETERMINERS, *(word for group in TENSES.values() for word in group), *SETTINGS, *PLACES, *ADJECTIVES,
+        *RELATIONS, *HOMES, *(word for register in REGISTERS.values() for group in register.values() for word in group),
+        *NOUNS, *map(plural, NOUNS), *(form for forms in every for form in forms), *NAMES,
     ]  # fmt: skip
     return tuple(dict.fromkeys(found))
 

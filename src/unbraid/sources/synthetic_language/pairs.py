@@ -127,7 +127,7 @@ def number(state: State) -> list[tuple[str, int]]:
 
 def other_class(state: State) -> list[tuple[str, int]]:
     """Return the corresponding noun of every other class."""
-    size = len(lex.WITHIN_CLASS)
+    size = lex.OF_CLASS
     if not 0 <= state.subject < PEOPLE:
         return []
     return [("subject", noun) for noun in range(state.subject % size, PEOPLE, size) if noun != state.subject]
@@ -159,7 +159,7 @@ def attribute(index: int) -> Counterparts:
 
 
 VARIABLES: dict[str, Counterparts] = {
-    "register": simple("register", (0, 1)),
+    "register": simple("register", range(len(lex.REGISTERS))),
     # The future takes a word more.
     "tense": simple("tense", (PAST, PRESENT)),
     "place": simple("place", range(len(lex.PLACES))),
