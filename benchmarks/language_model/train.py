@@ -2,7 +2,7 @@
 
     python -m benchmarks.language_model.train --out src/unbraid/sources/synthetic_language/model
 
-It takes about an hour on one core, in bfloat16 products where the processor has them. A run can be stopped and
+It takes half an hour on one core, in bfloat16 products where the processor has them. A run can be stopped and
 continued: the state is saved every few minutes beside the model, and removed when training ends.
 """
 
@@ -35,11 +35,11 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    tokens: int = 24_000_000
+    tokens: int = 12_000_000
     batch: int = 4096
     """Tokens a step, about."""
     lr: float = 3e-3
-    warmup: float = 0.02
+    warmup: float = 0.04
     """Share of training over which the learning rate rises."""
     decay: float = 0.6
     """Share of training, at the end, over which it falls linearly to 0."""

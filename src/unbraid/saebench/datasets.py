@@ -144,12 +144,13 @@ def half(text: str) -> str:
 
 
 def language_texts(count: int = 5_000, seed: int = UNREAD + 1) -> Iterator[tuple[str, str, str]]:
-    """Yield documents of the language with their place (the class) and their register (the attribute)."""
+    """Yield documents of the language with their setting (the class) and their register (the attribute)."""
     registers, places = tuple(lexicon.REGISTERS), tuple(lexicon.PLACES)
+    setting = {place: name for name, found in lexicon.SETTINGS.items() for place in found}
     for document in language.documents(count, seed=seed):
         state = next((word.state for word in document if word.state.place >= 0 and word.state.register >= 0), None)
         if state is not None:
-            yield language.text(document), places[state.place], registers[state.register]
+            yield language.text(document), setting[places[state.place]], registers[state.register]
 
 
 def balanced(stem: str, found: Sequence[tuple[str, str, str]]) -> LabelledTexts:

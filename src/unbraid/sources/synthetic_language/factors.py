@@ -108,9 +108,7 @@ def expressed(word: Word) -> frozenset[int]:
 @cache
 def shown_by_choice(before: State, move: Move) -> frozenset[int]:
     """Return the factors whose other values would have made the same choice another word."""
-    stakes = [
-        factors for factors, other in alternatives(before) if choices(relevant(other)).get(move.choice) != move.word
-    ]
+    stakes = [factors for factors, other in alternatives(before) if choices(other).get(move.choice) != move.word]
     return with_parents(frozenset().union(*stakes))
 
 
@@ -122,7 +120,7 @@ def read_by_next(state: State) -> frozenset[int]:
 def depended_on(state: State) -> frozenset[int]:
     """Return the factors whose other values would give the next word another distribution."""
     here = distribution(state)
-    stakes = [factors for factors, other in alternatives(state) if distribution(relevant(other)) != here]
+    stakes = [factors for factors, other in alternatives(state) if distribution(other) != here]
     return with_parents(frozenset().union(*stakes))
 
 
@@ -161,8 +159,16 @@ def with_value(variable: str, value: int) -> frozenset[int]:
     return frozenset()  # the verb whose object comes is no factor
 
 
-def alternatives(state: State) -> Iterator[tuple[frozenset[int], State]]:
-    """Yield (factors that no longer hold, the state with another value), for every variable in force."""
+@cache
+def alternatives(state: State) -> tuple[tuple[frozenset[int], State], ...]:
+    """Return (factors that no longer hold, the state with another value), for every variable in force.
+
+    Of each state only what the next word can depend on.
+    """
+    return tuple((factors, relevant(other)) for factors, other in with_other_values(state))
+
+
+def with_other_values(state: State) -> Iterator[tuple[frozenset[int], State]]:
     for variable in ("register", "tense", "relation"):
         value = getattr(state, variable)
         for other in range(len(SIMPLE[variable])) if value >= 0 else ():
@@ -198,8 +204,8 @@ def others_of_group(state: State, variable: str) -> Iterator[tuple[frozenset[int
 def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozenset[int], State]]:
     """Yield (factors that no longer hold, state) for the class's other nouns and its counterpart in other classes."""
     of_class = lex.CLASS_OF[noun]
-    size = lex.OF_CLASS
-    for other in range(len(lex.NOUNS)):
+    size, first = lex.OF_CLASS, of_class * lex.OF_CLASS
+    for other in sorted({*range(first, first + size), *range(noun % size, len(lex.NOUNS), size)} - {noun}):
         there = lex.CLASS_OF[other]
         if there == of_class:
             stake = INDEX[f"noun={lex.NOUNS[noun]}"]
@@ -207,8 +213,7 @@ def other_nouns(state: State, variable: str, noun: int) -> Iterator[tuple[frozen
             stake = INDEX[f"class={lex.CLASSES[of_class]}"]
         else:
             stake = INDEX[f"kind={lex.KINDS[lex.KIND_OF[of_class]]}"]
-        if other != noun and (there == of_class or other % size == noun % size):
-            yield frozenset({stake}), state._replace(**{variable: other})
+        yield frozenset({stake}), state._replace(**{variable: other})
 
 
 def other_people(state: State, person: int) -> Iterator[tuple[frozenset[int], State]]:
