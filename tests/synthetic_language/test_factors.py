@@ -47,7 +47,7 @@ def test_a_name_holds_all_that_is_known_of_the_person() -> None:
 
 
 def test_children_are_active_only_with_their_parents() -> None:
-    for told in documents(100, seed=3):
+    for told in documents(40, seed=3):
         for word in told:
             found = active(word)
             assert all(FACTORS[i].parent == -1 or FACTORS[i].parent in found for i in found)
@@ -57,21 +57,21 @@ def test_children_are_active_only_with_their_parents() -> None:
 def test_every_factor_occurs_and_none_always() -> None:
     counts = torch.zeros(len(FACTORS))
     total = 0
-    for told in documents(4000, seed=4):
+    for told in documents(1000, seed=4):
         for word in told:
             counts[list(active(word))] += 1
             total += 1
-    assert bool((counts > 10).all()) and bool((counts < 0.5 * total).all())
+    assert bool((counts > 3).all()) and bool((counts < 0.5 * total).all())
 
 
 def test_a_text_told_again_differs_in_what_the_variable_decides_and_nothing_else() -> None:
-    told = read((HEADER + "the old crows fly and they").split())
+    told = read((HEADER + "the big crows fly and they").split())
     changed = with_variable(told, "plural", 0)
     assert changed is not None
-    assert " ".join(words(changed)) == HEADER + "the old crow flies and it"
+    assert " ".join(words(changed)) == HEADER + "the big crow flies and it"
     yesterday = with_variable(told, "tense", PAST)
     assert yesterday is not None
-    assert " ".join(words(yesterday)) == "hey , yesterday in the forest , the old crows flew and they"
+    assert " ".join(words(yesterday)) == "hey , yesterday in the forest , the big crows flew and they"
     fox = with_variable(told[:-3], "subject", NOUNS.index("fox"))
     assert fox is not None
     assert words(fox)[-1] == "foxes"
@@ -85,7 +85,7 @@ def test_a_variable_given_twice_changes_where_it_was_given_last() -> None:
 
 
 def test_a_text_that_cannot_be_told_again_is_none() -> None:
-    told = read((HEADER + "the old crows fly").split())
+    told = read((HEADER + "the big crows fly").split())
     assert with_variable(told, "relation", 1) is None  # not in force
     assert with_variable(read((HEADER + "Alice lives").split()), "plural", 1) is None  # one person is one
 

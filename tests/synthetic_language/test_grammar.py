@@ -7,6 +7,7 @@ import torch
 from benchmarks.language_model.entropy import entropy_rate
 
 from unbraid.sources.synthetic_language import lexicon as lex
+from unbraid.sources.synthetic_language import vocabulary
 from unbraid.sources.synthetic_language.documents import LONGEST, Word, documents, next_word, read, text, words
 from unbraid.sources.synthetic_language.grammar import NODES, moves, relevant
 from unbraid.sources.synthetic_language.inflection import plural, verb
@@ -54,16 +55,17 @@ def test_a_word_out_of_place_is_refused_with_what_could_stand_there() -> None:
 
 @pytest.mark.parametrize("count", [1000, pytest.param(4000, marks=pytest.mark.slow)])
 def test_next_words_come_as_often_as_the_exact_distribution_says(count: int) -> None:
-    state = read(["hey", ",", "today", "in", "the", "forest", ",", "the"])[-1].state
+    state = read("hey , today in the forest , the crow sleeps .".split())[-1].state
     exact = next_word(state)
     seen = Counter(
         after.move.word
         for told in documents(count, seed=2)
         for before, after in pairwise(told)
-        if before.state.node == "phrase" and before.state.plural == -1 and before.state.place == 1
+        if before.state.node == state.node and before.state.register == state.register
+        if after.move.word not in lex.SETTINGS  # all else depends on the register alone
     )
-    total = seen.total()
-    assert total > count / 20
+    total = seen.total() / (1 - float(exact[lex.IDS["outdoors"]]))
+    assert total > count / 2
     for word, count in seen.most_common(10):
         p = float(exact[lex.IDS[word]])
         assert abs(count - total * p) < 4 * math.sqrt(total * p * (1 - p))
@@ -84,7 +86,7 @@ def test_subject_and_verb_agree_in_number_and_tense() -> None:
 
 
 def test_named_people_are_all_combinations_of_home_job_and_gender_once() -> None:
-    assert len(set(lex.PEOPLE)) == len(lex.NAMES) == 120
+    assert len(set(lex.PEOPLE)) == len(lex.NAMES) == 96
 
 
 @pytest.mark.parametrize(("count", "within"), [(300, 0.025), pytest.param(2000, 0.01, marks=pytest.mark.slow)])
@@ -135,7 +137,14 @@ def test_verbs_are_inflected(base: str, third: str, past: str) -> None:
 @pytest.mark.parametrize(
     ("noun", "found"),
     [("crow", "crows"), ("fox", "foxes"), ("lily", "lilies"), ("toy", "toys"), ("leaf", "leaves"), ("piano", "pianos"),
-     ("birch", "birches"), ("monarch", "monarchs")],
+     ("birch", "birches")],
 )  # fmt: skip
 def test_nouns_have_their_plurals(noun: str, found: str) -> None:
     assert plural(noun) == found
+
+
+def test_exceptions_are_of_words_that_there_are() -> None:
+    tables = (*lex.CLASS_VERBS.values(), *lex.KIND_VERBS.values(), lex.JOB_VERBS.values(), *lex.TRANSITIVE.values())
+    bases = {found.base for table in tables for found in table}
+    assert set(vocabulary.IRREGULAR_PLURALS) <= set(lex.NOUNS)
+    assert {*vocabulary.IRREGULAR_PASTS, *vocabulary.DOUBLED} <= bases

@@ -113,7 +113,7 @@ CLOSE, LINK, TIME, SETTING = 0.16, 0.18, 0.10, 0.10
 NAMED = 0.3
 DETERMINED = {"the": 0.4, "a": 0.25, "some": 0.15, "this": 0.1, "these": 0.1}
 ADJECTIVE = 0.3
-NEAR = 0.15
+NEAR = 0.25
 AGAIN = 0.45
 
 
@@ -195,12 +195,12 @@ def predicates(s: State) -> Iterator[tuple[str, Verb, float, Turn]]:
     if s.subject >= PEOPLE:
         yield "live", lex.LIVE, 0.15, to("live")
         yield "work", lex.WORK, 0.15, to("work")
-    intransitive = 0.4 if s.subject >= PEOPLE else 0.5
+    intransitive = 0.3 if s.subject >= PEOPLE else 0.35
     for choice, verb, p in intransitives(s.subject):
         yield choice, verb, intransitive * p, tail
     kind = kind_of(s.subject)
     transitive = TRANSITIVE[kind]
-    share = 0.2 if s.subject >= PEOPLE else 0.25
+    share = 0.3 if s.subject >= PEOPLE else 0.4
     for index, verb in transitive:
         yield f"transitive {index}", verb, share / len(transitive), to("object", verb=index)
     be = copula(s, s.plural)

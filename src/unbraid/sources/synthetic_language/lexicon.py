@@ -31,8 +31,9 @@ CLASS_OF = tuple(i // OF_CLASS for i, _ in enumerate(NOUNS))
 """Class of each noun."""
 KIND_OF = tuple(KINDS.index(k) for k in KINDS for _ in TAXONOMY[k])
 """Kind of each class."""
-WITHIN_CLASS = tuple(1 / rank / sum(1 / n for n in range(1, OF_CLASS + 1)) for rank in range(1, OF_CLASS + 1))
-"""Probabilities of the nouns of a class: the first is twice as frequent as the second (Zipf's law)."""
+RANKS = tuple(rank**-0.5 for rank in range(1, OF_CLASS + 1))
+WITHIN_CLASS = tuple(weight / sum(RANKS) for weight in RANKS)
+"""Probabilities of the nouns of a class: falling with the root of the rank, so that the last is rare but not unseen."""
 
 CLASS_VERBS = verbs(vocabulary.CLASS_VERBS)
 KIND_VERBS = verbs(vocabulary.KIND_VERBS)
@@ -65,7 +66,7 @@ GENDERS = {"she": "female", "he": "male"}
 NAMES = tuple(name for pair in zip(vocabulary.WOMEN.split(), vocabulary.MEN.split(), strict=True) for name in pair)
 """Women and men by turns."""
 COMBINATIONS = tuple(product(range(len(HOMES)), range(len(JOBS))))
-# 17 and 60 have no common divisor: every home and job once for women and once for men, in an order that the alphabet
+# 17 and 48 have no common divisor: every home and job once for women and once for men, in an order that the alphabet
 # does not follow.
 PEOPLE = tuple((*COMBINATIONS[i // 2 * 17 % len(COMBINATIONS)], i % 2) for i, _ in enumerate(NAMES))
 """Home, job and gender of each name: all combinations."""
