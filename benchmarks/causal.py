@@ -29,6 +29,7 @@ from unbraid.dictionary.initialisation import no_progress
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.metrics.matching import best_atom_pairs
 from unbraid.sources.base import Contexts
+from unbraid.sources.language_model.loading import EMBEDDED
 from unbraid.steering.base import FitContext, SliceFit
 from unbraid.steering.exponential_dct import ExponentialDct
 from unbraid.steering.linear_dct import LinearDct
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("what", choices=["synthetic", "toys", "model"])
     parser.add_argument("--public", type=Path, help="a checkout of the authors' code, to run beside")
     parser.add_argument("--seeds", type=int, default=3, help="at least two")
-    parser.add_argument("--model", default="embedded", help="of `model`: a folder, a hub id, or embedded")
+    parser.add_argument("--model", default=EMBEDDED, help=f"of `model`: a folder, a hub id, or {EMBEDDED}")
     parser.add_argument("--text", default="language://2000", help="of `model`")
     parser.add_argument("--layer", type=int, default=1, help="of `model`")
     parser.add_argument("--directions", type=int, default=32, help="of `model`")

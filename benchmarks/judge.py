@@ -36,6 +36,7 @@ from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
 from unbraid.dictionary.initialisation import Claim
 from unbraid.experiment.summary import requested_l0
+from unbraid.sources.language_model.loading import EMBEDDED
 from unbraid.system.files import read_json, write_text
 
 SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -141,7 +142,7 @@ def world_of(source: dict[str, Any]) -> str:
 
 def model_name(model: str) -> str:
     """The embedded model's text is the synthetic language; others go by their folder or name."""
-    return "language" if model == "embedded" else Path(model).name
+    return {EMBEDDED: "language", "embedded": "small-language"}.get(model, Path(model).name)
 
 
 def finite(value: float | None) -> float | None:

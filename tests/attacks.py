@@ -23,7 +23,7 @@ import torch
 
 from tests.spoiled import forged, resealed
 from unbraid.cli.main import main
-from unbraid.sources.language_model.loading import located
+from unbraid.sources.language_model.loading import EMBEDDED, located
 
 ESCAPE = "\x1b]0;owned\x07"
 CODE = "open({canary!r}, 'w').write('ran')\n"
@@ -182,7 +182,7 @@ def safetensors_pickle(stage: Stage) -> None:
 
 @attack("a model folder holds a pickle in place of safetensors")
 def model_pickle(stage: Stage) -> None:
-    model = Path(shutil.copytree(located("embedded"), stage.folder / "model"))
+    model = Path(shutil.copytree(located(EMBEDDED), stage.folder / "model"))
     (model / "model.safetensors").unlink()
     torch.save({"model.embed_tokens.weight": Runs(stage.canary)}, model / "pytorch_model.bin")
     run = stage.clone(stage.language_run)
@@ -250,7 +250,7 @@ def export_link(stage: Stage) -> None:
 
 
 def remote_model(stage: Stage, changes: dict[str, Any], tokenizer: dict[str, Any]) -> Path:
-    model = Path(shutil.copytree(located("embedded"), stage.folder / "model"))
+    model = Path(shutil.copytree(located(EMBEDDED), stage.folder / "model"))
     edit(model / "config.json", lambda data: data.update(changes))
     edit(model / "tokenizer_config.json", lambda data: data.update(tokenizer))
     code = CODE.format(canary=str(stage.canary)) + "class C: pass\nclass M: pass\nclass T: pass\n"
@@ -350,7 +350,7 @@ def bomb(stage: Stage) -> None:
             file.write(line)
     os.environ["UNBRAID_MEMORY_LIMIT"] = str(2_000_000)
     try:
-        stage.command("plan", "lm", "--source.model", "embedded", "--source.text", path, "--out", stage.folder / "o")
+        stage.command("plan", "lm", "--source.model", EMBEDDED, "--source.text", path, "--out", stage.folder / "o")
     finally:
         del os.environ["UNBRAID_MEMORY_LIMIT"]
 

@@ -20,7 +20,7 @@ from tests.misuse import CASES
 from unbraid import api
 from unbraid.formats import recognise
 from unbraid.runs.run import Run
-from unbraid.sources.language_model.loading import located
+from unbraid.sources.language_model.loading import EMBEDDED, located
 from unbraid.sources.synthetic_language.documents import documents, text
 
 X = np.random.default_rng(0).normal(size=(1200, 12)).astype("float32")
@@ -39,7 +39,7 @@ def test_every_example_works_in_the_order_of_the_functions(tmp_path, monkeypatch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.chdir(tmp_path)
-    folder = located("embedded")
+    folder = located(EMBEDDED)
     names = {"ub": ub, "np": np, "texts": [text(document) for document in documents(300, seed=0)]}
     names |= {"model": AutoModelForCausalLM.from_pretrained(folder), "tokenizer": AutoTokenizer.from_pretrained(folder)}
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

@@ -22,6 +22,7 @@ from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.downstream import capture, check_replay
 from unbraid.sources.language_model.hooks import forward, read
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import EMBEDDED
 from unbraid.sources.language_model.loading import load_model
 from unbraid.sources.language_model.sites import Site, hook_point
 from unbraid.sources.stream import Stream
@@ -579,9 +580,9 @@ def test_fault_02_the_token_can_be_named_and_a_wrong_name_is_told_near_ones(llam
         replace(llama, bos="always, please").available("train")
 
 
-@pytest.mark.parametrize("model", ["embedded", "stories260K", "bitstories-3M"])
+@pytest.mark.parametrize("model", [EMBEDDED, "stories260K", "bitstories-3M"])
 def test_fault_02_models_trained_with_bos_still_get_it(model):
-    folder = model if model == "embedded" else str(data_folder() / "models" / model)
+    folder = model if model == EMBEDDED else str(data_folder() / "models" / model)
     assert LanguageModel(model=folder)._reader.bos == 1
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks.language_model import train as script
-from benchmarks.language_model.corpus import Language, collate, encoded
+from benchmarks.language_model.corpus import Language, Row, Rows, collate
 from benchmarks.language_model.entropy import entropy
 from benchmarks.language_model.train import Schedule, Shape
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import EMBEDDED, located
-from unbraid.sources.synthetic_language.documents import documents, text
+from unbraid.sources.synthetic_language.documents import documents, next_word, text
 from unbraid.sources.synthetic_language.grammar import relevant
 from unbraid.sources.text.windows import Windows
 
@@ -23,11 +22,11 @@ from unbraid.sources.text.windows import Windows
 class Few(Language):
     """Few documents at a time, and no entropy rate: seconds, not a minute."""
 
-    def rows(self, skip: int) -> Iterator[list[int]]:
-        return iter(list(encoded(100, 1)))
+    def rows(self, skip: int) -> Iterator[Row]:
+        return iter(list(self.encoded(100, 1)))
 
-    def held_out(self) -> Iterator[Tensor]:
-        yield collate(list(encoded(20, 2)))
+    def held_out(self) -> Iterator[Rows]:
+        yield collate(list(self.encoded(20, 2)))
 
     def reference(self) -> str:
         return "not asked"
@@ -40,10 +39,10 @@ SHORT = Schedule(tokens=6000, batch=512, save_seconds=0.0)
 @torch.no_grad()
 def test_the_loss_is_within_five_percent_of_the_exact_entropy_of_texts_it_never_saw():
     model = LlamaForCausalLM.from_pretrained(located(EMBEDDED))
-    told, rows = list(documents(200, seed=77)), list(encoded(200, 77))
+    told, rows = list(documents(200, seed=77)), list(Language(seed=0).encoded(200, 77))
     exact = sum(entropy(relevant(word.before)) for document in told for word in document)
-    loss = sum(float(script.loss_of(model, torch.tensor([row]), "sum")) for row in rows)
-    assert sum(len(row) - 1 for row in rows) == sum(map(len, told))
+    loss = sum(float(script.loss_of(model, torch.tensor([row.ids]), "sum")) for row in rows)
+    assert sum(len(row.ids) - 1 for row in rows) == sum(map(len, told))
     assert 1 < loss / exact < 1.05
 
 
@@ -66,12 +65,25 @@ def test_transformer_lens_reads_the_same_model_at_the_same_site():
     bridge = pytest.importorskip("transformer_lens.model_bridge").TransformerBridge
     ours = LanguageModel(text="language://50", layer=2)
     theirs = bridge.boot_transformers(str(located(EMBEDDED)), device="cpu", dtype=torch.float32)
-    ids = torch.tensor([row[:16] for row in encoded(8, 3)])
+    ids = torch.tensor([row.ids[:16] for row in Language(seed=0).encoded(8, 3)])
     logits, cache = theirs.run_with_cache(ids)
     every = torch.ones_like(ids, dtype=torch.bool)
     windows = Windows(ids, every, every, torch.arange(len(ids)))
     torch.testing.assert_close(cache["blocks.2.hook_resid_post"], ours.activations(windows), atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(logits, ours.logits(windows), atol=1e-3, rtol=1e-4)
+
+
+def test_training_learns_from_the_exact_distributions_and_where_they_follow() -> None:
+    corpus = Language(seed=0)
+    rows = collate(list(corpus.encoded(3, 5)))
+    told = list(documents(3, seed=5))
+    assert rows.ids.shape == rows.states.shape
+    for row, document in enumerate(told):
+        assert (rows.states[row] >= 0).sum() == len(document)
+        for place in (0, 1, len(document) - 1):
+            found = corpus.next_words.after(rows.states[row, place : place + 1])[0]
+            torch.testing.assert_close(found, next_word(document[place].before).float())
+            assert found[rows.ids[row, place + 1]] > 0
 
 
 def test_training_that_was_stopped_continues_and_ends_in_a_model_with_its_card(tmp_path, monkeypatch):
@@ -93,3 +105,8 @@ def test_training_that_was_stopped_continues_and_ends_in_a_model_with_its_card(t
     assert 1.3 < card["held_out_loss"] < 6
     assert not (tmp_path / "training.safetensors").exists()
     AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_the_model_of_the_smaller_language_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'embedded' read a smaller language.*new ones take 'embedded-2'"):
+        located("embedded")

@@ -55,7 +55,7 @@ def test_a_word_out_of_place_is_refused_with_what_could_stand_there() -> None:
 
 @pytest.mark.parametrize("count", [1000, pytest.param(4000, marks=pytest.mark.slow)])
 def test_next_words_come_as_often_as_the_exact_distribution_says(count: int) -> None:
-    state = read("hey , today in the forest , the crow sleeps .".split())[-1].state
+    state = read(["hey", ",", "today", "in", "the", "forest", ",", "the", "crow", "sleeps", "."])[-1].state
     exact = next_word(state)
     seen = Counter(
         after.move.word

@@ -20,7 +20,7 @@ class Target:
     """The model, site and text that SAEBench scores runs on."""
 
     model: str
-    """The model's name as stored in the run: a folder, a hub id, or "embedded"."""
+    """The model's name as stored in the run: a folder, a hub id, or "embedded-2"."""
     folder: Path | None
     """The model's folder on this machine; None for a model on the hub."""
     hook: str

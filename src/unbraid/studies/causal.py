@@ -95,7 +95,7 @@ def causal_language() -> Study:
     """Every causal term at one sparsity on the embedded model, through its downstream layers."""
     return Study(
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
-        d_sae=512,
+        d_sae=1024,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=baselines(8) | contenders(8),
     )

@@ -153,7 +153,7 @@ def language() -> Factorial:
     """Three bases and eight terms in two geometries at three sparsities on the embedded language model."""
     return Factorial(
         source=LanguageModel(text="language://8000", buffer_tokens=32_768),
-        d_sae=512,
+        d_sae=1024,
         training=Training(tokens=400_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         bases=BASES,
         terms=terms(*FAMILIES),

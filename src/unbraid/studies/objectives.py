@@ -144,7 +144,7 @@ def objectives_language() -> Study:
     )
     return Study(
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
-        d_sae=512,
+        d_sae=1024,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=baselines
         | with_each(terms, l0)

@@ -35,7 +35,7 @@ def small() -> Study:
         members |= baselines | shortest(l0) | with_each(TERMS, l0) | some_controls(l0)
     return Study(
         source=LanguageModel(text="language://8000", buffer_tokens=32_768),
-        d_sae=512,
+        d_sae=1024,
         training=Training(tokens=400_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=members,
     )

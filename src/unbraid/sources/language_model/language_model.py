@@ -80,9 +80,9 @@ class LanguageModel(Source):
     )
 
     model: ModelOrName = EMBEDDED
-    """A folder, a model on the Hugging Face hub, or "embedded": the one that comes with Unbraid and reads language://.
-    From Python also a loaded model: any module that maps token ids to logits through a list of causal blocks, also with
-    adapters or quantised. Stored of it are class, name, size and the SHA-256 of its weights."""
+    """A folder, a model on the Hugging Face hub, or "embedded-2": the one that comes with Unbraid and reads
+    language://. From Python also a loaded model: any module that maps token ids to logits through a list of causal
+    blocks, also with adapters or quantised. Stored of it are class, name, size and the SHA-256 of its weights."""
     tokenizer: TokenizerOrName = added("")
     """Folder or name of the tokenizer; empty: the model's own. From Python also a loaded one."""
     revision: SomeText = "main"

@@ -13,7 +13,10 @@ from torch import nn
 from unbraid.system.each import PASSED_ON
 from unbraid.system.files import sha256
 
-EMBEDDED = "embedded"
+EMBEDDED = "embedded-2"
+"""The name of the model that comes with Unbraid: another model gets another name, since runs store it."""
+FORMER = ("embedded",)
+"""Names of models that came with it once."""
 
 
 @lru_cache(maxsize=2)
@@ -46,7 +49,12 @@ def write_chat(tokenizer: Any, chat: list[dict[str, Any]]) -> str:
 
 
 def located(model: str) -> str:
-    """Return the folder of the embedded model, or the name as it is."""
+    """Return the folder of the embedded model, or the name as it is. Raises ValueError for one that is gone."""
+    if model in FORMER:
+        raise ValueError(
+            f"the model {model!r} read a smaller language and is no longer part of Unbraid; runs that were trained on it "
+            f"keep their weights, scores and reports, and new ones take {EMBEDDED!r}"
+        )
     return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model
 
 
