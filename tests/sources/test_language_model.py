@@ -22,8 +22,7 @@ from unbraid.sources.language_model.blocks import blocks
 from unbraid.sources.language_model.downstream import capture, check_replay
 from unbraid.sources.language_model.hooks import forward, read
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.sources.language_model.loading import EMBEDDED
-from unbraid.sources.language_model.loading import load_model
+from unbraid.sources.language_model.loading import EMBEDDED, load_model
 from unbraid.sources.language_model.sites import Site, hook_point
 from unbraid.sources.stream import Stream
 from unbraid.steering.model_slice import Slice

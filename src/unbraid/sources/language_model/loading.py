@@ -52,8 +52,8 @@ def located(model: str) -> str:
     """Return the folder of the embedded model, or the name as it is. Raises ValueError for one that is gone."""
     if model in FORMER:
         raise ValueError(
-            f"the model {model!r} read a smaller language and is no longer part of Unbraid; runs that were trained on it "
-            f"keep their weights, scores and reports, and new ones take {EMBEDDED!r}"
+            f"the model {model!r} read a smaller language and is no longer part of Unbraid; runs that were trained on "
+            f"it keep their weights, scores and reports, and new ones take {EMBEDDED!r}"
         )
     return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model
 
