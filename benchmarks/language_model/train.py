@@ -23,6 +23,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.language_model.corpus import Language, NextWords, Rows
 from unbraid import seeding
 
+ABOVE = 1.05
+"""Largest held-out loss of a model that is used, as a multiple of the entropy rate."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -49,7 +52,7 @@ class Schedule:
 
 
 def main(out: Path, schedule: Schedule = Schedule(), shape: Shape = Shape()) -> None:
-    """Train on documents of the synthetic language."""
+    """Train on documents of the synthetic language. Exits with an error where the loss stays too high."""
     train(Language(seed=schedule.seed), shape, schedule, out)
 
 
@@ -79,10 +82,16 @@ def train(corpus: Language, shape: Shape, schedule: Schedule, out: Path) -> None
             if time.monotonic() - saved > schedule.save_seconds:
                 state.save(done)
                 saved = time.monotonic()
-    loss = held_out_loss(model, corpus)
-    finish(model, corpus, shape, schedule, loss, done, out)
+    loss, (rate, error) = held_out_loss(model, corpus), corpus.reference()
+    reference = f"entropy rate of the language {rate:.4f} +- {error:.4f} nats a word"
+    finish(model, reference, shape, schedule, loss, done, out)
     state.path.unlink(missing_ok=True)
-    print(f"held-out loss {loss:.4f} nats a token after {done:,} tokens; {corpus.reference()}")
+    print(f"held-out loss {loss:.4f} nats a token after {done:,} tokens; {reference}")
+    if loss > ABOVE * rate:
+        raise SystemExit(
+            f"the loss is {loss / rate - 1:.1%} above the entropy rate, and {ABOVE - 1:.0%} was allowed: train on more "
+            "tokens (--schedule.tokens) or a larger model (--shape.hidden, --shape.layers) before it is used"
+        )
 
 
 def configuration(shape: Shape, vocabulary: int, context: int) -> LlamaConfig:
@@ -146,11 +155,11 @@ def held_out_loss(model: LlamaForCausalLM, corpus: Language) -> float:
 
 
 def finish(
-    model: LlamaForCausalLM, corpus: Language, shape: Shape, schedule: Schedule, loss: float, done: int, out: Path
+    model: LlamaForCausalLM, reference: str, shape: Shape, schedule: Schedule, loss: float, done: int, out: Path
 ) -> None:
     model.save_pretrained(out)
     card = {
-        "held_out_loss": round(loss, 4), "tokens": done, "corpus": corpus.reference(), "seed": schedule.seed,
+        "held_out_loss": round(loss, 4), "tokens": done, "corpus": reference, "seed": schedule.seed,
         "shape": vars(shape), "schedule": {k: v for k, v in vars(schedule).items() if k != "save_seconds"},
         "torch": torch.__version__,
     }  # fmt: skip

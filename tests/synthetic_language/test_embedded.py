@@ -20,7 +20,9 @@ from unbraid.sources.text.windows import Windows
 
 
 class Few(Language):
-    """Few documents at a time, and no entropy rate: seconds, not a minute."""
+    """Few documents at a time, and an entropy rate as given: seconds, not a minute."""
+
+    rate = 10.0
 
     def rows(self, skip: int) -> Iterator[Row]:
         return iter(list(self.encoded(100, 1)))
@@ -28,8 +30,8 @@ class Few(Language):
     def held_out(self) -> Iterator[Rows]:
         yield collate(list(self.encoded(20, 2)))
 
-    def reference(self) -> str:
-        return "not asked"
+    def reference(self) -> tuple[float, float]:
+        return self.rate, 0.0
 
 
 TINY = Shape(hidden=16, layers=1, heads=2, inner=32)
@@ -105,6 +107,13 @@ def test_training_that_was_stopped_continues_and_ends_in_a_model_with_its_card(t
     assert 1.3 < card["held_out_loss"] < 6
     assert not (tmp_path / "training.safetensors").exists()
     AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_a_model_that_does_not_reach_its_loss_is_said_to(tmp_path, monkeypatch):
+    monkeypatch.setattr(Few, "rate", 1.0)
+    with pytest.raises(SystemExit, match="above the entropy rate, and 5% was allowed: train on more tokens"):
+        script.train(Few(seed=0), TINY, SHORT, tmp_path)
+    assert (tmp_path / "config.json").exists()
 
 
 def test_the_model_of_the_smaller_language_is_refused_by_name() -> None:

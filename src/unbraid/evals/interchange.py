@@ -27,6 +27,7 @@ from unbraid.evals.shared.observe import moved
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import EMBEDDED
 from unbraid.sources.stream import held_out
 from unbraid.sources.synthetic_language.pairs import VARIABLES, Pair, pairs
 from unbraid.sources.text.documents import is_language
@@ -117,7 +118,7 @@ def followed(model: LanguageModel) -> dict[str, Table]:
     found = {variable: table for variable, table in tables.items() if follows(table.scored)}
     if not found:
         raise ValueError(
-            f"{model.model} follows no variable of the language; use a model trained on it, such as embedded"
+            f"{model.model} follows no variable of the language; use a model trained on it, such as {EMBEDDED}"
         )
     return found
 
