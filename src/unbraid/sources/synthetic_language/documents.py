@@ -87,7 +87,9 @@ def by_word(state: State) -> dict[str, Move]:
 
 def next_word(state: State) -> Float[Tensor, " vocabulary"]:
     """Return the exact distribution of the next word, float64: no model can predict better."""
+    ahead = moves(state)
     probabilities = torch.zeros(len(IDS), dtype=torch.float64)
-    for move in moves(state):
-        probabilities[IDS[move.word]] = move.probability
+    probabilities[[IDS[move.word] for move in ahead]] = torch.tensor(
+        [move.probability for move in ahead], dtype=torch.float64
+    )
     return probabilities
