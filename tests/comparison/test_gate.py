@@ -1,11 +1,14 @@
 """The gate: what passes, what fails and why, and what could not be tested."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, FVU, Values, arranged
 
 from unbraid.comparison.gate import GateResult, gate
+from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.scores import Scores
 
 SEEDS = range(5)
 WIGGLE = (0.0, 0.01, -0.01, 0.005, -0.005)
@@ -105,3 +108,33 @@ def test_scores_without_a_direction_are_not_asked():
     scores = arranged({"batchtopk": at(0.6)}, seeds=SEEDS)
     l0 = scores.l0
     assert l0 is not None and gate(scores, D_SAE, [l0]) == {}
+
+
+def test_the_ceiling_of_an_eval_stands_for_the_truth_where_probes_are_worse():
+    methods = {"batchtopk": at(0.6), "probes": at(0.5, 1), "untrained": at(0.1, 2)}
+    scores = arranged(methods, seeds=SEEDS)
+    assert not gate(scores, D_SAE, [F1])[F1].passed
+    of_eval = with_level(scores, replace(F1, kind="ceiling"), 0.9)
+    found = gate(of_eval, D_SAE, [F1])[F1]
+    assert found.passed and found.truth == pytest.approx(0.9)
+    lower = gate(with_level(scores, replace(F1, kind="ceiling"), 0.55), D_SAE, [F1])[F1]
+    assert not lower.passed and "not shown to be below the eval's ceiling 0.550" in lower.sentence
+    better = {**methods, "probes": at(0.95, 1)}
+    known = gate(with_level(arranged(better, seeds=SEEDS), replace(F1, kind="ceiling"), 0.9), D_SAE, [F1])[F1]
+    assert known.truth == pytest.approx(0.95)
+
+
+def test_a_level_is_of_scores_that_have_all_of_its_params():
+    four = replace(F1, params="directions latents, error kept, n 4")
+    scores = with_level(arranged({"batchtopk": at(0.6)}, seeds=SEEDS), four, 0.6)
+    for params, known in (("", True), ("error kept, n 4", True), ("error kept, n 16", False)):
+        there = with_level(scores, replace(F1, kind="chance", params=params), 0.3)
+        assert math.isfinite(there.chance(four)) is known
+        assert math.isnan(there.ceiling(four))
+
+
+def with_level(scores: Scores, quantity: Quantity, value: float) -> Scores:
+    """Give every run a value of one more quantity."""
+    runs = [run.run for method in scores.methods for run in method.runs]
+    values = {**scores.values, quantity: dict.fromkeys(runs, value)}
+    return replace(scores, quantities=(*scores.quantities, quantity), values=values)

@@ -13,6 +13,7 @@ from unbraid.comparison.quantities import AXES, DOSE, HEADLINE, Quantity, ScoreS
 from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
 from unbraid.dictionary.initialisation import Claim
 from unbraid.objective.l0_control import missed
+from unbraid.runs.results import ScoreKind
 
 T = TypeVar("T")
 Role = Literal["standard", "compared", "control"]
@@ -84,7 +85,7 @@ class Scores:
     quantities: tuple[Quantity, ...]
     values: Mapping[Quantity, Mapping[str, float]]
     """Values by quantity and run."""
-    _cache: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    _cache: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
     """Intermediate results: all comparisons need the same curves."""
 
     @cached_property
@@ -142,13 +143,22 @@ class Scores:
     def chance(self, quantity: Quantity, d_sae: int | None = None) -> float:
         """The chance level of a quantity, averaged over the methods' runs of a width, or of all; NaN when no eval
         measured it. Of more latents the best by chance is better."""
-        return self.cached(("chance", quantity.eval, quantity.metric, d_sae), lambda: self._chance(quantity, d_sae))
+        return self.level("chance", quantity, d_sae)
 
-    def _chance(self, quantity: Quantity, d_sae: int | None) -> float:
-        chances = [q for q in self.quantities if q.chance and (q.eval, q.metric) == (quantity.eval, quantity.metric)]
+    def ceiling(self, quantity: Quantity, d_sae: int | None = None) -> float:
+        """The best that an eval says a dictionary could reach, averaged likewise; NaN when it says nothing."""
+        return self.level("ceiling", quantity, d_sae)
+
+    def level(self, kind: ScoreKind, quantity: Quantity, d_sae: int | None) -> float:
+        """The mean of what an eval stores of a kind beside a quantity: its levels that have no param of their own."""
+        key = (kind, quantity.eval, quantity.metric, quantity.params, d_sae)
+        return self.cached(key, lambda: self._level(kind, quantity, d_sae))
+
+    def _level(self, kind: ScoreKind, quantity: Quantity, d_sae: int | None) -> float:
+        levels = [q for q in self.by_metric.get(quantity.metric, ()) if q.kind == kind and q.is_beside(quantity)]
         methods = [m for m in self.methods if m.role != "control" and d_sae in (None, m.d_sae)]
         runs = [run for method in methods for run in method.runs]
-        return t_interval([self.value(run, q) for q in chances for run in runs]).mean
+        return t_interval([self.value(run, q) for q in levels for run in runs]).mean
 
     @cached_property
     def l0(self) -> Quantity | None:

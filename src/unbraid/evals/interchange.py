@@ -33,8 +33,11 @@ from unbraid.sources.synthetic_language.pairs import VARIABLES, Pair, pairs
 from unbraid.sources.text.documents import is_language
 from unbraid.sources.text.windows import Windows
 
-VERSION = 1
-_WAYS = "directions: what is swapped, latents or as many random, principal or supervised directions"
+VERSION = 2
+_WAYS = (
+    "directions: what is swapped, n latents or principal directions; kind=chance: n random directions, kind=ceiling: "
+    "the n in which the two texts differ most in other pairs"
+)
 DEFINITIONS = {
     "interchange_cause": "how far swapping n directions moves the next word towards the exact one of the other text, "
     f"as a share of how far the other text itself does; 1 is as far; {_WAYS}",
@@ -47,6 +50,8 @@ DEFINITIONS = {
     "least half of the way to the exact next word",
 }
 COUNTS = (1, 4, 16, 64)
+KINDS: dict[str, ScoreKind] = {"random": "chance", "principal": "reference", "supervised": "ceiling"}
+"""The directions that a dictionary's latents are compared with."""
 SCORED, RANKED = 16, 32
 """Number of pairs of each variable that are scored, and of other pairs on which latents are ranked."""
 SEED = 0
@@ -270,9 +275,10 @@ def baselines(model: LanguageModel) -> tuple[Score, ...]:
         swaps = {(n, name): subspace_swap(table.scored, own[name][:n]) for n in counts for name in own}
         each[variable] = dict(zip(swaps, score_swaps(model, table.scored, list(swaps.values())), strict=True))
     for count in counts:
-        for name in ("random", "principal", "supervised"):
+        for name, kind in KINDS.items():
             found = {variable: each[variable][count, name] for variable in tables}
-            scores += rows(found, {"directions": name, "n": count, "error": "kept"}, "reference")
+            which: dict[str, float | str] = {"directions": name} if kind == "reference" else {}
+            scores += rows(found, {**which, "n": count, "error": "kept"}, kind)
     return tuple(scores)
 
 
