@@ -111,7 +111,7 @@ def test_scores_without_a_direction_are_not_asked():
 
 
 def test_the_ceiling_of_an_eval_stands_for_the_truth_where_probes_are_worse():
-    methods = {"batchtopk": at(0.6), "probes": at(0.5, 1), "untrained": at(0.1, 2)}
+    methods = {"batchtopk": at(0.6), "truth": at(0.5, 1), "untrained": at(0.1, 2)}
     scores = arranged(methods, seeds=SEEDS)
     assert not gate(scores, D_SAE, [F1])[F1].passed
     of_eval = with_level(scores, replace(F1, kind="ceiling"), 0.9)
@@ -119,7 +119,7 @@ def test_the_ceiling_of_an_eval_stands_for_the_truth_where_probes_are_worse():
     assert found.passed and found.truth == pytest.approx(0.9)
     lower = gate(with_level(scores, replace(F1, kind="ceiling"), 0.55), D_SAE, [F1])[F1]
     assert not lower.passed and "not shown to be below the eval's ceiling 0.550" in lower.sentence
-    better = {**methods, "probes": at(0.95, 1)}
+    better = {**methods, "truth": at(0.95, 1)}
     known = gate(with_level(arranged(better, seeds=SEEDS), replace(F1, kind="ceiling"), 0.9), D_SAE, [F1])[F1]
     assert known.truth == pytest.approx(0.95)
 
