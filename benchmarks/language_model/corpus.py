@@ -123,8 +123,7 @@ class Language:
         """Yield batches of about `tokens` tokens, rows of one length together, in a random order."""
         rows = self.rows(skip)
         shuffle = random.Random(skip)
-        while True:
-            shard = sorted(islice(rows, SHARD), key=lambda row: len(row.ids))
+        while shard := sorted(islice(rows, SHARD), key=lambda row: len(row.ids)):
             batches, start = [], 0
             while start < len(shard):
                 longest = len(shard[min(len(shard) - 1, start + tokens // len(shard[start].ids))].ids)
