@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from unbraid.saebench import datasets
+from unbraid.sources.synthetic_language.lexicon import REGISTERS, SETTINGS
 from unbraid.sources.text.corpus import split_of
 
 
@@ -56,9 +57,9 @@ def test_what_cannot_be_used_is_refused(tmp_path, spec, said):
 
 def test_the_language_labels_its_own_documents():
     found = datasets.labelled("language://10")
-    assert set(found.values) == {"formal", "plain"} and len(found.classes) == 5
-    place = found.classes[0]
-    assert all(f"the {place}" in text for text, c, _ in found.rows["test"] if c == 0)
+    assert set(found.values) <= set(REGISTERS) and set(found.classes) == set(SETTINGS)
+    places = SETTINGS[found.classes[0]]
+    assert all(any(f"the {place}" in text for place in places) for text, c, _ in found.rows["test"] if c == 0)
 
 
 def test_plain_text_is_what_the_run_was_not_trained_on(tmp_path):

@@ -277,8 +277,9 @@ def baselines(model: LanguageModel) -> tuple[Score, ...]:
     for count in counts:
         for name, kind in KINDS.items():
             found = {variable: each[variable][count, name] for variable in tables}
-            which: dict[str, float | str] = {"directions": name} if kind == "reference" else {}
-            scores += rows(found, {**which, "n": count, "error": "kept"}, kind)
+            which = {"directions": name} if kind == "reference" else {}
+            params: dict[str, float | str] = {**which, "n": float(count), "error": "kept"}
+            scores += rows(found, params, kind)
     return tuple(scores)
 
 
