@@ -16,6 +16,7 @@ from unbraid.dictionary.baselines import Centroids, RandomPairs
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.constraints import clip_cosine_to_init
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections, mean_magnitudes
 from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
 from unbraid.dictionary.normaliser import Normaliser
@@ -129,7 +130,7 @@ def test_centroids_of_one_hot_data_are_its_directions_and_reconstruct_it():
     which = torch.randint(8, (2000,), generator=seeding.stream(0, "which"))
     x = directions[which] - directions.mean(0)
     made = DictionaryConfig(d_sae=32, activation=TopK(1), init=Centroids()).build(x, seed=0).requires_grad_(False)
-    (fvu,) = [s.value for s in reconstruction(made, x) if s.metric == "fvu"]
+    (fvu,) = [s.value for s in reconstruction(made, x, code_matrix(made, x)) if s.metric == "fvu"]
     assert fvu < 1e-4
     torch.testing.assert_close(made.W_dec.norm(dim=1), torch.ones(32))
 
@@ -155,7 +156,8 @@ def test_the_truth_of_a_readable_world_reconstructs_it():
     made, world = built(TrueDirections(), EXACT), EXACT
     torch.testing.assert_close(made.W_dec, world.directions)
     torch.testing.assert_close(made.b_dec, world.offset, atol=0.01, rtol=0)
-    (fvu,) = [s.value for s in reconstruction(made, world.sample(4096, seed=1).x) if s.metric == "fvu"]
+    seen = world.sample(4096, seed=1).x
+    (fvu,) = [s.value for s in reconstruction(made, seen, code_matrix(made, seen)) if s.metric == "fvu"]
     assert fvu < 0.01
 
 

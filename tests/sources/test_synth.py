@@ -11,6 +11,7 @@ from tests.small import experiment
 
 from unbraid.config.serialise import from_json, to_json
 from unbraid.dictionary.activations.topk import TopK
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.fidelity import reconstruction
 from unbraid.evals.recovery import recovery
 from unbraid.evals.shared.evaluation import Score
@@ -148,7 +149,8 @@ def test_scores_of_a_trained_run_are_those_of_saelens_own_eval(tmp_path: Path):
     base = replace(base, dictionary=replace(base.dictionary, d_sae=32))
     (path,) = train([base], tmp_path)
     run = Run.open(path)
-    ours = values(recovery(run)) | values(reconstruction(run.dictionary(), held_out(run.source, 32_768).x))
+    made, x = run.dictionary(), held_out(run.source, 32_768).x
+    ours = values(recovery(run)) | values(reconstruction(made, x, code_matrix(made, x)))
     model = SMALL._synthetic
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")

@@ -131,7 +131,7 @@ class Quantity:
         """True for a level to compare with (chance, ceiling, other directions), which is no score of the run."""
         return self.kind != "measured"
 
-    def is_beside(self, other: "Quantity") -> bool:
+    def is_level_of(self, other: "Quantity") -> bool:
         """True if this is of the same metric and eval as another, and has no param that the other has not."""
         same = (self.eval, self.metric) == (other.eval, other.metric)
         return same and {*self.params.split(", ")} - {""} <= {*other.params.split(", ")}

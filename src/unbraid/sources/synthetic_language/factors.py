@@ -25,7 +25,7 @@ class Factor(NamedTuple):
     """Index of the parent; -1 for roots."""
 
 
-class Grouped(NamedTuple):
+class GroupedVariable(NamedTuple):
     """A variable whose values belong to groups."""
 
     group: str
@@ -34,8 +34,8 @@ class Grouped(NamedTuple):
 
 
 GROUPED = {
-    "place": Grouped("setting", tuple(lex.PLACES), lex.SETTINGS),
-    "adjective": Grouped("quality", lex.ADJECTIVES, lex.QUALITIES),
+    "place": GroupedVariable("setting", tuple(lex.PLACES), lex.SETTINGS),
+    "adjective": GroupedVariable("quality", lex.ADJECTIVES, lex.QUALITIES),
 }
 """Variables whose values belong to groups that are factors too."""
 
@@ -169,6 +169,7 @@ def alternatives(state: State) -> tuple[tuple[frozenset[int], State], ...]:
 
 
 def with_other_values(state: State) -> Iterator[tuple[frozenset[int], State]]:
+    """Yield what `alternatives` returns, before what does not matter is left out."""
     for variable in ("register", "tense", "relation"):
         value = getattr(state, variable)
         for other in range(len(SIMPLE[variable])) if value >= 0 else ():

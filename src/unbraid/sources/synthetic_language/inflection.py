@@ -28,7 +28,7 @@ def verb(base: str) -> Verb:
 def with_s(word: str, *more: str) -> str:
     """Return a word with the s of plurals and of the third person.
 
-    more: endings that take -es, beside those that always do.
+    more: endings that take -es, in addition to those that always do.
     """
     if word.endswith(("s", "x", "z", "ch", "sh", *more)):
         return word + "es"
