@@ -220,4 +220,4 @@ def test_the_language_is_scored():
     assert {s.metric for s in found} == set(DEFINITIONS)
     assert [s.kind for s in found if s.metric == "probe_main_f1"] == ["measured", "chance", "ceiling"]
     ceiling = named([s for s in found if s.kind == "ceiling" or s.metric == "probed"])
-    assert ceiling["absorption_full"] == 0 and ceiling["main_f1"] == 1 and ceiling["probed"] > 0.8
+    assert ceiling["absorption_full"] == 0 and ceiling["main_f1"] == 1 and ceiling["probed"] > 0.5
