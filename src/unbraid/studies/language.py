@@ -41,7 +41,7 @@ def demo_language() -> Study:
     chosen = standard(l0) | disentangling(l0) | controls(l0)
     return Study(
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
-        d_sae=1024,
+        d_sae=512,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=of_methods(chosen, DEMONSTRATED),
     )
