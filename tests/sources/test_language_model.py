@@ -459,6 +459,7 @@ def test_importing_the_module_loads_no_transformers():
     [
         ({"layer": 12}, f"layer 12 does not exist: the model has {BLOCKS} blocks, 0 to {BLOCKS - 1}"),
         ({"context": 64}, "context 64 exceeds the model's 40 positions"),
+        ({"model": "embeded"}, "there is no model 'embeded'; did you mean 'embedded-2'?"),
         ({"model": "/no/such/folder"}, "there is no model folder at '/no/such/folder'; check --source.model"),
         ({"text": "missing.jsonl"}, "there is no text at 'missing.jsonl'"),
         ({"device": "cuda:99"}, "torch sees no CUDA device here"),

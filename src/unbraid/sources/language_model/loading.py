@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ EMBEDDED = "embedded-2"
 """The name of the model that comes with Unbraid: another model gets another name, since runs store it."""
 FORMER = ("embedded",)
 """Names of models that came with it once."""
+ALIKE = 0.75
+"""How alike a name is to the embedded model's, from 0 to 1, that is refused as a misspelling of it."""
 
 
 @lru_cache(maxsize=2)
@@ -77,6 +80,9 @@ def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code:
     model = located(model)
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise ValueError(f"there is no model folder at {model!r}; check --source.model")
+    if not Path(model).is_dir() and "/" not in model and get_close_matches(model, [EMBEDDED], cutoff=ALIKE):
+        # The hub would be tried for half a minute first.
+        raise ValueError(f"there is no model {model!r}; did you mean {EMBEDDED!r}?")
     try:
         # Said in every call: unsaid, transformers asks on the standard input.
         return load(model, trust_remote_code=trust_remote_code)
