@@ -175,6 +175,24 @@ def test_steps_are_the_coarsest_within_the_target_and_unreachable_targets_are_le
         assert distortion(step) <= target < distortion(step * 2 ** (1 / 8))
 
 
+def test_the_order_of_rows_does_not_matter_where_the_first_are_unlike_the_rest():
+    z = spike_and_slab()
+    ordered = z[np.argsort(z.sum(axis=1), kind="stable")]
+    steps = []
+    for codes in (z, ordered):
+        x = codes.toarray()
+        errors = rounding_error(codes, np.eye(64), np.zeros(64), x)
+        exact = lambda step, of=errors: known(of(step).value())
+        steps += [coarsest_steps(codes, how, [0.02, 0.1, 0.5]) for how in (errors, exact)]
+    assert all(found == pytest.approx(steps[0]) for found in steps)
+
+
+def test_rows_that_are_all_equal_have_no_variance_to_explain_and_no_step():
+    codes = csr_array(np.ones((1, 3)))
+    errors = rounding_error(codes, np.eye(3), np.zeros(3), codes.toarray())
+    assert np.isnan(errors(1.0).known) and coarsest_steps(codes, errors, [0.5]) == {}
+
+
 def test_rounding_to_a_fine_step_adds_a_twelfth_of_its_square_for_each_active_latent():
     z, step = spike_and_slab(), 0.25
     x = z.toarray()

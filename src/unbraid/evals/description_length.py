@@ -6,7 +6,7 @@ After MDL-SAEs (Ayonrinde et al. 2024, arXiv 2410.11179). Distortion is FVU of w
 language models, the cross-entropy added by splicing that in. Latents are coded one by one (factorised), or given a
 parent latent (tree), without the decoder or with its bits divided over the rows scored. kind=reference: principal
 components at the same FVU, dense and linear: a dictionary must beat them to have found any structure. FVU is
-compared with its bound on the first rows where these leave no doubt (`early_ratio`), else on all.
+compared with its bound on rows drawn at random where few leave no doubt (`early_ratio`), else on all.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ from unbraid.sources.language_model.splicing import Pass, eval_windows, lacks_wi
 from unbraid.sources.stream import held_out
 from unbraid.system.sharing import shared
 
-VERSION = 2
+VERSION = 3
 DEFINITIONS = {
     "bits_per_token": "bits of the factorised code, without the decoder, at the coarsest step that adds at most 0.01 "
     "to the dictionary's own FVU",

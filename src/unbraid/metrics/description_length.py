@@ -40,7 +40,7 @@ OCTAVE = 8
 ROWS_AT_ONCE = 512
 """Rows decoded at once: few enough to stay in cache."""
 ROWS_A_UNIT = 128
-"""Rows whose error is one unit: neighbours may be of one document."""
+"""Rows whose error is one unit: enough that their sum is nearly normal."""
 FINEST, COARSEST = -7, 4
 """The range of steps, in octaves from the rms of the active values."""
 
@@ -125,8 +125,11 @@ def rounding_error(
     codes: csr_array, atoms: Float[np.ndarray, "d_sae d_in"], bias: Float[np.ndarray, " d_in"],
     x: Float[np.ndarray, "batch d_in"],
 ) -> Distortion:  # fmt: skip
-    """Return the FVU of what is decoded from rounded codes, by their step; `known` without rounding. `x`: rows in
-    random order, or nearly."""
+    """Return the FVU of what is decoded from rounded codes, by their step; `known` without rounding. NaN where all
+    rows are equal, as a single one is."""
+    # Rows may come sorted, as those of an array do: the first ones say something of all in random order alone.
+    order = np.random.default_rng(0).permutation(len(x))
+    codes, x = codes[order], x[order]
     parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(x), ROWS_AT_ONCE)]
     coded: list[csr_array] = [codes[part] for part in parts]
     variance = float(np.square(x - x.mean(0)).sum(1).mean())
@@ -146,7 +149,7 @@ def rounding_error(
             units = np.arange(0, len(rows), ROWS_A_UNIT)
             yield np.add.reduceat(rows, units), variance * np.diff(units, append=len(rows))
 
-    known = sum(float(rows.sum()) for rows in unrounded) / (variance * len(x))
+    known = sum(float(rows.sum()) for rows in unrounded) / (variance * len(x)) if variance > 0 else math.nan
     return lambda step: EarlyRatio(added(step), known)
 
 
