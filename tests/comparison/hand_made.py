@@ -1,10 +1,12 @@
 """Hand-made scores: each method's values as a function of seed and L0, arranged as stored runs are."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from benchmarks.judge import quantity_of, scores_of_rows
 
 from unbraid.comparison.contrast import Contrast
+from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores
 
 D_SAE = 8
@@ -38,3 +40,10 @@ def contrast_of(gains: Iterable[float], metric=F1, own: str = "own", other: str 
     values = list(gains)
     ours = {seed: metric.sign * gain for seed, gain in enumerate(values)}
     return Contrast(metric, "L0", own, other, (4.0,), ours, dict.fromkeys(ours, 0.0))
+
+
+def with_level(scores: Scores, quantity: Quantity, value: float) -> Scores:
+    """Give every run a value of one more quantity."""
+    runs = [run.run for method in scores.methods for run in method.runs]
+    values = {**scores.values, quantity: dict.fromkeys(runs, value)}
+    return replace(scores, quantities=(*scores.quantities, quantity), values=values)

@@ -4,11 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, FVU, Values, arranged
+from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, FVU, Values, arranged, with_level
 
 from unbraid.comparison.gate import GateResult, gate
-from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.scores import Scores
 
 SEEDS = range(5)
 WIGGLE = (0.0, 0.01, -0.01, 0.005, -0.005)
@@ -131,10 +129,5 @@ def test_a_level_is_of_scores_that_have_all_of_its_params():
         there = with_level(scores, replace(F1, kind="chance", params=params), 0.3)
         assert math.isfinite(there.chance(four)) is known
         assert math.isnan(there.ceiling(four))
-
-
-def with_level(scores: Scores, quantity: Quantity, value: float) -> Scores:
-    """Give every run a value of one more quantity."""
-    runs = [run.run for method in scores.methods for run in method.runs]
-    values = {**scores.values, quantity: dict.fromkeys(runs, value)}
-    return replace(scores, quantities=(*scores.quantities, quantity), values=values)
+    fewer, very = replace(F1, kind="chance", params="error kept"), replace(four, kind="chance")
+    assert with_level(with_level(scores, fewer, 0.3), very, 0.5).chance(four) == pytest.approx(0.5)

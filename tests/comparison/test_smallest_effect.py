@@ -1,9 +1,10 @@
 """The smallest effect of interest: a third of what separates two architectures, else a tenth of the room."""
 
 import math
+from dataclasses import replace
 
 import pytest
-from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, Values, arranged
+from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, Values, arranged, with_level
 
 from unbraid.comparison.smallest_effect import smallest_effect, smallest_effects
 
@@ -34,6 +35,12 @@ def test_a_tenth_of_the_room_where_they_are_not_shown_to_differ():
     for matryoshka in ({"matryoshka": at(0.5, 1)}, {}):
         one = found(F1, batchtopk=at(0.5), truth=at(0.9, 2), **matryoshka)
         assert one.value == pytest.approx(0.04) and "a tenth of the way" in one.source
+
+
+def test_the_room_goes_to_the_ceiling_of_the_eval_where_the_gate_does():
+    scores = arranged({"batchtopk": at(0.5), "truth": at(0.45, 1)}, seeds=range(4))
+    one = smallest_effect(with_level(scores, replace(F1, kind="ceiling"), 0.9), D_SAE, F1)
+    assert one.value == pytest.approx((0.9 - 0.50125) / 10)
 
 
 def test_where_neither_is_known_it_is_none_and_says_so():

@@ -150,12 +150,13 @@ class Scores:
         return self.level("ceiling", quantity, d_sae)
 
     def level(self, kind: ScoreKind, quantity: Quantity, d_sae: int | None) -> float:
-        """The mean of what an eval stores of a kind for a quantity: its levels that have no param of their own."""
+        """The mean of what an eval stores of a kind for a quantity: of its very params, or else of fewer of them."""
         key = (kind, quantity.eval, quantity.metric, quantity.params, d_sae)
         return self.cached(key, lambda: self._level(kind, quantity, d_sae))
 
     def _level(self, kind: ScoreKind, quantity: Quantity, d_sae: int | None) -> float:
         levels = [q for q in self.by_metric.get(quantity.metric, ()) if q.kind == kind and q.is_level_of(quantity)]
+        levels = [q for q in levels if q.params == quantity.params] or levels
         methods = [m for m in self.methods if m.role != "control" and d_sae in (None, m.d_sae)]
         runs = [run for method in methods for run in method.runs]
         return t_interval([self.value(run, q) for q in levels for run in runs]).mean

@@ -1,7 +1,7 @@
 """The smallest effect of interest of a score on a testbed: a third of what is known to separate two architectures.
 
     Delta = |Matryoshka - BatchTopK| / 3            where a 95 % interval shows that they differ
-            |truth - BatchTopK| / 10                else, where the truth or supervised probes were scored
+            |truth - BatchTopK| / 10                else, where the gate has a truth, supervised probes or a ceiling
 
 from calibration seeds where there are any. A third of the whole way to the truth would be larger than any difference
 between architectures, and would call all of them equivalent.
@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from unbraid.comparison.contrast import contrast
-from unbraid.comparison.gate import best_of
+from unbraid.comparison.gate import truth_of
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Scores, mean_value, standard_named
 from unbraid.comparison.wording import number
@@ -46,8 +46,7 @@ def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEff
         if found.enough and abs(found.tested.mean) > found.tested.half:
             value = abs(found.tested.mean) * SHARE_OF_ARCHITECTURES
             return SmallestEffect(metric, value, f"a third of {OTHER} − {REFERENCE}, {number(found.difference)}")
-    truth = best_of(scores, [m for m in scores.controls(d_sae) if m.sees_truth], metric)
-    room = abs(mean_value(scores, truth, metric) - mean_value(scores, reference, metric))
+    room = abs(truth_of(scores, d_sae, metric).value - mean_value(scores, reference, metric))
     if math.isfinite(room) and room > 0:
         return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {REFERENCE} to the truth")
     left = "the truth scores the same" if room == 0 else "no truth was scored"
