@@ -1,7 +1,7 @@
 """Committed rows of a study with several widths: every score against width, as a table and as figures.
 
     python -m benchmarks.width docs/results/width.json --factors 24
-    python -m benchmarks.width docs/results/width.json --factors 24 --figure runs/width.html   (docs/width.png is that)
+    python -m benchmarks.width docs/results/width.json --factors 24 --figure runs/width.html
 
 Means over seeds with 95 % intervals; the last row of a method is the change from its narrowest to its widest, seed by
 seed. Reports of the runs themselves draw the same figures (`unbraid report`). `fall` is the largest share by which a
