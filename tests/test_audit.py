@@ -19,7 +19,7 @@ from benchmarks.audit.page import BEGIN, END, figure, renewed, seeds_cell
 from benchmarks.audit.panel import Case, damaged_cases, redrawn_cases, trained
 from benchmarks.audit.redraw import other_choices, other_rows
 from benchmarks.audit.reseed_noise import noise, spread, variance_of_a_draw
-from benchmarks.audit.rows import Rows, add, read, write
+from benchmarks.audit.rows import Rows, add, check_versions, read, write
 from benchmarks.audit.testbeds import TESTBEDS
 from benchmarks.audit.training_separation import rise, separation
 from benchmarks.audit.truth_correlation import agreements, correlations
@@ -202,6 +202,15 @@ def test_damages_do_what_they_say(name):
     assert torch.allclose(torch.linalg.vector_norm(made.W_dec, dim=1), torch.ones(made.d_sae), atol=1e-4)
 
 
+def test_random_latents_fire_as_often_and_as_strongly_as_before():
+    whole, x = truth(EXACT), EXACT.held_out_sample(SAMPLE)
+    with torch.no_grad():
+        whole.threshold.fill_(0.5)
+    made = damaged(whole, "random", 0.5, EXACT, 0)
+    for before, after in zip(rates(whole, x), rates(made, x), strict=True):
+        assert torch.allclose(before, after, atol=1e-3)
+
+
 def test_a_larger_share_spoils_what_a_smaller_one_does():
     whole = truth(EXACT)
     silent = [(damaged(whole, "lost", share, EXACT, 0).W_enc == 0).all(0) for share in (0.25, 0.5)]
@@ -299,6 +308,14 @@ def test_the_command_measures_once(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "evaluate", lambda *_, **__: pytest.fail("scored again"))
     main(command)
     assert (tmp_path / "rows.json").read_text() == text
+
+
+def test_rows_of_another_version_are_not_continued(tmp_path):
+    write(tmp_path / "rows.json", {"recovery": 3, "fidelity": 3}, {})
+    check_versions(tmp_path / "rows.json", {"recovery": 3, "fidelity": 3})
+    check_versions(tmp_path / "none.json", {"recovery": 4})
+    with pytest.raises(ValueError, match=r"rows\.json has rows of other versions of recovery: name another --out"):
+        check_versions(tmp_path / "rows.json", {"recovery": 4, "fidelity": 3})
 
 
 # ---- committed rows

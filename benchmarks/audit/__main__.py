@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.audit.measure import measure
 from benchmarks.audit.page import renewed, tables
-from benchmarks.audit.rows import Rows, read, write
+from benchmarks.audit.rows import Rows, check_versions, read, write
 from benchmarks.audit.testbeds import TESTBEDS
 from unbraid import catalog
 from unbraid.system.files import write_text
@@ -22,8 +22,9 @@ from unbraid.system.files import write_text
 
 def run(sources: Sequence[str], folder: Path, out: Path) -> None:
     """Train, score, and write rows as they come."""
-    testbeds = read(out)
     versions = {name: item.version for name, item in catalog.evals().items()}
+    check_versions(out, versions)
+    testbeds = read(out)
     for name in sources:
         rows = testbeds.setdefault(name, Rows())
         measure(TESTBEDS[name], rows, folder / name, lambda: write(out, versions, testbeds))

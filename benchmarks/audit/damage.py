@@ -52,7 +52,7 @@ def random(made: Dictionary, chosen: Tensor, source: Source, rng: torch.Generato
     for column, latent in enumerate(chosen.tolist()):
         above = torch.quantile(read[:, column], 1 - float(rate[latent].clamp(1e-3, 1)))
         excess = (read[:, column] - above).clamp_min(0)
-        gain = size[latent] / excess[excess > 0].mean().clamp_min(1e-6)
+        gain = (size[latent] - made.threshold[latent]).clamp_min(0) / excess[excess > 0].mean().clamp_min(1e-6)
         made.W_enc[:, latent] = gain * readers[column]
         made.b_enc[latent] = made.threshold[latent] - gain * above
     made.W_dec[chosen] = atoms / torch.linalg.vector_norm(atoms, dim=1, keepdim=True)

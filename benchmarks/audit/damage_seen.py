@@ -77,8 +77,5 @@ def ladder(rows: Rows, score: str, name: str, source: int, ceiling: str) -> dict
 
 def order(found: Mapping[float, float]) -> float:
     """Return the rank correlation of a score with the share; 0 for one that does not move."""
-    shares = sorted(found)
-    a, b = rankdata(shares), rankdata([found[share] for share in shares])
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float((a**2).sum() * (b**2).sum()))
-    return float((a * b).sum()) / size if size > 0 else 0.0
+    values = list(found.values())
+    return float(np.corrcoef(rankdata(list(found)), rankdata(values))[0, 1]) if max(values) > min(values) else 0.0

@@ -60,6 +60,13 @@ def read(path: Path) -> dict[str, Rows]:
     return {name: rows_from(node) for name, node in data["testbeds"].items()}
 
 
+def check_versions(path: Path, versions: Mapping[str, int]) -> None:
+    """Raise ValueError where a file has rows of other versions of the evals: one file states one version of each."""
+    stored = json.loads(path.read_text(encoding="utf-8"))["evals"] if path.is_file() else versions
+    if other := sorted(name for name in {*stored, *versions} if stored.get(name) != versions.get(name)):
+        raise ValueError(f"{path} has rows of other versions of {', '.join(other)}: name another --out, or remove it")
+
+
 def rows_from(node: Mapping[str, Any]) -> Rows:
     """Return the rows that JSON holds."""
     names = list(node["scores"])

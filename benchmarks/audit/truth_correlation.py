@@ -13,11 +13,11 @@ import numpy as np
 
 from benchmarks.audit.panel import Kind
 from benchmarks.audit.rows import Rows
+from unbraid.comparison.intervals import LEVEL
 
 RESAMPLES = 400
 FEWEST = 5
 """Least number of dictionaries in a draw."""
-LEVEL = 0.95
 SEED = 0
 
 Table = Mapping[str, Mapping[str, float]]
