@@ -96,10 +96,9 @@ def active(word: Word) -> frozenset[int]:
 def expressed(word: Word) -> frozenset[int]:
     """Return the factors that a word expresses; parents included."""
     found = set(shown_by_word(word.move.word))
-    for variable in State._fields[1:]:
-        value, new = getattr(word.before, variable), getattr(word.state, variable)
-        if new not in (-1, value):
-            found |= with_value(variable, new)
+    for place, value in word.move.turn.changes:
+        if value != -1:
+            found |= with_value(State._fields[place], value)
     if word.before.node == "converse":
         return frozenset()  # `below` answers `above`: the word names the one relation and follows from the other
     return with_parents(frozenset(found)) | shown_by_choice(relevant(word.before), word.move)
@@ -228,7 +227,10 @@ def other_people(state: State, person: int) -> Iterator[tuple[frozenset[int], St
                 yield stake, state._replace(subject=PEOPLE + other)
     if state.node in OF_ANY_SUBJECT:
         yield frozenset({INDEX["named"]}), state._replace(subject=lex.NOUNS.index(lex.JOBS[0]))
-        yield frozenset({INDEX["kind=person"]}), state._replace(subject=0)
+        for kind, classes in lex.TAXONOMY.items():
+            if kind != "person":
+                noun = next(iter(classes.values()))[0]
+                yield frozenset({INDEX["kind=person"]}), state._replace(subject=lex.NOUNS.index(noun))
 
 
 @cache

@@ -356,7 +356,7 @@ def again_be(s: State) -> Iterator[Move]:
         yield Move("adjective again", lex.ADJECTIVES[s.adjective], 1.0, to("stop"))
         return
     for i, (word, p) in enumerate(zip(lex.ADJECTIVES, adjectives(kind_of(s.subject)), strict=True)):
-        yield Move(f"adjective {i}", word, p, to("stop"))
+        yield Move(f"adjective {i}", word, p, to("stop", adjective=i))
 
 
 NODES = {
