@@ -23,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import unbraid
+from unbraid.comparison.contrast import contrast
 from unbraid.comparison.convergence import fall
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.judgement import Judgement
+from unbraid.comparison.power import pooled, seeds_needed
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.registration import rules_of
-from unbraid.comparison.scores import Scores, methods
+from unbraid.comparison.scores import Scores, arrange, methods
 from unbraid.comparison.smallest_effect import smallest_effects
-from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text, read_run
+from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text, read_run, read_scores
 from unbraid.comparison.verdict import answer, judge_pairs
 from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
@@ -250,13 +252,34 @@ def gate_table(results: Sequence[GateResult]) -> str:
 
 
 def gate_rows(folders: Sequence[Path], testbed: str, out: Path) -> list[dict[str, Any]]:
-    """What the gate finds on runs of a testbed, with chance levels, added to a file in place of what it has of it."""
+    """What the gate finds on runs of a testbed, with chance levels and seeds, added to a file in place of what it has
+    of it."""
     found = unbraid.gate(list(folders)).drop(columns=["source"])
     before = json.loads(out.read_text()) if out.is_file() else []
     rows = [row for row in before if row["testbed"] != testbed]
-    rows += [{"testbed": testbed} | row for row in json.loads(str(found.to_json(orient="records")))]
+    spread = spreads(read_scores(list(folders)))
+    for row in json.loads(str(found.to_json(orient="records"))):
+        sd = spread.get((row["d_sae"], row["eval"], row["metric"], row["params"]), math.nan)
+        known = math.isfinite(sd) and row["smallest"] is not None
+        needed = seeds_needed(row["smallest"], sd) if known else None
+        rows.append({"testbed": testbed} | row | {"spread": finite(sd), "seeds_needed": needed})
     write_text(out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     return rows
+
+
+def spreads(stored: StoredScores) -> dict[tuple[int, str, str, str], float]:
+    """The standard deviation over seeds of a standard SAE's difference from BatchTopK, pooled over standard SAEs, by
+    width and score."""
+    found = {}
+    for source in dict.fromkeys(run.source for run in stored.runs):
+        scores = arrange(stored.of(source))
+        for d_sae in scores.widths:
+            standard = scores.with_role("standard", d_sae)
+            base = next((method for method in standard if method.short == BASELINE), None)
+            for metric in scores.quantities if base is not None else ():
+                sides = [contrast(scores, other, base, metric) for other in standard if other != base]
+                found[d_sae, metric.eval, metric.metric, metric.params] = pooled([one.tested.sd for one in sides])
+    return found
 
 
 def contrasts(scores: Scores, d_sae: int, names: Sequence[str], against: str) -> list[Judgement]:

@@ -15,12 +15,14 @@ from benchmarks.audit.committed import ON_LANGUAGE, ON_WORLDS, SAEBENCH, committ
 from benchmarks.audit.damage import DAMAGES, SAMPLE, damaged, rates
 from benchmarks.audit.damage_seen import change, changes
 from benchmarks.audit.findings import findings
-from benchmarks.audit.page import BEGIN, END, figure, renewed, seeds_cell
+from benchmarks.audit.gate_table import gate_table
+from benchmarks.audit.page import BEGIN, END, renewed, seeds_cell
 from benchmarks.audit.panel import Case, damaged_cases, redrawn_cases, trained
 from benchmarks.audit.redraw import other_choices, other_rows
 from benchmarks.audit.reseed_noise import noise, spread, variance_of_a_draw
 from benchmarks.audit.rows import Rows, add, check_versions, read, write
 from benchmarks.audit.testbeds import TESTBEDS
+from benchmarks.audit.text import figure
 from benchmarks.audit.training_separation import rise, separation
 from benchmarks.audit.truth_correlation import agreements, correlations
 from scipy import stats
@@ -339,7 +341,7 @@ def test_committed_rows_of_worlds_have_every_score_with_a_direction():
 def test_the_pages_tables_are_what_the_rows_give(tmp_path):
     page = tmp_path / "trust.md"
     page.write_text((ROOT / "docs" / "trust.md").read_text())
-    main(["page", "--rows", str(RESULTS / "audit.json"), "--page", str(page)])
+    main(["page", "--rows", str(RESULTS / "audit.json"), "--gate", str(RESULTS / "gate.json"), "--page", str(page)])
     assert page.read_text() == (ROOT / "docs" / "trust.md").read_text(), "python -m benchmarks.audit page"
 
 
@@ -352,6 +354,19 @@ def test_a_page_keeps_what_stands_around_its_tables():
 @pytest.mark.parametrize(("value", "shown"), [(0.01234, ".0123"), (-0.5, "−.5"), (1.5e-6, "1.5e-06"), (12.0, "12")])
 def test_figures_have_three_digits_and_no_leading_zero(value, shown):
     assert figure(value) == shown
+
+
+def test_the_gates_table_says_the_seeds_only_where_both_numbers_are_known():
+    row = {
+        "testbed": "small_world", "eval": "recovery", "metric": "f1", "passed": True, "truth": 1.0, "best": 0.5,
+        "untrained": None, "chance": 0.1, "smallest": 0.03, "spread": 0.0125, "seeds_needed": 5,
+    }  # fmt: skip
+    assert (
+        gate_table([row]).splitlines()[2]
+        == "| `recovery.f1` | small_world | 1 | .5 | – | .1 | **yes** | .03 | .0125 | 5 |"
+    )
+    assert gate_table([row | {"seeds_needed": None}]).endswith("| > 1,000 |")
+    assert gate_table([row | {"smallest": None, "passed": False}]).endswith("| no | – | .0125 | – |")
 
 
 def test_worlds_of_a_testbed_differ_by_number_alone():

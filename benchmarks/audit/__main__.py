@@ -17,7 +17,7 @@ from benchmarks.audit.page import renewed, tables
 from benchmarks.audit.rows import Rows, check_versions, read, write
 from benchmarks.audit.testbeds import TESTBEDS
 from unbraid import catalog
-from unbraid.system.files import write_text
+from unbraid.system.files import read_json, write_text
 
 
 def run(sources: Sequence[str], folder: Path, out: Path) -> None:
@@ -40,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     one.add_argument("--out", type=Path, default=Path("docs/results/audit.json"), help="the file of rows")
     two = commands.add_parser("page", help="renew the page's tables")
     two.add_argument("--rows", type=Path, default=Path("docs/results/audit.json"), help="the file of rows")
+    two.add_argument("--gate", type=Path, default=Path("docs/results/gate.json"), help="the file of the gate's rows")
     two.add_argument("--page", type=Path, default=Path("docs/trust.md"))
     options = parser.parse_args(argv)
     if options.command == "page":
-        parts = tables(read(options.rows))
+        parts = tables(read(options.rows), read_json(options.gate))
         write_text(options.page, renewed(options.page.read_text(encoding="utf-8"), parts))
         return
     torch.set_num_threads(1)

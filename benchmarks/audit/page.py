@@ -1,22 +1,22 @@
 """The tables of the page on trust, made from the rows."""
 
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
 
 from benchmarks.audit.committed import ON_LANGUAGE, ON_WORLDS, SAEBENCH, Earlier, committed
 from benchmarks.audit.damage import DAMAGES
 from benchmarks.audit.damage_seen import Change
 from benchmarks.audit.findings import Finding, findings
+from benchmarks.audit.gate_table import Row, gate_table
 from benchmarks.audit.reseed_noise import Noise
 from benchmarks.audit.rows import Rows
 from benchmarks.audit.testbeds import TESTBEDS
+from benchmarks.audit.text import NONE, figure, markdown, short, signed_minus
 from benchmarks.audit.training_separation import STAGES
 from benchmarks.audit.truth_correlation import Agreement
 
 KNOWN = ("recovery.f1", "recovery.mcc", "controllability.isolation", "interchange.interchange")
 """What is known to be true of dictionaries on a source whose factors are known: those that a testbed has."""
-NONE = "–"
 BEGIN, END = "<!-- tables of python -m benchmarks.audit: begin -->", "<!-- end -->"
 Found = Mapping[str, Sequence[Finding]]
 """By testbed, what was found."""
@@ -27,10 +27,11 @@ def found_in(testbeds: Mapping[str, Rows]) -> Found:
     return {name: findings(rows, KNOWN, TESTBEDS[name].ceiling) for name, rows in testbeds.items()}
 
 
-def tables(testbeds: Mapping[str, Rows]) -> list[str]:
-    """Return all tables of the page, each with its heading."""
+def tables(testbeds: Mapping[str, Rows], gated: Sequence[Row]) -> list[str]:
+    """Return all tables of the page, each with its heading. gated: rows of the gate."""
     found = found_in(testbeds)
     parts = ["## Which score, for what\n\n" + summary(found)]
+    parts.append("## Which score passes the gate, where\n\n" + gate_table(gated))
     for name, own in found.items():
         parts.append(f"## Noise and truth: {name}\n\n" + truth_table(own))
         parts.append(f"## Training and damage: {name}\n\n" + training_table(own))
@@ -147,28 +148,6 @@ def apart(size: float) -> str:
 def places(size: float) -> int:
     """Return the decimals of a separation."""
     return 1 if abs(size) < 10 else 0
-
-
-def figure(value: float) -> str:
-    """Return a number with three significant digits."""
-    if not math.isfinite(value):
-        return NONE
-    return short(f"{value:.1e}" if 0 < abs(value) < 1e-4 else f"{value:.3g}")
-
-
-def short(text: str) -> str:
-    """Return numbers without a leading 0 and with a real minus sign."""
-    return signed_minus(re.sub(r"(?<![\d.])0\.(?=\d)", ".", text))
-
-
-def signed_minus(text: str) -> str:
-    return re.sub(r"(?<!e)-(?=[\d.∞])", "−", text)
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a table."""
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def renewed(page: str, parts: Sequence[str]) -> str:
