@@ -27,7 +27,7 @@ def chunked(pre: Tensor, rows: int = 5) -> Chunks:
     return Chunks(pre.shape[0], pre.shape[1], rows, compute)
 
 
-@pytest.mark.parametrize(("d_sae", "k"), [(512, 1), (512, 32), (512, 33), (100, 5), (16, 16), (17, 3)])
+@pytest.mark.parametrize(("d_sae", "k"), [(512, 1), (512, 32), (512, 65), (103, 5), (101, 12), (16, 16), (17, 2)])
 def test_two_stage_top_k_equals_torch_topk(d_sae, k):
     pre = normal(9, d_sae, seed=d_sae + k)
     values, latents = top_k(pre, k)
@@ -39,8 +39,14 @@ def test_two_stage_top_k_equals_torch_topk(d_sae, k):
 
 def test_the_largest_latents_may_all_stand_in_one_group():
     pre = torch.zeros(2, 512)
-    pre[:, 7::32] = torch.arange(1.0, 17.0)  # members of one group of sixteen, 32 apart
-    assert torch.equal(top_k(pre, 16)[1].sort(dim=1).values, torch.arange(7, 512, 32).expand(2, 16))
+    pre[:, 7::64] = torch.arange(1.0, 9.0)  # members of one group of eight, 64 apart
+    assert torch.equal(top_k(pre, 8)[1].sort(dim=1).values, torch.arange(7, 512, 64).expand(2, 8))
+
+
+def test_the_largest_latents_may_all_stand_after_the_last_group():
+    pre = torch.zeros(2, 47)
+    pre[:, 40:] = torch.arange(1.0, 8.0)
+    assert torch.equal(top_k(pre, 5)[1].sort(dim=1).values, torch.arange(42, 47).expand(2, 5))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)

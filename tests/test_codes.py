@@ -128,8 +128,12 @@ def test_encoding_pairs_passes_gradcheck():
     assert torch.autograd.gradcheck(at_support, [tensor.requires_grad_() for tensor in inputs])
 
 
+def stored_elements(tensor: Tensor) -> int:
+    return tensor.numel() if tensor.layout == torch.strided else tensor._nnz()
+
+
 class LargestOutput(TorchDispatchMode):
-    """Elements of the largest tensor any operation returns."""
+    """Stored elements of the largest tensor any operation returns."""
 
     def __init__(self):
         super().__init__()
@@ -138,8 +142,8 @@ class LargestOutput(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # pyright: ignore[reportIncompatibleMethodOverride]
         out = func(*args, **(kwargs or {}))
         for tensor in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(tensor, Tensor) and tensor.numel() > self.largest:
-                self.largest, self.by = tensor.numel(), str(func)
+            if isinstance(tensor, Tensor) and (stored := stored_elements(tensor)) > self.largest:
+                self.largest, self.by = stored, str(func)
         return out
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.exact import batch, dictionary
 from torch import Tensor
 
 from unbraid.dictionary.activations.jumprelu import JumpReLU
@@ -126,6 +127,30 @@ def test_aux_k_teaches_the_dead_alone():
     AuxK()(now).loss.backward()
     assert now.dictionary.W_dec.grad is not None
     assert now.dictionary.W_dec.grad.abs().sum(1).gt(0).tolist() == [True, False, False]
+
+
+def dense_aux_k(step: Step, k: int) -> Tensor:
+    """AuxK by dense matrices."""
+    dictionary, dead = step.dictionary, step.dead.nonzero().squeeze(1)
+    error = (step.x - step.x_hat).detach()
+    pre = torch.addmm(dictionary.b_enc, step.x - dictionary.b_dec, dictionary.W_enc)[:, dead]
+    values, index = pre.topk(k, dim=1)
+    explained = torch.zeros_like(pre).scatter(1, index, values.relu()) @ dictionary.W_dec[dead]
+    return (explained - error).square().sum() / (error - error.mean(0)).square().sum()
+
+
+@pytest.mark.parametrize("shift", [1.5, -1.0, -20.0], ids=["all active", "some active", "none active"])
+def test_aux_k_and_its_gradients_are_those_of_dense_matrices(shift):
+    made = dictionary(TopK(3), shift=shift)
+    now = step(batch(), made, dead=[latent % 3 > 0 for latent in range(made.d_sae)])
+    names = ("W_enc", "b_enc", "W_dec", "b_dec")
+    weights = [getattr(made, name) for name in names]
+    sparse, dense = AuxK(k_share=0.7)(now).loss, dense_aux_k(now, round(0.7 * made.d_in))
+    torch.testing.assert_close(sparse, dense)
+    ours, theirs = (torch.autograd.grad(loss, weights, retain_graph=True) for loss in (sparse, dense))
+    for name, grad, wanted in zip(names, ours, theirs, strict=True):
+        torch.testing.assert_close(grad, wanted, msg=lambda text, name=name: f"{name}: {text}")
+        assert bool(grad.any()) == (shift > -20), name
 
 
 def test_orthogonality_is_the_mean_square_of_the_nearest_cosine():

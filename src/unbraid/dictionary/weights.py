@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Acts = Float[Tensor, "batch d_in"]
@@ -99,14 +99,22 @@ class Weights(nn.Module):
 
     def chunks(self, x: Acts) -> Chunks:
         """Return pre-activations of x a few rows at a time, without gradient."""
-        rows = max(1, CHUNK_ENTRIES.get(x.device.type, 2**22) // self.d_sae)
         dtype = torch.bfloat16 if self.low_precision else x.dtype
-        centred = (x - self.b_dec).detach().to(dtype)
-        weight, bias = self.W_enc.detach().to(dtype), self.b_enc.detach().to(dtype)
-        buffer = torch.empty(min(rows, len(x)), self.d_sae, dtype=dtype, device=x.device)
+        return chunks_of((x - self.b_dec).detach().to(dtype), self.W_enc.detach().to(dtype), self.b_enc.detach())
 
-        def compute(part: slice) -> Tensor:
-            out = buffer[: part.stop - part.start]
-            return torch.addmm(bias, centred[part], weight, out=out)
+    def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
+        """Return `chunks` as if there were these latents alone, in the precision of the weights."""
+        readers = self.W_enc.detach().t().index_select(0, latents)
+        return chunks_of((x - self.b_dec).detach(), readers.t(), self.b_enc.detach().index_select(0, latents))
 
-        return Chunks(len(x), self.d_sae, rows, compute)
+
+def chunks_of(centred: Acts, readers: Float[Tensor, "d_in latent"], bias: Float[Tensor, " latent"]) -> Chunks:
+    """Return products of rows and readers, plus the bias, in the precision of the rows."""
+    rows = max(1, CHUNK_ENTRIES.get(centred.device.type, 2**22) // len(bias))
+    bias = bias.to(centred.dtype)
+    buffer = centred.new_empty(min(rows, len(centred)), len(bias))
+
+    def compute(part: slice) -> Tensor:
+        return torch.addmm(bias, centred[part], readers, out=buffer[: part.stop - part.start])
+
+    return Chunks(len(centred), len(bias), rows, compute)

@@ -14,19 +14,34 @@ Selection = tuple[Float[Tensor, " nnz"], SparseSupport]
 """Pre-activations of the selected pairs, and which pairs they are."""
 
 
-def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 16) -> tuple[Tensor, Tensor]:
+def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 8) -> tuple[Tensor, Tensor]:
     """Return values and latents of the exact k largest of each row, in two stages: a row's k largest lie in the k
-    groups with the largest maxima."""
+    groups with the largest maxima, or among the last few latents, which fill no group."""
     rows, d_sae = pre.shape
     groups = d_sae // group
-    if d_sae % group or groups < k:
+    if groups < k:
         values, latents = pre.topk(k, dim=1, sorted=False)
         return values, latents
-    strided = pre.view(rows, group, groups)
-    best = strided.amax(1).topk(k, dim=1, sorted=False).indices
-    candidates = strided.gather(2, best.unsqueeze(1).expand(rows, group, k)).view(rows, group * k)
-    values, place = candidates.topk(k, dim=1, sorted=False)
-    return values, place.div(k, rounding_mode="floor") * groups + best.gather(1, place % k)
+    grouped = pre[:, : groups * group].unflatten(1, (group, groups))
+    best = grouped.amax(1).topk(k, dim=1, sorted=False).indices
+    candidates = grouped.gather(2, best.unsqueeze(1).expand(rows, group, k)).flatten(1)
+    last = pre[:, groups * group :]
+    values, place = (torch.cat([candidates, last], 1) if last.numel() else candidates).topk(k, dim=1, sorted=False)
+    member = place.div(k, rounding_mode="floor")
+    latents = member * groups + best.gather(1, place % k)
+    return values, torch.where(member < group, latents, place + group * (groups - k))
+
+
+def largest_of_rows(chunks: Chunks, k: int) -> Selection:
+    """Select the k largest of every row, whatever their sign."""
+    values, latents = [], []
+    for _, pre in chunks:
+        index = top_k(pre, k)[1].sort(dim=1).values
+        values.append(pre.gather(1, index).view(-1))
+        latents.append(index.view(-1))
+    chosen = torch.cat(latents)
+    offsets = torch.arange(0, chunks.batch * k + 1, k, device=chosen.device)
+    return torch.cat(values), SparseSupport(chosen, offsets, chunks.d_sae)
 
 
 def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unbraid.config.settings import PositiveInt
 from unbraid.dictionary.activations.base import Selecting
-from unbraid.dictionary.activations.selection import Selection, check_k, top_k
-from unbraid.dictionary.codes import Codes, SparseSupport
+from unbraid.dictionary.activations.selection import Selection, check_k, largest_of_rows
+from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.weights import Chunks, Latents, Weights
 
 
@@ -24,15 +24,7 @@ class TopK(Selecting):
     same_l0: ClassVar[bool] = True
 
     def support(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
-        if self.k / chunks.d_sae > dense_above:
-            return None
-        values, latents = [], []
-        for _, pre in chunks:
-            index = top_k(pre, self.k)[1].sort(dim=1).values
-            values.append(pre.gather(1, index).view(-1))
-            latents.append(index.view(-1))
-        offsets = torch.arange(0, chunks.batch * self.k + 1, self.k, device=threshold.device)
-        return torch.cat(values), SparseSupport(torch.cat(latents), offsets, chunks.d_sae)
+        return None if self.k / chunks.d_sae > dense_above else largest_of_rows(chunks, self.k)
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()

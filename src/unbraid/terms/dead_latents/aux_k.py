@@ -2,15 +2,21 @@
 
     |e - e_hat|^2 / |e - mean e|^2,   e = x - x_hat (no gradient),   e_hat = the k_aux most active dead latents, decoded
 
-Dense, but on the columns of dead latents only. Zero, and free, while nothing is dead.
+One product with the dead columns finds those; all else touches the pairs found alone. Zero, and free, while nothing is
+dead.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat
+from unbraid.dictionary.activations.selection import largest_of_rows
+from unbraid.dictionary.codes import SparseCodes, SparseSupport, encoded, starts
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 
 
@@ -28,10 +34,21 @@ class AuxK(Term):
             return step.no_loss()
         dictionary = step.dictionary
         error = (step.x - step.x_hat).detach()
-        W_enc, atoms = dictionary.W_enc.t().index_select(0, dead), dictionary.W_dec.index_select(0, dead)
-        pre = torch.addmm(dictionary.b_enc.index_select(0, dead), step.x - dictionary.b_dec, W_enc.t())
         k = min(max(1, round(self.k_share * dictionary.d_in)), dead.numel())
-        values, index = pre.topk(k, dim=1, sorted=False)
-        explained = torch.zeros_like(pre).scatter(1, index, values.relu()) @ atoms
+        explained = most_active(dictionary, step.x, dead, k).decode(dictionary.W_dec)
         scale = (error - error.mean(0)).square().sum().clamp_min(1e-12)
         return TermOutput((explained - error).square().sum() / scale)
+
+
+def most_active(
+    dictionary: Dictionary, x: Float[Tensor, "batch d_in"], latents: Int[Tensor, " some"], k: int
+) -> SparseCodes:
+    """Return the codes of x by the k largest of these latents alone, rectified, a row; differentiable."""
+    with torch.no_grad():
+        pre, among = largest_of_rows(dictionary.chunks_among(x, latents), k)
+        active = pre > 0
+        counts = active.view(-1, k).sum(1)
+        offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
+        support = SparseSupport(latents[among.latents[active]], offsets, dictionary.d_sae)
+    pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre[active], support)
+    return SparseCodes(pre, pre, support)

@@ -167,7 +167,7 @@ def _pull(
 ) -> Float[Tensor, "nnz r"]:
     """For each entry, its row of `grad` times the other's column."""
     at = _starts(own)
-    parts = [pair_products(grad, other.table(v), own.places, own.rows, at) for v in values.unbind(1)]
+    parts = [pair_products(grad, other.table(v), own.places, at) for v in values.unbind(1)]
     return torch.stack(parts, 1)
 
 
