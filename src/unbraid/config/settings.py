@@ -40,6 +40,11 @@ class Matches:
     words: str
 
 
+@dataclasses.dataclass(frozen=True)
+class NamesDevice:
+    """A bound of text: it names a device of torch."""
+
+
 PositiveInt = Annotated[int, Ge(1)]
 NonNegativeInt = Annotated[int, Ge(0)]
 TwoOrMore = Annotated[int, Ge(2)]
@@ -53,7 +58,7 @@ ShareBelowOne = Annotated[float, Ge(0), Lt(1)]
 ShareBetween = Annotated[float, Gt(0), Lt(1)]
 """A share above 0 and below 1."""
 SomeText = Annotated[str, MinLen(1)]
-Device = Annotated[str, Matches(r"(cpu|cuda|mps)(:\d{1,4})?", "cpu, cuda or mps; one of several is cuda:1")]
+Device = Annotated[str, NamesDevice()]
 FolderName = Annotated[
     str, Matches(r"[a-z0-9][a-z0-9_.-]{0,199}", "lower-case letters, digits and - _ . (it names a folder)")
 ]
@@ -70,11 +75,28 @@ BOUNDS: Mapping[type, tuple[Callable[[Any], str], Callable[[Any, Any], bool]]] =
     MinLen: (lambda bound: f"at least {bound.min_length} long", lambda value, bound: len(value) >= bound.min_length),
     MaxLen: (lambda bound: f"at most {bound.max_length} long", lambda value, bound: len(value) <= bound.max_length),
     Matches: (lambda bound: bound.words, lambda value, bound: re.fullmatch(bound.pattern, value) is not None),
+    NamesDevice: (
+        lambda bound: "cpu, cuda or mps; one of several is cuda:1",
+        lambda value, bound: names_device(value),
+    ),
 }
 """For each kind of bound: its description in errors, and its test."""
 NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
 LARGEST = 2**63 - 1
 _unchecked: ContextVar[bool] = ContextVar("unchecked", default=False)
+
+
+def names_device(text: str) -> bool:
+    """True for cpu, cuda and mps, and for what an extension of torch has registered; a number may follow."""
+    found = re.fullmatch(r"([a-z]\w*)(:\d{1,4})?", text)
+    return found is not None and (found[1] in ("cpu", "cuda", "mps") or found[1] == registered_device())
+
+
+def registered_device() -> str | None:
+    """Return the kind of device that an extension of torch has registered in this process; None without any."""
+    torch = sys.modules.get("torch")  # a setting is no reason to import it: without it nothing is registered
+    name = torch._C._get_privateuse1_backend_name() if torch is not None else ""
+    return name if name and hasattr(torch, name) else None
 
 
 class Settings:

@@ -181,7 +181,8 @@ def nearest(atoms: Float[Tensor, "all d_in"], chosen: Int[Tensor, " k"]) -> Floa
 def usual_effect(source: Source) -> float:
     """Return the root mean square effect of random directions; 0 when it is a rounding error."""
     after = push_setup(source)
-    effects = pooled_effect(after.contexts, after.radius * random_units(LATENTS, source.d_in, stream("usual")))
+    pushes = after.radius * random_units(LATENTS, source.d_in, stream("usual"))
+    effects = pooled_effect(after.contexts, pushes.to(after.contexts.acts.device))
     usual = float(effects.square().sum(1).mean().sqrt())
     return usual if usual > ROUNDING * after.radius else 0.0
 
@@ -223,7 +224,7 @@ def reference_scores(source: Source, d_sae: int) -> tuple[Score, ...]:
 
 def effect_scores(kind: ScoreKind, panel: Panel, after: PushSetup, usual: float) -> list[Score]:
     """Score the effects of a panel at the common radius. `usual`: the root mean square effect of random directions."""
-    pushes, near = (after.radius * part for part in panel)
+    pushes, near = ((after.radius * part).to(after.contexts.acts.device) for part in panel)
     effects, early = single_effects(after.contexts, pushes)
     nearby = pooled_effect(after.contexts, near) if len(near) else near
     sizes = torch.linalg.vector_norm(effects, dim=1)
@@ -239,7 +240,7 @@ def effect_scores(kind: ScoreKind, panel: Panel, after: PushSetup, usual: float)
     lower = {
         "overlap": float(largest_cosines(effects[felt], nearby[felt]).mean()),
         "interaction": float(together.mean()),
-        "atom_overlap": float(((panel.directions * panel.neighbours).sum(1))[felt].mean()),
+        "atom_overlap": float((panel.directions * panel.neighbours).sum(1)[felt.cpu()].mean()),
     }
     row = lambda metric, value, better: Score(
         metric=metric, value=value, better=better, kind=kind, params=OTHERS if kind == "reference" else {}

@@ -6,8 +6,17 @@ import torch
 def check_device(device: str, flag: str) -> None:
     """Raise ValueError for a device that torch does not see here. `flag`: what to set instead, for the message."""
     kind, _, index = device.partition(":")
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    count = device_count(kind)
     if not count:
         raise ValueError(f"{flag} {device}: torch sees no {kind.upper()} device here; use {flag} cpu")
     if index and int(index) >= count:
         raise ValueError(f"{flag} {device}: there are {count} here, {kind}:0 to {kind}:{count - 1}; name one, or cpu")
+
+
+def device_count(kind: str) -> int:
+    """Return the number of devices of a kind; besides the CPU, CUDA's and Apple's, an extension of torch may have
+    registered one (`torch.utils.rename_privateuse1_backend`)."""
+    if kind in ("cpu", "mps"):
+        return int(kind == "cpu" or torch.backends.mps.is_available())
+    module = getattr(torch, kind, None)
+    return module.device_count() if module is not None else 0

@@ -40,7 +40,7 @@ def unpadded_contexts(model: nn.Module, span: tuple[int, int], windows: Windows,
 class ByLength:
     """The downstream maps of groups of windows, as one."""
 
-    which: tuple[Int[Tensor, " some"], ...]
+    which: tuple[Int[Tensor, " _"], ...]
     """The windows of each group."""
     groups: tuple[Contexts, ...]
     places: Int[Tensor, " seq"]
