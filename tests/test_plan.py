@@ -8,6 +8,7 @@ from tests import tiny_lm
 from tests.callbacks import AtProgress, Stopped
 from tests.small import WORLD, experiment
 from unbraid.cli import plan
+from unbraid.cli import train as train_commands
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream
 from unbraid.terms.independence.factorised_support import Support
@@ -66,3 +67,15 @@ def test_a_study_of_more_members_than_its_data_has_batches_can_be_planned(tmp_pa
     cohort = [replace(experiment(f"m{i}", tokens=tokens), source=source) for i in range(8)]
     assert tokens < 8 * plan.MEASURED_STEPS * 160
     assert plan.estimate(cohort).seconds > 0
+
+
+def test_workers_need_the_memory_of_their_shards_at_once(tmp_path, monkeypatch):
+    of = lambda seed: replace(experiment("m").training, data_seed=seed)
+    groups = [[replace(experiment(name), training=of(seed)) for name in ("one", "two")] for seed in (0, 1)]
+    both = plan.needs_at_once(groups, 2)
+    assert both.memory == sum(plan.budget(group, tmp_path).memory for group in groups)
+    assert "2 processes, 2 shards" in train_commands.beside(both)
+    monkeypatch.setattr(plan, "free_memory", lambda: both.memory - 1)
+    (problem,) = plan.needs_at_once(groups, 2).problems()
+    assert "2 workers need" in problem and "use fewer --workers" in problem
+    assert plan.needs_at_once(groups, 1).problems() == []

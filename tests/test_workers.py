@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from tests import workers_tasks
-from unbraid.cli.workers import Task, in_background
+from unbraid.cli import worker_process
+from unbraid.cli.worker_process import Task
+from unbraid.cli.workers import crew_here, in_background
 
 
 def gone(process: int) -> bool:
@@ -41,18 +43,46 @@ def test_results_come_back_in_order_and_each_failure_is_its_own(capsys):
         Task("dead", workers_tasks.ends_abruptly), Task("loud", workers_tasks.noisy),
         Task("five", workers_tasks.double, (5,)),
     ]  # fmt: skip
-    with in_background(tasks, workers=2) as work:
+    with in_background(tasks, crew_here(2, 1)) as work:
         pass
     assert (work.results[0], work.results[4]) == (4, 10)
     bad, dead = work.failures
     assert str(bad) == "bad: no such thing" and dead.what == "dead" and "ended abruptly" in dead.reason
     lines = capsys.readouterr().out.splitlines()
-    assert "  | doubling 5" in lines and all(line.startswith("  | ") for line in lines)
+    assert {line[:6] for line in lines} <= {"  1 | ", "  2 | "} and "doubling 5" in {line[6:] for line in lines}
     assert not any("\x1b" in line for line in lines) and sum(line.count("x") for line in lines) >= 9000
 
 
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_task_whose_worker_was_killed_is_done_once_more(others, tmp_path, capsys):
+    tasks = [
+        Task("once", workers_tasks.ends_abruptly_once, (str(tmp_path / "mark"),)),
+        *(Task(f"other {number}", workers_tasks.double, (number,)) for number in range(others)),
+    ]
+    with in_background(tasks, crew_here(1 + others, 1)) as work:
+        pass
+    assert work.results == {0: "done", **{1 + number: 2 * number for number in range(others)}}
+    assert "once: the process that worked on it ended abruptly; it is gone on with" in capsys.readouterr().err
+
+
+def test_a_task_that_somebody_else_stops_is_no_success(tmp_path):
+    mark = tmp_path / "pid"
+    with in_background([Task("asleep", workers_tasks.sleep, (str(mark),))], crew_here(1, 1)) as work:
+        os.kill(wait_for(mark), signal.SIGTERM)
+    assert [failure.what for failure in work.failures] == ["asleep"] and "stopped by a signal" in work.failures[
+        0
+    ].reason
+
+
+def test_workers_that_cannot_begin_are_given_up(monkeypatch):
+    monkeypatch.setattr(worker_process, "serve", workers_tasks.ends_at_once)
+    with in_background([Task("one", workers_tasks.double, (1,))], crew_here(2, 1)) as work:
+        pass
+    assert "no process that could work on it stayed alive" in work.failures[0].reason
+
+
 def test_nothing_to_do_is_done_at_once():
-    with in_background([]) as work:
+    with in_background([], crew_here(2, 1)) as work:
         pass
     assert work.results == {} and work.failures == []
 
@@ -62,12 +92,12 @@ def test_what_runs_beside_is_stopped_when_ours_fails_or_is_interrupted(when, tmp
     mark = tmp_path / "pid"
     tasks = [Task("asleep", workers_tasks.sleep, (str(mark),)), Task("next", workers_tasks.sleep, (str(mark),))]
     process, begun = 0, time.monotonic()
-    with pytest.raises(KeyboardInterrupt), in_background(tasks) as work:
+    with pytest.raises(KeyboardInterrupt), in_background(tasks, crew_here(1, 1)) as work:
         process, begun = wait_for(mark), time.monotonic()
         if when == "ours is at work":
             raise KeyboardInterrupt
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    assert not work.is_alive() and work.results == {} and time.monotonic() - begun < 30
+    assert work.over.is_set() and not work.hands and work.results == {} and time.monotonic() - begun < 30
     wait_until_gone(process)
 
 
@@ -75,10 +105,11 @@ ORPHANED = """
 import sys
 sys.path[:0] = {path!r}
 from tests import workers_tasks
-from unbraid.cli.workers import Task, in_background
+from unbraid.cli.worker_process import Task
+from unbraid.cli.workers import crew_here, in_background
 if __name__ == "__main__":
     import time
-    with in_background([Task("asleep", workers_tasks.sleep, ({mark!r},))]) as work:
+    with in_background([Task("asleep", workers_tasks.sleep, ({mark!r},))], crew_here(1, 1)) as work:
         time.sleep(600)
 """
 

@@ -45,10 +45,11 @@ def unbraid(*words: str) -> list[str]:
 IN_A_WORKER = """
 import sys
 sys.path.append({src!r})
-from unbraid.cli.workers import Task, in_background
+from unbraid.cli.worker_process import Task
+from unbraid.cli.workers import crew_here, in_background
 if __name__ == "__main__":
     import os
-    with in_background([Task("folder", os.getcwd)]) as work:
+    with in_background([Task("folder", os.getcwd)], crew_here(1, 1)) as work:
         pass
     print(work.failures or work.results)
 """

@@ -23,6 +23,17 @@ def ends_abruptly() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def ends_abruptly_once(mark: str) -> str:
+    if not os.path.exists(mark):
+        open(mark, "w").close()
+        ends_abruptly()
+    return "done"
+
+
+def ends_at_once(*_: object) -> None:
+    os._exit(1)
+
+
 def sleep(mark: str) -> None:
     with open(mark, "w") as file:
         file.write(str(os.getpid()))

@@ -58,7 +58,7 @@ class OfExperiment(Trusting):
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs")
     """Folder in which each run gets a folder."""
     threads: Annotated[Threads, arg(metavar="N")] = 0
-    """CPU threads; 0 means all cores. 1 is fastest below about 1,000 latents."""
+    """CPU threads of each process; 0 shares all cores out. 1 is fastest below about 1,000 latents."""
     only: Annotated[tuple[str, ...], arg(metavar="MEMBER")] = ("*",)
     """Use only these members of a study, by name or pattern, e.g. --only 'topk-*' 'relu-*'."""
     add: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TERM")] = ()
@@ -66,6 +66,15 @@ class OfExperiment(Trusting):
     may be repeated."""
     activation: Annotated[str, arg(name="dictionary.activation", metavar="NAME")] = ""
     """Replace the activation of a single experiment, e.g. JumpReLU; its fields then become flags."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallel:
+    """The flags of work that several processes share."""
+
+    workers: Annotated[Workers, arg(metavar="N")] = 1
+    """Processes that train or score, side by side. Those that train share the members out, with equal results; each
+    reads the source, and needs the memory of one model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,17 +131,17 @@ class DemoFlags(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanFlags(OfExperiment):
+class PlanFlags(Parallel, OfExperiment):
     """The flags of `unbraid plan`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainFlags(Trains, OfExperiment):
+class TrainFlags(Parallel, Trains, OfExperiment):
     """The flags of `unbraid train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepFlags(Trains, OfExperiment):
+class SweepFlags(Parallel, Trains, OfExperiment):
     """The flags of `unbraid sweep`."""
 
     cross: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FIELD=V1,V2")] = ()
@@ -140,7 +149,7 @@ class SweepFlags(Trains, OfExperiment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyFlags(Checkpoints, OfExperiment, SaeBench):
+class StudyFlags(Parallel, Checkpoints, OfExperiment, SaeBench):
     """The flags of `unbraid study`."""
 
     plan: bool = False
@@ -152,9 +161,10 @@ class StudyFlags(Checkpoints, OfExperiment, SaeBench):
     overwrite: bool = False
     """Start unfinished runs anew; they are continued otherwise. Finished runs are never trained again."""
     threads: Annotated[Threads, arg(metavar="N")] = 1
-    """CPU threads of training, and of each process that scores; 0 means all cores."""
+    """CPU threads of each process; 0 shares all cores out."""
     workers: Annotated[Workers, arg(metavar="N")] = 2
-    """Processes that score runs, side by side. Each needs the memory of one model."""
+    """Processes that train, then score, side by side. Those that train share the members out, with equal results; each
+    reads the source, and needs the memory of one model."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
     """Score by these evals of ours (default: all that apply), e.g. --evals fidelity recovery."""
     verbose: bool = False
@@ -169,7 +179,7 @@ class StudyFlags(Checkpoints, OfExperiment, SaeBench):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalFlags(Trusting, SaeBench):
+class EvalFlags(Parallel, Trusting, SaeBench):
     """The flags of `unbraid eval`."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
@@ -183,9 +193,7 @@ class EvalFlags(Trusting, SaeBench):
     verbose: bool = False
     """Also print why an eval does not apply to a run."""
     threads: Annotated[Threads, arg(metavar="N")] = 0
-    """CPU threads of each process; 0 means all cores (of SAEBench: 1)."""
-    workers: Annotated[Workers, arg(metavar="N")] = 1
-    """Processes that score runs, side by side. Each needs the memory of one model."""
+    """CPU threads of each process; 0 shares all cores out (of SAEBench: 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.cli.fit_timing import fit_seconds
 from unbraid.cli.preflight import check_device, held_back, lacking, trains
+from unbraid.cli.shards import shards
 from unbraid.config.serialise import to_json
 from unbraid.dictionary.initialisation import ProgressCallback, RandomAtoms, no_progress
 from unbraid.dictionary.weights import CHUNK_ENTRIES
@@ -118,10 +119,8 @@ def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), 
     source, training = cohort[0].source, cohort[0].training
     source.metadata()  # a layer or site that does not exist stops here
     source.check()
-    d_in = source.d_in
-    parameters = sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
+    parameters = parameters_of(cohort)
     tokens = max(steps(e.training) for e in cohort) * training.batch_size
-    buffer = 3 * getattr(source, "buffer_tokens", training.batch_size) * d_in  # a block, its shuffle, the carried rows
     unscored = tuple(lacking(source, evals))
     must = trains(cohort) and (now or held_back(source))
     existing = out
@@ -130,10 +129,50 @@ def budget(cohort: Sequence[Experiment], out: Path, evals: Sequence[Eval] = (), 
     return Budget(
         members=len(cohort), tokens=tokens, available=source.available("train"), parameters=parameters,
         disk=parameters * 3 * (KEPT + 1) * FLOAT, disk_free=shutil.disk_usage(existing).free,
-        memory=(parameters * 4 + CHUNK_ENTRIES["cpu"] + buffer) * FLOAT, memory_free=free_memory(),
+        memory=memory_of(cohort), memory_free=free_memory(),
         unanswered=unscored if must else (), notes=(*(() if must else unscored), *short(cohort)),
         held_out=held_out_rows(source),
     )  # fmt: skip
+
+
+def parameters_of(cohort: Sequence[Experiment]) -> int:
+    d_in = cohort[0].source.d_in
+    return sum(2 * d_in * e.dictionary.d_sae + 2 * e.dictionary.d_sae + d_in for e in cohort)
+
+
+def memory_of(cohort: Sequence[Experiment]) -> int:
+    """Bytes that one process needs to train a cohort, as `Budget.memory` counts them."""
+    source = cohort[0].source
+    rows = 3 * getattr(source, "buffer_tokens", cohort[0].training.batch_size)  # a block, its shuffle, those carried
+    return (parameters_of(cohort) * 4 + CHUNK_ENTRIES["cpu"] + rows * source.d_in) * FLOAT
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """The needs of several workers that train at the same time on this machine."""
+
+    workers: int
+    shards: int
+    memory: int
+    """Bytes of as many shards as there are workers, the largest; models and terms are not counted."""
+    memory_free: int
+    notes: tuple[str, ...] = ()
+
+    def problems(self) -> list[str]:
+        """Why this cannot run, with the remedy; empty when it can."""
+        if self.workers == 1 or self.memory <= self.memory_free:
+            return []
+        return [
+            f"{self.workers} workers need {self.memory:,} bytes of memory and {self.memory_free:,} are free: use fewer "
+            "--workers, or train fewer members, or fewer latents"
+        ]
+
+
+def needs_at_once(cohorts: Sequence[Sequence[Experiment]], workers: int) -> SideBySide:
+    """The needs of workers that train these cohorts."""
+    parts = shards(cohorts, workers)
+    needs = sorted((memory_of(part.experiments) for part in parts), reverse=True)
+    return SideBySide(min(workers, len(parts)), len(parts), sum(needs[:workers]), free_memory())
 
 
 def short(cohort: Sequence[Experiment]) -> list[str]:

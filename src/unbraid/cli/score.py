@@ -12,7 +12,8 @@ from unbraid.cli.calls import Call
 from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
 from unbraid.cli.tally import Tally
 from unbraid.cli.train import evals_named
-from unbraid.cli.workers import Task, in_background, tell
+from unbraid.cli.worker_process import Task, tell
+from unbraid.cli.workers import Crew, crew_here, in_background
 from unbraid.evals.shared.evaluation import by_source, evaluate
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.l0_control import shortfall
@@ -62,7 +63,7 @@ def run_eval(call: Call[EvalFlags]) -> int:
     if options.plan:
         raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
     use_threads(options.threads)
-    return score_all(done, Scoring.of(options), workers=options.workers, threads=options.threads)
+    return score_all(done, Scoring.of(options), crew_here(options.workers, options.threads))
 
 
 def open_runs(folders: Sequence[Path], scoring: Scoring) -> tuple[list[Run], list[Failure]]:
@@ -85,8 +86,8 @@ def summed_up(failed: int, total: int) -> int:
 # ---- our own evals ------------------------------------------------------------------------------------------
 
 
-def score_all(folders: Sequence[Path], scoring: Scoring, *, workers: int = 1, threads: int = 1) -> int:
-    """Score runs by our own evals, here or in several processes of so many threads each; the exit code."""
+def score_all(folders: Sequence[Path], scoring: Scoring, crew: Crew) -> int:
+    """Score runs by our own evals, here or, where it is of several, by a crew; the exit code."""
     names = [item.name for item in evals_named(scoring.evals, scoring.packages)]
     runs, unread = open_runs(folders, scoring)
     report_unread(unread)
@@ -111,24 +112,24 @@ def score_all(folders: Sequence[Path], scoring: Scoring, *, workers: int = 1, th
             runs, evals_named(scoring.evals, scoring.packages), force=scoring.force,
             on_result=lambda run, item, status: tally(run.path, item.name, status), notice=note,
         )
-        if min(workers, len(runs)) == 1
-        else score_in_workers([run.path for run in by_source(runs)], scoring, (tally, note), workers, threads)
+        if not crew.helps(len(runs))
+        else score_in_workers([run.path for run in by_source(runs)], scoring, (tally, note), crew)
     )  # fmt: skip
     if summary := tally.summary():
         say(summary)
     return summed_up(failures + len(unread) * len(names), len(folders) * len(names))
 
 
-def score_in_workers(folders: Sequence[Path], scoring: Scoring, heard: Any, workers: int, threads: int) -> int:
-    """Score runs in several processes; how many results failed. `heard`: the tally, and what notes are given to."""
+def score_in_workers(folders: Sequence[Path], scoring: Scoring, heard: Any, crew: Crew) -> int:
+    """Have a crew score runs; how many results failed. `heard`: the tally, and what notes are given to."""
     tally, note = heard
-    parts = min(len(folders), workers * PARTS)
+    parts = min(len(folders), crew.workers * PARTS)
     tasks = [
         Task(", ".join(folder.name for folder in part), score_part, (part, scoring))
         for part in (folders[len(folders) * i // parts : len(folders) * (i + 1) // parts] for i in range(parts))
     ]
     hear = lambda event: tally(*event[1:]) if event[0] == "scored" else note(event[1])
-    with in_background(tasks, workers=workers, threads=threads, hear=hear) as work:
+    with in_background(tasks, crew, hear=hear) as work:
         pass
     for one in work.failures:
         say(f"error: {one}", file=sys.stderr)

@@ -9,7 +9,8 @@ from unbraid.cli.calls import Call
 from unbraid.cli.resolve import calibration_of, experiments_of, packages, registered_of, use_threads
 from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
 from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
-from unbraid.cli.workers import Background, Task, in_background
+from unbraid.cli.worker_process import Task
+from unbraid.cli.workers import Background, crew_here, in_background
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.study import Study
@@ -35,7 +36,7 @@ def run_demo(call: Call[DemoFlags]) -> int:
     say("two worlds at once, one core each; the whole takes a few minutes")
     language = Task("demo_language", demo_part, ("demo_language", options))
     with held([options.out]):
-        with in_background([language]) as other:
+        with in_background([language], crew_here(1, 1)) as other:
             failed = demo_part("demo_world", options)
         failed = worst(other) or failed
         return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed
@@ -55,7 +56,8 @@ def demo_part(name: str, options: DemoFlags) -> int:
     trained = train_all(how, experiments, evals_named(DEMO_EVALS[name], allowed))
     if trained > 1:
         return trained
-    return score_all(trained_folders(options.out, experiments), Scoring(allowed, evals=DEMO_EVALS[name])) or trained
+    scoring = Scoring(allowed, evals=DEMO_EVALS[name])
+    return score_all(trained_folders(options.out, experiments), scoring, crew_here(1, 1)) or trained
 
 
 def trained_folders(out: Path, experiments: list[Experiment]) -> list[Path]:
@@ -119,17 +121,18 @@ def can_be_benched(experiments: list[Experiment], options: StudyFlags) -> bool:
 
 
 def train_and_score(experiments: list[Experiment], options: StudyFlags, *, benched: bool) -> int:
-    """Train, score in several processes by our evals and then by SAEBench's, and write the report; the exit code."""
+    """Train, score by our evals and then by SAEBench's, in several processes, and write the report; the exit code."""
     trained = train_checked(options, experiments)
     folders = trained_folders(options.out, experiments)
     if trained > 1 or not folders:
         return trained
-    failed = score_all(folders, Scoring.of(options), workers=options.workers, threads=options.threads)
+    crew = crew_here(options.workers, options.threads)
+    failed = score_all(folders, Scoring.of(options), crew)
     if benched:
         # SAEBench reads its data once for all the runs that it is given, so each worker has a share of them.
         shares = [folders[start :: options.workers] for start in range(min(options.workers, len(folders)))]
         tasks = [Task("SAEBench", run_saebench, (share, options, options.saebench or ())) for share in shares]
-        with in_background(tasks, workers=options.workers, threads=options.threads) as work:
+        with in_background(tasks, crew) as work:
             pass
         failed = worst(work) or failed
     report, rows = options.out / "report.html", options.out / "scores.json"

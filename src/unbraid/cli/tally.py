@@ -18,12 +18,16 @@ class Tally:
         self.total, self.verbose = total, verbose
         self.begun = time.monotonic()
         self.done = self.worked = 0
+        self.settled: set[tuple[str, str]] = set()
         self.runs: set[str] = set()
         self.silent: dict[str, set[str]] = defaultdict(set)
         """Runs by the eval that does not apply to them."""
 
     def __call__(self, folder: Path, name: str, status: str) -> None:
-        """A run and an eval are settled."""
+        """A run and an eval are settled. A second time, as when a worker was lost in between, nothing is counted."""
+        if (folder.name, name) in self.settled:
+            return
+        self.settled.add((folder.name, name))
         self.done, self.worked = self.done + 1, self.worked + (status != "kept")
         self.runs.add(folder.name)
         if not self.verbose and inapplicable(folder, name):

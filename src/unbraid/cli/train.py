@@ -4,15 +4,16 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from unbraid import catalog
-from unbraid.cli.arguments import CacheFlags, OfExperiment, PlanFlags, StudyFlags, SweepFlags, TrainFlags
+from unbraid.cli.arguments import CacheFlags, PlanFlags, StudyFlags, SweepFlags, TrainFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail
 from unbraid.cli.crossing import axes
-from unbraid.cli.plan import Budget, Estimate, alike, budget, estimate
-from unbraid.cli.resolve import chosen, experiments_of, packages, resolved
+from unbraid.cli.plan import Budget, Estimate, SideBySide, alike, budget, estimate, needs_at_once
+from unbraid.cli.resolve import chosen, experiments_of, packages, permissions, resolved
+from unbraid.cli.train_shards import ShardSettings, train_by_crew
+from unbraid.cli.workers import crew_here
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.grid import cross
@@ -26,10 +27,12 @@ from unbraid.training.callbacks import Progress
 from unbraid.training.checks import check_unfinished
 from unbraid.training.cohort import Failed, left_to_train
 from unbraid.training.interrupt import Interrupted
-from unbraid.training.loop import train
+from unbraid.training.loop import folders_of, train
 
 Trainer = TrainFlags | SweepFlags | StudyFlags
 """The commands whose flags say how to train."""
+Planner = PlanFlags | Trainer
+"""Those whose flags say what a training would take."""
 
 
 def evals_named(names: Sequence[str], allowed: tuple[str, ...]) -> list[Eval]:
@@ -49,7 +52,7 @@ def run_plan(call: Call[PlanFlags]) -> int:
     return plan(experiments_of(call), call.options, None)
 
 
-def plan(experiments: list[Experiment], options: OfExperiment, evals: Sequence[Eval] | None) -> int:
+def plan(experiments: list[Experiment], options: Planner, evals: Sequence[Eval] | None) -> int:
     """Print what a training will take. `evals`: those that the same command will score by."""
     groups, budgets = checked(experiments, options, evals)
     same = alike(groups)
@@ -60,29 +63,41 @@ def plan(experiments: list[Experiment], options: OfExperiment, evals: Sequence[E
             say(f"token policy  {policy}")
         for text in cohort[0].source.sample_text(2):
             say(f"reads         {text[:300]!r}")
-    if not refuse(budgets):
+    crowd = needs_at_once(groups, options.workers)
+    if crowd.workers > 1:
+        say(beside(crowd))
+    if not refuse([*budgets, crowd]):
         return 2
     for numbers in same:
         cohort = groups[numbers[0]]
         say(f"measuring a few steps of each kind of member, {len(cohort)} members in all …", flush=True)
         with ProgressDisplay() as see:
             measured = estimate(cohort, watch=partial(see, "measuring", "kinds"))
-        say("\n".join(estimated(measured, len(numbers))))
+        say("\n".join(estimated(measured, len(numbers), crowd.workers)))
     return 0
 
 
-def estimated(measured: Estimate, streams: int = 1) -> list[str]:
+def beside(crowd: SideBySide) -> str:
+    """A line that says what several workers need at once."""
+    return (
+        f"workers       {crowd.workers} processes, {crowd.shards} shards: {gigabytes(crowd.memory)} at once, besides "
+        "the model and terms in each and a model in the process that starts them"
+    )
+
+
+def estimated(measured: Estimate, streams: int = 1, workers: int = 1) -> list[str]:
     """Lines that say what measured steps have shown. `streams`: how many cohorts cost as much."""
     kept, on_disk = (gigabytes(n) for n in (measured.kept, measured.in_checkpoints))
     fits = f", {duration(measured.fitting)} of it in fits" if measured.fitting else ""
     some = measured.measured < measured.kinds
     share = f" of {measured.measured} of {measured.kinds} kinds of member, the rest taken to be alike" if some else ""
     whole = f", {duration(streams * measured.seconds)} on all {streams} streams" if streams > 1 else ""
+    shared = f"; by {workers} workers at best {duration(streams * measured.seconds / workers)}" if workers > 1 else ""
     return [
         f"cache         {gigabytes(measured.cache)} more if you write the activations to disk (unbraid cache)",
         f"terms         keep {kept} more, and {on_disk} on disk; what a step makes and frees, as passes through "
         "downstream layers, is not counted",
-        f"time          {duration(measured.seconds)}{fits}, from measured steps{share}{whole}",
+        f"time          {duration(measured.seconds)}{fits}, from measured steps{share}{whole}{shared}",
     ]
 
 
@@ -103,7 +118,7 @@ def described(found: Budget, streams: int = 1) -> list[str]:
 
 
 def checked(
-    experiments: list[Experiment], options: OfExperiment, evals: Sequence[Eval] | None
+    experiments: list[Experiment], options: Planner, evals: Sequence[Eval] | None
 ) -> tuple[list[list[Experiment]], list[Budget]]:
     """Cohorts, and what each needs: of all, before the first of them is trained. `evals`: those that the same command
     will score by; None: all there are, for later."""
@@ -116,7 +131,7 @@ def checked(
     return groups, found
 
 
-def refuse(budgets: Sequence[Budget]) -> bool:
+def refuse(budgets: Sequence[Budget | SideBySide]) -> bool:
     """Print what stands in the way, and what only should be known; True when nothing stands in the way."""
     problems = list(dict.fromkeys(problem for found in budgets for problem in found.problems()))
     for problem in problems:
@@ -128,14 +143,12 @@ def refuse(budgets: Sequence[Budget]) -> bool:
 
 def preflight(options: Trainer, experiments: list[Experiment], evals: Sequence[Eval] | None = None) -> int:
     """2 when what is left to train cannot be, or could not be scored: said before any folder is made."""
-    left = left_to_train(in_folders(options.out, experiments), anew=options.overwrite)
+    left = left_to_train(folders_of(experiments, options.out), anew=options.overwrite)
     check_unfinished(left, resume=options.resume, overwrite=options.overwrite)
-    return 2 if left and not refuse(checked(list(left.values()), options, evals)[1]) else 0
-
-
-def in_folders(out: Path, experiments: Sequence[Experiment]) -> dict[Path, Experiment]:
-    """Experiments by the folder that each is trained into."""
-    return {out / experiment.folder: experiment for experiment in experiments}
+    if not left:
+        return 0
+    groups, budgets = checked(list(left.values()), options, evals)
+    return 0 if refuse([*budgets, needs_at_once(groups, options.workers)]) else 2
 
 
 # ---- train and sweep ----------------------------------------------------------------------------------------
@@ -160,13 +173,18 @@ def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[E
     if refused := preflight(options, experiments, evals):
         return refused
     failed = train_checked(options, experiments)
-    if evals is None and any(finished(folder) for folder in in_folders(options.out, experiments)):
+    if evals is None and any(finished(folder) for folder in folders_of(experiments, options.out)):
         say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
     return failed
 
 
 def train_checked(options: Trainer, experiments: list[Experiment]) -> int:
-    """Train what `preflight` has let through, cohort by cohort. The exit code."""
+    """Train what `preflight` has let through, cohort by cohort or by a crew. The exit code."""
+    crew = crew_here(options.workers, options.threads)
+    todo = left_to_train(folders_of(experiments, options.out), anew=options.overwrite)
+    if crew.helps(len(todo)):
+        how = ShardSettings(options.out, options.checkpoint_seconds, packages(options), permissions(options))
+        return 1 if train_by_crew(experiments, how, crew, overwrite=options.overwrite) else 0
     groups, spent, failed = cohorts(experiments), list[float](), 0
     for number, cohort in enumerate(groups, 1):
         begun, new = time.monotonic(), not all(finished(options.out / one.folder) for one in cohort)
@@ -180,7 +198,7 @@ def train_checked(options: Trainer, experiments: list[Experiment]) -> int:
 def train_cohort(options: Trainer, cohort: Sequence[Experiment], place: str = "") -> int:
     """Train the members that are left, on one stream; the number that failed, which are named. `place`: which stream
     of how many."""
-    todo = left_to_train(in_folders(options.out, cohort), anew=options.overwrite)
+    todo = left_to_train(folders_of(cohort, options.out), anew=options.overwrite)
     done = sum(finished(options.out / experiment.folder) for experiment in cohort)
     many = "1 dictionary" if len(cohort) == 1 else f"{len(cohort)} dictionaries"
     say(f"{place}{many} on one stream" + (f", {done} finished already" if done else ""))

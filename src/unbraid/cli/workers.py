@@ -1,45 +1,71 @@
 """Tasks done in other processes, at the same time as ours: their lines are shown among ours, each fails by itself.
 
-A worker begins afresh (spawn), runs nothing of the working folder, and ends with this process, however that ends.
-Stopped, it ends as a command does: what must not be broken off is finished first.
+A crew of workers does them one by one. A worker that ends abruptly is found, and its task is done once more.
 """
 
-import io
-import multiprocessing
 import os
-import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
 from typing import Any
 
-from unbraid.cli.command_line import restore
-from unbraid.system.each import Failure, attempt, failure_of
-from unbraid.system.notices import shown
-from unbraid.system.stopping import SIGNALS, stopping
+from unbraid.cli.worker_process import LocalWorker, Task, Worker
+from unbraid.system.each import Failure
 from unbraid.system.terminal import say
 
-SPAWN = multiprocessing.get_context("spawn")
-SAFE_PATH = "PYTHONSAFEPATH"
-"""Variable that keeps the working folder out of a new Python's path, where any file may lie under any name."""
-PIECE = 1000
-"""Letters of a line that are sent at once: what fits into a pipe's atom is never mixed with another worker's."""
-ABRUPT = "the process that worked on it ended abruptly, as when memory runs out; free some, or use fewer --workers"
+ABRUPT = (
+    "the process that worked on it ended abruptly, twice, as when memory runs out; free some, or use fewer --workers"
+)
+STOPPED = "the process that worked on it was stopped by a signal; what it had finished is kept"
+NEVER_BEGAN = (
+    "no process that could work on it stayed alive, as when memory runs out; free some, or use fewer --workers"
+)
 
 
 @dataclass(frozen=True)
-class Task:
-    """A function of a module with its arguments, both of which can be pickled."""
+class Crew:
+    """The workers that tasks are given to."""
 
-    what: str
-    """Its name, for messages."""
-    work: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
+    workers: int
+    hire: Callable[[], Worker]
+    """Starts one."""
+    remote: bool = False
+    """They are on other machines. There a worker that ended abruptly is replaced at once. Here it most often ended for
+    want of memory, so its task waits for another worker that is free."""
+
+    def helps(self, parts: int) -> bool:
+        """Tell whether work of so many parts is for the crew: this process does itself what one worker here would."""
+        return parts > 0 and (self.remote or min(parts, self.workers) > 1)
+
+
+def crew_here(workers: int, threads: int) -> Crew:
+    """Processes of this machine, of so many CPU threads each; 0 shares the cores out."""
+    return Crew(workers, lambda: LocalWorker(threads or max(1, cores() // workers)))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(eq=False)
+class Hand:
+    """A worker that has not ended, and what it does."""
+
+    worker: Worker
+    number: int
+    ready: bool = False
+    place: int | None = None
+    """Of the task that it does."""
+    ending: bool = False
+
+    def stop(self) -> None:
+        self.ending = True
+        self.worker.stop()
 
 
 @dataclass(eq=False)
@@ -47,194 +73,142 @@ class Background(threading.Thread):
     """The tasks at work, and what became of them."""
 
     tasks: Sequence[Task]
-    workers: int
-    threads: int
+    crew: Crew
     hear: Callable[[Any], None]
     """Called with each event that a worker tells."""
     results: dict[int, Any] = field(default_factory=dict)
     """By the task's place: what it returned, a Failure, or nothing where it was stopped."""
     stopped: bool = False
+    error: BaseException | None = None
+    """A fault of ours, such as one that `hear` raised."""
 
     def __post_init__(self) -> None:
         super().__init__(daemon=True)
-        self.lock, self.begun = threading.Lock(), set[int]()
-        self.alive: Connection | None = None
+        self.inbox: SimpleQueue[tuple[Hand | None, str, Any]] = SimpleQueue()
+        self.waiting = deque(range(len(self.tasks)))
+        self.hands: list[Hand] = []
+        self.hired, self.stillborn, self.again = 0, 0, set[int]()
+        self.over = threading.Event()
 
     @property
     def failures(self) -> list[Failure]:
         """The failures, in order."""
         return [found for _, found in sorted(self.results.items()) if isinstance(found, Failure)]
 
-    def run(self) -> None:
-        """Do all tasks. When a worker ends abruptly, those it may have worked on are done again one by one, to find
-        the one that ends it."""
-        left = set(range(len(self.tasks)))
-        while left and not self.stopped:
-            suspects = self.attempt(left, self.workers)
-            for one in sorted(suspects):
-                if not self.stopped and self.attempt({one}, 1):
-                    self.results[one] = Failure(self.tasks[one].what, "Killed", ABRUPT, ())
-            left = left - set(self.results) if suspects else set()
-
-    def attempt(self, places: set[int], workers: int) -> set[int]:
-        """Do some tasks; those that were at work when a worker ended abruptly, or all when none had begun."""
-        here, there = SPAWN.Pipe(duplex=False)
-        watched, alive = SPAWN.Pipe(duplex=False)
-        with self.lock:
-            self.alive = alive
-            if self.stopped:
-                alive.close()
-        self.begun = set()
-        reader = threading.Thread(target=self.read, args=(here,), daemon=True)
-        reader.start()
-        broken = False
-        with safe_path(), ProcessPoolExecutor(
-            min(workers, len(places)), SPAWN, begin, (there, watched, self.threads)
-        ) as pool:  # fmt: skip
-            futures = {pool.submit(do, place, self.tasks[place]): place for place in sorted(places)}
-            for done in as_completed(futures):
-                broken |= self.settle(futures[done], done)
-        for end in (there, watched, alive):
-            end.close()
-        reader.join()
-        unsettled = places - set(self.results)
-        return (unsettled & self.begun or unsettled) if broken else set()
-
-    def settle(self, place: int, done: "Future[Any]") -> bool:
-        """Keep a task's result; True when it has none because a worker ended abruptly."""
-        error = done.exception()
-        if isinstance(error, BrokenProcessPool):
-            return True
-        if error is None:
-            self.results[place] = done.result()
-        elif not isinstance(error, KeyboardInterrupt):
-            self.results[place] = failure_of(self.tasks[place].what, error)
-        return False
-
-    def read(self, here: Connection) -> None:
-        """Show the workers' lines, and hear of their events, until the last of them has ended."""
-        with suppress(EOFError, OSError):
-            while True:
-                kind, content = here.recv()
-                if kind == "begun":
-                    self.begun.add(content)
-                elif kind == "line":
-                    say(f"  | {content}", flush=True)
-                else:
-                    self.hear(content)
-        here.close()
+    def wait(self) -> None:
+        """Wait until all workers have ended. An interrupted `join` takes a thread for ended (bpo-45274)."""
+        self.over.wait()
 
     def stop(self) -> None:
         """Ask the workers to stop."""
-        with self.lock:
+        self.inbox.put((None, "stop", None))
+
+    def kill(self) -> None:
+        """End all workers at once."""
+        for hand in tuple(self.hands):
+            hand.worker.kill()
+
+    def run(self) -> None:
+        """Do all tasks."""
+        try:
+            for _ in range(min(self.crew.workers, len(self.tasks))):
+                self.hire()
+            while self.hands:
+                self.take(*self.inbox.get())
+        except BaseException as error:
+            self.error = error
+            for hand in self.hands:
+                hand.stop()
+        finally:
+            self.over.set()
+
+    def hire(self) -> None:
+        self.hired += 1
+        hand = Hand(self.crew.hire(), self.hired)
+        self.hands.append(hand)
+        threading.Thread(target=self.listen, args=(hand,), daemon=True).start()
+
+    def listen(self, hand: Hand) -> None:
+        """Bring a worker's messages to where they are answered, one after another."""
+        try:
+            for kind, content in hand.worker.messages():
+                self.inbox.put((hand, kind, content))
+        finally:
+            self.inbox.put((hand, "gone", None))
+
+    def take(self, hand: Hand | None, kind: str, content: Any) -> None:
+        """Answer a message of a worker, or a request to stop."""
+        if hand is None:
             self.stopped = True
-            if self.alive is not None:
-                self.alive.close()
+            for each in self.hands:
+                each.stop()
+        elif kind == "line":
+            say(f"  {hand.number} | {content}" if self.crew.workers > 1 else f"  | {content}", flush=True)
+        elif kind == "event":
+            self.hear(content)
+        elif kind == "gone":
+            self.lose(hand)
+        else:
+            self.settle(hand, kind, content)
+
+    def settle(self, hand: Hand, kind: str, content: Any) -> None:
+        """Keep what became of a worker's task, and give it the next."""
+        place, hand.place = hand.place, None
+        if kind == "ready":
+            hand.ready, self.stillborn = True, 0
+        elif kind == "result":
+            self.keep(place, content)
+        elif not self.stopped:  # somebody else has stopped it
+            self.keep(place, Failure("", "Stopped", STOPPED, ()))
+        if self.stopped or not self.waiting:
+            hand.stop()
+        else:
+            hand.place = self.waiting.popleft()
+            hand.worker.give(self.tasks[hand.place])
+
+    def keep(self, place: int | None, content: Any) -> None:
+        assert place is not None, "a worker tells of the task that it was given"
+        self.results[place] = replace(content, what=self.tasks[place].what) if isinstance(content, Failure) else content
+
+    def lose(self, hand: Hand) -> None:
+        """Go on without a worker that has ended. A task that it was at is done once more."""
+        self.hands.remove(hand)
+        if self.stopped:
+            return
+        if hand.place in self.again:
+            self.keep(hand.place, Failure("", "Killed", ABRUPT, ()))
+        elif hand.place is not None:
+            self.again.add(hand.place)
+            self.waiting.append(hand.place)
+            what = self.tasks[hand.place].what
+            say(f"note: {what}: the process that worked on it ended abruptly; it is gone on with", file=sys.stderr)
+        self.stillborn += not hand.ready
+        if self.stillborn > self.crew.workers:
+            while self.waiting:
+                self.keep(self.waiting.popleft(), Failure("", "Killed", NEVER_BEGAN, ()))
+        busy = any(not each.ending for each in self.hands)
+        if self.waiting and not hand.ending and (self.crew.remote or not busy):
+            self.hire()
 
 
 @contextmanager
 def in_background(
-    tasks: Sequence[Task], *, workers: int = 1, threads: int = 1, hear: Callable[[Any], None] = lambda content: None
+    tasks: Sequence[Task], crew: Crew, *, hear: Callable[[Any], None] = lambda content: None
 ) -> Iterator[Background]:
-    """Do tasks in other processes meanwhile; waited for at the end, and stopped when what is done here fails or is
-    interrupted. `threads`: CPU threads of each."""
-    work = Background(tasks, workers, threads, hear)
+    """Have a crew do tasks meanwhile; waited for at the end, and stopped when what is done here fails or is
+    interrupted."""
+    work = Background(tasks, crew, hear)
     work.start()
     try:
         yield work
-        work.join()
+        work.wait()
     except BaseException:
         work.stop()
         try:
-            work.join()
+            work.wait()
         except BaseException:  # interrupted again: nothing is waited for
-            for process in multiprocessing.active_children():
-                process.kill()
+            work.kill()
             raise
         raise
-
-
-@contextmanager
-def safe_path() -> Iterator[None]:
-    """Within, a Python that is started leaves the working folder out of its path."""
-    before = os.environ.get(SAFE_PATH)
-    os.environ[SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        restore(SAFE_PATH, before)
-
-
-# ---- in a worker --------------------------------------------------------------------------------------------
-
-
-class LineSender(io.TextIOBase):
-    """A stream whose lines are sent to the process that started this one."""
-
-    encoding = "utf-8"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
-
-    def __init__(self, there: Connection) -> None:
-        self.there, self.kept, self.lock = there, "", threading.Lock()
-
-    def write(self, text: str) -> int:
-        with self.lock:
-            *lines, self.kept = (self.kept + text).split("\n")
-            for line in (line.rpartition("\r")[2] for line in lines):  # of a bar that was drawn again, the last
-                for start in range(0, max(1, len(line)), PIECE):
-                    self.send("line", line[start : start + PIECE])
-        return len(text)
-
-    def send(self, kind: str, content: Any) -> None:
-        self.there.send((kind, content))
-
-
-class Worker:
-    """The state of a worker, one per process."""
-
-    lines: LineSender
-    stopped = False
-
-
-def begin(there: Connection, watched: Connection, threads: int) -> None:
-    """Set a worker up: a session of its own, so that Ctrl-C comes once, from the process that started it."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
-    with suppress(AttributeError, OSError):
-        os.setsid()
-    for number in SIGNALS:
-        signal.signal(number, lambda *_: None)  # while nothing is done; `stopping` answers while something is
-    Worker.lines = LineSender(there)
-    sys.stdout = sys.stderr = Worker.lines
-    threading.Thread(target=watch, args=(watched,), daemon=True).start()
-
-
-def watch(watched: Connection) -> None:
-    """Stop what is done when the other end is closed, and end when the process that started this one has ended."""
-    with suppress(EOFError, OSError):
-        watched.recv()
-    Worker.stopped = True
-    os.kill(os.getpid(), signal.SIGTERM)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(1)
-
-
-def do(place: int, task: Task) -> Any:
-    """A task's result, or its Failure."""
-    Worker.lines.send("begun", place)
-    with shown(), stopping():
-        if Worker.stopped:
-            raise KeyboardInterrupt
-        try:
-            return attempt(task.what, lambda: task.work(*task.arguments))
-        except KeyboardInterrupt as where:
-            if str(where):
-                say(where)
-            raise
-
-
-def tell(content: Any) -> None:
-    """Send something short to the `hear` of the process that started this one."""
-    with Worker.lines.lock:
-        Worker.lines.send("event", content)
+    if work.error is not None:
+        raise work.error

@@ -58,16 +58,24 @@ def train(
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
     A folder is called by its experiment's name, seed and fingerprint. All else is as in `train_folders`."""
-    for experiment in cohort:
-        check_stored(experiment, experiment.name)  # a folder's name is made of what is stored
-    folders = [Path(root) / experiment.folder for experiment in cohort]
-    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
-        raise ValueError(f"{twice.name} is requested twice, the same in all its settings; name it once")
+    folders = folders_of(cohort, root)
     train_folders(
-        dict(zip(folders, cohort, strict=True)), resume=resume, overwrite=overwrite, callbacks=callbacks,
+        folders, resume=resume, overwrite=overwrite, callbacks=callbacks,
         checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,
     )  # fmt: skip
-    return folders
+    return list(folders)
+
+
+def folders_of(experiments: Sequence[Experiment], root: Path | str) -> dict[Path, Experiment]:
+    """Return experiments by the folder that each is trained into. Raises ValueError for one that is named twice."""
+    found: dict[Path, Experiment] = {}
+    for experiment in experiments:
+        check_stored(experiment, experiment.name)  # a folder's name is made of what is stored
+        folder = Path(root) / experiment.folder
+        if folder in found:
+            raise ValueError(f"{folder.name} is requested twice, the same in all its settings; name it once")
+        found[folder] = experiment
+    return found
 
 
 def train_folders(

@@ -1,0 +1,34 @@
+"""Terms that end the process they are evaluated in, or their member; workers import them by name."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from unbraid.objective.objective import Step, Term, TermOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kills(Term):
+    """Nothing, but that half-way the process is killed, so many times in all."""
+
+    mark: str
+    """Folder with a file for each time."""
+    times: int = 1
+
+    def __call__(self, step: Step) -> TermOutput:
+        been = len(list(Path(self.mark).iterdir()))
+        if step.progress >= 0.5 and been < self.times:
+            (Path(self.mark) / str(been)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return TermOutput(0 * step.z.values.mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diverges(Term):
+    """NaN from half-way on."""
+
+    def __call__(self, step: Step) -> TermOutput:
+        return TermOutput(step.z.values.mean() * (torch.nan if step.progress >= 0.5 else 0.0))
