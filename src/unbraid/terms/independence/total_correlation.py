@@ -24,6 +24,9 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.firing_averages import averaged
 from unbraid.terms.statistics.pair_sums import SparseColumns, split_in_halves
 
+GROUP = 8
+"""Blocks whose densities are worked out together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TotalCorrelation(Term):
@@ -121,14 +124,32 @@ def mean_log_density(
     """E log q at codes with noise, q the mean over all rows of Gaussians around them; up to a constant. Rows that are
     not among `points` are all zero: one centre, and `draws` noisy points, for all of them."""
     blocks, most, size = points.shape
+    errors = noise * torch.randn(blocks, most + draws, size, generator=rng, dtype=points.dtype).to(points.device)
+    # Costs grow with the square of a block's rows, and the largest block has several times as many as most: blocks of
+    # about as many rows are taken together, without the places that only larger ones need.
+    counts, order = there.sum(1).sort(descending=True)
+    parts = []
+    for group, widths in zip(order.split(GROUP), counts.split(GROUP), strict=True):
+        most_here = int(widths[0])
+        near = torch.cat([errors[group, :most_here], errors[group, most:]], 1)
+        parts.append(log_density(points[group, :most_here], there[group, :most_here], rows, noise, near))
+    return torch.cat(parts)[order.argsort()]
+
+
+def log_density(
+    points: Float[Tensor, "blocks most size"], there: Bool[Tensor, "blocks most"], rows: int, noise: float,
+    errors: Float[Tensor, "blocks near size"],
+) -> Float[Tensor, " blocks"]:  # fmt: skip
+    """Do what `mean_log_density` says for blocks that are as large as one another, `errors` being the noise."""
+    blocks, most, size = points.shape
+    draws = errors.shape[1] - most
     silent = (rows - there.sum(1, keepdim=True)).to(points)
     log_weight = torch.cat([there.to(points), silent], 1).log()
     weight = torch.cat([there.to(points), silent.expand(-1, draws) / draws], 1) / rows
     centres = torch.cat([points, points.new_zeros(blocks, 1, size)], 1)
-    errors = noise * torch.randn(blocks, most + draws, size, generator=rng, dtype=points.dtype).to(points.device)
     near = torch.cat([points, points.new_zeros(blocks, draws, size)], 1) + errors
-    cross = near @ centres.transpose(1, 2)
-    distances = near.square().sum(2, keepdim=True) + centres.square().sum(2).unsqueeze(1) - 2 * cross
     # Less the distance to its own centre: the same on average whatever the codes, and most of the noise.
-    beside = distances - errors.square().sum(2, keepdim=True)
-    return (weight * (log_weight.unsqueeze(1) - beside / (2 * noise**2)).logsumexp(2)).sum(1) - math.log(rows)
+    beside = (near.square() - errors.square()).sum(2) / (2 * noise**2)
+    of_centre = log_weight - centres.square().sum(2) / (2 * noise**2)
+    exponents = torch.baddbmm(of_centre.unsqueeze(1), near / noise**2, centres.transpose(1, 2))
+    return (weight * (exponents.logsumexp(2) - beside)).sum(1) - math.log(rows)
