@@ -10,7 +10,7 @@ from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, norm
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU, window
 from unbraid.dictionary.activations.relu import ReLU
-from unbraid.dictionary.activations.selection import above, calibrate, nonzero, top_k
+from unbraid.dictionary.activations.selection import above, calibrate, largest, largest_at_once, nonzero, top_k
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import DenseCodes, SparseCodes
 from unbraid.dictionary.dictionary import Dictionary
@@ -24,7 +24,7 @@ def chunked(pre: Tensor, rows: int = 5) -> Chunks:
     def compute(part: slice) -> Tensor:
         return buffer[: part.stop - part.start].copy_(pre[part])
 
-    return Chunks(pre.shape[0], pre.shape[1], rows, compute)
+    return Chunks(pre.shape[0], pre.shape[1], rows, pre.device, compute)
 
 
 @pytest.mark.parametrize(("d_sae", "k"), [(512, 1), (512, 32), (512, 65), (103, 5), (101, 12), (16, 16), (17, 2)])
@@ -67,6 +67,19 @@ def test_batch_top_k_keeps_exactly_k_a_row_on_average_when_that_many_are_positiv
     assert selected is not None
     assert selected[0].numel() == 4 * BATCH
     assert torch.equal(selected[0].sort().values, pre.view(-1).topk(4 * BATCH).values.sort().values)
+
+
+def test_the_largest_pairs_found_at_once_are_those_found_above_a_bound():
+    """Where too few are positive, others are found too."""
+    pre = normal(BATCH, D_SAE, seed=1)
+    for k, shift in ((4, 0.0), (1, 3.0), (4, -1.5)):
+        found, support = largest_at_once(chunked(pre + shift), k * BATCH)
+        positive = found > 0
+        others, expected = largest(chunked(pre + shift), k)
+        assert torch.equal(found[positive], others) and len(found) == k * BATCH
+        assert torch.equal(support.latents[positive], expected.latents)
+        assert torch.equal(support.rows[positive], expected.rows)
+    assert not positive.all()
 
 
 def test_batch_top_k_is_exact_when_the_first_chunk_misleads():

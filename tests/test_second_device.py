@@ -1,7 +1,9 @@
 """Training, resuming and scoring on a second device, simulated: what CUDA refuses is refused there, and what makes the
 host wait is counted (`tests.simulated_device`)."""
 
+import json
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,23 +14,38 @@ import torch
 from tests import tiny_lm
 from tests.resumed import assert_resumed_equals_whole
 from tests.simulated_device import NAME, counted_waits, install
-from tests.small import experiment
+from tests.small import WORLD, experiment
+from tests.test_gradient_ratio import Broken, asking
 from tests.test_train import mixed_cohort, weights
 from unbraid.catalog import evals
 from unbraid.dictionary.activations.gated import Gated
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.experiment.experiment import Experiment, Training
+from unbraid.objective.l0_control import Control
+from unbraid.objective.objective import Objective, TargetL0
+from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.results import read_result, result_path
 from unbraid.runs.run import Run
-from unbraid.sources.stream import check_finite
+from unbraid.sources.base import Batch
+from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.stream import Stream, check_finite
 from unbraid.terms.causal.effect import Effect
+from unbraid.terms.geometry.orthogonality import Orthogonality
 from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
+from unbraid.terms.reconstruction.reconstruction import Reconstruction
+from unbraid.training.checkpoint import steps_saved
+from unbraid.training.finite_checks import FoundLate
+from unbraid.training.learner import Learner
 from unbraid.training.loop import train
+from unbraid.training.step_log import numbers
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _device() -> None:
+def _device() -> Iterator[None]:
     install()
+    # The threads of torch's autograd are those of the devices there were when it was first used in this process.
+    with torch.autograd.set_multithreading_enabled(False):
+        yield
 
 
 def trained(base: Experiment, **training: Any) -> Experiment:
@@ -41,9 +58,10 @@ def there(base: Experiment) -> Experiment:
 
 def kinds() -> dict[str, Experiment]:
     """Every way to train that asks something of its own of a device."""
+    restarted = Objective(reconstruction=Reconstruction())
     more = [
         trained(experiment("whitened"), normalise="whiten"),
-        trained(experiment("restarted"), dead_after=160, resample_every=1600),
+        trained(replace(experiment("restarted"), objective=restarted), dead_after=160, resample_every=1600),
         trained(experiment("bfloat16"), matmul="bfloat16"),
         trained(experiment("all-dead"), dead_after=1),
         experiment("gated", activation=Gated(), gate=GateReconstruction()),
@@ -52,6 +70,14 @@ def kinds() -> dict[str, Experiment]:
 
 
 KINDS = kinds()
+QUICK = ("plain", "jumprelu")
+NEARLY = ("all-dead", "bfloat16")
+"""Kinds that differ from the CPU by more than rounding: dead latents are listed every few steps, and of equal numbers
+in bfloat16 others are chosen."""
+
+
+def slow(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) for name in sorted(names)]
 
 
 def test_operations_on_tensors_of_two_devices_are_refused() -> None:
@@ -89,7 +115,7 @@ def test_a_device_beyond_the_last_is_refused(tmp_path: Path) -> None:
         train([second], tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*QUICK, *slow(KINDS.keys() - {*QUICK, *NEARLY})])
 def test_training_there_gives_the_dictionary_of_the_cpu(kind: str, tmp_path: Path) -> None:
     ours, theirs = (weights(train([each], tmp_path)[0]) for each in (there(KINDS[kind]), KINDS[kind]))
     assert ours.keys() == theirs.keys()
@@ -97,9 +123,105 @@ def test_training_there_gives_the_dictionary_of_the_cpu(kind: str, tmp_path: Pat
         assert torch.allclose(ours[name], value, atol=1e-5), name
 
 
-@pytest.mark.parametrize("kind", ["plain", "jumprelu", "effect", "restarted", "all-dead"])
+@pytest.mark.parametrize("kind", slow(NEARLY))
+def test_others_train_nearly_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
+    losses = []
+    for each in (there(KINDS[kind]), KINDS[kind]):
+        rows = (train([each], tmp_path)[0] / "metrics.jsonl").read_text().splitlines()
+        losses.append(json.loads(rows[-1])["losses/reconstruction"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("kind", [*QUICK, *slow(("effect", "restarted", "all-dead"))])
 def test_training_there_resumes_bit_for_bit(kind: str, tmp_path: Path) -> None:
     assert_resumed_equals_whole([there(KINDS[kind])], tmp_path, steps=25, every=10)
+
+
+WAITS = 2 / 8
+"""Times that the host waits for the device a step: for a look at whether all was finite, and for the number of dead
+latents, both at every eighth step."""
+THRESHOLD = 1
+"""More for activations by threshold: the number of active pairs, which sizes what is kept of them."""
+CEILINGS = {
+    "topk": WAITS, "plain": WAITS, "nested": WAITS, "whitened": WAITS, "bfloat16": WAITS, "all-dead": WAITS,
+    "ratio": WAITS, "relu": WAITS + THRESHOLD, "jumprelu": WAITS + THRESHOLD, "gated": WAITS + THRESHOLD,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CEILINGS)
+def test_the_host_seldom_waits_for_the_device(kind: str) -> None:
+    with_ratio = experiment("ratio", orthogonality=Orthogonality(gradient_ratio=0.1))
+    learner, batches = begun(there({**KINDS, "ratio": with_ratio}[kind]), 24)
+    with counted_waits() as lines:
+        for index in range(16, 24):
+            learner.step(batches[index], index, ExtraInputs(WORLD, 0, index))
+    assert lines.total() <= 8 * CEILINGS[kind], lines
+
+
+def begun(base: Experiment, steps: int) -> tuple[Learner, list[Batch]]:
+    """A learner after 16 steps, and batches on its device for so many."""
+    device = base.training.device
+    learner, stream = Learner(base, WORLD.labelled(1024, split="train").x), Stream(WORLD, 160, seed=0)
+    batches = [next(stream).to(device) for _ in range(steps)]
+    for index in range(16):
+        learner.step(batches[index], index, ExtraInputs(WORLD, 0, index))
+    return learner, batches
+
+
+def test_the_host_waits_once_for_all_that_is_logged() -> None:
+    metrics = {"loss": torch.tensor(0.1, device=NAME), "dead": torch.tensor(3, device=NAME), "here": torch.tensor(2.5)}
+    with counted_waits() as lines:
+        found = numbers(metrics)
+    assert found == {"loss": float(torch.tensor(0.1)), "dead": 3.0, "here": 2.5}
+    assert lines.total() == 1
+
+
+@pytest.mark.parametrize("more", [2, 6])
+def test_a_bad_step_is_found_late_and_named_as_on_the_cpu(more: int) -> None:
+    """Steps follow it until the host looks, when it is called to or by itself; the parameters stay as they were, but
+    for the rounding of norms."""
+    of = Learner(there(asking({"broken": Broken(after=0.18)}, ramp=0.0)), fitting_sample(WORLD, 0))
+    rows = WORLD.block(0, split="train", seed=0)
+    assert rows is not None
+
+    def step(index: int) -> None:
+        of.step(rows.rows[64 * (index % 16) : 64 * (index % 16 + 1)].to(NAME), index, ExtraInputs(WORLD, 0, index))
+
+    for index in range(18):
+        step(index)
+    before = {name: value.detach().cpu().clone() for name, value in of.dictionary.state_dict().items()}
+    with pytest.raises(FoundLate, match=r"gradient of W_dec is not finite at step 18, from \['broken'\]") as error:
+        for index in range(18, 19 + more):
+            step(index)
+        of.check()
+    assert error.value.step == 18
+    for name, value in of.dictionary.state_dict().items():
+        assert torch.allclose(value.cpu(), before[name], rtol=0, atol=1e-7 if name == "W_dec" else 0), name
+
+
+def test_a_bad_step_fails_its_member_and_is_marked_where_it_was(tmp_path: Path) -> None:
+    cohort = [there(asking({"broken": Broken(after=0.53)}, ramp=0.0)), there(asking({}))]
+    with pytest.raises(ValueError, match=r"stopped at step 53 for good: .*at step 53, from \['broken'\]"):
+        train(cohort, tmp_path, checkpoint_steps=20)
+    assert max(steps_saved(tmp_path / cohort[0].folder)) == 40
+    assert Run(tmp_path / cohort[1].folder).dictionary().d_sae == 32
+
+
+def test_a_checkpoint_holds_no_bad_step(tmp_path: Path) -> None:
+    broken = there(asking({"broken": Broken(after=0.53)}, ramp=0.0))
+    with pytest.raises(ValueError, match="stopped at step 53 for good"):
+        train([broken], tmp_path, checkpoint_steps=54)
+    assert not steps_saved(tmp_path / broken.folder)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_controller_moves_alike_there_and_on_the_cpu(signed: bool) -> None:
+    target, here = TargetL0(l0=8.0), Control(math.nan, 0.0)
+    there_ = Control(*torch.tensor(here, dtype=torch.float64, device=NAME))
+    for l0 in (0.0, 3.0, 20.0, 400.0, 8.0):
+        here, there_ = here.moved(target, l0, 100), there_.moved(target, torch.tensor(l0).to(NAME), 100)
+        assert [float(x) for x in there_] == pytest.approx([*here], rel=1e-6)
+        assert float(there_.factor(target, signed)) == pytest.approx(here.factor(target, signed), rel=1e-6)
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ class SparseSupport:
     @cached_property
     def counts(self) -> Int[Tensor, " d_sae"]:
         """The number of entries of each latent."""
-        return torch.bincount(self.latents, minlength=self.d_sae)
+        return counted(self.latents, self.d_sae)
 
     @cached_property
     def by_latent(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae"]]:
@@ -77,6 +77,13 @@ class SparseSupport:
 def starts(counts: Int[Tensor, " bag"]) -> Int[Tensor, " bag"]:
     """Return where each bag begins when bags of these sizes follow one another: the exclusive cumulative sum."""
     return counts.cumsum(0) - counts
+
+
+def counted(items: Int[Tensor, " item"], size: int, each: Int[Tensor, " item"] | None = None) -> Int[Tensor, " size"]:
+    """Return how many of each number below `size` there are, an item counting as many as `each` says. The host need not
+    wait, as it must for bincount's look at the largest."""
+    ones = torch.ones_like(items) if each is None else each
+    return ones.new_zeros(size).scatter_add_(0, items, ones)
 
 
 def unrolled(counts: Int[Tensor, " bag"]) -> tuple[Int[Tensor, " item"], Int[Tensor, " item"]]:
@@ -174,15 +181,15 @@ class SparseCodes(Codes):
     def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
         # One bag per (row, level) touches each entry once whatever the number of levels; levels then add up.
         levels = len(widths)
-        bounds = torch.tensor(list(widths[:-1]), device=self.support.latents.device, dtype=torch.long)
+        bounds = torch.tensor(list(widths[:-1]), dtype=torch.long).to(self.support.latents.device, non_blocking=True)
         level = torch.bucketize(self.support.latents, bounds, right=True)
         bags = self.support.rows * levels + level
-        bag_starts = starts(torch.bincount(bags, minlength=self.batch * levels))
+        bag_starts = starts(counted(bags, self.batch * levels))
         parts = _SumOfAtoms.apply(self.values, atoms, self.support, bags, bag_starts)
         return _PrefixSums.apply(parts, levels).view(self.batch, levels, -1)
 
     def firings(self) -> Int[Tensor, " d_sae"]:
-        return torch.bincount(self.support.latents[self.values.detach() != 0], minlength=self.d_sae)
+        return counted(self.support.latents, self.d_sae, (self.values.detach() != 0).long())
 
 
 @dataclass(frozen=True)

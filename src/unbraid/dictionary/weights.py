@@ -33,6 +33,7 @@ class Chunks:
     d_sae: int
     rows: int
     """Rows in a chunk."""
+    device: torch.device
     compute: Callable[[slice], Float[Tensor, "rows d_sae"]]
 
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
@@ -117,4 +118,4 @@ def chunks_of(centred: Acts, readers: Float[Tensor, "d_in latent"], bias: Float[
     def compute(part: slice) -> Tensor:
         return torch.addmm(bias, centred[part], readers, out=buffer[: part.stop - part.start])
 
-    return Chunks(len(centred), len(bias), rows, compute)
+    return Chunks(len(centred), len(bias), rows, centred.device, compute)

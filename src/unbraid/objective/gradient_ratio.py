@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.system.devices import queued
 
 SETTLED = 0.05
 """Share of training after which a weight is frozen."""
@@ -32,12 +33,16 @@ def weight(
     memory: dict[str, Tensor],
     *,
     elapsed: float,
-) -> float:
-    """Return the weight to use now; 0 while the penalty has had no gradient. `elapsed`: share of training since the
-    term's start; within the window the weight is measured on these two losses, and `memory` is updated."""
+) -> float | Tensor:
+    """Return the weight to use now, 0 while the penalty has had no gradient; a tensor on devices that the host should
+    not wait for. `elapsed`: share of training since the term's start; within the window the weight is measured on these
+    two losses, and `memory` is updated."""
     if elapsed < SETTLED or KEYS[0] not in memory:
         measure(reconstruction, penalty, dictionary, memory, max(elapsed, 1e-6) ** RECENCY)
-    wanted, had = (float(memory.get(key, torch.zeros(()))) for key in KEYS)
+    squares = [memory.get(key, torch.zeros((), dtype=torch.float64)) for key in KEYS]
+    if queued(squares[0].device):
+        return torch.where(squares[1] > 0, ratio * (squares[0] / squares[1]).sqrt(), 0.0).to(penalty.dtype)
+    wanted, had = map(float, squares)
     return ratio * (wanted / had) ** 0.5 if had > 0 else 0.0
 
 

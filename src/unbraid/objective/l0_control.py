@@ -11,7 +11,7 @@ first, the weight goes below 0.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -39,39 +39,55 @@ MOST_BELOW = 100.0
 """Largest factor below 0."""
 
 
+Number = int | float | Tensor
+"""A number of the host's, or one that only the device knows, which the host need not wait for."""
+
+
 class Control(NamedTuple):
     """The controller's state from step to step."""
 
-    level: float
+    level: Number
     """Moving average of log L0; NaN before the first step."""
-    integral: float
+    integral: Number
 
-    @staticmethod
-    def of(state: Float[Tensor, " 2"]) -> "Control":
-        return Control(*state.tolist())
+    def error(self, target: TargetL0) -> Number:
+        return known_or(self.level - math.log(target.l0), 0.0)
 
-    def error(self, target: TargetL0) -> float:
-        return 0.0 if math.isnan(self.level) else self.level - math.log(target.l0)
-
-    def factor(self, target: TargetL0, signed: bool) -> float:
+    def factor(self, target: TargetL0, signed: bool) -> Number:
         """The factor that the penalty's weight is multiplied by."""
         gain, error = target.rate * target.lookahead, self.error(target)
-        wanted = math.exp(clipped(self.integral + gain * clipped(error, 2.0), WIDEST))
-        short = gain * max(0.0, -error - 0.1)
-        return wanted - min(MOST_BELOW, 4 * math.sinh(min(short, WIDEST))) if signed else wanted
+        wanted = of(math.exp, clipped(self.integral + gain * clipped(error, 2.0), WIDEST))
+        short = between(0.0, gain * (-error - 0.1), WIDEST)
+        return wanted - between(0.0, 4 * of(math.sinh, short), MOST_BELOW) if signed else wanted
 
-    def moved(self, target: TargetL0, l0: int | float, steps: int) -> "Control":
+    def moved(self, target: TargetL0, l0: Number, steps: int) -> "Control":
         """After a step with this L0, of so many. The integral is the quicker, the fewer there are: the weight that
         holds an L0 falls while reconstruction improves."""
-        now = math.log(max(l0, 1e-2))
-        level = now if math.isnan(self.level) else self.level + SMOOTHING * (now - self.level)
+        now = of(math.log, between(1e-2, l0, math.inf))
+        level = known_or(self.level + SMOOTHING * (now - self.level), now)
         error = level - math.log(target.l0)
         rate = target.rate * max(1.0, min(QUICKEST, SHORT / steps))
         return Control(level, clipped(self.integral + rate * clipped(error, 1.0), WIDEST))
 
 
-def clipped(value: int | float, most: int | float) -> float:
-    return max(-most, min(most, value))
+def of(function: Callable[[float], float], value: Number) -> Number:
+    """A function of `math`, by torch where only the device knows the value."""
+    return getattr(torch, function.__name__)(value) if isinstance(value, Tensor) else function(value)
+
+
+def known_or(value: Number, other: Number) -> Number:
+    """The value, or the other one where it is NaN."""
+    if isinstance(value, Tensor):
+        return torch.where(value.isnan(), other, value)
+    return other if math.isnan(value) else value
+
+
+def between(least: float, value: Number, most: float) -> Number:
+    return value.clamp(least, most) if isinstance(value, Tensor) else max(least, min(most, value))
+
+
+def clipped(value: Number, most: float) -> Number:
+    return between(-most, value, most)
 
 
 @torch.no_grad()

@@ -95,16 +95,31 @@ class Step:
     directions: Callable[[Rows], Rows] = unchanged
     """The unit directions in raw activations, as contexts hold them, along which latents with these atoms write."""
     shared: dict[str, Any] = field(default_factory=dict)
-    """What one term of this step has worked out and a later one may use: gone after the step."""
+    """What one term of this step has worked out and a later one may use: gone after the step. The numbers of `dead` and
+    `living` latents are in it where finding them out would make the host wait."""
+
+    @property
+    def dead_latents(self) -> Int[Tensor, " dead"]:
+        """The numbers of the dead latents."""
+        known = self.shared.get("dead")
+        return self.dead.nonzero().squeeze(1) if known is None else known
+
+    @property
+    def living_latents(self) -> Int[Tensor, " living"]:
+        """The numbers of the others."""
+        known = self.shared.get("living")
+        return (~self.dead).nonzero().squeeze(1) if known is None else known
 
     def sampled_latents(self, count: int) -> Int[Tensor, " k"]:
         """`count` living latents, or all there are, from the term's own stream."""
-        living = (~self.dead).nonzero().squeeze(1)
-        return living[torch.randperm(len(living), generator=self.rng)[:count].to(living.device)]
+        living = self.living_latents
+        order = torch.randperm(len(living), generator=self.rng)[:count]
+        return living[order.to(living.device, non_blocking=True)]
 
     def sampled_rows(self, count: int) -> Int[Tensor, " row"]:
         """The numbers of `count` rows of the batch, or of all, from the term's own stream."""
-        return torch.randperm(len(self.x), generator=self.rng)[:count].to(self.x.device)
+        order = torch.randperm(len(self.x), generator=self.rng)[:count]
+        return order.to(self.x.device, non_blocking=True)
 
     def sampled_atoms(self, count: int) -> Float[Tensor, "k d_in"]:
         """The atoms of as many living latents, differentiable."""
@@ -259,31 +274,38 @@ class Weighted(NamedTuple):
     metrics: dict[str, Tensor]
 
 
+def all_finite(numbers: Tensor) -> bool:
+    """True when none is NaN or infinite; the host waits for the answer."""
+    return bool(torch.isfinite(numbers).all())
+
+
 def evaluate(
     objective: Objective,
     step: Step,
     index: int,
     *,
-    scale: Mapping[str, float],
+    scale: Mapping[str, float | Tensor],
     streams: Callable[[str], torch.Generator],
     memory: Mapping[str, dict[str, Tensor]],
+    finite: Callable[[Tensor], bool] = all_finite,
 ) -> Weighted:
     """The weighted sum of all terms on `step`. `scale` multiplies weights by name (the controller's part).
 
-    Raises ValueError, naming term and step, when a loss is not finite.
+    Raises ValueError, naming term and step, when a loss is not `finite`.
     """
     total, metrics = step.x.new_zeros(()), {}
     reconstruction = total
     for name, term in objective.terms().items():
         own = name == "reconstruction"
-        share = scale.get(name, 1.0) * term.every * (1.0 if own else objective.ramped(step.progress, term))
-        if not term.runs_at(index, step.progress) or (share == 0 and term.gradient_ratio == 0):
+        ramped = 1.0 if own else objective.ramped(step.progress, term)
+        if not term.runs_at(index, step.progress) or (ramped == 0 and term.gradient_ratio == 0):
             continue
+        share = scale.get(name, 1.0) * term.every * ramped
         seen = replace_keeping(step, streams(name), memory[name])
         loss, extra = term(seen)
         if "x_hat" in seen.__dict__:
             step.__dict__["x_hat"] = seen.x_hat  # decoded once for all terms
-        if not bool(torch.isfinite(loss.detach())):
+        if not finite(loss.detach()):
             raise ValueError(
                 f"term {name!r} gave {float(loss.detach())} at step {index} ({what_is_bad(step, extra)}); lower its "
                 f"weight{', its radius' if hasattr(term, 'radius') else ''} or the learning rate"
@@ -294,7 +316,7 @@ def evaluate(
             weight = gradient_ratio.weight(
                 term.gradient_ratio, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed
             )
-            metrics[f"weights/{name}"] = torch.tensor(weight)
+            metrics[f"weights/{name}"] = torch.as_tensor(weight)
         total = total + weight * share * loss
         reconstruction = total if own else reconstruction
         metrics[f"losses/{name}"] = loss.detach()
@@ -318,14 +340,14 @@ def culprits(
                 replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
             ).loss
             grads = gradient_ratio.gradients(loss, step.dictionary).values()
-            found += [] if all(bool(torch.isfinite(grad).all()) for grad in grads) else [name]
+            found += [] if all(map(all_finite, grads)) else [name]
     return found
 
 
 def what_is_bad(step: Step, metrics: Mapping[str, Tensor]) -> str:
     """Name the tensors of the step, or of the term's metrics, that are not finite."""
     seen = {"x": step.x, "z": step.z.values, **dict(step.dictionary.named_parameters()), **metrics}
-    bad = [name for name, tensor in seen.items() if not bool(torch.isfinite(tensor.detach()).all())]
+    bad = [name for name, tensor in seen.items() if not all_finite(tensor.detach())]
     return f"not finite: {', '.join(bad)}" if bad else "what it read is finite, so it is the term's own arithmetic"
 
 

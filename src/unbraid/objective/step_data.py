@@ -1,6 +1,6 @@
 """Extra inputs of a step besides its rows: drawn when a term first needs them, the same for all dictionaries."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxtyping import Float
@@ -27,6 +27,10 @@ class ExtraInputs:
     """The number of the step."""
     split: Split = "train"
     _drawn: dict[Any, Any] = field(default_factory=dict, compare=False)
+
+    def fresh(self) -> "ExtraInputs":
+        """Return the same, not drawn yet: what was drawn takes memory, and can be drawn again."""
+        return replace(self, _drawn={})
 
     def contexts(self) -> Contexts:
         if "contexts" not in self._drawn:

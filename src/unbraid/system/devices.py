@@ -3,6 +3,12 @@
 import torch
 
 
+def queued(device: str | torch.device) -> bool:
+    """Return whether a device works off a queue that the host should not wait for at every step. Apple's does, too, but
+    lacks some of what that takes."""
+    return torch.device(device).type not in ("cpu", "mps")
+
+
 def check_device(device: str, flag: str) -> None:
     """Raise ValueError for a device that torch does not see here. `flag`: what to set instead, for the message."""
     kind, _, index = device.partition(":")

@@ -9,10 +9,13 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
+from unbraid.system.devices import queued
 from unbraid.training.resampling import resample
 from unbraid.training.schedule import passes_multiple, steps
 
-NAME = "since_fired"
+NAME, LISTED = "since_fired", "listed_dead"
+EVERY = 8
+"""Steps after which a queued device's dead latents are listed anew: the host must wait for their number."""
 
 
 class DeadLatents:
@@ -21,6 +24,24 @@ class DeadLatents:
     def __init__(self, d_sae: int, training: Training, seed: int):
         self._training, self._seed = training, seed
         self.since_fired = torch.zeros(d_sae, dtype=torch.long, device=training.device)
+        self._queued = queued(training.device)
+        self._list(self.now())
+
+    def _list(self, dead: Bool[Tensor, " d_sae"]) -> None:
+        """Find out the numbers of dead and living latents, where they are to be used for several steps."""
+        if self._queued:
+            order, dying = dead.byte().argsort(stable=True), int(dead.sum())
+            living = len(dead) - dying
+            self._listed, self._numbers = dead, {"dead": order[living:], "living": order[:living]}
+
+    def seen_at(self, index: int) -> tuple[Bool[Tensor, " d_sae"], dict[str, Tensor]]:
+        """Return what terms of a step see: True for dead latents, and numbers of dead and living ones where they are
+        known. On a queued device both are up to `EVERY` steps old."""
+        if not self._queued:
+            return self.now(), {}
+        if index % EVERY == 0:
+            self._list(self.now())
+        return self._listed, dict(self._numbers)
 
     def now(self) -> Bool[Tensor, " d_sae"]:
         """True for latents that are dead."""
@@ -34,21 +55,24 @@ class DeadLatents:
         self, dictionary: Dictionary, x: Float[Tensor, "batch d_in"], index: int
     ) -> Int[Tensor, " restarted"] | None:
         """Start dead latents anew at badly explained rows of x, after a step at which that is due; which, or None."""
-        if not self._restart_due(index):
+        if not self.restart_due(index):
             return None
         rng = seeding.stream(self._seed, f"resample/{index}")
         restarted = resample(dictionary, x, self.now(), rng)
         self.since_fired[restarted] = 0
+        self._list(self.now())
         return restarted
 
-    def _restart_due(self, index: int) -> bool:
+    def restart_due(self, index: int) -> bool:
         """Every `resample_every` tokens; not in the last decay, which would leave them half trained."""
         training = self._training
         late = index + 1 >= steps(training) * (1 - training.decay)
         return not late and passes_multiple(training, training.resample_every, index)
 
     def state(self) -> dict[str, Tensor]:
-        return {NAME: self.since_fired}
+        return {NAME: self.since_fired, **({LISTED: self._listed} if self._queued else {})}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.since_fired.copy_(tensors[NAME])
+        if self._queued:
+            self._list(tensors[LISTED].to(self.since_fired.device))

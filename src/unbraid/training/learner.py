@@ -13,12 +13,13 @@ from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, ProgressCa
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
-from unbraid.objective.objective import Step, culprits, evaluate
+from unbraid.objective.objective import Step, all_finite, culprits, evaluate
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Counterfactuals
 from unbraid.training import optimiser, term_memory
 from unbraid.training.constraints import Constraints
 from unbraid.training.dead_latents import DeadLatents
+from unbraid.training.finite_checks import FiniteChecks, FoundLate
 from unbraid.training.l0_controller import L0Controller
 from unbraid.training.optimiser import BadGradient, Optimiser
 from unbraid.training.schedule import steps
@@ -53,41 +54,72 @@ class Learner:
         self.optimiser = Optimiser(self.dictionary, training)
         self.constraints = Constraints(experiment.dictionary, self.dictionary)
         self.dead_latents = DeadLatents(self.dictionary.d_sae, training, experiment.seed)
-        self.l0_controller = L0Controller(experiment.objective, self.steps)
+        self.l0_controller = L0Controller(experiment.objective, self.steps, training.device)
+        self.finite_checks = FiniteChecks(training.device)
         self.memory = TermMemory(experiment.objective, training.device)
         self._parts = (self.optimiser, self.dead_latents, self.l0_controller, self.memory)
 
     def step(self, batch: Batch, index: int, extra: ExtraInputs) -> dict[str, Tensor]:
         """Make one update on a batch of raw activations; what to log, by name. Raises ValueError, naming the term, for
-        a loss or a gradient that is not finite; the parameters are then as before the step."""
-        x = self.normaliser(batch.x)
-        z = self.dictionary.unchecked_codes(x)
-        step = self._step(batch, x, z, index, extra)
-        scale = self.l0_controller.scale()
-        streams = partial(self._term_stream, index)
-        loss, metrics = evaluate(
-            self.experiment.objective, step, index, scale=scale, streams=streams, memory=self.memory
-        )
-        loss.backward()
-        self.constraints.project_gradient()
-        try:
-            self.optimiser.step(index)
-        except BadGradient as error:
-            raise self._explained(error, step, index, streams) from error
+        a loss or a gradient that is not finite; the parameters are then as before the step. On devices that work off a
+        queue that is found out a few steps later, or when `check` is called."""
+        checks, scale = self.finite_checks, self.l0_controller.scale()
+        checks.begin(batch, index, extra)
+        step, metrics = self._backward(batch, index, extra, scale, checks.finite)
+        self.optimiser.step(index, checks.bad(index))
         self.constraints.apply()
-        self.dead_latents.count(z.firings() > 0, len(x))
-        self._restart_dead_latents(x, index)
-        l0 = z.l0()
+        self.dead_latents.count(step.z.firings() > 0, len(step.x))
+        self._restart_dead_latents(step.x, index)
+        l0 = step.z.l0()
         self.l0_controller.update(l0)
+        if checks.due:
+            self.check()
         return {
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
         }  # fmt: skip
 
+    def check(self) -> None:
+        """Raise FoundLate, with the reason, when a step that was not checked yet was bad."""
+        found = self.finite_checks.look()
+        if found is None:
+            return
+        index, batch, extra = found
+        try:
+            self._backward(batch, index, extra, self.l0_controller.scale(), all_finite)
+        except ValueError as error:
+            raise FoundLate(index, str(error)) from error
+        again = "is when computed again; lower the learning rate"
+        raise FoundLate(index, f"a loss or a gradient was not finite at step {index}, and {again}")
+
+    def _backward(
+        self,
+        batch: Batch,
+        index: int,
+        extra: ExtraInputs,
+        scale: Mapping[str, float | Tensor],
+        finite: Callable[[Tensor], bool],
+    ) -> tuple[Step, dict[str, Tensor]]:
+        """Compute the gradients of a step for the optimiser; return the step and what to log."""
+        x = self.normaliser(batch.x)
+        step = self._step(batch, x, self.dictionary.unchecked_codes(x), index, extra)
+        streams = partial(self._term_stream, index)
+        loss, metrics = evaluate(
+            self.experiment.objective, step, index, scale=scale, streams=streams, memory=self.memory, finite=finite
+        )
+        loss.backward()
+        self.constraints.project_gradient()
+        try:
+            self.optimiser.take_gradients(finite)
+        except BadGradient as error:
+            raise self._explained(error, step, index, streams) from error
+        return step, metrics
+
     def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, extra: ExtraInputs) -> Step:
         """The record that terms read."""
+        dead, numbers = self.dead_latents.seen_at(index)
         return Step(
             x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=extra.contexts, progress=index / self.steps,
-            dead=self.dead_latents.now(), rng=torch.Generator(),
+            dead=dead, rng=torch.Generator(), shared=numbers,
             counterfactuals=lambda: self._normalised(extra.counterfactuals()),
             corrupted=lambda share: self.normaliser(extra.corrupted(share).to(x.device)),
             normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
@@ -111,6 +143,8 @@ class Learner:
         return ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight")
 
     def _restart_dead_latents(self, x: Tensor, index: int) -> None:
+        if self.dead_latents.restart_due(index):
+            self.check()  # the parameters must be as before a bad step
         restarted = self.dead_latents.restart(self.dictionary, x, index)
         if restarted is not None:
             self.optimiser.forget(restarted)

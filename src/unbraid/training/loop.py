@@ -37,6 +37,7 @@ from unbraid.training.cohort import (
     resume_learners,
     start_learners,
 )
+from unbraid.training.finite_checks import FoundLate
 from unbraid.training.held_out_scores import HeldOutScores
 from unbraid.training.interrupt import Interrupted, interrupted_at
 from unbraid.training.learner import Learner
@@ -187,7 +188,7 @@ def _loop(
             with stop.at_once():  # reading may take minutes, and moves no member
                 batch = next(stream).to(training.device)
         except KeyboardInterrupt:
-            save_checkpoints(learners, dict.fromkeys(learners, (index, before)), started)
+            _save(learners, dict.fromkeys(learners, (index, before)), started, log)
             raise interrupted_at(index, last) from None
         extra = ExtraInputs(stream.source, stream.seed, index)
         left = dict(going)
@@ -200,7 +201,7 @@ def _loop(
             log.callbacks.on_progress((index + 1) * training.batch_size, last * training.batch_size)
         if index + 1 < last and (due.now(index + 1) or stop.requested):
             at = {folder: (index, before) if folder in left else (index + 1, stream.position) for folder in learners}
-            save_checkpoints(learners, at, started)
+            _save(learners, at, started, log)
             if stop.requested:
                 raise interrupted_at(index + 1, last)
 
@@ -209,13 +210,37 @@ def _stepped(
     folder: Path, learner: Learner, batch: Batch, index: int, extra: ExtraInputs, position: Position, log: StepLog
 ) -> bool:
     """Make one step of one member; return False when it failed and is marked so."""
+    metrics: dict[str, Tensor] = {}
+    due = log.due(learner, index)
+
+    def step() -> None:
+        metrics.update(learner.step(batch, index, extra))
+        if due:
+            learner.check()
+
+    if not _survived(folder, learner, index, step, log):
+        return False
+    if due:
+        log.step(folder, learner, index, metrics, position)
+    return True
+
+
+def _save(learners: dict[Path, Learner], at: Mapping[Path, tuple[int, Position]], started: float, log: StepLog) -> None:
+    """Write checkpoints. Members of which it now shows that they have failed are removed from `learners` instead."""
+    for folder, learner in list(learners.items()):
+        if not _survived(folder, learner, at[folder][0], learner.check, log):
+            del learners[folder]
+    save_checkpoints(learners, {folder: at[folder] for folder in learners}, started)
+
+
+def _survived(folder: Path, learner: Learner, index: int, act: Callable[[], None], log: StepLog) -> bool:
+    """Do something with a member at a step; return False when it failed and is marked so."""
     try:
-        metrics = learner.step(batch, index, extra)
+        act()
     except MEMBER_ERRORS as error:
-        mark_failed(folder, index, error)
+        mark_failed(folder, error.step if isinstance(error, FoundLate) else index, error)
         log.callbacks.on_failure(learner.experiment, failure(folder))
         return False
-    log.step(folder, learner, index, metrics, position)
     return True
 
 

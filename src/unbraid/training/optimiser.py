@@ -1,6 +1,6 @@
 """AdamW on the parameters of one dictionary: gradients clipped, learning rate by schedule, thresholds faster."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Int
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
+from unbraid.objective.objective import all_finite
 from unbraid.training.resampling import forget
 from unbraid.training.schedule import schedule, steps
 
@@ -42,24 +43,30 @@ class Optimiser:
         """The learning rate of the last step."""
         return self.adam.param_groups[0]["lr"]
 
-    def step(self, index: int) -> None:
-        """Update the parameters by their gradients, which are used up. Raises BadGradient where one is not finite."""
+    def take_gradients(self, finite: Callable[[Tensor], bool]) -> None:
+        """Take the gradients over from the parameters. Raises BadGradient where their norm is not `finite`."""
         for name, parameter in self._parameters.items():
             self.stored[name].grad = None if parameter.grad is None else as_stored(parameter.grad)
             parameter.grad = None
+        self._norm = self._gradient_norm(finite)
+
+    def step(self, index: int, bad: Tensor | None) -> None:
+        """Update the parameters by the gradients taken, which are used up. `bad`: a number on the device that is not 0
+        when nothing is to be changed."""
         # The fused optimiser divides gradients by `grad_scale` as it reads them: clipping without a pass of its own.
-        scale = (self._gradient_norm() / self._training.clip).clamp_min(1.0)
+        scale = (self._norm / self._training.clip).clamp_min(1.0)
         self.adam.grad_scale = scale  # pyright: ignore[reportAttributeAccessIssue]
+        self.adam.found_inf = bad  # pyright: ignore[reportAttributeAccessIssue]
         for group in self.adam.param_groups:
             group["lr"] = group["peak"] * schedule(index, self._steps, self._training)
         self.adam.step()
         self.adam.zero_grad()
 
-    def _gradient_norm(self) -> Tensor:
+    def _gradient_norm(self, finite: Callable[[Tensor], bool]) -> Tensor:
         grads = {name: p.grad for name, p in self.stored.items() if p.grad is not None}
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
-        if not bool(torch.isfinite(norm)):
-            bad = [name for name, grad in grads.items() if not bool(torch.isfinite(grad).all())]
+        if not finite(norm):
+            bad = [name for name, grad in grads.items() if not all_finite(grad)]
             raise BadGradient(f"the gradient of {', '.join(bad) or 'all parameters together'} is not finite")
         return norm
 

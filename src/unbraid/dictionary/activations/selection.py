@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unbraid.dictionary.codes import SparseSupport, starts
+from unbraid.dictionary.codes import SparseSupport, counted, starts
 from unbraid.dictionary.weights import Chunks, Latents
+from unbraid.system.devices import queued
 
 Selection = tuple[Float[Tensor, " nnz"], SparseSupport]
 """Pre-activations of the selected pairs, and which pairs they are."""
@@ -55,8 +56,11 @@ def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) ->
 
 
 def largest(chunks: Chunks, k: int) -> Selection:
-    """Select the k * batch largest positive pairs of the whole batch; all positive ones when there are fewer."""
+    """Select the k * batch largest positive pairs of the whole batch; where there are fewer, all of these, and on some
+    devices others."""
     wanted = k * chunks.batch
+    if queued(chunks.device):
+        return largest_at_once(chunks, wanted)
     selected = None
     # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
     for share in (0.8, 0.4, 0.0):
@@ -69,6 +73,22 @@ def largest(chunks: Chunks, k: int) -> Selection:
         kept = pre.topk(wanted, sorted=False).indices.sort().values
         pre, rows, latents = pre[kept], rows[kept], latents[kept]
     return pre, support_of(rows, latents, chunks)
+
+
+def largest_at_once(chunks: Chunks, wanted: int) -> Selection:
+    """Select as many largest pairs of the whole batch, whatever their sign: without numbers that the host must wait
+    for, such as that of the pairs above a bound."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for start, pre in chunks:
+        best = pre.view(-1).topk(min(wanted, pre.numel()), sorted=False)
+        parts.append((best.values, best.indices + start * chunks.d_sae))
+    pre, places = (torch.cat(column) for column in zip(*parts, strict=True))
+    if len(pre) > wanted:
+        pre, chosen = pre.topk(wanted, sorted=False)
+        places = places[chosen]
+    places, order = places.sort()
+    rows = places.div(chunks.d_sae, rounding_mode="floor")
+    return pre[order], support_of(rows, places - rows * chunks.d_sae, chunks)
 
 
 def bound_of(k: int, share: float, first: Latents) -> float:
@@ -108,8 +128,9 @@ def pairs_above(
 
 
 def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
-    """Return flat positions of the true entries, ascending. Eight entries, one integer, are searched at a time."""
-    if mask.numel() % 8:
+    """Return flat positions of the true entries, ascending. Eight entries, one integer, are searched at a time, where
+    the host does not wait for each search."""
+    if mask.numel() % 8 or queued(mask.device):
         return mask.view(-1).nonzero().squeeze(1)
     words = mask.view(-1, 8)
     word = words.view(torch.int64).view(-1).nonzero().squeeze(1)
@@ -119,7 +140,7 @@ def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
 
 def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> SparseSupport:
     """Return the support of these pairs, ordered by row, then by latent."""
-    counts = torch.bincount(rows, minlength=chunks.batch)
+    counts = counted(rows, chunks.batch)
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
     return SparseSupport(latents, offsets, chunks.d_sae)
 

@@ -107,7 +107,7 @@ class CausalHead(Term):
         if not len(tokens):
             return Draws(tokens, torch.zeros(0, 0))
         many = self.draws + self.taught
-        chosen = tokens[torch.randint(len(tokens), (many,), generator=rng).to(tokens.device)]
+        chosen = tokens[torch.randint(len(tokens), (many,), generator=rng).to(tokens.device, non_blocking=True)]
         counts = torch.randint(1, self.most + 1, (many,), generator=rng).tolist()
         sets = [active.sampled_at(token, count, rng) for token, count in zip(chosen, counts, strict=True)]
         latents, places = torch.cat(sets).unique(return_inverse=True)

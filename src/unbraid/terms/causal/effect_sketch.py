@@ -36,7 +36,7 @@ class EffectSketch(Term):
         if age % self.refresh == 0:
             step.memory["sketch"] = sketched_jacobian(step.contexts(), self.rows, step.rng).to(step.dictionary.W_dec)
         step.memory["age"] = torch.tensor(age + 1)
-        sketch, living = step.memory["sketch"], (~step.dead).nonzero().squeeze(1)
+        sketch, living = step.memory["sketch"], step.living_latents
         if not len(living):
             return step.no_loss()
         # Derivatives this small, the skip path's being 1, are rounding.

@@ -18,6 +18,7 @@ from unbraid.dictionary.activations.selection import largest_of_rows
 from unbraid.dictionary.codes import SparseCodes, SparseSupport, encoded, starts
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Family, Step, Term, TermOutput
+from unbraid.system.devices import queued
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class AuxK(Term):
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
-        dead = step.dead.nonzero().squeeze(1)
+        dead = step.dead_latents
         if not dead.numel():
             return step.no_loss()
         dictionary = step.dictionary
@@ -46,9 +47,12 @@ def most_active(
     """Return the codes of x by the k largest of these latents alone, rectified, a row; differentiable."""
     with torch.no_grad():
         pre, among = largest_of_rows(dictionary.chunks_among(x, latents), k)
-        active = pre > 0
-        counts = active.view(-1, k).sum(1)
-        offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-        support = SparseSupport(latents[among.latents[active]], offsets, dictionary.d_sae)
-    pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre[active], support)
-    return SparseCodes(pre, pre, support)
+        offsets, found = among.offsets, among.latents
+        if not queued(pre.device):  # there the host would wait for the number of positive ones
+            active = pre > 0
+            counts = active.view(-1, k).sum(1)
+            offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
+            pre, found = pre[active], found[active]
+        support = SparseSupport(latents[found], offsets, dictionary.d_sae)
+    pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
+    return SparseCodes(pre, pre.relu(), support)

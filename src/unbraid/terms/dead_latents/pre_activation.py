@@ -27,7 +27,7 @@ class PreActivation(Term):
             raise ValueError(f"{type(activation).__name__} has no threshold for dead latents to be drawn to; use aux_k")
 
     def __call__(self, step: Step) -> TermOutput:
-        dead = step.dead.nonzero().squeeze(1)
+        dead = step.dead_latents
         if not dead.numel():
             return step.no_loss()
         dictionary = step.dictionary

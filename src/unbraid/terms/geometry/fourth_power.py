@@ -28,7 +28,7 @@ class FourthPower(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
-        order = torch.randperm(len(atoms), generator=step.rng).to(atoms.device)
+        order = torch.randperm(len(atoms), generator=step.rng).to(atoms.device, non_blocking=True)
         parts = atoms.index_select(0, order).split(self.chunk)
         pairs = sum(len(part) * (len(part) - 1) for part in parts)
         total = torch.stack([(part @ part.T).fill_diagonal_(0.0).square().square().sum() for part in parts]).sum()

@@ -74,7 +74,7 @@ class MetaSAE(Term):
 
 
 def draw(atoms: Float[Tensor, "d_sae d_in"], count: int, rng: torch.Generator) -> Float[Tensor, "sample d_in"]:
-    return atoms.index_select(0, torch.randperm(len(atoms), generator=rng)[:count].to(atoms.device))
+    return atoms.index_select(0, torch.randperm(len(atoms), generator=rng)[:count].to(atoms.device, non_blocking=True))
 
 
 def fresh(atoms: Float[Tensor, "d_sae d_in"], width: int, rng: torch.Generator) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class Repulsion(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
-        order = torch.randperm(len(atoms), generator=step.rng)[: self.sample].to(atoms.device)
+        order = torch.randperm(len(atoms), generator=step.rng)[: self.sample].to(atoms.device, non_blocking=True)
         if len(order) < 2:
             return step.no_loss()
         rows = [repelled(atoms.index_select(0, part), self.temperature) for part in order.split(self.chunk)]

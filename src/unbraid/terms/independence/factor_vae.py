@@ -102,5 +102,5 @@ def block_inputs(
 def shuffled(inputs: Float[Tensor, "rows inputs"], rng: torch.Generator) -> Float[Tensor, "rows inputs"]:
     """Each latent, gate and value together, from rows in an order of its own."""
     rows, width = inputs.shape[0], inputs.shape[1] // 2
-    order = torch.rand(rows, width, generator=rng).argsort(0).to(inputs.device)
+    order = torch.rand(rows, width, generator=rng).argsort(0).to(inputs.device, non_blocking=True)
     return inputs.gather(0, order.repeat(1, 2))

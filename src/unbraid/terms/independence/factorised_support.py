@@ -74,7 +74,7 @@ class Support(Term):
     ) -> Int[Tensor, "pairs values"]:
         """Silence, where the latent ever is, and random entries of this batch, which stand last."""
         slots = entries.slots[:, side]
-        draw = torch.rand(len(firing), self.values, generator=rng).to(firing.device)
+        draw = torch.rand(len(firing), self.values, generator=rng).to(firing.device, non_blocking=True)
         at = entries.ends[slots].unsqueeze(1) - 1 - (draw * firing.unsqueeze(1)).long()
         at[:, 0] = torch.where(entries.counts[slots] < entries.rows_known, SILENT, at[:, 0])
         return at
@@ -113,7 +113,7 @@ def likely_pairs(
     total = int(ends[-1])
     if not total:
         return latents.new_zeros(0, 2)
-    draw = (torch.rand(count, generator=rng, dtype=torch.float64) * total).long().to(latents.device)
+    draw = (torch.rand(count, generator=rng, dtype=torch.float64) * total).long().to(latents.device, non_blocking=True)
     first = torch.searchsorted(ends, draw, right=True)
     second = len(ordered) - 1 - (draw - (ends - partners)[first])
     pairs = torch.stack([torch.minimum(first, second), torch.maximum(first, second)], 1)

@@ -68,7 +68,7 @@ def fire_together(
     """Random latents, each with those that fire with it most beyond chance; -1 where there are fewer."""
     firings = columns.firings().to(columns.values.dtype)
     often = (firings >= 2).nonzero().squeeze(1)
-    seeds = often[torch.randperm(len(often), generator=rng)[:count].to(often.device)]
+    seeds = often[torch.randperm(len(often), generator=rng)[:count].to(often.device, non_blocking=True)]
     fires = firings.new_zeros(len(columns.kept), columns.batch)
     fires[columns.places, columns.rows] = 1
     chance = firings[seeds].unsqueeze(1) * firings / max(1, columns.batch)
@@ -87,7 +87,11 @@ def excess(
     size, rows = blocks.shape[1], columns.batch
     # A random turn of each column, by a different part of the rows: as good as a permutation of rows in random order.
     part = rows / size
-    turns = (torch.arange(size) * part + torch.rand(blocks.shape, generator=rng) * part).long().to(blocks.device)
+    turns = (
+        (torch.arange(size) * part + torch.rand(blocks.shape, generator=rng) * part)
+        .long()
+        .to(blocks.device, non_blocking=True)
+    )
     together, apart = (
         mean_log_density(*active_rows(columns, blocks, turned), rows, noise, rng)
         for turned in (torch.zeros_like(turns), turns)

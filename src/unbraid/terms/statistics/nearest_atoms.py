@@ -42,7 +42,7 @@ def drawn_neighbours(
     Neighbours are found without gradient; only these d_sae cosines are differentiable, which equals the dense gradient
     away from ties.
     """
-    order = torch.randperm(atoms.shape[0], generator=rng).to(atoms.device)
+    order = torch.randperm(atoms.shape[0], generator=rng).to(atoms.device, non_blocking=True)
     nearest = torch.cat([nearest_atoms(atoms.detach(), part) for part in order.split(chunk)])
     cosines = (atoms.index_select(0, order) * atoms.index_select(0, nearest)).sum(1)
     return order, nearest, cosines.masked_fill(order == nearest, 0.0)

@@ -90,7 +90,7 @@ def split_in_halves(
     z: Codes, rows: int, kept: Int[Tensor, " width"], rng: torch.Generator
 ) -> tuple[SparseColumns, SparseColumns]:
     """The kept latents in two random halves of `rows` rows."""
-    order = torch.randperm(z.batch, generator=rng)[:rows].to(z.values.device)
+    order = torch.randperm(z.batch, generator=rng)[:rows].to(z.values.device, non_blocking=True)
     half = len(order) // 2
     return rows_of(z, order[:half]).restricted(kept), rows_of(z, order[half : 2 * half]).restricted(kept)
 

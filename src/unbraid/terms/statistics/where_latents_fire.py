@@ -42,7 +42,7 @@ class Firing:
 
 
 def drawn(items: Int[Tensor, " item"], count: int, rng: torch.Generator) -> Int[Tensor, " k"]:
-    return items[torch.randperm(len(items), generator=rng)[:count].to(items.device)]
+    return items[torch.randperm(len(items), generator=rng)[:count].to(items.device, non_blocking=True)]
 
 
 @torch.no_grad()

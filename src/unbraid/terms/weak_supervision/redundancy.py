@@ -67,14 +67,14 @@ class Redundancy(Term):
 def token_pairs(documents: Int[Tensor, " batch"], count: int, rng: torch.Generator) -> list[tuple[Rows, Rows]]:
     """Random pairs of rows of one document, no row twice, in two halves that share no document. Rows of no known
     document, -1, are left out."""
-    order = torch.randperm(len(documents), generator=rng).to(documents.device)
+    order = torch.randperm(len(documents), generator=rng).to(documents.device, non_blocking=True)
     order = order[documents[order] >= 0]
     order = order[documents[order].argsort(stable=True)]
     _, inverse, sizes = documents[order].unique(return_inverse=True, return_counts=True)
     rank = torch.arange(len(order), device=order.device) - starts(sizes)[inverse]
     first = ((rank % 2 == 0) & (rank + 1 < sizes[inverse])).nonzero().squeeze(1)
-    first = first[torch.randperm(len(first), generator=rng).to(order.device)[:count]]
-    side = torch.randperm(len(sizes), generator=rng).to(order.device)[inverse[first]] % 2
+    first = first[torch.randperm(len(first), generator=rng).to(order.device, non_blocking=True)[:count]]
+    side = torch.randperm(len(sizes), generator=rng).to(order.device, non_blocking=True)[inverse[first]] % 2
     return [(order[part], order[part + 1]) for part in (first[side == 0], first[side == 1])]
 
 

@@ -26,7 +26,7 @@ class Slowness(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=True)
-        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
+        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device, non_blocking=True)
         scale = usual_size(step.z, step.memory)
         found = code_differences(step.z, later[chosen], earlier[chosen])
         moved = (found.change.abs() / scale[found.latents]).sum()

@@ -34,7 +34,7 @@ class Temporal(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=False)
-        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device)
+        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device, non_blocking=True)
         if len(chosen) < 2:
             return step.no_loss()
         later, earlier = later[chosen], earlier[chosen]
