@@ -128,7 +128,9 @@ def mean_log_density(
     """E log q at codes with noise, q the mean over all rows of Gaussians around them; up to a constant. Rows that are
     not among `points` are all zero: one centre, and `draws` noisy points, for all of them."""
     blocks, most, size = points.shape
-    errors = noise * torch.randn(blocks, most + draws, size, generator=rng, dtype=points.dtype).to(points.device)
+    errors = noise * torch.randn(blocks, most + draws, size, generator=rng, dtype=points.dtype).to(
+        points.device, non_blocking=True
+    )
     # Costs grow with the square of a block's rows, and the largest block has several times as many as most: blocks of
     # about as many rows are taken together, without the places that only larger ones need.
     counts, order = there.sum(1).sort(descending=True)
