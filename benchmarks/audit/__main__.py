@@ -7,6 +7,7 @@
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from benchmarks.audit.page import renewed, tables
 from benchmarks.audit.rows import Rows, check_versions, read, write
 from benchmarks.audit.testbeds import TESTBEDS
 from unbraid import catalog
-from unbraid.system.files import read_json, write_text
+from unbraid.system.files import write_text
 
 
 def run(sources: Sequence[str], folder: Path, out: Path) -> None:
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     two.add_argument("--page", type=Path, default=Path("docs/trust.md"))
     options = parser.parse_args(argv)
     if options.command == "page":
-        parts = tables(read(options.rows), read_json(options.gate))
+        parts = tables(read(options.rows), json.loads(options.gate.read_text(encoding="utf-8")))
         write_text(options.page, renewed(options.page.read_text(encoding="utf-8"), parts))
         return
     torch.set_num_threads(1)
