@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 from benchmarks.judge import quantity_of, scores_of_rows
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.wording import mean_half, number
-from unbraid.report.figures import Plot, embedded, looks
+from unbraid.report.figures import Look, Plot, embedded, looks
 from unbraid.report.width import Grown, grown, width_plot
 from unbraid.system.files import write_text
 
@@ -73,8 +73,8 @@ def page(rows: Sequence[Row]) -> str:
     lines = [one for one in grown(scores) if one.role != "control"]
     drawn = {one.method for one in lines}
     plots = [width_plot(scores, quantity_of(name, said(rows, name)), lines, "") for name in PANELS]
-    legend = {look.name.partition(" (")[0]: look.colour for look in reversed(looks(scores.methods).values())}
-    names = "".join(f'<b style="color:{legend[name]}">{name}</b> ' for name in legend if name in drawn)
+    first = {look.name.partition(" (")[0]: look for look in reversed(looks(scores.methods).values())}
+    names = "".join(key(name, look) for name, look in first.items() if name in drawn)
     places = "".join(map(panel, range(len(plots))))
     return (
         '<!doctype html><meta charset="utf-8"><title>Scores against width</title><style>body{font:14px sans-serif;'
@@ -82,6 +82,12 @@ def page(rows: Sequence[Row]) -> str:
         f'<p>{names}</p><div class="all">{places}</div><script>{get_plotlyjs()}</script>'
         f"<script>{''.join(map(drawing, range(len(plots)), plots))}</script>"
     )
+
+
+def key(name: str, look: Look) -> str:
+    """A method's name in the legend, underlined as its line is drawn."""
+    line = {"solid": "solid", "dot": "dotted"}.get(look.dash, "dashed")
+    return f'<b style="border-bottom:3px {line} {look.colour};margin-right:2em">{name}</b>'
 
 
 def panel(index: int) -> str:
