@@ -11,8 +11,9 @@ from tests.known import EXACT, Undirected, readers, reading, truth, untrained
 from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.evals.absorption import DEFINITIONS, absorption_scores, families
+from unbraid.evals.absorption import DEFINITIONS, absorption_scores
 from unbraid.evals.shared.evaluation import NotApplicable
+from unbraid.evals.shared.parents import families
 from unbraid.sources.truth import Truth
 from unbraid.sources.world.world import World
 
