@@ -12,6 +12,7 @@ from tests.spoiled import edit_json, resealed, unsealed
 from unbraid import catalog
 from unbraid.cli.main import main
 from unbraid.evals.shared.evaluation import Eval, NotApplicable, Score, evaluate
+from unbraid.runs.results import check_files
 from unbraid.runs.run import Run
 from unbraid.training.loop import train
 
@@ -216,3 +217,39 @@ def test_fault_19_what_stands_in_a_files_place_is_told_and_nothing_hangs(name: s
     assert main(["eval", *map(str, runs[:2]), "--evals", "fidelity"]) == 1
     shown = capsys.readouterr()
     assert name in shown.out + shown.err and "1 of 2 failed" in shown.err and "Traceback" not in shown.err
+
+
+def storing(files):
+    score = lambda run: [Score(metric="one", value=1.0, better="higher")]
+    return Eval("made_up", 1, {"one": "the number one"}, score, files=files)
+
+
+def test_files_of_an_eval_are_stored_and_sealed_next_to_its_scores(runs: list[Path]):
+    assert evaluate([Run.open(runs[0])], [storing(lambda run: {"table.bin": b"1234"})]) == 0
+    assert (runs[0] / "results" / "made_up.table.bin").read_bytes() == b"1234"
+    assert result(runs[0])["files"]["made_up.table.bin"]["bytes"] == 4
+
+
+def test_files_that_an_eval_no_longer_stores_are_removed(runs: list[Path]):
+    (run,) = [Run.open(runs[0])]
+    evaluate([run], [storing(lambda run: {"old.bin": b"1", "table.bin": b"2"})])
+    evaluate([run], [storing(lambda run: {"table.bin": b"3"})], force=True)
+    kept = sorted(path.name for path in (runs[0] / "results").glob("made_up*"))
+    assert kept == ["made_up.json", "made_up.table.bin"]
+
+
+def test_files_that_cannot_be_made_are_a_failure_of_the_eval(runs: list[Path]):
+    def broken(run: Run) -> dict[str, bytes]:
+        raise ZeroDivisionError("no table")
+
+    assert evaluate([Run.open(runs[0])], [storing(broken)]) == 1
+    found = result(runs[0])
+    assert found["error"].startswith("ZeroDivisionError: no table")
+    assert "scores" not in found and "files" not in found
+
+
+@pytest.mark.parametrize("name", ["made_up.../x.bin", "other.table.bin", "made_up.json"])
+def test_a_file_that_a_result_names_is_one_of_its_own(name: str, runs: list[Path]):
+    stored = {"eval": "made_up", "version": 1, "scores": [], "files": {name: {"bytes": 4, "sha256": "0" * 64}}}
+    with pytest.raises(ValueError, match="with a file"):
+        check_files(runs[0], stored)

@@ -30,7 +30,7 @@ Results = Sequence[Mapping[str, Any]]
 def measure(testbed: Testbed, rows: Rows, folder: Path, keep: Keep) -> None:
     """Train and score what the rows lack, and add it."""
     plan = list(trained(testbed))
-    evals = list(catalog.evals().values())
+    evals = list(catalog.default_evals().values())
     left = [one for one in plan if one.case not in rows.scores]
     if left:
         runs = trained_runs(plan, folder)

@@ -137,7 +137,7 @@ def score(
             absorption, splitting, memorisation and disentanglement then are there too.
         names: what the factors are called; a DataFrame's columns by default.
         parents: index of each factor's parent in a forest, -1 for roots; all are roots by default.
-        evals: names of evals; by default all that apply.
+        evals: names of evals; by default all that apply, but those that store more than numbers.
 
     Returns:
         Columns eval, metric, params, kind (measured, chance, ceiling, reference), value, better (higher, lower,
@@ -246,7 +246,7 @@ def evaluate(
 
     Args:
         runs: run folders: a path, a pattern such as "runs/x/*", a folder of runs, or several.
-        evals: names of evals; all by default.
+        evals: names of evals; by default all but those that store more than numbers (examples).
         force: score again what is scored.
         packages: packages of yours whose classes the runs name and whose evals are meant.
 
@@ -352,9 +352,12 @@ def write_report(runs: Runs, out: str | Path = "report.html", *, card: str | Pat
 
 
 def chosen_evals(names: str | Sequence[str] | None, packages: tuple[str, ...] = OWN_PACKAGES) -> list[evaluation.Eval]:
-    """Return evals by name; all for None. Raises ValueError for one that there is not, with the nearest."""
+    """Return evals by name; for None, those run by default. Raises ValueError for one that there is not, with the
+    nearest."""
+    if names is None:
+        return list(catalog.default_evals(packages).values())
     known = catalog.evals(packages)
-    return list(known.values()) if names is None else [catalog.pick(name, known, "eval") for name in as_list(names)]
+    return [catalog.pick(name, known, "eval") for name in as_list(names)]
 
 
 def expanded(item: Any) -> list[Experiment]:

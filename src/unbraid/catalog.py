@@ -192,9 +192,15 @@ def evals(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, Eval]":
     found: dict[str, Eval] = {}
     for name, entry in eval_entries(packages).items():
         module = importlib.import_module(entry.module)
-        also = {part: getattr(module, part) for part in ("peers", "lacks") if hasattr(module, part)}
+        also = {part: getattr(module, part) for part in ("peers", "lacks", "files") if hasattr(module, part)}
+        also["by_default"] = getattr(module, "BY_DEFAULT", True)
         found[name] = Eval(name, module.VERSION, module.DEFINITIONS, getattr(module, name), **also)
     return found
+
+
+def default_evals(packages: tuple[str, ...] = OWN_PACKAGES) -> "dict[str, Eval]":
+    """Evals that a run is scored by when none is named."""
+    return {name: item for name, item in evals(packages).items() if item.by_default}
 
 
 def pick(name: str, among: Mapping[str, T], what: str) -> T:

@@ -36,9 +36,11 @@ Planner = PlanFlags | Trainer
 
 
 def evals_named(names: Sequence[str], allowed: tuple[str, ...]) -> list[Eval]:
-    """The evals of these names, or all there are. Raises ValueError for a name that is none."""
+    """The evals of these names, or those run by default. Raises ValueError for a name that is none."""
+    if not names:
+        return list(catalog.default_evals(allowed).values())
     known = catalog.evals(allowed)
-    return [catalog.pick(name, known, "eval") for name in names] or list(known.values())
+    return [catalog.pick(name, known, "eval") for name in names]
 
 
 def gigabytes(count: int) -> str:

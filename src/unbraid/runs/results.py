@@ -1,22 +1,29 @@
 """Results of evals in a run folder, results/<eval>.json: written into the folder and nowhere else, and read whole.
 
 A result is signed, and says which weights it scored. One that was cut short, changed, or is of another shape is a
-damaged result: an eval makes it again, a report shows it as what it is.
+damaged result: an eval makes it again, a report shows it as what it is. Tables that an eval stores besides its scores
+are files next to it, results/<eval>.<part>, whose size and SHA-256 the result holds; it is written after them.
 """
 
+import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from unbraid.config.old_names import upgraded_score
 from unbraid.config.settings import is_number
-from unbraid.system.files import write_json
-from unbraid.system.sealing import read_signed, signed
+from unbraid.system.files import reading, write_atomically, write_json
+from unbraid.system.sealing import Seals, check_sealed, read_signed, seals_in, signed
 
 FOLDER = "results"
+FILES = "files"
+"""The key of a result under which it has the seals of its files."""
 ScoreKind = Literal["measured", "chance", "ceiling", "reference"]
 """What a score is of: the run, or a level to compare it with."""
 REMEDY = "score the run again: unbraid eval makes it anew"
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
 
 def results_of(run: Path) -> list[Path]:
@@ -43,8 +50,46 @@ def own_folder(run: Path, name: str) -> Path:
     return folder
 
 
-def write_result(run: Path, name: str, result: Mapping[str, Any]) -> None:
-    write_json(result_path(run, name), signed(result))
+def write_result(run: Path, name: str, result: Mapping[str, Any], files: Mapping[str, bytes] = NO_FILES) -> None:
+    """Write a result, and before it its files by their part of the name; those of an earlier result are removed."""
+    path = result_path(run, name)
+    contents = {f"{name}.{part}": content for part, content in files.items()}
+    for old in path.parent.glob(f"{name}.*.*"):
+        if old.name not in contents:
+            old.unlink()
+    for file, content in contents.items():
+        write_atomically(path.parent / file, lambda temporary, content=content: temporary.write_bytes(content))
+    seals = {
+        file: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for file, content in contents.items()
+    }
+    write_json(path, signed({**result, FILES: seals} if seals else result))
+
+
+def check_files(run: Path, result: Mapping[str, Any]) -> Seals:
+    """Return the seals of a result's files. Raises ValueError unless each is there as it was written."""
+    folder = own_folder(run, FOLDER)
+    seals = seals_in(result, folder)
+    for name in seals:
+        if not is_part(name, str(result.get("eval"))):
+            raise ValueError(f"{folder} has a result of {result.get('eval')!r} with a file {name!r}; {REMEDY}")
+        check_sealed(folder, name, seals, remedy=REMEDY)
+    return seals
+
+
+def read_file(run: Path, result: Mapping[str, Any], part: str) -> bytes:
+    """Return a result's file, by its part of the name. Raises ValueError unless it is there as it was written."""
+    name = f"{result.get('eval')}.{part}"
+    folder = own_folder(run, FOLDER)
+    if name not in check_files(run, result):
+        raise ValueError(f"{folder} has no {name}; {REMEDY}")
+    with reading(folder / name, REMEDY):
+        return (folder / name).read_bytes()
+
+
+def is_part(name: str, of: str) -> bool:
+    """True for a plain name of a file that belongs to an eval."""
+    return re.fullmatch(rf"{re.escape(of)}\.[a-z_]+\.[a-z]+", name) is not None
 
 
 def read_result(path: Path) -> dict[str, Any]:

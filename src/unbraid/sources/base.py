@@ -39,6 +39,14 @@ class Batch:
     def __getitem__(self, rows: slice | Tensor) -> "Batch":
         return Batch(self.x[rows], self.tokens[rows], self.documents[rows], self.positions[rows])
 
+    def window_starts(self) -> Bool[Tensor, " batch"]:
+        """Return where a window begins, for rows in the order of their windows: at another document or an earlier
+        position."""
+        starts = torch.ones(len(self), dtype=torch.bool)
+        another = self.documents[1:] != self.documents[:-1]
+        starts[1:] = (another | (self.positions[1:] <= self.positions[:-1])).cpu()
+        return starts
+
     def to(self, device: str | torch.device) -> "Batch":
         return Batch(*(t.to(device) for t in (self.x, self.tokens, self.documents, self.positions)))
 
@@ -72,6 +80,16 @@ class Contexts:
     downstream: Downstream
     rounding: float = torch.finfo(torch.float32).eps
     """The relative size of one rounding in what `downstream` computes with."""
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """For each of some directions, the next tokens that it promotes most and suppresses most, and by how much."""
+
+    promoted: list[list[str]]
+    promoted_by: Float[Tensor, "direction count"]
+    suppressed: list[list[str]]
+    suppressed_by: Float[Tensor, "direction count"]
 
 
 @dataclass(frozen=True)
@@ -204,6 +222,17 @@ class Source(Settings, ABC):
     @abstractmethod
     def sample_text(self, count: int) -> list[str]:
         """Return a few windows as the model reads them, decoded; for `unbraid plan`. Empty when there is no text."""
+
+    def token_texts(self, rows: Batch) -> list[str]:
+        """Return the text of each row's token, such that rows of one window read as the text does.
+
+        `rows`: in the order of their windows. Empty where there is no text.
+        """
+        return []
+
+    def next_tokens(self, directions: Float[Tensor, "direction d_in"], count: int) -> NextTokens | None:
+        """Return what each direction does to the next token past all later blocks; None where there is no text."""
+        return None
 
     def truth(self) -> Truth:
         """Return the factors behind the activations. Raises NoTruth where they are not known."""

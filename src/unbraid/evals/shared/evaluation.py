@@ -4,7 +4,9 @@ An eval is a module `evals/<name>.py` with a function `<name>(run) -> list[Score
 numbers change, and a `DEFINITIONS` text per metric, which the report prints. An eval that compares a run with others
 also has a function `peers(run) -> list[Run]`: it is called as `<name>(run, peers)` with those that can be read, and its
 results are computed anew when the peers change. An eval that needs more of a source than a few held-out rows has a
-function `lacks(source) -> str`: the reason why runs on that source cannot be scored, known before any is trained.
+function `lacks(source) -> str`: the reason why runs on that source cannot be scored, known before any is trained. One
+that stores more than numbers has a function `files(run) -> Mapping[str, bytes]`, called after the scores; and one that
+is run only when it is named sets `BY_DEFAULT = False`.
 
 Each run and eval fails alone, whatever it raises: the failure is stored with its reason, and the others continue.
 """
@@ -16,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unbraid.runs.in_memory import InMemory, NoRunFolder
-from unbraid.runs.results import ScoreKind, read_result, result_path, write_result
+from unbraid.runs.results import FILES, ScoreKind, check_files, read_result, result_path, write_result
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import left_out, read_once, readable
 from unbraid.sources.base import NoHeldOut, Source, few_rows
@@ -61,6 +63,10 @@ class Eval:
     """The other runs that the scores depend on."""
     lacks: Callable[[Source], str] = few_rows
     """The reason why a source cannot be scored by this eval, with the remedy; empty when it can."""
+    files: Callable[[Run], Mapping[str, bytes]] | None = None
+    """What is stored besides the scores, by the part of the file's name that follows the eval's."""
+    by_default: bool = True
+    """Whether a run is scored by it when no eval is named."""
 
 
 ResultCallback = Callable[[Run, Eval, str], None]
@@ -114,8 +120,8 @@ def update_result(run: Run, item: Eval, force: bool) -> tuple[str, bool]:
         why = f"made again: {why.reason}"
     elif not why and not force:
         return "kept", False
-    result = score(run, item)
-    write_result(run.path, item.name, result)
+    result, files = with_files(run, item, score(run, item))
+    write_result(run.path, item.name, result, files)
     status = result.get("error") or result.get("not_applicable") or f"{result['seconds']:.1f} s"
     return (f"{status} ({why})" if why.startswith("made again") else status), "error" in result
 
@@ -134,7 +140,19 @@ def stale(run: Run, item: Eval) -> str:
     if result.get("peers", []) != [peer.path.name for peer in peers]:
         return "the runs it compares with have changed"
     waiting = [peer for peer in peers if peer.path.name in result.get("left_out", {})]
-    return "runs it left out can be read" if readable(waiting)[0] else ""
+    if readable(waiting)[0]:
+        return "runs it left out can be read"
+    return missing_files(run, item, result)
+
+
+def missing_files(run: Run, item: Eval, result: Mapping[str, Any]) -> str:
+    """The reason why what was stored besides the scores is not whole; empty when it is, or there is none."""
+    if item.files is None or "scores" not in result:
+        return ""
+    if FILES not in result:
+        return "it has no files yet"
+    check_files(run.path, result)
+    return ""
 
 
 def peers_of(run: Run, item: Eval) -> list[Run]:
@@ -172,6 +190,18 @@ def score(run: Run, item: Eval) -> dict[str, Any]:
         failure = failure_of(run.path.name, error)
         return {**head, "error": failure.typed, "traceback": list(failure.trace)}
     return {**head, "seconds": round(time.monotonic() - started, 3), "scores": rows}
+
+
+def with_files(run: Run, item: Eval, result: dict[str, Any]) -> tuple[dict[str, Any], Mapping[str, bytes]]:
+    """Return a result and the files that belong to it; a failure in place of both when they cannot be made."""
+    make = item.files
+    if make is None or "scores" not in result:
+        return result, {}
+    made = attempt(run.path.name, lambda: make(run))
+    if not isinstance(made, Failure):
+        return result, made
+    head = {key: value for key, value in result.items() if key not in ("scores", "seconds")}
+    return {**head, "error": made.typed, "traceback": list(made.trace)}, {}
 
 
 def rows_of(scores: Sequence[Score]) -> list[dict[str, Any]]:

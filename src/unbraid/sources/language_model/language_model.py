@@ -29,12 +29,13 @@ from unbraid.config.settings import (
     TwoOrMore,
     checked,
 )
-from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NoHeldOut, Source, Split
+from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NextTokens, NoHeldOut, Source, Split
 from unbraid.sources.in_process import Reference, is_reference
 from unbraid.sources.language_model import loaded
 from unbraid.sources.language_model.blocks import block_at, text_config, vocabulary_of
 from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
 from unbraid.sources.language_model.context_passes import contexts_of, unpadded_contexts
+from unbraid.sources.language_model.direct_effects import direct_effects
 from unbraid.sources.language_model.downstream import check_downstream, span
 from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
 from unbraid.sources.language_model.loading import (
@@ -54,6 +55,7 @@ from unbraid.sources.text.corpus import Corpus, Local, Streamed
 from unbraid.sources.text.documents import is_language, is_sample, is_stream, stream
 from unbraid.sources.text.documents import read as read_documents
 from unbraid.sources.text.in_memory import add_texts, read_given
+from unbraid.sources.text.pieces import row_texts
 from unbraid.sources.text.sampled import sampled
 from unbraid.sources.text.windows import Packed, Reader, Windows
 from unbraid.sources.truth import NoTruth, Truth
@@ -231,6 +233,14 @@ class LanguageModel(Source):
     def sample_text(self, count: int) -> list[str]:
         windows = self.windows(min(count, len(self._corpus.pool("train"))), split="train", seed=0)
         return [self._reader.decode(i[a].tolist()) for i, a in zip(windows.ids, windows.attention, strict=True)]
+
+    def token_texts(self, rows: Batch) -> list[str]:
+        return row_texts(self.loaded_tokenizer, rows)
+
+    @torch.no_grad()
+    def next_tokens(self, directions: Float[Tensor, "direction d_in"], count: int) -> NextTokens:
+        windows = self.windows(min(self.batch, len(self._corpus.pool("eval"))), split="eval", seed=0)
+        return direct_effects(self._model, self.loaded_tokenizer, windows, directions.to(self._device), count)
 
     def truth(self) -> Truth:
         if not is_language(self.text):
