@@ -16,7 +16,21 @@ from unbraid.cli.main import main
 from unbraid.experiment.grid import cross
 from unbraid.sources.language_model.language_model import LanguageModel
 
-COMMANDS = ("demo", "plan", "train", "sweep", "study", "eval", "report", "steer", "import", "export", "cache", "list")
+COMMANDS = (
+    "demo",
+    "plan",
+    "train",
+    "sweep",
+    "study",
+    "eval",
+    "report",
+    "browse",
+    "steer",
+    "import",
+    "export",
+    "cache",
+    "list",
+)
 
 
 def ended(argv: list[str]) -> int:

@@ -166,7 +166,7 @@ class StudyFlags(Parallel, Checkpoints, OfExperiment, SaeBench):
     """Processes that train, then score, side by side. Those that train share the members out, with equal results; each
     reads the source, and needs the memory of one model."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
-    """Score by these evals of ours (default: all that apply), e.g. --evals fidelity recovery."""
+    """Score by these evals of ours (default: all that apply, but examples), e.g. --evals fidelity recovery."""
     verbose: bool = False
     """Also print why an eval does not apply to a run."""
     saebench: Annotated[tuple[str, ...] | None, arg(metavar="[EVAL ...]")] = None
@@ -185,7 +185,7 @@ class EvalFlags(Parallel, Trusting, SaeBench):
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders, e.g. runs/*; what is none is passed over."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
-    """Score by these evals (default: all that apply), e.g. --evals fidelity recovery."""
+    """Score by these evals (default: all that apply, but examples), e.g. --evals fidelity recovery."""
     suite: Literal["own", "saebench"] = "own"
     """Whose evals: our own, or SAEBench's."""
     force: bool = False
@@ -232,6 +232,16 @@ class ReportFlags(Options):
     """Also write the rows behind every number to this JSON file."""
     card: Annotated[Path | None, arg(metavar="CARD")] = None
     """Judge by this claim card, which was registered before the runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrowseFlags(Trusting):
+    """The flags of `unbraid browse`."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """One run folder, or two of one source; each scored before by `unbraid eval RUN --evals examples`."""
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    """The new folder; an existing one is never overwritten."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,10 @@ COMMANDS = {
         stopped="stopped; results that were finished are kept, run it again for the others",
     ),
     "report": Command("write one HTML file from scored runs", "ReportFlags", "score:run_report", stopped=NOTHING),
+    "browse": Command(
+        "write pages on which to look at every latent, of one run or of two side by side", "BrowseFlags",
+        "score:run_browse", stopped=NOTHING,
+    ),
     "study": Command(
         "train a study, score it by every eval and by SAEBench, and write its report; run it again to resume",
         "StudyFlags", "study:run_study", ("NAME",), AGAIN,

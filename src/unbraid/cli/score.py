@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unbraid.cli.arguments import EvalFlags, ReportFlags, SaeBench, StudyFlags
+from unbraid.cli.arguments import BrowseFlags, EvalFlags, ReportFlags, SaeBench, StudyFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
 from unbraid.cli.tally import Tally
@@ -244,3 +244,17 @@ def report_on(folders: Sequence[Path], out: Path, scores: Path | None, card: Pat
         say(f"scores: {scores}")
     say(f"report: {out}")
     return 1 if unread else 0
+
+
+# ---- browser ------------------------------------------------------------------------------------------------
+
+
+def run_browse(call: Call[BrowseFlags]) -> int:
+    """Write the pages, and print where they begin."""
+    from unbraid.browser import write_browser
+
+    options = call.options
+    runs = [Run.open(folder, packages(options), permissions(options)) for folder in run_folders(options.runs)]
+    write_browser(runs, options.out)
+    say(f"written: {options.out}   open {options.out / 'index.html'}")
+    return 0
