@@ -42,20 +42,20 @@ def about(run: Run, found: StoredExamples) -> dict[str, Any]:
         "latents": found.latents.num_rows,
         "shard": SHARD,
         "kind": "text" if found.has_text else "rows" if found.factors is None else "factors",
-        "source": " · ".join(f"{key} {value}" for key, value in site_of(run, found).items()),
+        "source": site_of(run, found),
         "method": f"{experiment.name}, {type(experiment.dictionary.activation).__name__}, seed {experiment.seed}",
         "scores": headline_scores(run),
         "control": control_scores(run),
     }
 
 
-def site_of(run: Run, found: StoredExamples) -> dict[str, str]:
+def site_of(run: Run, found: StoredExamples) -> str:
     """Return what the activations are of, as cfg.json says it: a model's site, or the kind of source."""
     known = run.facts.cfg.get("metadata") if found.has_text else {}
     known = known if isinstance(known, dict) else {}
     named = {"model": "model_name", "site": "hook_name", "text": "dataset_path"}
-    site = {word: str(known[key]) for word, key in named.items() if known.get(key)}
-    return site or {"source": type(run.source).__name__}
+    site = [f"{word} {known[key]}" for word, key in named.items() if known.get(key)]
+    return " · ".join(site) or f"{type(run.source).__name__}, {run.d_in} dimensions"
 
 
 def headline_scores(run: Run) -> list[tuple[str, float]]:
