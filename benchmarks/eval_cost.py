@@ -41,7 +41,8 @@ def measured(folder: Path, names: Sequence[str], most: int) -> Iterator[dict[str
 
     torch.set_num_threads(1)
     runs = [Run.open(path) for path in sorted(folder.iterdir())[:most]]
-    evals = [item for name, item in catalog.evals().items() if not names or name in names]
+    chosen = lambda name, item: name in names if names else getattr(item, "by_default", True)
+    evals = [item for name, item in catalog.evals().items() if chosen(name, item)]
     seconds: dict[tuple[str, str], float] = {}
     last = [time.process_time()]
 
