@@ -5,7 +5,8 @@ what CUDA refuses is refused: tensors of two devices in one operation, and a gen
 device. Counted by source line of the package is what `torch.cuda.set_sync_debug_mode` warns of:
 
     results whose size or value the host must know     item, bool, nonzero, masks as indices, bincount, unique, …
-    copies that block                                  to the CPU, and to the device unless non_blocking
+    copies that block                                  to the CPU; to the device unless non_blocking and, beyond
+                                                       64 kB, from page-locked memory
 
 Indices on the CPU and decompositions that check their success count too.
 """
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
 
 import unbraid
 
@@ -43,6 +45,8 @@ class Waits:
 
     by_line: Counter[str] = Counter()
     """What made the host wait, by line of the package."""
+    page_locked = WeakIdKeyDictionary()
+    """Tensors on the CPU that the device can read by itself."""
     precision: Counter[str] = Counter()
     """Products, by the precision that torch was set to."""
 
@@ -122,7 +126,8 @@ def copied(op: Any, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         to_device = isinstance(made, SimulatedTensor)
         unwrapped(made).copy_(unwrapped(source))
         blocking = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
-    if blocking and isinstance(source, SimulatedTensor) != to_device:
+    paged = to_device and source not in Waits.page_locked and source.nbytes > 2**16
+    if (blocking or paged) and isinstance(source, SimulatedTensor) != to_device:
         note("copy to the device" if to_device else "copy to the CPU")
     return made
 
@@ -177,6 +182,16 @@ def _zeros(size: Any, *, dtype: Any = None, **_: Any) -> Tensor:
     return SimulatedTensor(torch.zeros(size, dtype=dtype))
 
 
+def _pin_memory(tensor: Tensor, device: Any = None) -> Tensor:
+    made = tensor.clone()
+    Waits.page_locked[made] = True
+    return made
+
+
+def _is_pinned(tensor: Tensor, device: Any = None) -> bool:
+    return tensor in Waits.page_locked
+
+
 def _copy_from(source: Tensor, made: Tensor, non_blocking: bool = False) -> Tensor:
     return copied(None, "_copy_from", (source, made, non_blocking), {})
 
@@ -199,6 +214,8 @@ def install() -> torch.library.Library:
     kernels.impl("empty_strided", _empty_strided, "PrivateUse1")
     kernels.impl("_copy_from", _copy_from, "PrivateUse1")
     kernels.impl("_efficientzerotensor", _zeros, "PrivateUse1")
+    kernels.impl("_pin_memory", _pin_memory, "CPU")
+    kernels.impl("is_pinned", _is_pinned, "CPU")
     for name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "linspace", "randperm"):
         packet, _, overload = name.partition(".")
         op = getattr(getattr(torch.ops.aten, packet), overload or "default")

@@ -101,7 +101,7 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "threshold_lr": [-1.0], "betas": [(1, 2), (0.9, 1.0), (0.9,), [0.9, 0.99], 0.9], "warmup": [-0.1, 2, 0.9],
         "decay": [-1, 5, 0.99], "clip": [0, -1.0], "weight_decay": [-1.0], "dead_after": [-1, 0],
         "resample_every": [-1], "normalise": ["centre", None], "matmul": ["float16"], "data_seed": [-1, 2**64, "0"],
-        "whiten_ridge": [-1e-3, NAN, math.inf, "1"], "whiten_power": [-0.1, 1.1, NAN, None],
+        "tf32": [1, "yes", None], "whiten_ridge": [-1e-3, NAN, math.inf, "1"], "whiten_power": [-0.1, 1.1, NAN, None],
         "device": ["gpu0", "", "cuda:x", 0, "cpu\n"],
     },
     Experiment: {

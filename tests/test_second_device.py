@@ -13,12 +13,13 @@ import torch
 
 from tests import tiny_lm
 from tests.resumed import assert_resumed_equals_whole
-from tests.simulated_device import NAME, counted_waits, install
+from tests.simulated_device import NAME, Waits, counted_waits, install
 from tests.small import WORLD, experiment
 from tests.test_gradient_ratio import Broken, asking
 from tests.test_train import mixed_cohort, weights
 from unbraid.catalog import evals
 from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.encoding import code_matrix
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.objective.l0_control import Control
@@ -29,6 +30,7 @@ from unbraid.runs.run import Run
 from unbraid.sources.base import Batch
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream, check_finite
+from unbraid.system.devices import rounded_products, sent
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.geometry.orthogonality import Orthogonality
 from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
@@ -154,18 +156,49 @@ def test_the_host_seldom_waits_for_the_device(kind: str) -> None:
     learner, batches = begun(there({**KINDS, "ratio": with_ratio}[kind]), 24)
     with counted_waits() as lines:
         for index in range(16, 24):
-            learner.step(batches[index], index, ExtraInputs(WORLD, 0, index))
+            learner.step(batches[index].to(NAME), index, ExtraInputs(WORLD, 0, index))
     assert lines.total() <= 8 * CEILINGS[kind], lines
 
 
 def begun(base: Experiment, steps: int) -> tuple[Learner, list[Batch]]:
-    """A learner after 16 steps, and batches on its device for so many."""
-    device = base.training.device
+    """A learner after 16 steps, and batches for so many, on the CPU."""
     learner, stream = Learner(base, WORLD.labelled(1024, split="train").x), Stream(WORLD, 160, seed=0)
-    batches = [next(stream).to(device) for _ in range(steps)]
+    batches = [next(stream) for _ in range(steps)]
     for index in range(16):
-        learner.step(batches[index], index, ExtraInputs(WORLD, 0, index))
+        learner.step(batches[index].to(base.training.device), index, ExtraInputs(WORLD, 0, index))
     return learner, batches
+
+
+def test_a_batch_goes_to_the_device_while_the_host_goes_on() -> None:
+    wide = torch.ones(2048, 64)
+    with counted_waits() as lines:
+        assert sent(wide, NAME).device.type == NAME
+        assert sent(wide, "cpu") is wide
+    assert not lines
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_products_of_the_encoder_and_of_gradients_may_round_those_of_other_layers_do_not(tf32: bool) -> None:
+    learner, batches = begun(trained(there(KINDS["effect"]), tf32=tf32), 17)
+    Waits.precision.clear()
+    learner.step(batches[16].to(NAME), 16, ExtraInputs(WORLD, 0, 16))
+    assert (Waits.precision["high"] > 0) == tf32
+    assert Waits.precision["highest"] > 0
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_products_on_the_cpu_are_never_rounded() -> None:
+    with rounded_products("cpu"):
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_codes_are_computed_where_the_rows_are() -> None:
+    x = WORLD.labelled(512, split="train").x
+    made = Learner(KINDS["topk"], x).dictionary
+    with counted_waits() as lines:
+        found = code_matrix(made, x.to(NAME))
+    assert made.W_dec.is_cpu and "dictionary/encoding.py" in {line.partition(":")[0] for line in lines}
+    assert abs(found - code_matrix(made, x)).max() < 1e-5
 
 
 def test_the_host_waits_once_for_all_that_is_logged() -> None:

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.functional import nll_loss
 
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import moved
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import ROWS, held_out_codes, moved
+from unbraid.evals.shared.observe import ROWS, held_out_codes
 from unbraid.metrics.sparse_counts import active_rows
 from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached

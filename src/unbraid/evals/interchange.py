@@ -22,8 +22,8 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import moved
 from unbraid.evals.shared.evaluation import NotApplicable, Score
-from unbraid.evals.shared.observe import moved
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.language_model.language_model import LanguageModel

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoding import moved
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS
 from unbraid.metrics.matching import cosines
@@ -66,8 +67,8 @@ def novel(atoms: Float[Tensor, "latents d_in"], narrower: Float[Tensor, "half d_
 @torch.no_grad()
 def firings(dictionary: Dictionary, x: Float[Tensor, "batch d_in"]) -> Int[Tensor, " d_sae"]:
     """Count the rows in which each latent fires."""
-    device = dictionary.W_dec.device
+    dictionary = moved(dictionary, x.device)
     total = torch.zeros(dictionary.d_sae, dtype=torch.long)
     for part in x.split(CHUNK):
-        total += dictionary.codes(part.to(device)).firings().cpu()
+        total += dictionary.codes(part).firings().cpu()
     return total

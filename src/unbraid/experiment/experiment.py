@@ -59,6 +59,9 @@ class Training(Settings):
     """How far to whiten: variances to the power of 1 less this are left, 1 whitens fully, 0 is centre-scale."""
     matmul: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder product; parameters and optimiser stay float32."""
+    tf32: bool = added(True)
+    """On CUDA, let float32 products of the encoder and of gradients round their factors to 10 bits (TF32), which is
+    several times faster; other devices have no such products."""
     data_seed: Seed | None = None
     """Order of the data; None: the experiment's seed. Experiments with the same one share a stream of activations."""
     score_every: NonNegativeInt = 250_000

@@ -35,6 +35,7 @@ from unbraid.formats.imported import Imported
 from unbraid.runs.failure import failure
 from unbraid.runs.run_folder import Facts, finished, is_run, read_facts
 from unbraid.sources.base import Source
+from unbraid.system.devices import sent
 from unbraid.system.files import reading, write_json, write_tensors
 from unbraid.system.sealing import PROVENANCE, REMEDY, check_sealed, seals, signed
 from unbraid.system.sharing import shared
@@ -180,14 +181,15 @@ def save_run(
     sample: torch.Tensor,
     provenance: Mapping[str, Any],
 ) -> Run:
-    """Write a finished run, everything on the CPU.
+    """Write a finished run, from the CPU.
 
-    `sample`: raw activations on which folding is checked and BatchTopK calibrated. `provenance`: `machine()` as it was
-    when the work began, and what it took.
+    `sample`: raw activations on which folding is checked and BatchTopK calibrated, where the dictionary is.
+    `provenance`: `machine()` as it was when the work began, and what it took.
 
     Raises ValueError when folding the normalisation would change the reconstructions; nothing is written then.
     """
-    fitted, dictionary = dictionary.fitted, dictionary.for_inference(normaliser(sample))
+    fitted, rows = dictionary.fitted, sent(sample, dictionary.W_dec.device)
+    dictionary, normaliser = dictionary.for_inference(normaliser(rows)).cpu(), normaliser.to("cpu")
     folded = normaliser.fold(dictionary)
     normaliser.check(dictionary, folded, sample[:2048])
     init = experiment.dictionary.init

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unbraid.config.settings import Settings
 from unbraid.sources.truth import NoTruth, Truth
+from unbraid.system.devices import sent
 
 Split = Literal["train", "eval"]
 Downstream = Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos d_out"]]
@@ -48,7 +49,8 @@ class Batch:
         return starts
 
     def to(self, device: str | torch.device) -> "Batch":
-        return Batch(*(t.to(device) for t in (self.x, self.tokens, self.documents, self.positions)))
+        """Return the rows on a device, to which they may still be on their way."""
+        return Batch(*(sent(t, device) for t in (self.x, self.tokens, self.documents, self.positions)))
 
     @staticmethod
     def join(parts: list["Batch"]) -> "Batch":

@@ -10,12 +10,11 @@ from unbraid import seeding
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
 from unbraid.system.devices import queued
+from unbraid.training.finite_checks import EVERY
 from unbraid.training.resampling import resample
 from unbraid.training.schedule import passes_multiple, steps
 
 NAME, LISTED = "since_fired", "listed_dead"
-EVERY = 8
-"""Steps after which a queued device's dead latents are listed anew: the host must wait for their number."""
 
 
 class DeadLatents:
@@ -36,7 +35,7 @@ class DeadLatents:
 
     def seen_at(self, index: int) -> tuple[Bool[Tensor, " d_sae"], dict[str, Tensor]]:
         """Return what terms of a step see: True for dead latents, and numbers of dead and living ones where they are
-        known. On a queued device both are up to `EVERY` steps old."""
+        known. A queued device's are listed every `EVERY` steps, as the host must wait for how many they are."""
         if not self._queued:
             return self.now(), {}
         if index % EVERY == 0:

@@ -14,7 +14,8 @@ from unbraid.system.devices import queued
 
 NEVER = 2**62
 EVERY = 8
-"""Steps after which the host looks at a queued device: at more, it would keep more batches there."""
+"""Steps after which the host looks at a queued device: at more, it would keep more batches there. It looks at the
+beginning of a step, when the step's batch is read, and when `dead_latents` makes it wait anyway."""
 
 
 class FoundLate(ValueError):
@@ -54,11 +55,6 @@ class FiniteChecks:
         self._waiting = []
         self._first_bad.clamp_(max=torch.where(torch.isfinite(numbers).all(), NEVER, index))
         return (self._first_bad <= index).float()
-
-    @property
-    def due(self) -> bool:
-        """True when the host should look now."""
-        return len(self._unchecked) >= EVERY
 
     def look(self) -> tuple[int, Batch, ExtraInputs] | None:
         """Wait for the device; return the number of the first bad step, and what it was made of. None when all were

@@ -1,6 +1,7 @@
 """One member of a cohort as it is trained: a dictionary, and what changes it and is changed step by step."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -16,10 +17,11 @@ from unbraid.objective import l0_control
 from unbraid.objective.objective import Step, all_finite, culprits, evaluate
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Counterfactuals
+from unbraid.system.devices import rounded_products, sent
 from unbraid.training import optimiser, term_memory
 from unbraid.training.constraints import Constraints
 from unbraid.training.dead_latents import DeadLatents
-from unbraid.training.finite_checks import FiniteChecks, FoundLate
+from unbraid.training.finite_checks import EVERY, FiniteChecks, FoundLate
 from unbraid.training.l0_controller import L0Controller
 from unbraid.training.optimiser import BadGradient, Optimiser
 from unbraid.training.schedule import steps
@@ -45,9 +47,10 @@ class Learner:
             origin=Origin(experiment.source, normaliser, watch, kept),
         )  # fmt: skip
         target = experiment.objective.target_l0
-        if target is not None and not experiment.dictionary.init.sets_thresholds:
-            l0_control.start_at(self.dictionary, normaliser(sample[: l0_control.ROWS]), target.l0)
         self.dictionary.to(training.device)
+        if target is not None and not experiment.dictionary.init.sets_thresholds:
+            rows = sent(sample[: l0_control.ROWS], training.device)
+            l0_control.start_at(self.dictionary, self.normaliser(rows), target.l0)
         self.steps = steps(training)
         self.begins = 0
         """The step it goes on from: it waits for the others of its cohort when they are behind."""
@@ -64,6 +67,8 @@ class Learner:
         a loss or a gradient that is not finite; the parameters are then as before the step. On devices that work off a
         queue that is found out a few steps later, or when `check` is called."""
         checks, scale = self.finite_checks, self.l0_controller.scale()
+        if index % EVERY == 0:
+            self.check()
         checks.begin(batch, index, extra)
         step, metrics = self._backward(batch, index, extra, scale, checks.finite)
         self.optimiser.step(index, checks.bad(index))
@@ -72,8 +77,6 @@ class Learner:
         self._restart_dead_latents(step.x, index)
         l0 = step.z.l0()
         self.l0_controller.update(l0)
-        if checks.due:
-            self.check()
         return {
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
         }  # fmt: skip
@@ -101,18 +104,26 @@ class Learner:
     ) -> tuple[Step, dict[str, Tensor]]:
         """Compute the gradients of a step for the optimiser; return the step and what to log."""
         x = self.normaliser(batch.x)
-        step = self._step(batch, x, self.dictionary.unchecked_codes(x), index, extra)
+        with self._products():
+            z = self.dictionary.unchecked_codes(x)
+        step = self._step(batch, x, z, index, extra)
         streams = partial(self._term_stream, index)
         loss, metrics = evaluate(
             self.experiment.objective, step, index, scale=scale, streams=streams, memory=self.memory, finite=finite
         )
-        loss.backward()
+        with self._products():
+            loss.backward()
         self.constraints.project_gradient()
         try:
             self.optimiser.take_gradients(finite)
         except BadGradient as error:
             raise self._explained(error, step, index, streams) from error
         return step, metrics
+
+    def _products(self) -> AbstractContextManager[None]:
+        """The precision of the encoder and of gradients. What terms compute of other layers is never rounded: they look
+        at differences that would be of the size of that."""
+        return rounded_products(self.experiment.training.device) if self.experiment.training.tf32 else nullcontext()
 
     def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, extra: ExtraInputs) -> Step:
         """The record that terms read."""
@@ -121,13 +132,13 @@ class Learner:
             x=x, z=z, dictionary=self.dictionary, batch=batch, contexts=extra.contexts, progress=index / self.steps,
             dead=dead, rng=torch.Generator(), shared=numbers,
             counterfactuals=lambda: self._normalised(extra.counterfactuals()),
-            corrupted=lambda share: self.normaliser(extra.corrupted(share).to(x.device)),
+            corrupted=lambda share: self.normaliser(sent(extra.corrupted(share), x.device)),
             normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
         )  # fmt: skip
 
     def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:
         device = self.experiment.training.device
-        return Counterfactuals(*(self.normaliser(x.to(device)) for x in (pairs.x, pairs.changed)))
+        return Counterfactuals(*(self.normaliser(sent(x, device)) for x in (pairs.x, pairs.changed)))
 
     def _term_stream(self, index: int, name: str) -> torch.Generator:
         """The random stream of a term at a step."""

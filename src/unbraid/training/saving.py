@@ -14,6 +14,7 @@ from unbraid.runs.failure import failure, mark_failed
 from unbraid.runs.run import save_run
 from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
+from unbraid.system.devices import sent
 from unbraid.training.callbacks import Callback
 from unbraid.training.checkpoint import drop_checkpoints, prune, save_checkpoint
 from unbraid.training.learner import Learner
@@ -40,8 +41,9 @@ def save_runs(
             "filtered": stream.position.filtered,
             "device": training.device,
         }
-        dictionary, normaliser = learner.dictionary.cpu(), learner.normaliser.to("cpu")
-        provenance |= l0_reached(learner.experiment, dictionary, normaliser(sample[: l0_control.ROWS]))
+        dictionary, normaliser = learner.dictionary, learner.normaliser
+        rows = sent(sample[: l0_control.ROWS], training.device)
+        provenance |= l0_reached(learner.experiment, dictionary, normaliser(rows))
         try:
             save_run(folder, learner.experiment, dictionary, normaliser, sample, {**made_by, **provenance})
         except ValueError as error:

@@ -4,7 +4,6 @@ What depends on the source alone is made once for all runs that are scored toget
 (`unbraid.system.sharing`).
 """
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -49,11 +48,6 @@ def observe(dictionary: Dictionary, truth: Truth, rows: int = ROWS, split: Split
 def held_out_codes(dictionary: Dictionary, source: Source, rows: int = ROWS) -> csr_array:
     """Return the codes of held-out activations. `dictionary`: for raw activations."""
     return code_matrix(dictionary, held_out(source, rows).x)
-
-
-def moved(dictionary: Dictionary, device: torch.device) -> Dictionary:
-    """Return a dictionary on a device: itself where it is there, else a copy, as others read the one given too."""
-    return dictionary if dictionary.W_dec.device == device else copy.deepcopy(dictionary).to(device)
 
 
 class Baseline(NamedTuple):
