@@ -16,9 +16,16 @@
     const runs = unbraid.store.index.runs;
     const name = (/** @type {any} */ run, /** @type {number} */ i) => {
       const own = "ab"[i];
-      const scores = run.scores.map((/** @type {[string, number]} */ [title, value]) => `${title} ${unbraid.number(value)}`).join(" · ");
-      return unbraid.make("a", { href: `#in=${own}`, "aria-current": own === side ? "true" : null, title: run.name },
-        unbraid.make("b", {}, run.method), ` ${run.latents.toLocaleString("en")} latents`, scores ? ` · ${scores}` : "");
+      const scores = run.scores
+        .map((/** @type {[string, number]} */ [title, value]) => `${title} ${unbraid.number(value)}`)
+        .join(" · ");
+      return unbraid.make(
+        "a",
+        { href: `#in=${own}`, "aria-current": own === side ? "true" : null, title: run.name },
+        unbraid.make("b", {}, run.method),
+        ` ${run.latents.toLocaleString("en")} latents`,
+        scores ? ` · ${scores}` : "",
+      );
     };
     by("sides").replaceChildren(...runs.map(name));
     by("about").textContent = runs[side === "a" ? 0 : 1].source;
@@ -75,7 +82,11 @@
 
   try {
     await unbraid.load("index.js");
-    await Promise.all(unbraid.store.index.runs.map((/** @type {any} */ _, /** @type {number} */ i) => unbraid.load("ab"[i] + "/list.js")));
+    await Promise.all(
+      unbraid.store.index.runs.map((/** @type {any} */ _, /** @type {number} */ i) =>
+        unbraid.load("ab"[i] + "/list.js"),
+      ),
+    );
     latents = new unbraid.List();
     addEventListener("hashchange", go);
     document.addEventListener("keydown", key);

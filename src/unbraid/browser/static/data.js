@@ -46,7 +46,7 @@ unbraid.asked = {};
  * @returns {Promise<void>}
  */
 unbraid.load = (path) =>
-  (unbraid.asked[path] ??= new Promise((done, fail) => {
+  (unbraid.asked[path] ??= new Promise((/** @type {(nothing?: undefined) => void} */ done, fail) => {
     const script = document.createElement("script");
     script.src = "data/" + path;
     script.onload = () => done();
@@ -79,6 +79,7 @@ unbraid.latent = async (side, latent) => {
 /** The latents that represent a factor, and those that absorb it. */
 unbraid.ofFactor = (/** @type {Side} */ side, /** @type {number} */ factor) => {
   const columns = /** @type {Columns} */ (unbraid.store.lists[side]);
+  /** @type {number[]} */
   const represents = [];
   (columns.factor ?? []).forEach((of, latent) => {
     if (of === factor && columns.represents?.[latent]) represents.push(latent);

@@ -6,8 +6,10 @@ unbraid.shown = (/** @type {string} */ text) =>
   text
     .replace(/\r\n|\n|\r/g, "↵")
     .replace(/\t/g, "⇥")
-    .replace(/[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (sign) =>
-      "‹" + (sign.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0") + "›");
+    .replace(
+      /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+      (sign) => "‹" + (sign.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0") + "›",
+    );
 
 /**
  * An element with attributes and children; text among the children is set as text.
@@ -32,7 +34,11 @@ unbraid.make = (tag, attributes = {}, ...children) => {
 
 /** A number to three digits; a dash for one that there is not. */
 unbraid.number = (/** @type {number | null | undefined} */ value) =>
-  value === null || value === undefined ? "–" : Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(3)));
+  value === null || value === undefined
+    ? "–"
+    : Math.abs(value) >= 1000
+      ? value.toFixed(0)
+      : String(Number(value.toPrecision(3)));
 
 /** A share in percent, rare ones with more digits. */
 unbraid.percent = (/** @type {number | null | undefined} */ value) =>
@@ -61,11 +67,33 @@ unbraid.label = (/** @type {string} */ side, /** @type {number} */ latent) => {
 
 /** Links to some latents by number, the first few shown; their names are in the titles. */
 unbraid.links = (/** @type {string} */ side, /** @type {number[]} */ some) =>
-  unbraid.make("span", { class: "links" }, ...some.slice(0, 12).map((latent) =>
-    unbraid.make("a", { href: unbraid.address(side, latent), title: unbraid.label(side, latent) }, String(latent))),
-    some.length > 12 ? `and ${some.length - 12} more` : null);
+  unbraid.make(
+    "span",
+    { class: "links" },
+    ...some
+      .slice(0, 12)
+      .map((latent) =>
+        unbraid.make("a", { href: unbraid.address(side, latent), title: unbraid.label(side, latent) }, String(latent)),
+      ),
+    some.length > 12 ? `and ${some.length - 12} more` : null,
+  );
 
 /** A link to a latent, with its name. */
 unbraid.link = (/** @type {string} */ side, /** @type {number} */ latent) =>
-  unbraid.make("a", { href: unbraid.address(side, latent) }, String(latent), " ",
-    unbraid.make("bdi", { class: "label" }, unbraid.label(side, latent)));
+  unbraid.make(
+    "a",
+    { href: unbraid.address(side, latent) },
+    String(latent),
+    " ",
+    unbraid.make("bdi", { class: "label" }, unbraid.label(side, latent)),
+  );
+
+/** A part of the page with a title. */
+unbraid.part = (/** @type {string} */ title, /** @type {string} */ about, /** @type {(Node | null)[]} */ ...children) =>
+  unbraid.make(
+    "section",
+    {},
+    unbraid.make("h3", { title: about }, title),
+    about ? unbraid.make("p", { class: "note" }, about) : null,
+    ...children,
+  );
