@@ -136,19 +136,23 @@ def test_threshold_scans_give_up_above_the_limit():
 
 @pytest.mark.parametrize(
     ("activation", "density"),
-    [(TopK(2), 0.02), (TopK(6), 0.06), (BatchTopK(2), 0.02), (BatchTopK(6), 0.06)]
-    + [(activation, density) for activation in (ReLU(), JumpReLU()) for density in (0.02, 0.1)],
+    [(TopK(10), 0.1), (TopK(24), 0.24), (BatchTopK(10), 0.1), (BatchTopK(24), 0.24)]
+    + [(activation, density) for activation in (ReLU(), JumpReLU(bandwidth=0.0)) for density in (0.1, 0.3)],
     ids=str,
 )
-def test_the_dense_path_is_taken_above_five_percent(activation, density):
+def test_codes_are_dense_above_a_share_of_active_latents_or_above_what_is_asked_for(activation, density):
     made, x = Dictionary(D_IN, 100, activation), normal(200, D_IN, seed=1).float()
     with torch.no_grad():
         made.W_enc.copy_(normal(D_IN, 100, seed=0))
         if isinstance(activation, ReLU | JumpReLU):
             made.b_enc.fill_(-float(made.pre_activations(x).view(-1).quantile(1 - density)))
     codes = made.codes(x)
-    assert isinstance(codes, SparseCodes if density < 0.05 else DenseCodes)
+    assert isinstance(codes, SparseCodes if density < 0.15 else DenseCodes)
     assert float(codes.l0()) == pytest.approx(100 * density, rel=0.1)
+    made.dense_above = 0.05
+    assert isinstance(made.codes(x), DenseCodes)
+    made.dense_above = 0.9
+    assert isinstance(made.codes(x), SparseCodes)
 
 
 def test_jump_relu_is_the_identity_above_its_threshold_and_zero_below():

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
-from unbraid.dictionary import weights
+from unbraid.dictionary import row_blocks, weights
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport, encoded, find_sorted
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport, find_sorted
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoder import encoded, encoded_pairs
 from unbraid.dictionary.weights import Path
 
 WIDTHS = (1, 9, 10, D_SAE)
@@ -22,8 +23,9 @@ WIDTHS = (1, 9, 10, D_SAE)
 
 @pytest.fixture(autouse=True)
 def chunks_of_five_rows(monkeypatch):
-    """Several chunks a batch, the last one smaller."""
+    """Several chunks and blocks a batch, the last one smaller."""
     monkeypatch.setitem(weights.CHUNK_ENTRIES, "cpu", 5 * D_SAE)
+    monkeypatch.setitem(row_blocks.ENTRIES, "cpu", 5 * D_SAE)
 
 
 def both(activation: Any, x: Tensor, **kwargs: Any) -> tuple[Codes, Codes, Dictionary]:
@@ -122,10 +124,15 @@ def test_encoding_pairs_passes_gradcheck():
 
     def at_support(x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Tensor:
         pre = (torch.addmm(b_enc, x - b_dec, W_enc)).detach()[support.rows, support.latents]
-        return encoded(x, b_dec, W_enc, b_enc, pre, support)
+        return encoded_pairs(x, b_dec, W_enc, b_enc, pre, support)
 
     inputs = [normal(*shape, seed=n) for n, shape in enumerate([(6, 3), (3,), (3, 5), (5,)])]
     assert torch.autograd.gradcheck(at_support, [tensor.requires_grad_() for tensor in inputs])
+
+
+def test_encoding_all_pairs_passes_gradcheck():
+    inputs = [normal(*shape, seed=n) for n, shape in enumerate([(6, 3), (3,), (3, 5), (5,)])]
+    assert torch.autograd.gradcheck(encoded, [tensor.requires_grad_() for tensor in inputs])
 
 
 def stored_elements(tensor: Tensor) -> int:

@@ -7,6 +7,7 @@ import torch
 from tests.exact import batch, dictionary
 from torch import Tensor
 
+from unbraid.dictionary import row_blocks
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
@@ -100,6 +101,19 @@ def test_l0_counts_latents_above_threshold_and_moves_thresholds_alone():
     assert dictionary.threshold.grad is not None
     assert dictionary.threshold.grad.tolist() == pytest.approx([-1 / 0.5 / 2, 0, -2 / 0.5 / 2])
     assert dictionary.W_enc.grad is None or not dictionary.W_enc.grad.any()
+
+
+@pytest.mark.parametrize("entries", [1, 50, 10_000])
+def test_l0_is_the_same_in_blocks_of_any_size(entries, monkeypatch):
+    monkeypatch.setitem(row_blocks.ENTRIES, "cpu", entries)
+    made, x = dictionary(JumpReLU(bandwidth=0.3)), batch()
+    pre = made.pre_activations(x).detach()
+    loss = L0()(replace(step(x, made), z=made.codes(x, "dense"))).loss
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float((pre > made.threshold).sum()) / len(x))
+    inside = ((pre - made.threshold.detach()).abs() < 0.15).double().sum(0) / 0.3 / len(x)
+    assert made.threshold.grad is not None
+    torch.testing.assert_close(made.threshold.grad, -inside)
 
 
 def test_l0_without_thresholds_says_what_to_use():

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from unbraid.dictionary.row_blocks import row_blocks
+
 Atoms = Float[Tensor, "d_sae d_in"]
 
 
@@ -120,8 +122,8 @@ class Codes(ABC):
     def d_sae(self) -> int: ...
 
     @abstractmethod
-    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " *entry"]:
-        """Return a per-latent quantity for every entry, differentiable."""
+    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " per_entry"]:
+        """Return a per-latent quantity in a shape that goes with the entries' (it broadcasts), differentiable."""
 
     @abstractmethod
     def dense(self) -> Float[Tensor, "batch d_sae"]:
@@ -207,8 +209,8 @@ class DenseCodes(Codes):
     def d_sae(self) -> int:
         return self.values.shape[1]
 
-    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, "batch d_sae"]:
-        return per_latent.expand_as(self.values)
+    def per_entry(self, per_latent: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
+        return per_latent
 
     def dense(self) -> Float[Tensor, "batch d_sae"]:
         return self.values
@@ -226,20 +228,7 @@ class DenseCodes(Codes):
         return torch.stack(parts, 1).cumsum(1)
 
     def firings(self) -> Int[Tensor, " d_sae"]:
-        return (self.values.detach() != 0).sum(0)
-
-
-def encoded(
-    x: Float[Tensor, "batch d_in"],
-    b_dec: Float[Tensor, " d_in"],
-    W_enc: Float[Tensor, "d_in d_sae"],
-    b_enc: Float[Tensor, " d_sae"],
-    pre: Float[Tensor, " nnz"],
-    support: SparseSupport,
-) -> Float[Tensor, " nnz"]:
-    """Return `pre`, which is ((x - b_dec) @ W_enc + b_enc) at the support, with the gradient of having computed it
-    there alone."""
-    return _EncodedPairs.apply(x, b_dec, W_enc, b_enc, pre, support)
+        return torch.stack([(rows != 0).sum(0) for (rows,) in row_blocks(self.values.detach())]).sum(0)
 
 
 def pair_products(
@@ -305,35 +294,3 @@ class _PrefixSums(torch.autograd.Function):
         for level in reversed(range(ctx.levels - 1)):
             by_level[:, level] += by_level[:, level + 1]
         return grad, None
-
-
-class _EncodedPairs(torch.autograd.Function):
-    """The identity on `pre`, with the encoder's gradient restricted to the support."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, pre: Tensor, support: SparseSupport
-    ) -> Tensor:
-        ctx.save_for_backward(x, b_dec, W_enc)
-        ctx.support = support
-        return pre.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, b_dec, W_enc = ctx.saved_tensors
-        d_pre, support = grads[0].contiguous(), ctx.support
-        d_x = d_b_dec = d_W = d_b = None
-        d_bias = torch.zeros(support.d_sae, dtype=d_pre.dtype, device=d_pre.device)
-        d_bias.index_add_(0, support.latents, d_pre)
-        if ctx.needs_input_grad[0]:
-            rows_of_W = W_enc.t().contiguous()
-            d_x = embedding_bag(support.latents, rows_of_W, support.offsets[:-1], per_sample_weights=d_pre, mode="sum")
-        if ctx.needs_input_grad[1]:
-            d_b_dec = -(
-                W_enc @ d_bias
-            )  # the sum over rows of -d_x, without forming d_x (Gao et al. 2024, released code)
-        if ctx.needs_input_grad[2]:
-            d_W = support.sum_by_latent(d_pre, x - b_dec, support.rows_by_latent).t()
-        if ctx.needs_input_grad[3]:
-            d_b = d_bias
-        return d_x, d_b_dec, d_W, d_b, None, None

@@ -21,6 +21,11 @@ Path = Literal["auto", "sparse", "dense"]
 # Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
 
+# Share of active latents above which dense products beat the sparse kernels, by kind of device: on the CPU break-even
+# is at .13 (d_in 64, 512 latents) to .21 (512, 4,096; docs/performance.md), elsewhere it has not been measured.
+DENSE_ABOVE = {"cpu": 0.15}
+DENSE_ABOVE_ELSEWHERE = 0.05
+
 ROUNDING = 1e-5
 """Distance of a norm from 1 that is float32's own."""
 
@@ -58,6 +63,8 @@ class Weights(nn.Module):
         self.low_precision = bfloat16
         """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored
         exactly."""
+        self.dense_above: float | None = None
+        """Share of active latents above which codes are dense; None: that of the device."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
@@ -77,6 +84,12 @@ class Weights(nn.Module):
     def d_sae(self) -> int:
         return self.W_dec.shape[0]
 
+    def dense_limit(self) -> float:
+        """Return the share of active latents above which codes are dense."""
+        if self.dense_above is not None:
+            return self.dense_above
+        return DENSE_ABOVE.get(self.W_dec.device.type, DENSE_ABOVE_ELSEWHERE)
+
     def norms(self) -> Float[Tensor, " d_sae"]:
         """Return the norms of the atoms: exactly 1, but where latents that are compared were trained on whitened
         activations (`Normaliser`)."""
@@ -90,13 +103,6 @@ class Weights(nn.Module):
     def pre_activations(self, x: Acts) -> Latents:
         """Return pre-activations of all latents, differentiable, in the precision of the weights."""
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
-
-    def dense_pre_activations(self, x: Acts) -> Latents:
-        """Return pre-activations of all latents, differentiable, the product in bfloat16 where the encoder's is."""
-        if not self.low_precision:
-            return self.pre_activations(x)
-        product = (x - self.b_dec).bfloat16() @ self.W_enc.bfloat16()
-        return product.to(x.dtype) + self.b_enc
 
     def chunks(self, x: Acts) -> Chunks:
         """Return pre-activations of x a few rows at a time, without gradient."""

@@ -62,6 +62,9 @@ class Training(Settings):
     tf32: bool = added(True)
     """On CUDA, let float32 products of the encoder and of gradients round their factors to 10 bits (TF32), which is
     several times faster; other devices have no such products."""
+    dense_above: Share | None = added(None)
+    """Share of active latents above which a step computes with whole matrices, which is then faster; None: .15 on the
+    CPU, .05 elsewhere. Results differ by rounding alone (docs/performance.md)."""
     data_seed: Seed | None = None
     """Order of the data; None: the experiment's seed. Experiments with the same one share a stream of activations."""
     score_every: NonNegativeInt = 250_000

@@ -47,7 +47,7 @@ class Learner:
             origin=Origin(experiment.source, normaliser, watch, kept),
         )  # fmt: skip
         target = experiment.objective.target_l0
-        self.dictionary.to(training.device)
+        self.dictionary.to(training.device).dense_above = training.dense_above
         if target is not None and not experiment.dictionary.init.sets_thresholds:
             rows = sent(sample[: l0_control.ROWS], training.device)
             l0_control.start_at(self.dictionary, self.normaliser(rows), target.l0)
@@ -73,9 +73,10 @@ class Learner:
         step, metrics = self._backward(batch, index, extra, scale, checks.finite)
         self.optimiser.step(index, checks.bad(index))
         self.constraints.apply()
-        self.dead_latents.count(step.z.firings() > 0, len(step.x))
+        firings = step.z.firings()
+        self.dead_latents.count(firings > 0, len(step.x))
         self._restart_dead_latents(step.x, index)
-        l0 = step.z.l0()
+        l0 = firings.sum().to(step.x.dtype) / len(step.x)
         self.l0_controller.update(l0)
         return {
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),

@@ -15,12 +15,9 @@ from torch import Tensor
 
 from unbraid.config.settings import Settings
 from unbraid.dictionary.activations.selection import Selection, above, calibrate
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, encoded
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes
+from unbraid.dictionary.encoder import encoded, encoded_pairs
 from unbraid.dictionary.weights import Acts, Chunks, Latents, Path, Weights
-
-# Above this share of active latents four dense products beat the sparse kernels (measured on CPU, d_in 512: break-even
-# 11 % at 4k latents, above 3 % at 16k; docs/performance.md).
-DENSE_ABOVE = 0.05
 
 
 class Activation(Settings, ABC):
@@ -110,10 +107,10 @@ class Selecting(Activation):
         selected = None
         if path != "dense" and len(x):  # of no rows both forms are empty
             with torch.no_grad():
-                limit = DENSE_ABOVE if path == "auto" else float("inf")
+                limit = dictionary.dense_limit() if path == "auto" else float("inf")
                 selected = self.support(dictionary.chunks(x), dictionary.threshold, limit)
         if selected is None:
-            pre = dictionary.dense_pre_activations(x)
+            pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc)
             return self.postprocess(DenseCodes(pre, self.dense(pre, dictionary.threshold)), dictionary)
         pre, support = selected
         if dictionary.low_precision:
@@ -121,7 +118,7 @@ class Selecting(Activation):
                 (x - dictionary.b_dec).detach(), dictionary.W_enc.detach().t(), support.rows_by_latent
             )
             pre = exact + dictionary.b_enc.detach()[support.latents]
-        pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
+        pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
         threshold = dictionary.threshold.index_select(0, support.latents)
         return self.postprocess(SparseCodes(pre, self.value(pre, threshold), support), dictionary)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from unbraid.config.settings import NonNegativeFloat, PositiveInt
 from unbraid.dictionary.activations.base import Thresholded
 from unbraid.dictionary.activations.selection import calibrate
+from unbraid.dictionary.row_blocks import row_blocks
 from unbraid.dictionary.weights import Acts, Latents, Weights
 
 
@@ -33,7 +34,7 @@ class JumpReLU(Thresholded):
         return _JumpReLU.apply(pre, threshold, self.bandwidth)
 
     def dense(self, pre: Latents, threshold: Tensor) -> Latents:
-        return _JumpReLU.apply(pre, threshold.expand_as(pre), self.bandwidth)
+        return _JumpReLU.apply(pre, threshold, self.bandwidth)
 
     def margin(self) -> float:
         return self.bandwidth / 2
@@ -63,6 +64,8 @@ def window(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
 
 
 class _JumpReLU(torch.autograd.Function):
+    """The activation of entries with a threshold each or, of a matrix, with one a column."""
+
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
         ctx.save_for_backward(pre, threshold)
@@ -72,5 +75,11 @@ class _JumpReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         pre, threshold = ctx.saved_tensors
-        d_threshold = -threshold * window(pre, threshold, ctx.bandwidth) * grads[0]
-        return grads[0] * (pre > threshold), d_threshold, None
+        if pre.ndim == 1:
+            d_threshold = window(pre, threshold, ctx.bandwidth) * grads[0]
+            return grads[0] * (pre > threshold), -threshold * d_threshold, None
+        d_pre, sums = torch.empty_like(pre), []
+        for entries, grad, out in row_blocks(pre, grads[0], d_pre):
+            torch.mul(grad, entries > threshold, out=out)
+            sums.append((window(entries, threshold, ctx.bandwidth) * grad).sum(0))
+        return d_pre, -threshold * torch.stack(sums).sum(0), None

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, PositiveInt
-from unbraid.dictionary.activations.base import DENSE_ABOVE, Activation
+from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.selection import check_k
 from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport, starts
 from unbraid.dictionary.weights import Acts, Path, Weights
@@ -42,7 +42,7 @@ class MatchingPursuit(Activation):
         centred, atoms = x - dictionary.b_dec, dictionary.W_dec
         chosen, running = self._choose(centred.detach(), atoms.detach())
         values = replay(centred, atoms, chosen, running)
-        if path == "dense" or (path == "auto" and self.k / len(atoms) > DENSE_ABOVE):
+        if path == "dense" or (path == "auto" and self.k / len(atoms) > dictionary.dense_limit()):
             dense = values.new_zeros(len(x), len(atoms)).scatter_add(1, chosen, values)
             return DenseCodes(dense, dense)
         merged, support = merge(values, chosen, len(atoms))

@@ -11,6 +11,9 @@ from unbraid.dictionary.codes import SparseSupport, counted, starts
 from unbraid.dictionary.weights import Chunks, Latents
 from unbraid.system.devices import queued
 
+PEEK = 32
+"""Rows that are looked at to see how many latents are active: at most a few percent of a batch."""
+
 Selection = tuple[Float[Tensor, " nnz"], SparseSupport]
 """Pre-activations of the selected pairs, and which pairs they are."""
 
@@ -46,13 +49,18 @@ def largest_of_rows(chunks: Chunks, k: int) -> Selection:
 
 
 def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
-    """Select all pairs above a per-latent bound; None as soon as the first chunk shows more than `dense_above` of
-    them."""
-    selected = pairs_above(chunks, lambda first: bound, dense_above)
-    if selected is None:
+    """Select all pairs above a per-latent bound; None where of the first rows' pairs a larger share than `dense_above`
+    is."""
+    if dense_above < 1 and share_above(chunks, bound) > dense_above:
         return None
-    pre, rows, latents = selected
+    pre, rows, latents = pairs_above(chunks, lambda first: bound)
     return pre, support_of(rows, latents, chunks)
+
+
+def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
+    """Return the share of pairs above a per-latent bound in the first rows."""
+    pre = chunks.compute(slice(0, min(PEEK, chunks.rows, chunks.batch)))
+    return int((pre > bound).sum()) / pre.numel()
 
 
 def largest(chunks: Chunks, k: int) -> Selection:
@@ -61,14 +69,11 @@ def largest(chunks: Chunks, k: int) -> Selection:
     wanted = k * chunks.batch
     if queued(chunks.device):
         return largest_at_once(chunks, wanted)
-    selected = None
-    # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
-    for share in (0.8, 0.4, 0.0):
-        selected = pairs_above(chunks, partial(bound_of, k, share))
-        if selected is not None and selected[0].numel() >= wanted:
-            break
-    assert selected is not None
-    pre, rows, latents = selected
+    pre, rows, latents = pairs_above(chunks, partial(bound_of, k, 0.8))
+    for share in (0.4, 0.0):
+        # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
+        if pre.numel() < wanted:
+            pre, rows, latents = pairs_above(chunks, partial(bound_of, k, share))
     if pre.numel() > wanted:
         kept = pre.topk(wanted, sorted=False).indices.sort().values
         pre, rows, latents = pre[kept], rows[kept], latents[kept]
@@ -107,20 +112,15 @@ def calibrate(k: int, chunks: Chunks) -> float:
 
 
 def pairs_above(
-    chunks: Chunks, bound_from: Callable[[Latents], Tensor | float], dense_above: float = float("inf")
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return (pre, rows, latents) above a bound that may depend on the first chunk, row by row.
-
-    None when in that chunk a larger share than `dense_above` is.
-    """
+    chunks: Chunks, bound_from: Callable[[Latents], Tensor | float]
+) -> tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
+    """Return (pre, rows, latents) above a bound that may depend on the first chunk, row by row."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     bound: Tensor | float = 0.0
     for start, pre in chunks:
         if not parts:
             bound = bound_from(pre)
         hits = nonzero(pre > bound)
-        if not parts and hits.numel() > dense_above * pre.numel():
-            return None
         row = hits.div(chunks.d_sae, rounding_mode="floor")
         parts.append((pre.view(-1)[hits], row + start, hits - row * chunks.d_sae))
     pre, rows, latents = (torch.cat(column) for column in zip(*parts, strict=True))

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat
 from unbraid.dictionary.activations.selection import largest_of_rows
-from unbraid.dictionary.codes import SparseCodes, SparseSupport, encoded, starts
+from unbraid.dictionary.codes import SparseCodes, SparseSupport, starts
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.encoder import encoded_pairs
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.system.devices import queued
 
@@ -54,5 +55,5 @@ def most_active(
             offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
             pre, found = pre[active], found[active]
         support = SparseSupport(latents[found], offsets, dictionary.d_sae)
-    pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
+    pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
     return SparseCodes(pre, pre.relu(), support)

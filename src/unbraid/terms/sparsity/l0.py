@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unbraid.dictionary.activations.base import Activation, Thresholded
+from unbraid.dictionary.row_blocks import row_blocks
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 
 
@@ -33,21 +34,28 @@ class L0(Term):
         self.check_activation(activation)
         assert isinstance(activation, Thresholded)
         threshold = step.z.per_entry(step.dictionary.threshold)
-        count = _Above.apply(step.z.pre, threshold, activation.kernel).sum()
+        count = _CountAbove.apply(step.z.pre, threshold, activation.kernel)
         return TermOutput(count / step.z.batch)
 
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
-class _Above(torch.autograd.Function):
+class _CountAbove(torch.autograd.Function):
+    """The number of entries above their thresholds, which are one an entry or, for a matrix, one a column."""
+
     @staticmethod
     def forward(ctx: Any, pre: Tensor, threshold: Tensor, kernel: Kernel) -> Tensor:
         ctx.save_for_backward(pre, threshold)
         ctx.kernel = kernel
-        return (pre > threshold).to(pre.dtype)
+        blocks = row_blocks(pre) if pre.ndim == 2 else [(pre,)]
+        return torch.stack([(entries > threshold).sum() for (entries,) in blocks]).sum().to(pre.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         pre, threshold = ctx.saved_tensors
-        return None, -ctx.kernel(pre, threshold) * grads[0], None
+        if pre.ndim == 2:
+            density = torch.stack([ctx.kernel(rows, threshold).sum(0) for (rows,) in row_blocks(pre)]).sum(0)
+        else:
+            density = ctx.kernel(pre, threshold)
+        return None, -density * grads[0], None
