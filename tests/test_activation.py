@@ -73,12 +73,12 @@ def test_the_largest_pairs_found_at_once_are_those_found_above_a_bound():
     """Where too few are positive, others are found too."""
     pre = normal(BATCH, D_SAE, seed=1)
     for k, shift in ((4, 0.0), (1, 3.0), (4, -1.5)):
-        found, support = largest_at_once(chunked(pre + shift), k * BATCH)
+        found, rows, latents = largest_at_once(chunked(pre + shift), k * BATCH)
         positive = found > 0
         others, expected = largest(chunked(pre + shift), k)
         assert torch.equal(found[positive], others) and len(found) == k * BATCH
-        assert torch.equal(support.latents[positive], expected.latents)
-        assert torch.equal(support.rows[positive], expected.rows)
+        assert torch.equal(latents[positive], expected.latents)
+        assert torch.equal(rows[positive], expected.rows)
     assert not positive.all()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import eval_cost, peers, run, terms, worker
-from benchmarks.contender import CannotRun, Contender, Setting
+from benchmarks.contender import Contender, Setting
 from benchmarks.contenders import floor, unbraid
 
 from unbraid import catalog
@@ -45,11 +45,6 @@ def test_threshold_activations_start_at_the_agreed_density(bench, batches):
     assert contender.active is not None
     active = (contender.active(batches[0]) != 0).sum(1).double().mean()
     assert float(active) == pytest.approx(run.THRESHOLD_L0, abs=0.1)
-
-
-def test_bfloat16_is_refused_where_it_is_not_measured(batches):
-    with pytest.raises(CannotRun, match="TopK only"):
-        unbraid.build_bfloat16(small("relu", batches))
 
 
 def test_the_floors_hold_only_their_weights(batches):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from benchmarks.contender import BANDWIDTH, LEARNING_RATE, SHARES, CannotRun, Contender, Setting
+from benchmarks.contender import BANDWIDTH, LEARNING_RATE, SHARES, Contender, Setting
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
@@ -48,8 +48,6 @@ def build(setting: Setting, *, bfloat16: bool = False) -> Contender:
 
 def build_bfloat16(setting: Setting) -> Contender:
     """The same with the encoder product in bfloat16 (`--training.matmul bfloat16`)."""
-    if setting.bench != "topk":
-        raise CannotRun("bfloat16 is measured on TopK only")
     return build(setting, bfloat16=True)
 
 

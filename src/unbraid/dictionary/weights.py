@@ -7,12 +7,14 @@ contiguous (a transposed view), because the sparse kernels read and write it a l
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from unbraid.dictionary.codes import SparseSupport
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
@@ -20,6 +22,9 @@ Path = Literal["auto", "sparse", "dense"]
 
 # Entries of one chunk of pre-activations: 16 MB in float32, about a core's share of cache.
 CHUNK_ENTRIES = {"cpu": 2**22, "cuda": 2**28}
+
+MEASURED = 8
+"""Rows on which the error of rounded products is measured."""
 
 # Share of active latents above which dense products beat the sparse kernels, by kind of device: on the CPU break-even
 # is at .13 (d_in 64, 512 latents) to .21 (512, 4,096; docs/performance.md), elsewhere it has not been measured.
@@ -40,10 +45,22 @@ class Chunks:
     """Rows in a chunk."""
     device: torch.device
     compute: Callable[[slice], Float[Tensor, "rows d_sae"]]
+    rounded: "Rounded | None" = None
+    """What mends them where they are rounded; None where they are exact."""
 
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
         for start in range(0, self.batch, self.rows):
             yield start, self.compute(slice(start, min(start + self.rows, self.batch)))
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """What mends rounded pre-activations: they propose pairs, which are chosen among by exact ones."""
+
+    exact: Callable[[SparseSupport], Float[Tensor, " nnz"]]
+    """Return the exact pre-activations of these pairs."""
+    error: Callable[[], Float[Tensor, ""]]
+    """Return the largest error among all latents of the few largest rows."""
 
 
 class Weights(nn.Module):
@@ -61,8 +78,8 @@ class Weights(nn.Module):
     ):
         super().__init__()
         self.low_precision = bfloat16
-        """Encoder products in bfloat16. On the sparse path they only propose the support; values are rescored
-        exactly."""
+        """Encoder products in bfloat16. They propose pairs for sparse codes, which are chosen by exact values;
+        dense codes are exact throughout."""
         self.dense_above: float | None = None
         """Share of active latents above which codes are dense; None: that of the device."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
@@ -105,9 +122,21 @@ class Weights(nn.Module):
         return torch.addmm(self.b_enc, x - self.b_dec, self.W_enc)
 
     def chunks(self, x: Acts) -> Chunks:
-        """Return pre-activations of x a few rows at a time, without gradient."""
-        dtype = torch.bfloat16 if self.low_precision else x.dtype
-        return chunks_of((x - self.b_dec).detach().to(dtype), self.W_enc.detach().to(dtype), self.b_enc.detach())
+        """Return pre-activations of x a few rows at a time, without gradient; rounded where products are."""
+        centred, readers, bias = (x - self.b_dec).detach(), self.W_enc.detach(), self.b_enc.detach()
+        if not self.low_precision:
+            return chunks_of(centred, readers, bias)
+        low = chunks_of(centred.bfloat16(), readers.bfloat16(), bias)
+
+        def exact(pairs: SparseSupport) -> Tensor:
+            return pairs.products(centred, readers.t(), pairs.rows_by_latent) + bias[pairs.latents]
+
+        def error() -> Tensor:
+            largest = centred[torch.linalg.vector_norm(centred, dim=1).topk(min(MEASURED, len(x))).indices]
+            measured = chunks_of(largest.bfloat16(), readers.bfloat16(), bias).compute(slice(0, len(largest)))
+            return (torch.addmm(bias, largest, readers) - measured).abs().max()
+
+        return replace(low, rounded=Rounded(exact, error))
 
     def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
         """Return `chunks` as if there were these latents alone, in the precision of the weights."""

@@ -58,7 +58,8 @@ class Training(Settings):
     whiten_power: Share = added(1.0)
     """How far to whiten: variances to the power of 1 less this are left, 1 whitens fully, 0 is centre-scale."""
     matmul: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the encoder product; parameters and optimiser stay float32."""
+    """Precision of the encoder's product. In bfloat16 it proposes latents, and exact values choose among them: faster
+    where the processor has such products (docs/performance.md)."""
     tf32: bool = added(True)
     """On CUDA, let float32 products of the encoder and of gradients round their factors to 10 bits (TF32), which is
     several times faster; other devices have no such products."""

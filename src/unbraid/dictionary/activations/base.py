@@ -113,11 +113,6 @@ class Selecting(Activation):
             pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc)
             return self.postprocess(DenseCodes(pre, self.dense(pre, dictionary.threshold)), dictionary)
         pre, support = selected
-        if dictionary.low_precision:
-            exact = support.products(
-                (x - dictionary.b_dec).detach(), dictionary.W_enc.detach().t(), support.rows_by_latent
-            )
-            pre = exact + dictionary.b_enc.detach()[support.latents]
         pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
         threshold = dictionary.threshold.index_select(0, support.latents)
         return self.postprocess(SparseCodes(pre, self.value(pre, threshold), support), dictionary)

@@ -1,6 +1,6 @@
 """Selection of the (row, latent) pairs that may be active, from chunks of pre-activations, a few rows at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -16,6 +16,8 @@ PEEK = 32
 
 Selection = tuple[Float[Tensor, " nnz"], SparseSupport]
 """Pre-activations of the selected pairs, and which pairs they are."""
+Pairs = tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"], Int[Tensor, " nnz"]]
+"""Pre-activations, rows and latents of pairs, row by row."""
 
 
 def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 8) -> tuple[Tensor, Tensor]:
@@ -38,22 +40,48 @@ def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 8) -> tuple[Ten
 
 def largest_of_rows(chunks: Chunks, k: int) -> Selection:
     """Select the k largest of every row, whatever their sign."""
+    if chunks.rounded is None:
+        return proposed_of_rows(chunks, k)
+    _, proposed = proposed_of_rows(chunks, min(2 * k, chunks.d_sae))
+    pre = chunks.rounded.exact(proposed).view(chunks.batch, -1)
+    place = pre.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
+    return pre.gather(1, place).view(-1), same_in_rows(proposed.latents.view_as(pre).gather(1, place), chunks.d_sae)
+
+
+def proposed_of_rows(chunks: Chunks, k: int) -> Selection:
+    """Select the k largest of every row, by pre-activations as they are, rounded or not."""
     values, latents = [], []
     for _, pre in chunks:
         index = top_k(pre, k)[1].sort(dim=1).values
         values.append(pre.gather(1, index).view(-1))
-        latents.append(index.view(-1))
-    chosen = torch.cat(latents)
-    offsets = torch.arange(0, chunks.batch * k + 1, k, device=chosen.device)
-    return torch.cat(values), SparseSupport(chosen, offsets, chunks.d_sae)
+        latents.append(index)
+    return torch.cat(values), same_in_rows(torch.cat(latents), chunks.d_sae)
+
+
+def same_in_rows(latents: Int[Tensor, "batch k"], d_sae: int) -> SparseSupport:
+    """Return the support that has these latents in each row."""
+    batch, k = latents.shape
+    return SparseSupport(latents.reshape(-1), torch.arange(0, batch * k + 1, k, device=latents.device), d_sae)
 
 
 def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
     """Select all pairs above a per-latent bound; None where of the first rows' pairs a larger share than `dense_above`
     is."""
-    if dense_above < 1 and share_above(chunks, bound) > dense_above:
+    # Twice the error: the lower bound is rounded itself.
+    lower = bound if chunks.rounded is None else bound - 2 * chunks.rounded.error()
+    waits = queued(chunks.device)
+    if not waits and dense_above < 1 and share_above(chunks, lower) > dense_above:
         return None
-    pre, rows, latents = pairs_above(chunks, lambda first: bound)
+    parts = pairs_above(chunks, lambda first: lower.to(first.dtype))
+    first = next(parts)
+    # The host waits for the number of the first chunk's pairs anyway, and should not wait twice.
+    if waits and len(first[0]) > dense_above * min(chunks.rows, chunks.batch) * chunks.d_sae:
+        return None
+    pre, rows, latents = joined([first, *parts])
+    if chunks.rounded is not None:
+        pre = chunks.rounded.exact(support_of(rows, latents, chunks))
+        kept = (pre > bound[latents]).nonzero().squeeze(1)
+        pre, rows, latents = pre[kept], rows[kept], latents[kept]
     return pre, support_of(rows, latents, chunks)
 
 
@@ -67,21 +95,32 @@ def largest(chunks: Chunks, k: int) -> Selection:
     """Select the k * batch largest positive pairs of the whole batch; where there are fewer, all of these, and on some
     devices others."""
     wanted = k * chunks.batch
+    proposed = wanted if chunks.rounded is None else 2 * wanted
     if queued(chunks.device):
-        return largest_at_once(chunks, wanted)
-    pre, rows, latents = pairs_above(chunks, partial(bound_of, k, 0.8))
-    for share in (0.4, 0.0):
-        # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
-        if pre.numel() < wanted:
-            pre, rows, latents = pairs_above(chunks, partial(bound_of, k, share))
-    if pre.numel() > wanted:
-        kept = pre.topk(wanted, sorted=False).indices.sort().values
+        pre, rows, latents = largest_at_once(chunks, proposed)
+    else:
+        pre, rows, latents = largest_above_bound(chunks, k, proposed)
+    if chunks.rounded is not None:
+        pre = chunks.rounded.exact(support_of(rows, latents, chunks))
+        kept = largest_in_order(pre, wanted)
         pre, rows, latents = pre[kept], rows[kept], latents[kept]
     return pre, support_of(rows, latents, chunks)
 
 
-def largest_at_once(chunks: Chunks, wanted: int) -> Selection:
-    """Select as many largest pairs of the whole batch, whatever their sign: without numbers that the host must wait
+def largest_above_bound(chunks: Chunks, k: int, wanted: int) -> Pairs:
+    """Return so many largest positive pairs, at least k a row where there are as many, by looking at those above a
+    bound."""
+    pre, rows, latents = joined(pairs_above(chunks, partial(bound_of, k, 0.8)))
+    for share in (0.4, 0.0):
+        # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
+        if pre.numel() < k * chunks.batch:
+            pre, rows, latents = joined(pairs_above(chunks, partial(bound_of, k, share)))
+    kept = largest_in_order(pre, wanted)
+    return pre[kept], rows[kept], latents[kept]
+
+
+def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
+    """Return as many largest pairs of the whole batch, whatever their sign: without numbers that the host must wait
     for, such as that of the pairs above a bound."""
     parts: list[tuple[Tensor, Tensor]] = []
     for start, pre in chunks:
@@ -93,7 +132,14 @@ def largest_at_once(chunks: Chunks, wanted: int) -> Selection:
         places = places[chosen]
     places, order = places.sort()
     rows = places.div(chunks.d_sae, rounding_mode="floor")
-    return pre[order], support_of(rows, places - rows * chunks.d_sae, chunks)
+    return pre[order], rows, places - rows * chunks.d_sae
+
+
+def largest_in_order(values: Float[Tensor, " nnz"], count: int) -> Int[Tensor, " kept"]:
+    """Return the places of so many largest values, or of all, ascending."""
+    if values.numel() <= count:
+        return torch.arange(values.numel(), device=values.device)
+    return values.topk(count, sorted=False).indices.sort().values
 
 
 def bound_of(k: int, share: float, first: Latents) -> float:
@@ -111,18 +157,18 @@ def calibrate(k: int, chunks: Chunks) -> float:
     return float(positive.min()) if positive.numel() else 0.0
 
 
-def pairs_above(
-    chunks: Chunks, bound_from: Callable[[Latents], Tensor | float]
-) -> tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"], Int[Tensor, " nnz"]]:
-    """Return (pre, rows, latents) above a bound that may depend on the first chunk, row by row."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    bound: Tensor | float = 0.0
+def pairs_above(chunks: Chunks, bound_from: Callable[[Latents], Tensor | float]) -> Iterator[Pairs]:
+    """Yield the pairs of each chunk above a bound that may depend on the first."""
+    bound: Tensor | float | None = None
     for start, pre in chunks:
-        if not parts:
-            bound = bound_from(pre)
+        bound = bound_from(pre) if bound is None else bound
         hits = nonzero(pre > bound)
         row = hits.div(chunks.d_sae, rounding_mode="floor")
-        parts.append((pre.view(-1)[hits], row + start, hits - row * chunks.d_sae))
+        yield pre.view(-1)[hits], row + start, hits - row * chunks.d_sae
+
+
+def joined(parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Pairs:
+    """Return the pairs of all parts."""
     pre, rows, latents = (torch.cat(column) for column in zip(*parts, strict=True))
     return pre, rows, latents
 
