@@ -276,7 +276,9 @@ def spreads(stored: StoredScores) -> dict[tuple[int, str, str, str], float]:
         for d_sae in scores.widths:
             standard = scores.with_role("standard", d_sae)
             base = next((method for method in standard if method.short == BASELINE), None)
-            for metric in scores.quantities if base is not None else ():
+            if base is None:
+                continue
+            for metric in scores.quantities:
                 sides = [contrast(scores, other, base, metric) for other in standard if other != base]
                 found[d_sae, metric.eval, metric.metric, metric.params] = pooled([one.tested.sd for one in sides])
     return found

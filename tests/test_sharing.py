@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from tests.known import EXACT, untrained
+from unbraid.dictionary.encoding import moved
 from unbraid.evals.absorption import absorption_scores
 from unbraid.evals.controllability import controllability_scores
 from unbraid.evals.disentanglement import disentanglement_scores
 from unbraid.evals.memorisation import memorisation_scores
 from unbraid.evals.probe_absorption import probe_absorption_scores
 from unbraid.evals.recovery import recovery_scores
-from unbraid.evals.shared.observe import baseline_of, held_out_codes, labelled_rows, moved, observe
+from unbraid.evals.shared.observe import baseline_of, held_out_codes, labelled_rows, observe
 from unbraid.sources.stream import held_out
 from unbraid.sources.world.world import World
 from unbraid.system import sharing as subject
