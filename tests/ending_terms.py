@@ -1,7 +1,8 @@
-"""Terms that end the process they are evaluated in, or their member; workers import them by name."""
+"""Terms that end the process they are evaluated in, or hold it up, or fail; workers import them by name."""
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,19 @@ class Kills(Term):
         if step.progress >= 0.5 and been < self.times:
             (Path(self.mark) / str(been)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return TermOutput(0 * step.z.values.mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits(Term):
+    """Nothing, but that every step takes a while as long as a file is there."""
+
+    mark: str
+    seconds: float = 0.5
+
+    def __call__(self, step: Step) -> TermOutput:
+        if Path(self.mark).exists():
+            time.sleep(self.seconds)
         return TermOutput(0 * step.z.values.mean())
 
 

@@ -3,29 +3,19 @@
 The text below a field is its help. Of commands that take an experiment, the experiment's own fields are flags too.
 """
 
-import inspect
 import os
-from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
 
-from unbraid.config.settings import (
-    Device,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Seed,
-    annotations,
-)
+from unbraid.config.settings import Device, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 Threads = Annotated[int, Ge(0), Le(8 * (os.cpu_count() or 1))]
 """More only take turns, and with far too many torch does not start."""
-Workers = Annotated[int, Ge(1), Le(8 * (os.cpu_count() or 1))]
+Workers = Annotated[int, Ge(1), Le(10_000)]
 ONE_OF = create_mutex_group(required=False)
 """Flags of which at most one is given."""
 
@@ -75,6 +65,8 @@ class Parallel:
     workers: Annotated[Workers, arg(metavar="N")] = 1
     """Processes that train or score, side by side. Those that train share the members out, with equal results; each
     reads the source, and needs the memory of one model."""
+    ray: Annotated[str, arg(metavar="ADDRESS")] = ""
+    """Have them on the machines of this Ray cluster, which share a file system: HOST:PORT, or auto on one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,39 +298,3 @@ class ImportFlags(OfExperiment):
 @dataclass(frozen=True, kw_only=True)
 class ListFlags(Options):
     """The flags of `unbraid list`."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """A flag or a positional argument as help shows it."""
-
-    name: str
-    """With its dashes; a positional argument's is its metavar."""
-    field: str
-    metavar: str
-    positional: bool
-    required: bool
-    default: Any
-    group: str
-    """Title of the flags it stands among; empty for those of the command itself."""
-
-
-def flags_of(command: type) -> Iterator[Flag]:
-    """Every flag of a command, positional arguments among them; its own first, then those it shares with others."""
-    place = lambda one: next(i for i, cls in enumerate(command.__mro__) if one.name in inspect.get_annotations(cls))
-    for one in sorted(fields(command), key=place):
-        hint = annotations(command)[one.name][0]
-        extras = getattr(hint, "__metadata__", ())
-        named = next((extra for extra in extras if hasattr(extra, "metavar")), None)
-        metavar = getattr(named, "metavar", None) or choices(hint)
-        name = getattr(named, "name", None) or one.name
-        positional = any(extra in Positional[int].__metadata__ for extra in extras)  # pyright: ignore
-        shown = metavar if positional else f"--{name.replace('_', '-')}"
-        default = one.default_factory() if one.default_factory is not MISSING else one.default
-        group = getattr(command.__mro__[place(one)], "title", "") if place(one) else ""
-        yield Flag(shown, one.name, metavar, positional, default is MISSING, default, group)
-
-
-def choices(hint: Any) -> str:
-    """The values that a Literal allows, as {a,b}; empty for other types."""
-    return "{" + ",".join(hint.__args__) + "}" if getattr(hint, "__origin__", None) is Literal else ""

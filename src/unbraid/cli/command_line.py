@@ -58,7 +58,7 @@ def options_of(command: type[T], words: Sequence[str], prog: str, *, partly: boo
 
 def check(options: Any, prog: str) -> None:
     """End with exit code 2 and a sentence for a value outside its bounds."""
-    from unbraid.cli.arguments import flags_of
+    from unbraid.cli.flags import flags_of
 
     hints = annotations(type(options))
     for flag in flags_of(type(options)):

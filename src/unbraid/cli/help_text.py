@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unbraid.cli.arguments import Flag, flags_of
 from unbraid.cli.commands import WORDS, Command
+from unbraid.cli.flags import Flag, flags_of
 from unbraid.config.hints import first_few
 
 if TYPE_CHECKING:

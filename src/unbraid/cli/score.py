@@ -9,11 +9,12 @@ from typing import Any
 
 from unbraid.cli.arguments import BrowseFlags, EvalFlags, ReportFlags, SaeBench, StudyFlags
 from unbraid.cli.calls import Call
+from unbraid.cli.crews import crew_of
 from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
 from unbraid.cli.tally import Tally
 from unbraid.cli.train import evals_named
 from unbraid.cli.worker_process import Task, tell
-from unbraid.cli.workers import Crew, crew_here, in_background
+from unbraid.cli.workers import Crew, in_background
 from unbraid.evals.shared.evaluation import by_source, evaluate
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.l0_control import shortfall
@@ -63,7 +64,8 @@ def run_eval(call: Call[EvalFlags]) -> int:
     if options.plan:
         raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
     use_threads(options.threads)
-    return score_all(done, Scoring.of(options), crew_here(options.workers, options.threads))
+    with crew_of(options, sorted({path.absolute().parent for path in done})) as crew:
+        return score_all(done, Scoring.of(options), crew)
 
 
 def open_runs(folders: Sequence[Path], scoring: Scoring) -> tuple[list[Run], list[Failure]]:

@@ -6,11 +6,12 @@ from pathlib import Path
 from unbraid import catalog
 from unbraid.cli.arguments import DemoFlags, StudyFlags, TrainFlags
 from unbraid.cli.calls import Call
+from unbraid.cli.crews import crew_of
 from unbraid.cli.resolve import calibration_of, experiments_of, packages, registered_of, use_threads
 from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
 from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
 from unbraid.cli.worker_process import Task
-from unbraid.cli.workers import Background, crew_here, in_background
+from unbraid.cli.workers import Background, Crew, crew_here, in_background
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.study import Study
@@ -89,8 +90,8 @@ def run_study(call: Call[StudyFlags]) -> int:
         return refused
     if benched:
         saebench_environment(options)  # first, so that no night ends for want of it
-    with held([options.out]):
-        return train_and_score(experiments, options, benched=benched)
+    with held([options.out]), crew_of(options, [options.out], experiments) as crew:
+        return train_and_score(experiments, options, crew, benched=benched)
 
 
 def asked(call: Call[StudyFlags]) -> list[Experiment]:
@@ -120,19 +121,20 @@ def can_be_benched(experiments: list[Experiment], options: StudyFlags) -> bool:
     return True
 
 
-def train_and_score(experiments: list[Experiment], options: StudyFlags, *, benched: bool) -> int:
+def train_and_score(experiments: list[Experiment], options: StudyFlags, crew: Crew, *, benched: bool) -> int:
     """Train, score by our evals and then by SAEBench's, in several processes, and write the report; the exit code."""
-    trained = train_checked(options, experiments)
+    trained = train_checked(options, experiments, crew)
     folders = trained_folders(options.out, experiments)
     if trained > 1 or not folders:
         return trained
-    crew = crew_here(options.workers, options.threads)
     failed = score_all(folders, Scoring.of(options), crew)
     if benched:
-        # SAEBench reads its data once for all the runs that it is given, so each worker has a share of them.
-        shares = [folders[start :: options.workers] for start in range(min(options.workers, len(folders)))]
+        # SAEBench reads its data once for all the runs that it is given, so each worker has a share of them. Its
+        # environment is one of this machine.
+        own = crew_here(1 if crew.remote else options.workers, options.threads)
+        shares = [folders[start :: own.workers] for start in range(min(own.workers, len(folders)))]
         tasks = [Task("SAEBench", run_saebench, (share, options, options.saebench or ())) for share in shares]
-        with in_background(tasks, crew) as work:
+        with in_background(tasks, own) as work:
             pass
         failed = worst(work) or failed
     report, rows = options.out / "report.html", options.out / "scores.json"

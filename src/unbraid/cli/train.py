@@ -9,11 +9,12 @@ from unbraid import catalog
 from unbraid.cli.arguments import CacheFlags, PlanFlags, StudyFlags, SweepFlags, TrainFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail
+from unbraid.cli.crews import crew_of
 from unbraid.cli.crossing import axes
 from unbraid.cli.plan import Budget, Estimate, SideBySide, alike, budget, estimate, needs_at_once
 from unbraid.cli.resolve import chosen, experiments_of, packages, permissions, resolved
 from unbraid.cli.train_shards import ShardSettings, train_by_crew
-from unbraid.cli.workers import crew_here
+from unbraid.cli.workers import Crew
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.grid import cross
@@ -33,6 +34,10 @@ Trainer = TrainFlags | SweepFlags | StudyFlags
 """The commands whose flags say how to train."""
 Planner = PlanFlags | Trainer
 """Those whose flags say what a training would take."""
+
+
+LOST = 60.0
+"""Seconds within which a process that was lost with its machine lets its folders go."""
 
 
 def evals_named(names: Sequence[str], allowed: tuple[str, ...]) -> list[Eval]:
@@ -65,7 +70,7 @@ def plan(experiments: list[Experiment], options: Planner, evals: Sequence[Eval] 
             say(f"token policy  {policy}")
         for text in cohort[0].source.sample_text(2):
             say(f"reads         {text[:300]!r}")
-    crowd = needs_at_once(groups, options.workers)
+    crowd = needs_at_once(groups, 1 if options.ray else options.workers)
     if crowd.workers > 1:
         say(beside(crowd))
     if not refuse([*budgets, crowd]):
@@ -150,7 +155,8 @@ def preflight(options: Trainer, experiments: list[Experiment], evals: Sequence[E
     if not left:
         return 0
     groups, budgets = checked(list(left.values()), options, evals)
-    return 0 if refuse([*budgets, needs_at_once(groups, options.workers)]) else 2
+    here = 1 if options.ray else options.workers
+    return 0 if refuse([*budgets, needs_at_once(groups, here)]) else 2
 
 
 # ---- train and sweep ----------------------------------------------------------------------------------------
@@ -174,18 +180,19 @@ def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[E
     """Check and train. `evals`: those that the same command will score by. The exit code."""
     if refused := preflight(options, experiments, evals):
         return refused
-    failed = train_checked(options, experiments)
+    with crew_of(options, [options.out], experiments) as crew:
+        failed = train_checked(options, experiments, crew)
     if evals is None and any(finished(folder) for folder in folders_of(experiments, options.out)):
         say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
     return failed
 
 
-def train_checked(options: Trainer, experiments: list[Experiment]) -> int:
+def train_checked(options: Trainer, experiments: list[Experiment], crew: Crew) -> int:
     """Train what `preflight` has let through, cohort by cohort or by a crew. The exit code."""
-    crew = crew_here(options.workers, options.threads)
     todo = left_to_train(folders_of(experiments, options.out), anew=options.overwrite)
     if crew.helps(len(todo)):
-        how = ShardSettings(options.out, options.checkpoint_seconds, packages(options), permissions(options))
+        patience = LOST if crew.remote else 0.0
+        how = ShardSettings(options.out, options.checkpoint_seconds, packages(options), permissions(options), patience)
         return 1 if train_by_crew(experiments, how, crew, overwrite=options.overwrite) else 0
     groups, spent, failed = cohorts(experiments), list[float](), 0
     for number, cohort in enumerate(groups, 1):

@@ -46,8 +46,8 @@ class Worker(ABC):
     """The hold on a process, here or elsewhere, that does one task after another."""
 
     @abstractmethod
-    def give(self, task: Task) -> None:
-        """Have a task done; called when the one before it is over."""
+    def give(self, packed: bytes) -> None:
+        """Have a task done, which is given pickled; called when the one before it is over."""
 
     @abstractmethod
     def messages(self) -> Iterator[tuple[str, Any]]:
@@ -76,8 +76,7 @@ class LocalWorker(Worker):
         for end in (orders, sent):  # ours of the other side: else its end would not be heard of
             end.close()
 
-    def give(self, task: Task) -> None:
-        packed = pickle.dumps(task)
+    def give(self, packed: bytes) -> None:
         with suppress(OSError):  # it has ended, as `messages` says
             self._orders.send_bytes(packed)
 

@@ -4,6 +4,7 @@ A crew of workers does them one by one. A worker that ends abruptly is found, an
 """
 
 import os
+import pickle
 import sys
 import threading
 from collections import deque
@@ -164,7 +165,8 @@ class Background(threading.Thread):
             hand.stop()
         else:
             hand.place = self.waiting.popleft()
-            hand.worker.give(self.tasks[hand.place])
+            hand.worker.give(pickle.dumps(self.tasks[hand.place]))
+        self.rest()
 
     def keep(self, place: int | None, content: Any) -> None:
         assert place is not None, "a worker tells of the task that it was given"
@@ -182,13 +184,20 @@ class Background(threading.Thread):
             self.waiting.append(hand.place)
             what = self.tasks[hand.place].what
             say(f"note: {what}: the process that worked on it ended abruptly; it is gone on with", file=sys.stderr)
-        self.stillborn += not hand.ready
+        self.stillborn += not (hand.ready or hand.ending)
         if self.stillborn > self.crew.workers:
             while self.waiting:
                 self.keep(self.waiting.popleft(), Failure("", "Killed", NEVER_BEGAN, ()))
         busy = any(not each.ending for each in self.hands)
         if self.waiting and not hand.ending and (self.crew.remote or not busy):
             self.hire()
+        self.rest()
+
+    def rest(self) -> None:
+        """Once nothing is left to do, have workers end that have not begun: a cluster may never have room for them."""
+        if not self.waiting and all(hand.place is None for hand in self.hands):
+            for hand in self.hands:
+                hand.stop()
 
 
 @contextmanager
