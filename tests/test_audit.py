@@ -294,7 +294,7 @@ SMALL = testbeds.Testbed(
 
 def test_the_command_measures_once(tmp_path, monkeypatch):
     few = {name: item for name, item in catalog.evals().items() if name == "recovery"}
-    monkeypatch.setattr(catalog, "evals", lambda: few)
+    monkeypatch.setattr(catalog, "evals", lambda *_: few)
     monkeypatch.setitem(TESTBEDS, "small", SMALL)
     monkeypatch.setattr(measuring, "redrawn_cases", lambda testbed: [])  # there is no Matryoshka to score again
     command = ["run", "--source", "small", "--runs", str(tmp_path), "--out", str(tmp_path / "rows.json")]

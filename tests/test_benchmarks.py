@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks import eval_cost, peers, run, terms, worker
-from benchmarks.contender import Contender, Setting
+from benchmarks.contender import CannotRun, Contender, Setting
 from benchmarks.contenders import floor, unbraid
 
 from unbraid import catalog
@@ -84,11 +84,16 @@ def test_a_worker_answers_steps_and_memory(batches, tmp_path, monkeypatch):
     assert memory["weights_mb"] == pytest.approx(128 * 16 * 4 / 2**20) and memory["l0"] is None
 
 
-def test_a_worker_says_what_it_cannot_run(batches, tmp_path):
+def test_a_worker_says_what_it_cannot_run(batches, tmp_path, monkeypatch):
+    def build(setting: Setting) -> Contender:
+        raise CannotRun("TopK only")
+
     saved, answers = tmp_path / "problem.pt", io.StringIO()
     torch.save({"setting": small("relu", batches).__dict__, "batches": batches}, saved)
-    worker.serve("unbraid-bf16", saved, answers)
-    assert "TopK only" in json.loads(answers.getvalue())["cannot"]
+    monkeypatch.setattr("benchmarks.contenders.unbraid.build_for_topk", build, raising=False)
+    monkeypatch.setitem(worker.CONTENDERS, "for-topk", ("unbraid", "build_for_topk"))
+    worker.serve("for-topk", saved, answers)
+    assert json.loads(answers.getvalue()) == {"cannot": "TopK only"}
 
 
 def test_a_worker_reports_a_failing_step(batches, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What the pages read, as plain data: a summary of each latent for the list, and its details in shards.
+"""Makes what the pages read, as plain data: a summary of each latent for the list, and its details in shards.
 
 Every number is rounded to three or four digits, which is what a page shows.
 """

@@ -55,7 +55,7 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Rounded:
-    """What mends rounded pre-activations: they propose pairs, which are chosen among by exact ones."""
+    """Exact pre-activations, for where rounded ones propose the pairs that exact ones choose among."""
 
     exact: Callable[[SparseSupport], Float[Tensor, " nnz"]]
     """Return the exact pre-activations of these pairs."""

@@ -1,4 +1,4 @@
-"""Which places of the held-out rows show what a latent is: those where it is strongest, and samples of the rest.
+"""Chooses the places of the held-out rows that show what a latent is: its strongest, and samples of the rest.
 
 A context is a stretch of one window around the row it was chosen for. The strongest are of different windows, so that
 one text does not fill the page; the samples are drawn at random from bands that hold equally many firings each, since
@@ -27,7 +27,7 @@ STRONGEST = 0
 """The band of the strongest places; the others are numbered from 1, the weakest, to BANDS."""
 
 
-class Contexts(NamedTuple):
+class ExampleContexts(NamedTuple):
     """Contexts, latent by latent, the strongest band first; and where in them the latent fires."""
 
     latent: Int[np.ndarray, " n"]
@@ -44,7 +44,7 @@ class Contexts(NamedTuple):
     values: Float[np.ndarray, " firings"]
 
 
-def contexts_of(codes: csr_array, windows: Int[np.ndarray, " rows"]) -> Contexts:
+def contexts_of(codes: csr_array, windows: Int[np.ndarray, " rows"]) -> ExampleContexts:
     """Choose contexts for every latent. `windows`: of each row, ascending; a context does not leave its window."""
     first = np.searchsorted(windows, windows, side="left")
     past = np.searchsorted(windows, windows, side="right")
@@ -64,7 +64,7 @@ def contexts_of(codes: csr_array, windows: Int[np.ndarray, " rows"]) -> Contexts
         parts.append((np.full(len(row), latent), band, row, start, stop, fired, values[places]))
     whole = [np.concatenate(part) for part in zip(*parts, strict=True)] if parts else [np.zeros(0, int)] * 7
     latent, band, row, start, stop, fired, values = whole
-    return Contexts(latent, band, row, start, stop, np.concatenate(bounds).cumsum(), fired, values)
+    return ExampleContexts(latent, band, row, start, stop, np.concatenate(bounds).cumsum(), fired, values)
 
 
 def choose(

@@ -16,7 +16,7 @@ from unbraid.system.sharing import shared
 
 @dataclass(frozen=True, eq=False)
 class ShownRows:
-    """What is known of each row. It is the same for every run of a source."""
+    """The rows with all that is known of each. They are the same for every run of a source."""
 
     windows: Int[np.ndarray, " rows"]
     """The window that each row is in, ascending; rows of a world stand alone."""

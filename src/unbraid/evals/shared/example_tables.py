@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unbraid.evals.shared.example_contexts import Contexts
+from unbraid.evals.shared.example_contexts import ExampleContexts
 from unbraid.evals.shared.example_rows import ShownRows
 from unbraid.evals.shared.factor_matches import FactorMatches
 from unbraid.metrics.neighbours import Neighbours
@@ -85,14 +85,14 @@ def latents_table(
     return table_of("latents", len(fires), columns)
 
 
-def contexts_table(contexts: Contexts) -> pa.Table:
+def contexts_table(contexts: ExampleContexts) -> pa.Table:
     """Return the table of contexts."""
     columns: dict[str, object] = {name: getattr(contexts, name) for name in ("latent", "band", "row", "start", "stop")}
     columns["fired"], columns["values"] = (ragged(flat, contexts.bounds) for flat in (contexts.fired, contexts.values))
     return table_of("contexts", len(contexts.latent), columns)
 
 
-def rows_table(rows: ShownRows, contexts: Contexts) -> pa.Table:
+def rows_table(rows: ShownRows, contexts: ExampleContexts) -> pa.Table:
     """Return the table of rows: all words of a text, and else those that contexts are of."""
     which = np.arange(len(rows.windows)) if rows.texts else np.unique(contexts.row)
     columns: dict[str, object] = {"row": which, "window": rows.windows[which], "position": rows.positions[which]}

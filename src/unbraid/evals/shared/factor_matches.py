@@ -1,4 +1,4 @@
-"""Which factor each latent stands for, and which parents it absorbs, where the factors are known."""
+"""Finds the factor that each latent represents, and the parents it absorbs, where the factors are known."""
 
 from dataclasses import dataclass, field
 

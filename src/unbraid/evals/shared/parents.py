@@ -1,4 +1,4 @@
-"""Where a parent's latents fall silent and those of its children speak instead: absorption, family by family.
+"""Finds where a parent's latents fall silent and those of its children speak instead: absorption, by family.
 
 A parent's latents are found where it is active *without* any child, so that absorption cannot hide them: all that
 detect it there, and those that greedily raise the F1 of a union by more than 0.03. Child latents are the others that

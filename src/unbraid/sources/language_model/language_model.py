@@ -215,6 +215,7 @@ class LanguageModel(Source):
         return policy_in_words(self.loaded_tokenizer, bos, self.bos, self.mask_special, self.max_norm_ratio)
 
     def metadata(self) -> Mapping[str, str | int | bool]:
+        token = self.loaded_tokenizer.convert_ids_to_tokens
         return {
             "model_name": self.model,
             "hook_name": f"blocks.{self.layer}.hook_{self.site}",
@@ -223,9 +224,7 @@ class LanguageModel(Source):
             "context_size": self.context,
             # SAELens takes it for the tokenizer's bos_token, which a token that was named need not be.
             "prepend_bos": self._reader.prepend_bos and self._reader.bos == self.loaded_tokenizer.bos_token_id,
-            "prepended_token": self.loaded_tokenizer.convert_ids_to_tokens(self._reader.bos)
-            if self._reader.prepend_bos
-            else "",
+            "prepended_token": token(self._reader.bos) if self._reader.prepend_bos else "",
             "dataset_path": self.text,
             "tokenizer_sha256": self._tokenizer_sha256,
         }
@@ -294,7 +293,6 @@ class LanguageModel(Source):
         self, windows: Windows, rewrite: Callable[[Float[Tensor, "row d_in"]], Float[Tensor, "row d_in"]]
     ) -> Float[Tensor, "seq pos vocabulary"]:
         """Return the logits when `rewrite` rewrites the activations of the tokens a dictionary is trained on."""
-
         limit = self.max_norm  # Needs forward passes of its own, so not inside the hook.
 
         def on_activations(hidden: Tensor) -> Tensor:
@@ -312,8 +310,6 @@ class LanguageModel(Source):
         rows = self._rows(0, "train", 0)
         assert rows is not None
         return self.max_norm_ratio * float(rows.x.norm(dim=1).median())
-
-    # -- how
 
     def _rows(self, index: int, split: Split, seed: int) -> Batch | None:
         """All rows of a block that the token policy keeps, before the norm filter."""
@@ -336,8 +332,7 @@ class LanguageModel(Source):
     def _span(self) -> tuple[int, int]:
         """First and last block of the downstream map, once the map has been checked."""
         first, last = span(self._model, self.layer, self.site, self.downstream_layer)
-        pool = self._corpus.pool("train")
-        windows = pool.windows(torch.arange(min(2, len(pool)))).to(self._device)
+        windows = self.windows(min(2, len(self._corpus.pool("train"))), split="train", seed=0)
         check_downstream(self._model, first, last, windows.ids, windows.attention)
         return first, last
 
@@ -362,9 +357,8 @@ class LanguageModel(Source):
 
     @property
     def _model(self) -> nn.Module:
-        if is_reference(self.model):
-            return loaded.find_model(self.model, self._load)
-        return self._load(self.model, self.revision)
+        given = is_reference(self.model)
+        return loaded.find_model(self.model, self._load) if given else self._load(self.model, self.revision)
 
     def _load(self, name: str, revision: str) -> nn.Module:
         return load_model(name, revision, self.dtype, str(self._device), self.trust_remote_code)
@@ -376,9 +370,8 @@ class LanguageModel(Source):
 
     @property
     def _tokenizer_sha256(self) -> str:
-        if is_reference(self.tokenizer):
-            return Reference.parse(self.tokenizer).sha256
-        return tokenizer_sha256(self.tokenizer or self.model, self.revision, self.loaded_tokenizer)
+        given = Reference.parse(self.tokenizer).sha256 if is_reference(self.tokenizer) else ""
+        return given or tokenizer_sha256(self.tokenizer or self.model, self.revision, self.loaded_tokenizer)
 
     @cached_property
     def _reader(self) -> Reader:
@@ -397,12 +390,11 @@ class LanguageModel(Source):
         shape = {"eval_share": self.eval_share, "size": self.buffer_tokens, "epochs": self.epochs}
         if is_stream(self.text):
             return Streamed(partial(stream, self.text, self.text_column, self._render), self._reader, **shape)
-        if is_reference(self.text):
-            return Local(partial(read_given, self.text, self.text_column, self._render), self._reader, **shape)
         if is_sample(self.text):
             found = sampled(self.text, self._model, self._reader, batch=self.batch, cache=Path(self.cache))
             return Local(lambda: found, self._reader, **shape)
-        return Local(partial(read_documents, self.text, self.text_column, self._render), self._reader, **shape)
+        given = read_given if is_reference(self.text) else read_documents
+        return Local(partial(given, self.text, self.text_column, self._render), self._reader, **shape)
 
     def _render(self, chat: list[dict[str, Any]]) -> str:
         return write_chat(self.loaded_tokenizer, chat)
