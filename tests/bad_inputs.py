@@ -223,7 +223,7 @@ def words(surface: str, name: str, argv: list[str], said: str) -> Case:
 
 def command_line() -> Iterator[Case]:
     yield words("unbraid", "a command that is none", ["trian"], "did you mean train")
-    yield words("unbraid", "an empty command", [""], "there are: cache")
+    yield words("unbraid", "an empty command", [""], "there are: browse, cache")
     yield words("unbraid", "a flag that is none", ["--verison"], "verison")
     yield words("unbraid", "an escape sequence for a command", ["\x1b[2Jx"], r"x1b")
     yield words("unbraid", "bytes that are no text", ["\udcff\udcfe"], "there are")

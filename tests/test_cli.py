@@ -36,7 +36,7 @@ def test_train_eval_report_and_export_follow_one_another(tmp_path, capsys, evals
     assert train_quickly(tmp_path / "runs") == 0
     (run,) = (tmp_path / "runs").iterdir()
     assert main(["eval", str(run), *(["--evals", *evals] if evals else [])]) == 0
-    assert {path.stem for path in (run / "results").iterdir()} == set(evals or catalog.evals())
+    assert {path.stem for path in (run / "results").iterdir()} == set(evals or catalog.default_evals())
     assert main(["report", str(run), "--out", str(tmp_path / "report.html")]) == 0
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert main(["export", str(run), "--out", str(tmp_path / "exported")]) == 0
