@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.exact import normal
+from unbraid.dictionary import weights
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
@@ -90,6 +91,16 @@ def test_bfloat16_values_alone_would_choose_otherwise() -> None:
     products = (x - made.b_dec).bfloat16() @ made.W_enc.bfloat16() + made.b_enc.bfloat16()
     wanted, found = (pre.topk(K, dim=1).indices.sort(dim=1).values for pre in (made.pre_activations(x), products))
     assert float((wanted == found).all(1).double().mean()) < 0.9
+
+
+def test_chunks_may_have_fewer_rows_than_the_error_is_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x = at_random(ReLU())
+    made.low_precision = True
+    whole = made.codes(x, "sparse")
+    monkeypatch.setitem(weights.CHUNK_ENTRIES, "cpu", 3 * D_SAE)
+    found = made.codes(x, "sparse")
+    assert isinstance(whole, SparseCodes) and isinstance(found, SparseCodes)
+    assert torch.equal(pairs(found), pairs(whole))
 
 
 def test_dense_codes_are_exact() -> None:

@@ -126,17 +126,17 @@ class Weights(nn.Module):
         centred, readers, bias = (x - self.b_dec).detach(), self.W_enc.detach(), self.b_enc.detach()
         if not self.low_precision:
             return chunks_of(centred, readers, bias)
-        low = chunks_of(centred.bfloat16(), readers.bfloat16(), bias)
+        low_centred, low_readers, low_bias = (part.bfloat16() for part in (centred, readers, bias))
 
         def exact(pairs: SparseSupport) -> Tensor:
             return pairs.products(centred, readers.t(), pairs.rows_by_latent) + bias[pairs.latents]
 
         def error() -> Tensor:
-            largest = centred[torch.linalg.vector_norm(centred, dim=1).topk(min(MEASURED, len(x))).indices]
-            measured = chunks_of(largest.bfloat16(), readers.bfloat16(), bias).compute(slice(0, len(largest)))
-            return (torch.addmm(bias, largest, readers) - measured).abs().max()
+            rows = torch.linalg.vector_norm(centred, dim=1).topk(min(MEASURED, len(x))).indices
+            measured = torch.addmm(low_bias, low_centred[rows], low_readers)
+            return (torch.addmm(bias, centred[rows], readers) - measured).abs().max()
 
-        return replace(low, rounded=Rounded(exact, error))
+        return replace(chunks_of(low_centred, low_readers, low_bias), rounded=Rounded(exact, error))
 
     def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
         """Return `chunks` as if there were these latents alone, in the precision of the weights."""
