@@ -16,8 +16,8 @@ from torch import Tensor
 
 from unbraid.config.settings import NonNegativeFloat, PositiveInt
 from unbraid.dictionary.activations.base import Activation
-from unbraid.dictionary.activations.selection import check_k
-from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport, starts
+from unbraid.dictionary.activations.selection import check_k, support_of
+from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport
 from unbraid.dictionary.weights import Acts, Path, Weights
 
 ENTRIES = 2**22
@@ -116,6 +116,4 @@ def merge(
     row, turn = (values.detach() > 0).nonzero(as_tuple=True)
     pairs, place = torch.unique(row * d_sae + chosen[row, turn], return_inverse=True)
     merged = values.new_zeros(len(pairs)).index_add(0, place, values[row, turn])
-    counts = torch.bincount(pairs.div(d_sae, rounding_mode="floor"), minlength=len(values))
-    offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-    return merged, SparseSupport(pairs % d_sae, offsets, d_sae)
+    return merged, support_of(pairs.div(d_sae, rounding_mode="floor"), pairs % d_sae, len(values), d_sae)

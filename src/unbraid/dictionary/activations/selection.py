@@ -79,10 +79,10 @@ def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) ->
         return None
     pre, rows, latents = joined([first, *parts])
     if chunks.rounded is not None:
-        pre = chunks.rounded.exact(support_of(rows, latents, chunks))
+        pre = chunks.rounded.exact(support_of(rows, latents, chunks.batch, chunks.d_sae))
         kept = (pre > bound[latents]).nonzero().squeeze(1)
         pre, rows, latents = pre[kept], rows[kept], latents[kept]
-    return pre, support_of(rows, latents, chunks)
+    return pre, support_of(rows, latents, chunks.batch, chunks.d_sae)
 
 
 def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
@@ -101,10 +101,10 @@ def largest(chunks: Chunks, k: int) -> Selection:
     else:
         pre, rows, latents = largest_above_bound(chunks, k, proposed)
     if chunks.rounded is not None:
-        pre = chunks.rounded.exact(support_of(rows, latents, chunks))
+        pre = chunks.rounded.exact(support_of(rows, latents, chunks.batch, chunks.d_sae))
         kept = largest_in_order(pre, wanted)
         pre, rows, latents = pre[kept], rows[kept], latents[kept]
-    return pre, support_of(rows, latents, chunks)
+    return pre, support_of(rows, latents, chunks.batch, chunks.d_sae)
 
 
 def largest_above_bound(chunks: Chunks, k: int, wanted: int) -> Pairs:
@@ -184,11 +184,11 @@ def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
     return word[place.div(8, rounding_mode="floor")] * 8 + place % 8
 
 
-def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], chunks: Chunks) -> SparseSupport:
-    """Return the support of these pairs, ordered by row, then by latent."""
-    counts = counted(rows, chunks.batch)
+def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], batch: int, d_sae: int) -> SparseSupport:
+    """Return the support of these pairs, which are ordered by row, then by latent."""
+    counts = counted(rows, batch)
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-    return SparseSupport(latents, offsets, chunks.d_sae)
+    return SparseSupport(latents, offsets, d_sae)
 
 
 def check_k(k: int, d_sae: int) -> None:

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat
-from unbraid.dictionary.activations.selection import largest_of_rows
-from unbraid.dictionary.codes import SparseCodes, SparseSupport, starts
+from unbraid.dictionary.activations.selection import largest_of_rows, support_of
+from unbraid.dictionary.codes import SparseCodes, SparseSupport
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoder import encoded_pairs
 from unbraid.objective.objective import Family, Step, Term, TermOutput
@@ -48,12 +48,10 @@ def most_active(
     """Return the codes of x by the k largest of these latents alone, rectified, a row; differentiable."""
     with torch.no_grad():
         pre, among = largest_of_rows(dictionary.chunks_among(x, latents), k)
-        offsets, found = among.offsets, among.latents
+        support = SparseSupport(latents[among.latents], among.offsets, dictionary.d_sae)
         if not queued(pre.device):  # there the host would wait for the number of positive ones
             active = pre > 0
-            counts = active.view(-1, k).sum(1)
-            offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-            pre, found = pre[active], found[active]
-        support = SparseSupport(latents[found], offsets, dictionary.d_sae)
+            pre, rows, found = pre[active], support.rows[active], support.latents[active]
+            support = support_of(rows, found, len(x), dictionary.d_sae)
     pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
     return SparseCodes(pre, pre.relu(), support)
