@@ -1,9 +1,9 @@
 """Codes: the active latents of a batch, sparse or dense, and how atoms are summed.
 
-Only active latents carry gradient, so a sparse code costs one dense product (the encoder) a step instead of six. The
+Only active latents carry gradient, so a sparse code costs one dense product (the encoder) a step instead of five. The
 active (row, latent) pairs are grouped by latent once; both weight gradients are then sums over bags of rows, written
 once per latent, and nothing of size batch x d_sae or nnz x d_in is ever kept. The dense form is the oracle the sparse
-one is tested against, and the faster form when more than a few percent of latents are active.
+one is tested against, and the faster form when many latents are active (`Weights.dense_limit`).
 """
 
 import warnings

@@ -130,8 +130,9 @@ class Thresholded(Selecting):
         """Return how far below its threshold a pre-activation still gets gradient."""
         return 0.0
 
-    def kernel(self, pre: Float[Tensor, " *entry"], threshold: Float[Tensor, " *entry"]) -> Float[Tensor, " *entry"]:
-        """Return the density by which gradient reaches thresholds past the jump; 0 where they do not learn."""
+    def kernel(self, pre: Float[Tensor, " *entry"], threshold: Float[Tensor, " per_entry"]) -> Float[Tensor, " *entry"]:
+        """Return the density by which gradient reaches thresholds past the jump; 0 where they do not learn.
+        `threshold`: one an entry or, of a matrix, one a column."""
         return torch.zeros_like(pre)
 
     @torch.no_grad()
