@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import EMBEDDED, located
-from unbraid.sources.synthetic_language.documents import documents, next_word, text
+from unbraid.sources.synthetic_language.documents import LONGEST, documents, next_word, text
 from unbraid.sources.synthetic_language.grammar import relevant
 from unbraid.sources.synthetic_language.lexicon import WORDS
 from unbraid.sources.text.windows import Windows
+from unbraid.sources.truth import NoTruth
 
 
 class Few(Language):
@@ -75,6 +77,14 @@ def test_transformer_lens_reads_the_same_model_at_the_same_site():
     windows = Windows(ids, every, every, torch.arange(len(ids)))
     torch.testing.assert_close(cache["blocks.2.hook_resid_post"], ours.activations(windows), atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(logits, ours.logits(windows), atol=1e-3, rtol=1e-4)
+
+
+def test_a_context_that_cuts_documents_has_no_truth_and_says_how_long_it_must_be():
+    source = LanguageModel(text="language://50", context=LONGEST)
+    with pytest.raises(NoTruth, match=f"raise --source.context to {LONGEST + 1} or more"):
+        source.truth()
+    longer = replace(source, context=LONGEST + 1)
+    assert len(longer.truth().labelled(500, split="train").x) == 500
 
 
 def test_training_learns_from_the_exact_distributions_and_where_they_follow() -> None:

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from unbraid.sources.base import Counterfactuals, Split, passes
 from unbraid.sources.language_model.pairs_file import pair_documents
+from unbraid.sources.synthetic_language.documents import LONGEST
 from unbraid.sources.synthetic_language.truth import LanguageTruth, Reading
+from unbraid.sources.truth import NoTruth
 
 if TYPE_CHECKING:
     from unbraid.sources.language_model.language_model import LanguageModel
@@ -48,5 +50,13 @@ def reading(source: "LanguageModel", count: int, split: Split, seed: int) -> Rea
 
 @lru_cache(maxsize=4)
 def language_truth(source: "LanguageModel") -> LanguageTruth:
-    """Return the truth of a source: one object, so that what is found out about it is found once."""
+    """Return the truth of a source: one object, so that what is found out about it is found once.
+
+    Raises NoTruth where windows may be parts of documents.
+    """
+    if source.context <= LONGEST:
+        raise NoTruth(
+            f"a context of {source.context} tokens cuts documents of the language, which have up to {LONGEST} words, "
+            f"and the factors of a part are not known; raise --source.context to {LONGEST + 1} or more"
+        )
     return LanguageTruth(partial(reading, source))
