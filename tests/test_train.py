@@ -15,6 +15,7 @@ from unbraid.config.serialise import to_json
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.relu import ReLU
 from unbraid.dictionary.activations.topk import TopK
+from unbraid.dictionary.codes import DenseCodes, SparseCodes
 from unbraid.dictionary.config import DictionaryConfig
 from unbraid.dictionary.initialisation import PrincipalComponents
 from unbraid.experiment.experiment import Experiment
@@ -310,6 +311,15 @@ def test_bfloat16_products_train_nearly_as_float32_does(tmp_path):
         assert all(t.dtype == torch.float32 for t in weights(folder).values())
         losses.append(json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["losses/reconstruction"])
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
+
+
+@pytest.mark.parametrize(("dense_above", "form"), [(None, SparseCodes), (0.0, DenseCodes), (1.0, SparseCodes)])
+def test_the_share_of_active_latents_above_which_steps_are_dense_is_a_setting(dense_above, form):
+    base = experiment("topk", activation=TopK(3))
+    chosen = replace(base, training=replace(base.training, dense_above=dense_above))
+    rows = fitting_sample(WORLD, 0)
+    of = Learner(chosen, rows)
+    assert isinstance(of.dictionary.codes(of.normaliser(rows)), form)
 
 
 def test_a_gradient_that_is_not_finite_leaves_the_parameters_alone():
