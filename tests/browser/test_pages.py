@@ -98,9 +98,19 @@ def test_a_latent_leads_to_its_twin(pages: Path):
     assert f"#latent={twin}&in=b" in page.values("href", "a")
 
 
-def test_an_address_of_no_latent_says_so(pages: Path):
-    page = shown(pages, "#latent=99&in=a")
-    assert "there is no latent 99: absorbing has 24, numbered from 0" in page.text
+@pytest.mark.parametrize(("asked", "named"), [("99", "99"), ("1.5", "1.5"), ("-1", "-1"), ("x", "NaN")])
+def test_an_address_of_no_latent_says_so(asked: str, named: str, pages: Path):
+    page = shown(pages, f"#latent={asked}&in=a")
+    assert f"there is no latent {named}: absorbing has 24, numbered from 0" in page.text
+
+
+def test_where_a_latent_is_not_found_no_other_is_left_in_sight(pages: Path, tmp_path: Path):
+    moving = Path(shutil.copytree(pages, tmp_path / "moving"))
+    with (moving / "app.js").open("a", encoding="utf-8") as script:
+        script.write('setTimeout(() => (location.hash = "#latent=99&in=a"), 5000);')
+    page = shown(moving, "#latent=3&in=a")
+    (latent,) = [named for _, named in page.elements if named.get("id") == "latent"]
+    assert "there is no latent 99" in page.text and "hidden" in latent and "3" in page.values("data-latent")
 
 
 def test_a_folder_without_its_data_says_so(pages: Path, tmp_path: Path):

@@ -7,6 +7,7 @@
   /** @type {{side: "a" | "b", latent: number} | null} */ let open = null;
 
   const say = (/** @type {unknown} */ fault) => {
+    page.hidden = true; // it may show a latent that was asked for before
     error.textContent = fault instanceof Error ? fault.message : String(fault);
     error.hidden = false;
   };

@@ -6,7 +6,7 @@
   /** Draw a latent and, where there is one, its twin next to it. */
   unbraid.drawLatent = async (/** @type {"a" | "b"} */ side, /** @type {number} */ latent) => {
     const columns = unbraid.store.lists[side];
-    if (!(latent >= 0 && latent < columns.fires.length))
+    if (!(latent in columns.fires))
       throw new Error(
         `there is no latent ${latent}: ${unbraid.run(side).name} has ${columns.fires.length}, numbered from 0`,
       );
