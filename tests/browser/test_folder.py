@@ -1,6 +1,7 @@
 """The browser's folder: it holds what is known of every latent, and what cannot be shown is refused in a sentence."""
 
 import json
+import shutil
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 from tests.browser.stored import copied, save, store, told, with_examples, with_text
 from tests.known import EXACT, truth
 
+from unbraid import catalog
 from unbraid.browser import write_browser
-from unbraid.browser.data import list_data, rows_data, shards
+from unbraid.browser.data import headline_scores, list_data, rows_data, shards
 from unbraid.browser.stored_examples import StoredExamples, read_examples
 from unbraid.browser.twins import twins
 from unbraid.cli.main import main
+from unbraid.evals.shared.evaluation import evaluate
 from unbraid.evals.shared.example_tables import packed, table_of
 from unbraid.runs.results import read_file, read_result
 from unbraid.runs.run import Run
@@ -58,6 +61,14 @@ def test_the_list_says_of_each_latent_which_factor_it_is(run: Run, tmp_path: Pat
     (about,) = data(tmp_path / "pages", "index.js")
     assert [factor["name"] for factor in about["factors"]] == list(EXACT.truth().names)
     assert about["runs"][0]["kind"] == "factors" and about["runs"][0]["latents"] == 24
+
+
+def test_scores_are_shown_that_are_of_its_weights_alone(run: Run, turned: Run, tmp_path: Path):
+    scored, other = copied(run, tmp_path / "scored"), copied(turned, tmp_path / "other")
+    assert evaluate([scored], [catalog.evals()["fidelity"]]) == 0
+    shutil.copy(scored.path / "results" / "fidelity.json", other.path / "results")
+    assert [title for title, _ in headline_scores(scored)] == ["FVU", "L0", "alive"]
+    assert headline_scores(other) == []
 
 
 def test_a_shard_holds_the_latents_of_its_number_in_order(run: Run):

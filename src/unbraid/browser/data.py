@@ -79,11 +79,11 @@ def control_scores(run: Run) -> list[dict[str, Any]]:
 
 def stored_scores(run: Run, name: str) -> dict[tuple[str, str], tuple[float, str]]:
     """Return the scores of an eval by metric and kind, each with its definition; of several params the first. Empty
-    where there is no result that can be read."""
+    where there is no result of its weights that can be read."""
     path = result_path(run.path, name)
     result = attempt(path.name, lambda: read_result(path)) if path.exists() else {}
     found: dict[tuple[str, str], tuple[float, str]] = {}
-    if isinstance(result, Failure):
+    if isinstance(result, Failure) or result.get("weights", "") != run.facts.weights:
         return found
     for row in result.get("scores", ()):
         if row["value"] is not None:
