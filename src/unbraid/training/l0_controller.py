@@ -16,13 +16,12 @@ NAME = "l0_control"
 class L0Controller:
     """The state of the controller; for an objective without a `target_l0` it does nothing."""
 
-    def __init__(self, objective: Objective, steps: int, device: str = "cpu"):
+    def __init__(self, objective: Objective, steps: int, device: str):
         """`device`: of training. On one that works off a queue the control is computed there, without the host."""
         self._objective, self._steps, self._queued = objective, steps, queued(device)
-        self._memory = torch.tensor([torch.nan, 0.0], dtype=torch.float64)
+        where = device if self._queued else "cpu"
+        self._memory = torch.tensor([torch.nan, 0.0], dtype=torch.float64, device=where)
         """The two numbers of a `Control`."""
-        if self._queued:
-            self._memory = self._memory.to(device)
 
     def scale(self) -> dict[str, float | Tensor]:
         """Return the factor of the weight of the penalty that is moved, by its name."""
