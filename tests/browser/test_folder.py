@@ -60,7 +60,7 @@ def test_the_list_says_of_each_latent_which_factor_it_is(run: Run, tmp_path: Pat
     assert side == "a" and columns["factor"] == list(range(24)) and set(columns["represents"]) == {1}
     (about,) = data(tmp_path / "pages", "index.js")
     assert [factor["name"] for factor in about["factors"]] == list(EXACT.truth().names)
-    assert about["runs"][0]["kind"] == "factors" and about["runs"][0]["latents"] == 24
+    assert about["runs"][0]["latents"] == 24
 
 
 def test_scores_are_shown_that_are_of_its_weights_alone(run: Run, turned: Run, tmp_path: Path):

@@ -41,7 +41,6 @@ def about(run: Run, found: StoredExamples) -> dict[str, Any]:
         "name": run.path.name,
         "latents": found.latents.num_rows,
         "shard": SHARD,
-        "kind": "text" if found.has_text else "rows" if found.factors is None else "factors",
         "source": site_of(run, found),
         "method": f"{experiment.name}, {type(experiment.dictionary.activation).__name__}, seed {experiment.seed}",
         "scores": headline_scores(run),

@@ -4,8 +4,8 @@
  * of `unbraid.data` with what it holds; `load` adds the script and waits for that.
  *
  * @typedef {"a" | "b"} Side
- * @typedef {{name: string, latents: number, shard: number, kind: "text" | "factors" | "rows", source: string,
- *   method: string, scores: [string, number][], control: {name: string, value: number, chance?: number, about: string}[]}} Run
+ * @typedef {{name: string, latents: number, shard: number, source: string, method: string,
+ *   scores: [string, number][], control: {name: string, value: number, chance?: number, about: string}[]}} Run
  * @typedef {{name: string, parent: number}} Factor
  * @typedef {{fires: number[], highest: number[], anchors: string[][], rows: number, factor?: (number | null)[], f1?: number[],
  *   represents?: number[], absorbs?: Record<string, [number, number][]>, next?: string[][], twin?: number[],
