@@ -23,7 +23,7 @@ from unbraid.system.files import write_text
 
 def run(sources: Sequence[str], folder: Path, out: Path) -> None:
     """Train, score, and write rows as they come."""
-    versions = {name: item.version for name, item in catalog.evals().items()}
+    versions = {name: item.version for name, item in catalog.default_evals().items()}
     check_versions(out, versions)
     testbeds = read(out)
     for name in sources:
