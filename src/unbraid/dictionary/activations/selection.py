@@ -92,8 +92,8 @@ def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
 
 
 def largest(chunks: Chunks, k: int) -> Selection:
-    """Select the k * batch largest positive pairs of the whole batch; where there are fewer, all of these, and on some
-    devices others."""
+    """Select the k * batch largest positive pairs of the whole batch; where there are fewer, all of these, and perhaps
+    others."""
     wanted = k * chunks.batch
     proposed = wanted if chunks.rounded is None else 2 * wanted
     if queued(chunks.device):
