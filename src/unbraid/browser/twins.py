@@ -42,7 +42,7 @@ def difference(ours: Source, theirs: Source) -> str:
     if ours == theirs:
         return ""
     if type(ours) is not type(theirs):
-        return f"one is of a {type(ours).__name__}, the other of a {type(theirs).__name__}"
+        return f"the source of one is {type(ours).__name__}, of the other {type(theirs).__name__}"
     fields = [field.name for field in dataclasses.fields(ours)]  # pyright: ignore[reportArgumentType]
     pairs = [(name, getattr(ours, name), getattr(theirs, name)) for name in fields]
     return "; ".join(f"{name} is {str(a)[:SHOWN]!r} and {str(b)[:SHOWN]!r}" for name, a, b in pairs if a != b)
