@@ -59,7 +59,7 @@ unbraid.List = class {
 
   /** The columns: title, what is sorted by, and what is shown. */
   columns() {
-    const { fires, rows, highest, f1, absorbs, factor, next, twin, similarity } = this.data;
+    const { fires, rows, highest, anchors, f1, absorbs, factor, next, twin, similarity } = this.data;
     const of = (/** @type {any} */ column) => (/** @type {number} */ i) => column[i] ?? -Infinity;
     const lost = (/** @type {number} */ i) =>
       (absorbs?.[i] ?? [])
@@ -73,7 +73,7 @@ unbraid.List = class {
       {
         name: "label",
         title: factor ? "stands for" : "strongest on",
-        there: true,
+        there: !!factor || anchors.some((/** @type {string[]} */ tokens) => tokens.length > 0),
         wide: true,
         key: null,
         text: (/** @type {number} */ i) => this.names[i],
