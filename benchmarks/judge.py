@@ -257,7 +257,10 @@ def gate_rows(folders: Sequence[Path], testbed: str, out: Path) -> list[dict[str
     found = unbraid.gate(list(folders)).drop(columns=["source"])
     before = json.loads(out.read_text()) if out.is_file() else []
     rows = [row for row in before if row["testbed"] != testbed]
-    spread = spreads(read_scores(list(folders)))
+    stored = read_scores(list(folders))
+    spread = {}
+    for source in dict.fromkeys(run.source for run in stored.runs):
+        spread |= spreads(arrange(stored.of(source)))
     for row in json.loads(str(found.to_json(orient="records"))):
         sd = spread.get((row["d_sae"], row["eval"], row["metric"], row["params"]), math.nan)
         known = math.isfinite(sd) and row["smallest"] is not None
@@ -267,20 +270,18 @@ def gate_rows(folders: Sequence[Path], testbed: str, out: Path) -> list[dict[str
     return rows
 
 
-def spreads(stored: StoredScores) -> dict[tuple[int, str, str, str], float]:
+def spreads(scores: Scores) -> dict[tuple[int, str, str, str], float]:
     """The standard deviation over seeds of a standard SAE's difference from BatchTopK, pooled over standard SAEs, by
     width and score."""
     found = {}
-    for source in dict.fromkeys(run.source for run in stored.runs):
-        scores = arrange(stored.of(source))
-        for d_sae in scores.widths:
-            standard = scores.with_role("standard", d_sae)
-            base = next((method for method in standard if method.short == BASELINE), None)
-            if base is None:
-                continue
-            for metric in scores.quantities:
-                sides = [contrast(scores, other, base, metric) for other in standard if other != base]
-                found[d_sae, metric.eval, metric.metric, metric.params] = pooled([one.tested.sd for one in sides])
+    for d_sae in scores.widths:
+        standard = scores.with_role("standard", d_sae)
+        base = next((method for method in standard if method.short == BASELINE), None)
+        if base is None:
+            continue
+        for metric in scores.quantities:
+            sides = [contrast(scores, other, base, metric) for other in standard if other != base]
+            found[d_sae, metric.eval, metric.metric, metric.params] = pooled([one.tested.sd for one in sides])
     return found
 
 

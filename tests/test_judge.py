@@ -140,3 +140,36 @@ def test_the_committed_registered_study_is_a_no_by_its_card():
     (width,) = scores.widths
     said = judge.verdict_text(scores, width, root / "claims" / "small-world.toml")
     assert "No: each of 4 terms is equivalent to its base, or worse, by" in said and "(registered on 2026-" in said
+
+
+def test_the_committed_study_of_vectors_is_a_yes_by_minimal_pairs_alone():
+    root = Path(__file__).parents[1] / "docs"
+    scores = scores_of_rows(json.loads((root / "results" / "vectors.json").read_text()))
+    (width,) = scores.widths
+    said = judge.verdict_text(scores, width, root / "claims" / "vectors.toml")
+    assert "2 better (batchtopk-lr_x2-invariance-ada-0.1 and batchtopk-whitened-lr_x3-invariance-ada-0.3); 9 eq" in said
+    assert "Yes: " in said and "(registered on 2026-" in said
+
+
+def test_spreads_are_of_the_differences_from_batchtopk_pooled_over_standard_saes():
+    slopes = {"batchtopk": 0.1, "topk": 0.1, "matryoshka": 0.2}
+    about = {"world": "forest", "asked": 4.0, "d_sae": D_SAE, "control": False, "l0": 4.0}
+    made = [
+        about | {"method": name, "seed": seed, "f1": slope * seed}
+        for name, slope in slopes.items()
+        for seed in range(3)
+    ]
+    found = judge.spreads(scores_of_rows(made))
+    assert found[D_SAE, "recovery", "f1", ""] == pytest.approx(0.1 / 2**0.5)
+    assert judge.spreads(scores_of_rows([row for row in made if row["method"] != "batchtopk"])) == {}
+
+
+def test_the_committed_gate_has_the_spreads_of_its_rows():
+    results = Path(__file__).parents[1] / "docs" / "results"
+    found = judge.spreads(scores_of_rows(json.loads((results / "language.json").read_text())))
+    gated = [row for row in json.loads((results / "gate.json").read_text()) if row["testbed"] == "language"]
+    stored = {(row["d_sae"], row["eval"], row["metric"], row["params"]): row["spread"] for row in gated}
+    both = [key for key in found if stored.get(key) is not None]
+    assert len(both) >= 6
+    for key in both:
+        assert found[key] == pytest.approx(stored[key], rel=0.02)
