@@ -37,6 +37,7 @@ def counts(found: Sequence[Shard]) -> list[int]:
         ((8, 1), 2, [4, 4, 1]),
         ((1, 1, 1), 2, [1, 1, 1]),
         ((5,), 1, [5]),
+        ((10, 10, 10, 10), 10_000, [1] * 40),
     ],
 )
 def test_streams_stay_whole_unless_workers_would_end_apart(members, workers, expected):

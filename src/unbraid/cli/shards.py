@@ -40,7 +40,8 @@ def size(experiment: Experiment) -> float:
 def shards(cohorts: Sequence[Sequence[Experiment]], workers: int) -> list[Shard]:
     """Cut as few cohorts as it takes for so many workers to end together; the largest shard first."""
     ordered = [sorted(cohort, key=weight, reverse=True) for cohort in cohorts]
-    ways = [(0, 1), *product(range(1, min(len(cohorts), workers) + 1), range(2, workers + 1))]
+    most = min(workers, max(map(len, cohorts), default=1))  # parts: more of them would be empty
+    ways = [(0, 1), *product(range(1, min(len(cohorts), workers) + 1), range(2, most + 1))]
     ways.sort(key=lambda way: way[0] * (way[1] - 1))  # by how often a stream is read once more
     share = sum(size(experiment) for cohort in cohorts for experiment in cohort) / workers
     best, least = list[Shard](), math.inf
