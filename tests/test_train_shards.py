@@ -55,6 +55,13 @@ def test_two_workers_give_what_one_gives_bit_for_bit(tmp_path, capsys):
     same_runs(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.parametrize("command", ["sweep", "plan"])
+def test_more_workers_than_cores_can_have_are_refused_before_anything_is_read(command, tmp_path, capsys):
+    assert main([command, "world", "--workers", "10000", "--out", str(tmp_path / "runs")]) == 2
+    shown = capsys.readouterr()
+    assert "--workers 10000 is too many for" in shown.err and "reading" not in shown.out
+
+
 @pytest.mark.slow
 def test_members_of_a_worker_that_was_killed_go_on_and_one_that_kills_it_twice_is_named(tmp_path, capsys):
     mark = tmp_path / "mark"

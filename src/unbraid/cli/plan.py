@@ -156,7 +156,6 @@ class SideBySide:
     memory: int
     """Bytes of as many shards as there are workers, the largest; models and terms are not counted."""
     memory_free: int
-    notes: tuple[str, ...] = ()
 
     def problems(self) -> list[str]:
         """Why this cannot run, with the remedy; empty when it can."""

@@ -63,8 +63,8 @@ def crew(wanted: Wanted, experiments: Sequence["Experiment"]) -> Iterator[Crew]:
 # ---- the cluster --------------------------------------------------------------------------------------------
 
 
-def joined(address: str) -> Any:
-    """Join a cluster; Ray itself. Raises ValueError where there is none, or not one that can be joined."""
+def check_found(address: str) -> Any:
+    """Ray itself. Raises ValueError where it is not installed, or nothing answers at the address."""
     from unbraid.training.callbacks import imported  # torch is not for the actors
 
     try:
@@ -73,6 +73,12 @@ def joined(address: str) -> Any:
         raise ValueError(f"--ray: {error}") from error
     if address != "auto":
         check_answers(address)
+    return ray
+
+
+def joined(address: str) -> Any:
+    """Join a cluster; Ray itself. Raises ValueError where there is none, or not one that can be joined."""
+    ray = check_found(address)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")

@@ -9,7 +9,7 @@ from unbraid import catalog
 from unbraid.cli.arguments import CacheFlags, PlanFlags, StudyFlags, SweepFlags, TrainFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail
-from unbraid.cli.crews import crew_of
+from unbraid.cli.crews import check_crew, crew_of
 from unbraid.cli.crossing import axes
 from unbraid.cli.plan import Budget, Estimate, SideBySide, alike, budget, estimate, needs_at_once
 from unbraid.cli.resolve import chosen, experiments_of, packages, permissions, resolved
@@ -34,8 +34,6 @@ Trainer = TrainFlags | SweepFlags | StudyFlags
 """The commands whose flags say how to train."""
 Planner = PlanFlags | Trainer
 """Those whose flags say what a training would take."""
-
-
 LOST = 60.0
 """Seconds within which a process that was lost with its machine lets its folders go."""
 
@@ -61,7 +59,7 @@ def run_plan(call: Call[PlanFlags]) -> int:
 
 def plan(experiments: list[Experiment], options: Planner, evals: Sequence[Eval] | None) -> int:
     """Print what a training will take. `evals`: those that the same command will score by."""
-    groups, budgets = checked(experiments, options, evals)
+    groups, budgets, crowd = checked(experiments, options, evals)
     same = alike(groups)
     for numbers in same:
         cohort = groups[numbers[0]]
@@ -70,10 +68,9 @@ def plan(experiments: list[Experiment], options: Planner, evals: Sequence[Eval] 
             say(f"token policy  {policy}")
         for text in cohort[0].source.sample_text(2):
             say(f"reads         {text[:300]!r}")
-    crowd = needs_at_once(groups, 1 if options.ray else options.workers)
     if crowd.workers > 1:
         say(beside(crowd))
-    if not refuse([*budgets, crowd]):
+    if not refuse(budgets, crowd):
         return 2
     for numbers in same:
         cohort = groups[numbers[0]]
@@ -126,21 +123,22 @@ def described(found: Budget, streams: int = 1) -> list[str]:
 
 def checked(
     experiments: list[Experiment], options: Planner, evals: Sequence[Eval] | None
-) -> tuple[list[list[Experiment]], list[Budget]]:
-    """Cohorts, and what each needs: of all, before the first of them is trained. `evals`: those that the same command
-    will score by; None: all there are, for later."""
+) -> tuple[list[list[Experiment]], list[Budget], SideBySide]:
+    """Cohorts, what each needs, and what workers need that train them here: of all, before the first of them is
+    trained. `evals`: those that the same command will score by; None: all there are, for later."""
+    check_crew(options)  # first: reading may take minutes
     groups = cohorts(experiments)
     begun = time.monotonic()
     say("reading the text and the model …", flush=True)
     later = evals_named([], packages(options)) if evals is None else evals
     found = [budget(group, options.out, later, now=evals is not None) for group in groups]
     say(f"reading took {time.monotonic() - begun:.0f} s", flush=True)
-    return groups, found
+    return groups, found, needs_at_once(groups, 1 if options.ray else options.workers)
 
 
-def refuse(budgets: Sequence[Budget | SideBySide]) -> bool:
+def refuse(budgets: Sequence[Budget], crowd: SideBySide) -> bool:
     """Print what stands in the way, and what only should be known; True when nothing stands in the way."""
-    problems = list(dict.fromkeys(problem for found in budgets for problem in found.problems()))
+    problems = list(dict.fromkeys(problem for found in (*budgets, crowd) for problem in found.problems()))
     for problem in problems:
         say(f"error: {problem}", file=sys.stderr)
     for note in dict.fromkeys(note for found in budgets for note in found.notes):
@@ -154,9 +152,8 @@ def preflight(options: Trainer, experiments: list[Experiment], evals: Sequence[E
     check_unfinished(left, resume=options.resume, overwrite=options.overwrite)
     if not left:
         return 0
-    groups, budgets = checked(list(left.values()), options, evals)
-    here = 1 if options.ray else options.workers
-    return 0 if refuse([*budgets, needs_at_once(groups, here)]) else 2
+    _, budgets, crowd = checked(list(left.values()), options, evals)
+    return 0 if refuse(budgets, crowd) else 2
 
 
 # ---- train and sweep ----------------------------------------------------------------------------------------
