@@ -115,7 +115,7 @@ def test_an_address_that_is_none_or_does_not_answer_is_refused(tmp_path, capsys)
         port = free.getsockname()[1]
     for address, said in [
         (f"127.0.0.1:{port}", "no Ray cluster answers at"), ("ray://127.0.0.1:10001", "is no address"),
-        ("there", "is no address"),
+        ("there", "is no address"), ("a..b:1", "no Ray cluster answers at"),
     ]:  # fmt: skip
         assert main([*SWEEP, "--out", str(tmp_path / "runs"), "--ray", address]) == 2
         assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()

@@ -101,7 +101,7 @@ def check_answers(address: str) -> None:
         raise ValueError(f"--ray {address!r} is no address; it must be HOST:PORT of the cluster's head, or auto")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ValueError(
             f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or check host and port"
         ) from error
