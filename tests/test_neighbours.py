@@ -38,6 +38,16 @@ def test_firing_together_agrees_with_numpy_in_every_pair():
         assert found.closeness[latent][: len(positive)] == pytest.approx(phi[latent, others], abs=1e-5)
 
 
+def test_latents_that_are_hardly_ever_silent_have_their_correlation_too():
+    fires = np.ones((32_767, 3))
+    for latent in range(3):
+        fires[2 * latent : 2 * latent + 3, latent] = 0
+    found = firing_together(csr_array(fires), 2)
+    phi = np.asarray(np.corrcoef(fires.T))[0, 1]
+    assert found.latents.tolist() == [[1, -1], [0, 2], [1, -1]]
+    assert found.closeness[[0, 1, 1, 2], [0, 0, 1, 0]] == pytest.approx(phi, rel=1e-5)
+
+
 def test_a_histogram_counts_every_firing_between_the_smallest_value_and_the_largest():
     codes = csr_array(np.array([[1.0, 0, -2.0], [2.0, 0, 4.0], [5.0, 0, 0], [3.0, 0, 1.0]]))
     found = value_histograms(codes, 4)

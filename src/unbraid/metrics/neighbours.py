@@ -50,11 +50,9 @@ def firing_together(codes: csr_array, count: int) -> Neighbours:
     for start in range(0, d_sae, LATENTS_AT_ONCE):
         both = (by_latent[start : start + LATENTS_AT_ONCE] @ fires).tocoo()
         row, other = both.coords
-        latent = row + start
+        latent, joint = row + start, both.data.astype(np.float64)  # rows * joint exceeds what float32 counts exactly
         scale = spread[latent] * spread[other]
-        phi = np.divide(
-            rows * both.data - fired[latent] * fired[other], scale, out=np.zeros_like(scale), where=scale > 0
-        )
+        phi = np.divide(rows * joint - fired[latent] * fired[other], scale, out=np.zeros_like(scale), where=scale > 0)
         phi[latent == other] = 0.0
         keep = phi > 0
         put_best(found, latent[keep], other[keep], phi[keep])
