@@ -13,7 +13,7 @@ import torch
 
 from tests import tiny_lm
 from tests.resumed import assert_resumed_equals_whole
-from tests.simulated_device import NAME, Waits, counted_waits, install
+from tests.simulated_device import NAME, PACKAGE, Waits, counted_waits, install
 from tests.small import WORLD, experiment
 from tests.test_gradient_ratio import Broken, asking
 from tests.test_train import mixed_cohort, weights
@@ -175,6 +175,12 @@ def test_a_batch_goes_to_the_device_while_the_host_goes_on() -> None:
         assert sent(wide, NAME).device.type == NAME
         assert sent(wide, "cpu") is wide
     assert not lines
+
+
+def test_only_what_knows_the_kind_of_device_copies_without_waiting() -> None:
+    """To Apple's device torch may copy a tensor that has been freed (pytorch#189690): `sent` waits there."""
+    files = Path(PACKAGE).rglob("*.py")
+    assert [path.name for path in files if "non_blocking" in path.read_text(encoding="utf-8")] == ["devices.py"]
 
 
 @pytest.mark.parametrize("tf32", [True, False])

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from unbraid.dictionary.row_blocks import row_blocks
+from unbraid.system.devices import sent
 
 Atoms = Float[Tensor, "d_sae d_in"]
 
@@ -183,7 +184,7 @@ class SparseCodes(Codes):
     def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
         # One bag per (row, level) touches each entry once whatever the number of levels; levels then add up.
         levels = len(widths)
-        bounds = torch.tensor(list(widths[:-1]), dtype=torch.long).to(self.support.latents.device, non_blocking=True)
+        bounds = sent(torch.tensor(list(widths[:-1]), dtype=torch.long), self.support.latents.device)
         level = torch.bucketize(self.support.latents, bounds, right=True)
         bags = self.support.rows * levels + level
         bag_starts = starts(counted(bags, self.batch * levels))

@@ -32,6 +32,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim
 from unbraid.objective import gradient_ratio
 from unbraid.sources.base import Batch, Contexts, Counterfactuals
+from unbraid.system.devices import sent
 
 Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
 """codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
@@ -114,12 +115,12 @@ class Step:
         """`count` living latents, or all there are, from the term's own stream."""
         living = self.living_latents
         order = torch.randperm(len(living), generator=self.rng)[:count]
-        return living[order.to(living.device, non_blocking=True)]
+        return living[sent(order, living.device)]
 
     def sampled_rows(self, count: int) -> Int[Tensor, " row"]:
         """The numbers of `count` rows of the batch, or of all, from the term's own stream."""
         order = torch.randperm(len(self.x), generator=self.rng)[:count]
-        return order.to(self.x.device, non_blocking=True)
+        return sent(order, self.x.device)
 
     def sampled_atoms(self, count: int) -> Float[Tensor, "k d_in"]:
         """The atoms of as many living latents, differentiable."""

@@ -15,7 +15,8 @@ def queued(device: str | torch.device) -> bool:
 
 def sent(tensor: Tensor, device: str | torch.device) -> Tensor:
     """Return a tensor on a device. To a queued one it goes through page-locked memory, so that the host does not wait
-    and can read what comes next while the device is at work."""
+    and can read what comes next while the device is at work. To Apple's the host waits: there torch may read a tensor
+    that has been freed (pytorch#189690)."""
     if tensor.is_cpu and queued(device):
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

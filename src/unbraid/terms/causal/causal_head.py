@@ -22,6 +22,7 @@ from unbraid.effects.effect import pooled_effect
 from unbraid.effects.radius import random_units
 from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.sources.base import Contexts
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.moving_average import move
 from unbraid.terms.statistics.single_effects import singles
 from unbraid.terms.statistics.step_radius import step_radius
@@ -107,7 +108,7 @@ class CausalHead(Term):
         if not len(tokens):
             return Draws(tokens, torch.zeros(0, 0))
         many = self.draws + self.taught
-        chosen = tokens[torch.randint(len(tokens), (many,), generator=rng).to(tokens.device, non_blocking=True)]
+        chosen = tokens[sent(torch.randint(len(tokens), (many,), generator=rng), tokens.device)]
         counts = torch.randint(1, self.most + 1, (many,), generator=rng).tolist()
         sets = [active.sampled_at(token, count, rng) for token, count in zip(chosen, counts, strict=True)]
         latents, places = torch.cat(sets).unique(return_inverse=True)

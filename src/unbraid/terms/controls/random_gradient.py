@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class RandomGradient(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
-        push = torch.randn(atoms.shape, generator=step.rng, dtype=atoms.dtype).to(atoms.device, non_blocking=True)
+        push = sent(torch.randn(atoms.shape, generator=step.rng, dtype=atoms.dtype), atoms.device)
         push.addcmul_(atoms.detach(), (push * atoms.detach()).sum(1, keepdim=True), value=-1)
         push.div_(torch.linalg.vector_norm(push).clamp_min(1e-12))
         return TermOutput((push * atoms).sum())

@@ -15,6 +15,7 @@ import torch
 
 from unbraid.config.settings import TwoOrMore
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class FourthPower(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
-        order = torch.randperm(len(atoms), generator=step.rng).to(atoms.device, non_blocking=True)
+        order = sent(torch.randperm(len(atoms), generator=step.rng), atoms.device)
         parts = atoms.index_select(0, order).split(self.chunk)
         pairs = sum(len(part) * (len(part) - 1) for part in parts)
         total = torch.stack([(part @ part.T).fill_diagonal_(0.0).square().square().sum() for part in parts]).sum()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unbraid.config.settings import NonNegativeInt, PositiveFloat, PositiveInt, ShareAboveZero
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.adam import at_rest, stepped
 
 PARAMETERS = ("encoder", "decoder")
@@ -74,7 +75,7 @@ class MetaSAE(Term):
 
 
 def draw(atoms: Float[Tensor, "d_sae d_in"], count: int, rng: torch.Generator) -> Float[Tensor, "sample d_in"]:
-    return atoms.index_select(0, torch.randperm(len(atoms), generator=rng)[:count].to(atoms.device, non_blocking=True))
+    return atoms.index_select(0, sent(torch.randperm(len(atoms), generator=rng)[:count], atoms.device))
 
 
 def fresh(atoms: Float[Tensor, "d_sae d_in"], width: int, rng: torch.Generator) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat, TwoOrMore
 from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Repulsion(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         atoms = step.dictionary.W_dec
-        order = torch.randperm(len(atoms), generator=step.rng)[: self.sample].to(atoms.device, non_blocking=True)
+        order = sent(torch.randperm(len(atoms), generator=step.rng)[: self.sample], atoms.device)
         if len(order) < 2:
             return step.no_loss()
         rows = [repelled(atoms.index_select(0, part), self.temperature) for part in order.split(self.chunk)]

@@ -20,6 +20,7 @@ from torch import Tensor
 from unbraid.config.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
 from unbraid.dictionary.activations.base import Activation
 from unbraid.objective.objective import Family, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.discriminator import fresh, logits, trained
 from unbraid.terms.statistics.firing_averages import averaged
 from unbraid.terms.statistics.pair_sums import rows_of
@@ -102,5 +103,5 @@ def block_inputs(
 def shuffled(inputs: Float[Tensor, "rows inputs"], rng: torch.Generator) -> Float[Tensor, "rows inputs"]:
     """Each latent, gate and value together, from rows in an order of its own."""
     rows, width = inputs.shape[0], inputs.shape[1] // 2
-    order = torch.rand(rows, width, generator=rng).argsort(0).to(inputs.device, non_blocking=True)
+    order = sent(torch.rand(rows, width, generator=rng).argsort(0), inputs.device)
     return inputs.gather(0, order.repeat(1, 2))

@@ -21,6 +21,7 @@ from torch import Tensor
 from unbraid.config.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.dictionary.codes import find_sorted, starts
 from unbraid.objective.objective import Family, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.firing_averages import Moments, averaged
 from unbraid.terms.statistics.past_codes import Entries, PastCodes
 
@@ -74,7 +75,7 @@ class Support(Term):
     ) -> Int[Tensor, "pairs values"]:
         """Silence, where the latent ever is, and random entries of this batch, which stand last."""
         slots = entries.slots[:, side]
-        draw = torch.rand(len(firing), self.values, generator=rng).to(firing.device, non_blocking=True)
+        draw = sent(torch.rand(len(firing), self.values, generator=rng), firing.device)
         at = entries.ends[slots].unsqueeze(1) - 1 - (draw * firing.unsqueeze(1)).long()
         at[:, 0] = torch.where(entries.counts[slots] < entries.rows_known, SILENT, at[:, 0])
         return at
@@ -113,7 +114,7 @@ def likely_pairs(
     total = int(ends[-1])
     if not total:
         return latents.new_zeros(0, 2)
-    draw = (torch.rand(count, generator=rng, dtype=torch.float64) * total).long().to(latents.device, non_blocking=True)
+    draw = sent((torch.rand(count, generator=rng, dtype=torch.float64) * total).long(), latents.device)
     first = torch.searchsorted(ends, draw, right=True)
     second = len(ordered) - 1 - (draw - (ends - partners)[first])
     pairs = torch.stack([torch.minimum(first, second), torch.maximum(first, second)], 1)

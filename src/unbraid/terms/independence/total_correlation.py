@@ -21,6 +21,7 @@ from torch import Tensor
 from unbraid.config.settings import PositiveFloat, PositiveInt, ShareBelowOne, TwoOrMore
 from unbraid.dictionary.codes import starts, unrolled
 from unbraid.objective.objective import Family, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.firing_averages import averaged
 from unbraid.terms.statistics.pair_sums import SparseColumns, split_in_halves
 
@@ -68,7 +69,7 @@ def fire_together(
     """Random latents, each with those that fire with it most beyond chance; -1 where there are fewer."""
     firings = columns.firings().to(columns.values.dtype)
     often = (firings >= 2).nonzero().squeeze(1)
-    seeds = often[torch.randperm(len(often), generator=rng)[:count].to(often.device, non_blocking=True)]
+    seeds = often[sent(torch.randperm(len(often), generator=rng)[:count], often.device)]
     fires = firings.new_zeros(len(columns.kept), columns.batch)
     fires[columns.places, columns.rows] = 1
     chance = firings[seeds].unsqueeze(1) * firings / max(1, columns.batch)
@@ -87,11 +88,8 @@ def excess(
     size, rows = blocks.shape[1], columns.batch
     # A random turn of each column, by a different part of the rows: as good as a permutation of rows in random order.
     part = rows / size
-    turns = (
-        (torch.arange(size) * part + torch.rand(blocks.shape, generator=rng) * part)
-        .long()
-        .to(blocks.device, non_blocking=True)
-    )
+    turns = (torch.arange(size) * part + torch.rand(blocks.shape, generator=rng) * part).long()
+    turns = sent(turns, blocks.device)
     together, apart = (
         mean_log_density(*active_rows(columns, blocks, turned), rows, noise, rng)
         for turned in (torch.zeros_like(turns), turns)
@@ -128,9 +126,8 @@ def mean_log_density(
     """E log q at codes with noise, q the mean over all rows of Gaussians around them; up to a constant. Rows that are
     not among `points` are all zero: one centre, and `draws` noisy points, for all of them."""
     blocks, most, size = points.shape
-    errors = noise * torch.randn(blocks, most + draws, size, generator=rng, dtype=points.dtype).to(
-        points.device, non_blocking=True
-    )
+    drawn = torch.randn(blocks, most + draws, size, generator=rng, dtype=points.dtype)
+    errors = noise * sent(drawn, points.device)
     # Costs grow with the square of a block's rows, and the largest block has several times as many as most: blocks of
     # about as many rows are taken together, without the places that only larger ones need.
     counts, order = there.sum(1).sort(descending=True)

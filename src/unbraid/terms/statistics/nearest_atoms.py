@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unbraid.system.devices import sent
+
 
 def nearest_atoms(
     atoms: Float[Tensor, "d_sae d_in"], part: Int[Tensor, " chunk"], rows: int = 512
@@ -42,7 +44,7 @@ def drawn_neighbours(
     Neighbours are found without gradient; only these d_sae cosines are differentiable, which equals the dense gradient
     away from ties.
     """
-    order = torch.randperm(atoms.shape[0], generator=rng).to(atoms.device, non_blocking=True)
+    order = sent(torch.randperm(atoms.shape[0], generator=rng), atoms.device)
     nearest = torch.cat([nearest_atoms(atoms.detach(), part) for part in order.split(chunk)])
     cosines = (atoms.index_select(0, order) * atoms.index_select(0, nearest)).sum(1)
     return order, nearest, cosines.masked_fill(order == nearest, 0.0)

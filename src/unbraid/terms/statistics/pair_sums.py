@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from unbraid.dictionary.codes import Codes, pair_products, starts, unrolled
+from unbraid.system.devices import sent
 
 FREQUENT = 16
 """Entries from which a column is cheaper to multiply as a row of a table than pair by pair (measured on CPU)."""
@@ -90,7 +91,7 @@ def split_in_halves(
     z: Codes, rows: int, kept: Int[Tensor, " width"], rng: torch.Generator
 ) -> tuple[SparseColumns, SparseColumns]:
     """The kept latents in two random halves of `rows` rows."""
-    order = torch.randperm(z.batch, generator=rng)[:rows].to(z.values.device, non_blocking=True)
+    order = sent(torch.randperm(z.batch, generator=rng)[:rows], z.values.device)
     half = len(order) // 2
     return rows_of(z, order[:half]).restricted(kept), rows_of(z, order[half : 2 * half]).restricted(kept)
 

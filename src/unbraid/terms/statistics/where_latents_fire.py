@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unbraid.objective.objective import Step
+from unbraid.system.devices import sent
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Firing:
 
 
 def drawn(items: Int[Tensor, " item"], count: int, rng: torch.Generator) -> Int[Tensor, " k"]:
-    return items[torch.randperm(len(items), generator=rng)[:count].to(items.device, non_blocking=True)]
+    return items[sent(torch.randperm(len(items), generator=rng)[:count], items.device)]
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from torch import Tensor
 from unbraid.config.settings import NonNegativeFloat, ShareBelowOne, TwoOrMore
 from unbraid.dictionary.codes import find_sorted, starts
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.firing_averages import averaged
 from unbraid.terms.statistics.pair_sums import SparseColumns, centred_products, rows_of, split_half
 
@@ -67,14 +68,14 @@ class Redundancy(Term):
 def token_pairs(documents: Int[Tensor, " batch"], count: int, rng: torch.Generator) -> list[tuple[Rows, Rows]]:
     """Random pairs of rows of one document, no row twice, in two halves that share no document. Rows of no known
     document, -1, are left out."""
-    order = torch.randperm(len(documents), generator=rng).to(documents.device, non_blocking=True)
+    order = sent(torch.randperm(len(documents), generator=rng), documents.device)
     order = order[documents[order] >= 0]
     order = order[documents[order].argsort(stable=True)]
     _, inverse, sizes = documents[order].unique(return_inverse=True, return_counts=True)
     rank = torch.arange(len(order), device=order.device) - starts(sizes)[inverse]
     first = ((rank % 2 == 0) & (rank + 1 < sizes[inverse])).nonzero().squeeze(1)
-    first = first[torch.randperm(len(first), generator=rng).to(order.device, non_blocking=True)[:count]]
-    side = torch.randperm(len(sizes), generator=rng).to(order.device, non_blocking=True)[inverse[first]] % 2
+    first = first[sent(torch.randperm(len(first), generator=rng), order.device)[:count]]
+    side = sent(torch.randperm(len(sizes), generator=rng), order.device)[inverse[first]] % 2
     return [(order[part], order[part + 1]) for part in (first[side == 0], first[side == 1])]
 
 

@@ -13,6 +13,7 @@ import torch
 
 from unbraid.config.settings import PositiveInt
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.token_pairs import code_differences, earlier_tokens, usual_size
 
 
@@ -26,7 +27,7 @@ class Slowness(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=True)
-        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device, non_blocking=True)
+        chosen = sent(torch.randperm(len(later), generator=step.rng)[: self.pairs], later.device)
         scale = usual_size(step.z, step.memory)
         found = code_differences(step.z, later[chosen], earlier[chosen])
         moved = (found.change.abs() / scale[found.latents]).sum()

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from unbraid.config.settings import ShareAboveZero, TwoOrMore
 from unbraid.dictionary.codes import Codes
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.system.devices import sent
 from unbraid.terms.statistics.pair_sums import rows_of
 from unbraid.terms.statistics.token_pairs import earlier_tokens
 
@@ -34,7 +35,7 @@ class Temporal(Term):
 
     def __call__(self, step: Step) -> TermOutput:
         later, earlier = earlier_tokens(step.batch, step.rng, nearest=False)
-        chosen = torch.randperm(len(later), generator=step.rng)[: self.pairs].to(later.device, non_blocking=True)
+        chosen = sent(torch.randperm(len(later), generator=step.rng)[: self.pairs], later.device)
         if len(chosen) < 2:
             return step.no_loss()
         later, earlier = later[chosen], earlier[chosen]
