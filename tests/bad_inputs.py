@@ -525,6 +525,8 @@ def scoring() -> Iterator[Case]:
     yield Case("eval", "a suite that is none", on("--suite", "saebnch"), "saebench")
     yield Case("eval", "a misspelt flag", on("--forse"), "--force")
     yield Case("eval", "--plan of our own", on("--plan"), "--suite saebench")
+    for flags in (("--workers", "2"), ("--ray", "auto")):
+        yield Case("eval", f"{flags[0]} for SAEBench", on("--suite", "saebench", "--plan", *flags), "our own evals")
     yield Case("eval", "threads below 0", on("--threads", "-1"), "threads")
     yield Case("eval", "more threads than there can be", on("--threads", "1000000"), "threads")
     yield Case("eval", "a benchmark that is none", on("--suite", "saebench", "--evals", "corr"), "no eval 'corr'")

@@ -60,6 +60,8 @@ def run_eval(call: Call[EvalFlags]) -> int:
     if not done:
         raise ValueError("none of these runs is finished; train them to the end with --resume")
     if options.suite == "saebench":
+        if options.ray or options.workers > 1:
+            raise ValueError("--workers and --ray are of our own evals; leave them out, or run SAEBench by a study")
         return run_saebench(done, options, options.evals)
     if options.plan:
         raise ValueError("--plan is of --suite saebench; our own evals say what they take as they go")
