@@ -67,7 +67,7 @@ class LocalWorker(Worker):
     """A process of this machine."""
 
     def __init__(self, threads: int):
-        """`threads`: CPU threads of the process; 0 means all cores."""
+        """`threads`: CPU threads of the process."""
         orders, self._orders = SPAWN.Pipe(duplex=False)
         self._messages, sent = SPAWN.Pipe(duplex=False)
         self._process = SPAWN.Process(target=serve, args=(orders, sent, threads))
@@ -147,8 +147,7 @@ def serve(orders: Connection, messages: Connection, threads: int) -> None:
 
 def begin(messages: Connection, threads: int) -> None:
     """Set the process up: a session of its own, so that Ctrl-C comes once, from the process that started it."""
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported
     with suppress(AttributeError, OSError):
         os.setsid()
     for number in SIGNALS:
