@@ -32,7 +32,7 @@ from unbraid.effects.set_latent import Moves, modularity, moves, shares
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS, held_out_codes, observe
 from unbraid.evals.shared.untrained import matching_k, untrained
-from unbraid.metrics.detection import FEWEST, f1
+from unbraid.metrics.detection import FEWEST, best_factor
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
@@ -276,7 +276,7 @@ def readout_scores(
 
     def handles(made: Dictionary, seen: LatentsAndFactors, chosen: Levels) -> Handles:
         moved = push(chosen.atoms, radius * chosen.signs, now(made, chosen))
-        return Handles(moved, detected(seen, chosen.latents))
+        return Handles(moved, torch.from_numpy(best_factor(seen))[chosen.latents])
 
     unlearned = untrained_of_world(world, dictionary.d_sae, matching_k(observed.latents))
     seen_by_it = observe(unlearned, world)
@@ -309,13 +309,6 @@ def true_levels(world: World, rows: Labelled) -> Float[Tensor, "row factors"]:
     levels = rows.dense()
     levels[:, list(world.subspaces)] = 0
     return levels
-
-
-def detected(observed: LatentsAndFactors, latents: Int[Tensor, " k"]) -> Int[Tensor, " k"]:
-    """Return the factor that each latent detects best, by F1; -1 where it never fires with any."""
-    scores = torch.from_numpy(f1(observed)[latents.numpy()].toarray())
-    best = scores.max(1)
-    return torch.where(best.values > 0, best.indices, -1)
 
 
 def modular(moved: Moves, kind: ScoreKind, params: Mapping[str, str] = MappingProxyType({})) -> Score:

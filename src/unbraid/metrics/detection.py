@@ -85,7 +85,20 @@ def represented_factor(observed: LatentsAndFactors) -> Int[np.ndarray, " d_sae"]
     pure = (excess >= PURE * room) & (room > 0)
     latent, factor = latent[pure], factor[pure]
     score = 2 * count[pure] / (fired[pure] + present[pure])
-    best = np.full(len(observed.latent_counts), -1)
+    return best_of_latents(latent, factor, score, len(observed.latent_counts))
+
+
+def best_factor(observed: LatentsAndFactors) -> Int[np.ndarray, " d_sae"]:
+    """Return the factor that each latent detects best, by F1; -1 where it never fires with any."""
+    scores = f1(observed).tocoo()
+    return best_of_latents(scores.row, scores.col, scores.data, len(observed.latent_counts))
+
+
+def best_of_latents(
+    latent: Int[np.ndarray, " pairs"], factor: Int[np.ndarray, " pairs"], score: Float[np.ndarray, " pairs"], d_sae: int
+) -> Int[np.ndarray, " d_sae"]:
+    """Return the factor of the highest score of each latent, of equal ones the first; -1 for latents without a pair."""
+    best = np.full(d_sae, -1)
     order = np.lexsort((-factor, score, latent))  # ascending: the last of a latent is its best
     best[latent[order]] = factor[order]
     return best

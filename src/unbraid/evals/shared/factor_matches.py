@@ -10,7 +10,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.observe import observe
 from unbraid.evals.shared.parents import Absorbers, Detectors, families
 from unbraid.metrics.alignment import alignment
-from unbraid.metrics.detection import FEWEST, detection, f1, represented_factor
+from unbraid.metrics.detection import FEWEST, best_factor, detection, represented_factor
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.metrics.sparse_counts import indicator
 from unbraid.sources.truth import Truth
@@ -51,17 +51,6 @@ def factor_matches(dictionary: Dictionary, truth: Truth) -> FactorMatches:
         columns[name] = np.full(len(factor), empty)
         columns[name][known] = values
     return FactorMatches(factor, owner >= 0, **columns, absorbs=absorbed_parents(dictionary, observed, truth))
-
-
-def best_factor(observed: LatentsAndFactors) -> Int[np.ndarray, " d_sae"]:
-    """Return the factor that each latent detects best, by F1; -1 where it never fires with any."""
-    scores = f1(observed)
-    best = np.full(len(observed.latent_counts), -1)
-    entries = scores.tocoo()
-    latent, factor = entries.coords
-    order = np.lexsort((-factor, entries.data, latent))  # ascending: the last of a latent is its best
-    best[latent[order]] = factor[order]
-    return best
 
 
 def cosines_with(
