@@ -20,6 +20,7 @@ from unbraid.system.devices import sent
 
 Split = Literal["train", "eval"]
 Downstream = Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos d_out"]]
+Predict = Callable[[Float[Tensor, "*fold seq pos d_out"], Bool[Tensor, "seq pos"]], Float[Tensor, "*fold token vocab"]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,9 @@ class Contexts:
     downstream: Downstream
     rounding: float = torch.finfo(torch.float32).eps
     """The relative size of one rounding in what `downstream` computes with."""
+    predict: Predict | None = None
+    """From what `downstream` gives to the logits of the next token, at chosen tokens in the order of `nonzero`;
+    differentiable. None where nothing is predicted, as in a world."""
 
 
 @dataclass(frozen=True)

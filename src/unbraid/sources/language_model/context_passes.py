@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from unbraid.sources.base import Contexts
 from unbraid.sources.language_model.downstream import capture
+from unbraid.sources.language_model.next_token_map import NextTokenMap
 from unbraid.sources.text.windows import Windows
 
 
@@ -17,7 +18,8 @@ def contexts_of(model: nn.Module, span: tuple[int, int], windows: Windows, max_n
     acts, base, downstream = capture(model, *span, windows.ids, windows.attention)
     mask = windows.keep & (acts.float().norm(dim=-1) <= max_norm)
     rounding = torch.finfo(acts.dtype).eps
-    return Contexts(acts=acts.float(), mask=mask, base=base.float(), downstream=downstream, rounding=rounding)
+    predict = NextTokenMap(model, span[1], windows)
+    return Contexts(acts.float(), mask, base.float(), downstream, rounding=rounding, predict=predict)
 
 
 def unpadded_contexts(model: nn.Module, span: tuple[int, int], windows: Windows, max_norm: float) -> Contexts:
@@ -31,8 +33,9 @@ def unpadded_contexts(model: nn.Module, span: tuple[int, int], windows: Windows,
         acts=whole([part.acts for part in found]),
         mask=together([part.mask.unsqueeze(-1) for part in found], longest)[places].squeeze(-1),
         base=whole([part.base for part in found]),
-        downstream=ByLength(tuple(which for which, _ in groups), tuple(found), places),
+        downstream=(grouped := ByLength(tuple(which for which, _ in groups), tuple(found), places)),
         rounding=found[0].rounding,
+        predict=grouped.predict,
     )
 
 
@@ -52,6 +55,20 @@ class ByLength:
             for which, group in zip(self.which, self.groups, strict=True)
         ]
         return together(parts, acts.shape[-2]).index_select(-3, self.places)
+
+    def predict(
+        self, left: Float[Tensor, "*fold seq pos d_out"], at: Bool[Tensor, "seq pos"]
+    ) -> Float[Tensor, "*fold token vocab"]:
+        """Return the logits of the next token at the tokens that `at` names."""
+        numbers = torch.full(at.shape, -1, device=at.device)
+        numbers[at] = torch.arange(int(at.sum()), device=at.device)
+        parts, order = [], []
+        for which, group in zip(self.which, self.groups, strict=True):
+            longest = group.acts.shape[1]
+            assert group.predict is not None, "contexts of a language model"
+            parts.append(group.predict(left[..., which, :longest, :], at[which, :longest]))
+            order.append(numbers[which, :longest][at[which, :longest]])
+        return torch.cat(parts, dim=-2).index_select(-2, torch.cat(order).argsort())
 
 
 def together(parts: Sequence[Shaped[Tensor, "..."]], longest: int) -> Shaped[Tensor, "*fold seq pos d"]:

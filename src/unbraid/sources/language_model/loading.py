@@ -42,13 +42,18 @@ def load_tokenizer(model: str, revision: str = "main", *, trust_remote_code: boo
 
 
 def write_chat(tokenizer: Any, chat: list[dict[str, Any]]) -> str:
-    """Return a chat as the tokenizer's template writes it. Raises ValueError when it has none."""
+    """Return a chat as the tokenizer's template writes it. Raises ValueError when it has none.
+
+    One that ends with the user's turn ends with the opening of an answer, so that what follows is the answer's first
+    token.
+    """
     if not tokenizer.chat_template:
         raise ValueError(
             "the tokenizer has no chat template; choose a column of text with --source.text-column, or the model "
             "that was tuned to chat"
         )
-    return tokenizer.apply_chat_template(chat, tokenize=False)
+    asks = bool(chat) and chat[-1].get("role") == "user"
+    return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks)
 
 
 def located(model: str) -> str:
