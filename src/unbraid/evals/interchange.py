@@ -217,8 +217,7 @@ def after_swaps(model: LanguageModel, seen: Read, swaps: Sequence[Swapped]) -> F
     groups = list(seen.windows.by_length(0))
     for which, part in groups:
         length = part.ids.shape[1]
-        repeated = Windows(*(column.repeat(count, *(1 for _ in column.shape[1:])) for column in vars(part).values()))
-        logits = model.logits_from(repeated, acts[:, which, :length].flatten(0, 1))
+        logits = model.logits_from(part.repeated(count), acts[:, which, :length].flatten(0, 1))
         places = torch.arange(len(logits), device=logits.device), seen.last[which].repeat(count)
         found.append(logits[places].double().softmax(-1).cpu().unflatten(0, (count, len(which))))
     order = torch.cat([which for which, _ in groups]).argsort().cpu()

@@ -88,6 +88,26 @@ class Contexts:
     differentiable. None where nothing is predicted, as in a world."""
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """A few whole sequences, and the next tokens that a language model expects as a function of the activations."""
+
+    acts: Float[Tensor, "seq pos d_in"]
+    """Raw activations at the source's site."""
+    mask: Bool[Tensor, "seq pos"]
+    """True where the token policy keeps the token: pushes go there."""
+    counted: Bool[Tensor, "seq pos"]
+    """True where predictions are compared."""
+    clean: Float[Tensor, "token vocabulary"]
+    """Log-probabilities of the next token where `counted`."""
+    logits: Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos vocabulary"]]
+
+    def pushed_logits(self, directions: Float[Tensor, "k d_in"]) -> Float[Tensor, "k token vocabulary"]:
+        """Return the logits where `counted`, with each direction added at every kept token; in one forward pass."""
+        shift = directions.to(self.acts)[:, None, None, :] * self.mask.unsqueeze(-1)
+        return self.logits(self.acts + shift)[:, self.counted]
+
+
 @dataclass(frozen=True)
 class NextTokens:
     """For each of some directions, the next tokens that it promotes most and suppresses most, and by how much."""

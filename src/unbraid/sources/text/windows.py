@@ -70,6 +70,11 @@ class Windows:
         chosen = (torch.rand(ids.shape, generator=rng) < share) & kept
         return replace(self, ids=torch.where(chosen, drawn, ids).to(self.ids.device))
 
+    def repeated(self, copies: int) -> "Windows":
+        """Return all windows this many times, one copy of all after the other."""
+        columns = (self.ids, self.attention, self.keep, self.documents)
+        return Windows(*(column.repeat(copies, *(1 for _ in column.shape[1:])) for column in columns))
+
     def to(self, device: str | torch.device) -> "Windows":
         return Windows(*(t.to(device) for t in (self.ids, self.attention, self.keep, self.documents)))
 
