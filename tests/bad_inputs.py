@@ -612,6 +612,25 @@ def exporting() -> Iterator[Case]:
                    g.lm_run / "cfg.json", lambda d: d["metadata"].update(hook_name=h)), run=g.lm_run, sealed_anew=True)), "--to", "hub",
                    "--repo", "a/b", "--model", "a/m", "--out", str(g.fresh("hub"))], "hook|cfg.json")  # fmt: skip
 
+    to = lambda run, *more: ["export", str(run), "--to", "neuronpedia", "--out", "x", *more]
+    yield Case("export", "no examples for Neuronpedia", lambda g: to(g.lm_run), "unbraid eval .* --evals examples")
+    yield Case("export", "a world for Neuronpedia", lambda g: to(g.run), "examples")
+
+
+def browsing() -> Iterator[Case]:
+    of = lambda *runs, out="x": ["browse", *map(str, runs), "--out", str(out)]
+    yield Case("browse", "no run", lambda g: of(g / "empty folder"), "no run")
+    yield Case("browse", "a run without examples", lambda g: of(g.run), "unbraid eval .* --evals examples")
+    yield Case("browse", "a run twice", lambda g: of(g.run, g.run), "twice")
+    yield Case(
+        "browse", "runs of two models", lambda g: of(g.run, g.lm_run), "side by side.*World.*LanguageModel|one by one"
+    )
+    yield Case("browse", "three runs", lambda g: of(g.run, g.lm_run, g.damaged("x", b"")), "3 are named")
+    yield Case(
+        "browse", "an unfinished run", lambda g: of(g.damaged("provenance.json", None)), "not finished|no finished"
+    )
+    yield Case("browse", "no place", lambda g: ["browse", str(g.run)], "--out")
+
 
 def importing() -> Iterator[Case]:
     def of(folder: str, *more: str) -> Callable[[Ground], list[str]]:
@@ -864,6 +883,7 @@ CASES: list[Case] = [
         scoring,
         steering,
         exporting,
+        browsing,
         importing,
         caches,
         python,

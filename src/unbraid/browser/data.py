@@ -155,16 +155,22 @@ def anchors(found: StoredExamples) -> list[list[str]]:
 
 def shards(found: StoredExamples) -> Iterator[list[dict[str, Any]]]:
     """Yield the details of SHARD latents at a time."""
+    for shard in shards_of(found, SHARD):
+        yield [latent_data(row, contexts) for row, contexts in shard]
+
+
+def shards_of(found: StoredExamples, size: int) -> Iterator[list[tuple[dict[str, Any], list[dict[str, Any]]]]]:
+    """Yield the rows of so many latents at a time, each with its contexts."""
     of = found.contexts["latent"].to_numpy()
     order = np.argsort(of, kind="stable")
     bounds = np.searchsorted(of[order], np.arange(found.latents.num_rows + 1))
     contexts = found.contexts.take(order)
-    for start in range(0, found.latents.num_rows, SHARD):
-        part = found.latents.slice(start, SHARD)
+    for start in range(0, found.latents.num_rows, size):
+        part = found.latents.slice(start, size)
         places = bounds[start : start + part.num_rows + 1]
         shown = contexts.slice(places[0], places[-1] - places[0]).to_pylist()
         own = pairwise((places - places[0]).tolist())
-        yield [latent_data(row, shown[a:b]) for row, (a, b) in zip(part.to_pylist(), own, strict=True)]
+        yield [(row, shown[a:b]) for row, (a, b) in zip(part.to_pylist(), own, strict=True)]
 
 
 def latent_data(row: Mapping[str, Any], contexts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -265,12 +265,14 @@ class ExportFlags(Options):
     """The run folder to copy from."""
     out: Annotated[Path, arg(metavar="FOLDER")]
     """The new folder; an existing one is never overwritten."""
-    to: Literal["saelens", "dictionary_learning", "sparsify", "hub"] = "saelens"
-    """Library that will read it; hub: SAELens's format with a model card and an index entry, ready to upload."""
+    to: Literal["saelens", "dictionary_learning", "sparsify", "hub", "neuronpedia"] = "saelens"
+    """Library that will read it; hub: SAELens's format with a model card and an index entry, ready to upload;
+    neuronpedia: the examples (`unbraid eval RUN --evals examples`) as Neuronpedia imports them."""
     repo: Annotated[str, arg(metavar="OWNER/NAME")] = ""
-    """With --to hub: the repository it will be uploaded to."""
+    """With --to hub or neuronpedia: the repository of the weights."""
     model: Annotated[str, arg(metavar="OWNER/NAME")] = ""
-    """With --to hub: where the model can be found, when the run read it from a folder of this machine."""
+    """With --to hub or neuronpedia: what the model is called there, when the run read it from a folder of this
+    machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,15 @@ from unbraid.cli.calls import Call
 from unbraid.cli.resolve import experiments_of
 from unbraid.formats.export import export
 from unbraid.runs.import_run import import_run
+from unbraid.runs.run import Run
 from unbraid.system.terminal import say
 
 
 def run_export(call: Call[ExportFlags]) -> int:
     """Export, and print how the other library loads it."""
     options = call.options
+    if options.to == "neuronpedia":
+        return export_to_neuronpedia(options)
     export(options.run_folder, options.out, options.to, repo=options.repo, model=options.model)
     loads = {
         "saelens": f'load it with sae_lens.SAE.load_from_disk("{options.out}")',
@@ -21,6 +24,18 @@ def run_export(call: Call[ExportFlags]) -> int:
         "hub": f"read {options.out / 'README.md'}, then `hf upload {options.repo or 'OWNER/NAME'} {options.out}`",
     }
     say(f"written: {options.out}   {loads[options.to]}")
+    return 0
+
+
+def export_to_neuronpedia(options: ExportFlags) -> int:
+    """Export a run's examples, and print what to do with them."""
+    from unbraid.browser.neuronpedia import write_neuronpedia
+
+    place = write_neuronpedia(Run.open(options.run_folder), options.out, repo=options.repo, model=options.model)
+    say(
+        f"written: {options.out}   put what is in it below v1/ of your Neuronpedia's data sets, then import "
+        f"{place.model}, {place.source} in its admin panel"
+    )
     return 0
 
 
