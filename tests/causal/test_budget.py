@@ -14,13 +14,13 @@ D_IN, VOCABULARY = 6, 11
 UNEMBEDDING = torch.randn(D_IN, VOCABULARY, dtype=torch.float64, generator=rng(1))
 
 
-def linear_text(seq: int = 2, pos: int = 4, scale: float = 1.0) -> Predictions:
+def linear_text(seq: int = 2, pos: int = 4) -> Predictions:
     """A linear softmax model."""
     acts = torch.randn(seq, pos, D_IN, dtype=torch.float64, generator=rng(2))
     mask = torch.ones(seq, pos, dtype=torch.bool)
     mask[0, 0] = False
-    logits = lambda x: scale * x @ UNEMBEDDING
-    return Predictions(acts, mask, mask, logits(acts)[mask].log_softmax(-1), logits)
+    logits = lambda x: (x @ UNEMBEDDING)[..., mask, :]
+    return Predictions(acts, mask, logits(acts).log_softmax(-1), logits)
 
 
 def kl_by_hand(text: Predictions, push: Tensor) -> float:
@@ -77,8 +77,8 @@ def test_few_looks_are_needed():
 
 def test_a_direction_that_does_nothing_is_out_of_reach_and_refused_by_name():
     text = linear_text()
-    blind = lambda x: 0 * x @ UNEMBEDDING
-    unmoved = Predictions(text.acts, text.mask, text.mask, blind(text.acts)[text.mask].log_softmax(-1), blind)
+    blind = lambda x: 0 * text.logits(x)
+    unmoved = Predictions(text.acts, text.mask, blind(text.acts).log_softmax(-1), blind)
     found = spend(lambda pushes: next_token_kl([unmoved], pushes), units(1, D_IN, 1), 0.5, longest=20.0)
     assert not bool(found.reached.any()) and float(found.length) == 20.0
     with pytest.raises(ValueError, match=r"0\.5 nats is beyond reach of latent 7: .*smaller budget"):
@@ -126,6 +126,6 @@ def test_no_budget_is_no_search(budget, longest, words):
 
 def test_texts_of_which_nothing_is_kept_are_refused():
     text = linear_text()
-    empty = Predictions(text.acts, text.mask, torch.zeros_like(text.mask), text.clean[:0], text.logits)
+    empty = Predictions(text.acts, torch.zeros_like(text.mask), text.clean[:0], text.logits)
     with pytest.raises(ValueError, match="kept"):
         next_token_kl([empty], units(1, D_IN, 1))

@@ -6,6 +6,7 @@ from tests.small import WORLD
 from tests.tiny_lm import source, write_corpus, write_model
 
 from unbraid.effects.next_token_kl import next_token_kl
+from unbraid.sources.base import Predictions
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.predicting import predictions, predictions_of
 
@@ -20,10 +21,19 @@ def test_pushed_predictions_are_those_of_the_model_with_the_push_added(model):
     windows = model.windows(8, split="train", seed=3)
     pushes = torch.randn(3, model.d_in, generator=torch.Generator().manual_seed(0))
     for text, (_, part) in zip(predictions_of(model, windows), windows.by_length(1024), strict=True):
-        assert bool((text.counted == part.keep).all())
+        assert bool((text.mask == part.keep).all())
         torch.testing.assert_close(text.clean, model.logits(part)[part.keep].log_softmax(-1))
         for push, found in zip(pushes, text.pushed_logits(pushes), strict=True):
             torch.testing.assert_close(found, model.spliced_logits(part, lambda x, by=push: x + by)[part.keep])
+
+
+def test_contexts_predict_the_same(model):
+    theirs = Predictions.of(model.contexts(4, split="train", seed=3))
+    ours = predictions(model, 4, split="train", seed=3)
+    pushes = torch.randn(3, model.d_in, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(next_token_kl([theirs], pushes), next_token_kl(ours, pushes))
+    with pytest.raises(ValueError, match="predict no tokens"):
+        Predictions.of(WORLD.contexts(2, split="train", seed=0))
 
 
 def test_only_the_tokens_asked_for_are_counted(model):

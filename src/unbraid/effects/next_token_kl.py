@@ -1,6 +1,6 @@
 """The next-token KL of a push: how far it moves what a language model expects, in nats.
 
-KL(v) = mean over counted tokens t of sum_w p_t(w) log( p_t(w) / q_t(w) ),
+KL(v) = mean over tokens t of sum_w p_t(w) log( p_t(w) / q_t(w) ),
 p: predictions for x,   q: for x + v at every kept token
 """
 
@@ -26,11 +26,11 @@ def divergence(
 def next_token_kl(
     texts: Sequence[Predictions], directions: Float[Tensor, "k d_in"], positions: int = POSITIONS
 ) -> Float[Tensor, " k"]:
-    """Return the mean KL of each push over the counted tokens of all texts; differentiable.
+    """Return the mean KL of each push over the tokens of all texts; differentiable.
 
-    Raises ValueError when no token is counted.
+    Raises ValueError when there is no token.
     """
-    count = sum(int(text.counted.sum()) for text in texts)
+    count = sum(len(text.clean) for text in texts)
     if not count:
         raise ValueError("no token of these texts is kept, so no prediction can be compared; loosen the token policy")
     total = directions.new_zeros(len(directions))

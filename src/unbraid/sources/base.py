@@ -96,16 +96,26 @@ class Predictions:
     """Raw activations at the source's site."""
     mask: Bool[Tensor, "seq pos"]
     """True where the token policy keeps the token: pushes go there."""
-    counted: Bool[Tensor, "seq pos"]
-    """True where predictions are compared."""
     clean: Float[Tensor, "token vocabulary"]
-    """Log-probabilities of the next token where `counted`."""
-    logits: Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold seq pos vocabulary"]]
+    """Log-probabilities of the next token at the tokens that count."""
+    logits: Callable[[Float[Tensor, "*fold seq pos d_in"]], Float[Tensor, "*fold token vocabulary"]]
+    """Returns logits at these tokens, in the same order; takes leading dimensions."""
+
+    @classmethod
+    def of(cls, contexts: Contexts) -> "Predictions":
+        """Return the predictions at the kept tokens of contexts. Raises ValueError where nothing is predicted."""
+        if contexts.predict is None:
+            raise ValueError("these contexts predict no tokens; use those of a LanguageModel")
+        predict, mask = contexts.predict, contexts.mask
+        logits = lambda acts: predict(contexts.downstream(acts), mask)
+        with torch.no_grad():
+            clean = predict(contexts.base, mask).log_softmax(-1)
+        return cls(contexts.acts, mask, clean, logits)
 
     def pushed_logits(self, directions: Float[Tensor, "k d_in"]) -> Float[Tensor, "k token vocabulary"]:
-        """Return the logits where `counted`, with each direction added at every kept token; in one forward pass."""
+        """Return the logits with each direction added at every kept token, in one forward pass."""
         shift = directions.to(self.acts)[:, None, None, :] * self.mask.unsqueeze(-1)
-        return self.logits(self.acts + shift)[:, self.counted]
+        return self.logits(self.acts + shift)
 
 
 @dataclass(frozen=True)

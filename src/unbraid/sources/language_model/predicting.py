@@ -39,8 +39,8 @@ def one_pass(model: LanguageModel, windows: Windows, counted: Bool[Tensor, "seq 
     mask = windows.keep & (acts.norm(dim=-1) <= model.max_norm)
     looked = mask if counted is None else counted
 
-    def logits(put: Float[Tensor, "*fold seq pos d_in"]) -> Float[Tensor, "*fold seq pos vocabulary"]:
+    def logits(put: Float[Tensor, "*fold seq pos d_in"]) -> Float[Tensor, "*fold token vocabulary"]:
         found = model.logits_from(windows.repeated(put.shape[:-3].numel()), put.reshape(-1, *put.shape[-2:]))
-        return found.view(*put.shape[:-1], -1)
+        return found.view(*put.shape[:-1], -1)[..., looked, :]
 
-    return Predictions(acts, mask, looked, logits(acts)[looked].log_softmax(-1), logits)
+    return Predictions(acts, mask, logits(acts).log_softmax(-1), logits)
