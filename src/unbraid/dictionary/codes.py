@@ -143,6 +143,10 @@ class Codes(ABC):
         """Return `decode` of the first widths[l] latents alone, for every level l. `widths` ascend and end at d_sae."""
 
     @abstractmethod
+    def in_order(self, order: Int[Tensor, " d_sae"]) -> "Codes":
+        """Return the same codes with latents numbered anew: latent order[i] becomes latent i."""
+
+    @abstractmethod
     def firings(self) -> Int[Tensor, " d_sae"]:
         """Return the number of rows in which each latent is non-zero."""
 
@@ -191,6 +195,14 @@ class SparseCodes(Codes):
         parts = _SumOfAtoms.apply(self.values, atoms, self.support, bags, bag_starts)
         return _PrefixSums.apply(parts, levels).view(self.batch, levels, -1)
 
+    def in_order(self, order: Int[Tensor, " d_sae"]) -> "SparseCodes":
+        place = torch.empty_like(order).index_copy_(0, order, torch.arange(len(order), device=order.device))
+        latents = place[self.support.latents]
+        # Latents ascend within a row.
+        moved = (self.support.rows * self.d_sae + latents).argsort()
+        support = SparseSupport(latents[moved], self.support.offsets, self.d_sae)
+        return SparseCodes(self.pre[moved], self.values[moved], support)
+
     def firings(self) -> Int[Tensor, " d_sae"]:
         return counted(self.support.latents, self.d_sae, (self.values.detach() != 0).long())
 
@@ -227,6 +239,9 @@ class DenseCodes(Codes):
         lows = [0, *widths[:-1]]
         parts = [self.values[:, a:b] @ atoms[a:b] for a, b in zip(lows, widths, strict=True)]
         return torch.stack(parts, 1).cumsum(1)
+
+    def in_order(self, order: Int[Tensor, " d_sae"]) -> "DenseCodes":
+        return DenseCodes(self.pre.index_select(1, order), self.values.index_select(1, order))
 
     def firings(self) -> Int[Tensor, " d_sae"]:
         return torch.stack([(rows != 0).sum(0) for (rows,) in row_blocks(self.values.detach())]).sum(0)

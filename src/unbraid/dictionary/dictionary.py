@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.dictionary.activations.base import Activation
@@ -105,6 +105,16 @@ class Dictionary(Weights):
         made = Dictionary(self.d_in, self.d_sae, activation).to(self.W_dec)
         made.load_state_dict(parameters)
         made.trained_as = type(self.activation).__name__
+        return made
+
+    @torch.no_grad()
+    def in_order(self, order: Int[Tensor, " d_sae"]) -> "Dictionary":
+        """Return the same dictionary with latents numbered anew: latent order[i] becomes latent i."""
+        made = Dictionary(self.d_in, self.d_sae, self.activation).to(self.W_dec)
+        for name, parameter in self.named_parameters():
+            moved = parameter if name == "b_dec" else parameter.index_select(int(name == "W_enc"), order)
+            made.get_parameter(name).copy_(moved)
+        made.trained_as = self.trained_as
         return made
 
     @torch.no_grad()

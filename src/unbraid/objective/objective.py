@@ -188,6 +188,11 @@ class Term(Settings, ABC):
         """Return why a finished dictionary does not say what this term's value is; empty where it does."""
         return ""
 
+    def saved_order(self, memory: Mapping[str, Tensor]) -> Int[Tensor, " d_sae"] | None:
+        """Return the latents in the order in which a finished dictionary is saved, given what the term remembers; None
+        leaves it as it is. Only the reconstruction's order counts."""
+        return None
+
     def runs_at(self, index: int, progress: float) -> bool:
         """True in a step in which the term is evaluated: it is enabled, has started, and its turn has come."""
         return self.enabled and progress >= self.start and index % self.every == 0

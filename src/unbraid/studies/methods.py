@@ -10,6 +10,7 @@ from dataclasses import replace
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.gated import Gated
+from unbraid.dictionary.activations.ista import IstaBatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
 from unbraid.dictionary.activations.relu import ReLU
@@ -79,6 +80,23 @@ ARCHITECTURES = as_bases({
 """The other standard SAEs: square-root and annealed L_p, tanh on JumpReLU, Gated, Matryoshka at sampled widths,
 matching pursuit."""
 
+SORTED = NestedReconstruction(detached=True, order="frequency")
+MATRYOSHKAS = as_bases({
+    "matryoshka-detached": reconstructing(BatchTopK(K), NestedReconstruction(detached=True)),
+    "matryoshka-sorted": reconstructing(BatchTopK(K), NestedReconstruction(order="frequency")),
+    "matryoshka-2026": reconstructing(BatchTopK(K), SORTED),
+    "matryoshka-annealed": reconstructing(BatchTopK(K, first_k=3.2), SORTED),
+    # Widths, sum, weight and k as in the best entry on SynthSAEBench-16k, of which ISTA and tilting are left out.
+    "matryoshka-six": reconstructing(
+        BatchTopK(K, first_k=3.2),
+        replace(SORTED, shares=(1 / 128, 1 / 32, 1 / 8, 1 / 4, 1 / 2, 1.0), levels="sum", inner_weight=0.5),
+    ),
+    "matryoshka-ista": reconstructing(IstaBatchTopK(K, step=0.25), SORTED),
+    "ista": reconstructing(IstaBatchTopK(K, step=0.25), Reconstruction()),
+})  # fmt: skip
+"""The Matryoshka of 2026, part by part: inner levels detached, latents sorted by how often they fire, k falling, six
+levels summed, one step of ISTA; and that step alone."""
+
 CONTROLS = {
     "frozen-decoder": Member(objective=PLAIN, activation=BatchTopK(K), frozen=("W_dec",), control=True),
     "soft-frozen-decoder": Member(objective=TRAINED, activation=BatchTopK(K), min_cosine_to_init=0.8, control=True),
@@ -99,6 +117,11 @@ KMEANS = Member(objective=PLAIN, activation=TopK(1), init=Centroids(), trained=F
 def standard(l0: int) -> dict[str, Member]:
     """Plain sparsity at an L0."""
     return at_l0(l0, STANDARD)
+
+
+def matryoshkas(l0: int) -> dict[str, Member]:
+    """Matryoshkas of 2026 at an L0, and ISTA alone."""
+    return at_l0(l0, MATRYOSHKAS)
 
 
 def architectures(l0: int) -> dict[str, Member]:

@@ -1,9 +1,11 @@
 """On SAELens's synthetic models: the published comparison of SynthSAEBench, scaled to minutes and at its full size."""
 
+from dataclasses import replace
+
 from unbraid.experiment.experiment import Training
-from unbraid.experiment.study import Study
+from unbraid.experiment.study import Study, of_methods
 from unbraid.sources.synth import Synth
-from unbraid.studies.methods import standard
+from unbraid.studies.methods import matryoshkas, standard
 
 
 def synth() -> Study:
@@ -17,6 +19,11 @@ def synth() -> Study:
         training=Training(tokens=1_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
         members=standard(4),
     )
+
+
+def synth_matryoshka() -> Study:
+    """Matryoshka as published and as of 2026, part by part, and a step of ISTA, on the scaled SynthSAEBench."""
+    return replace(synth(), members=of_methods(standard(4), ("batchtopk", "matryoshka")) | matryoshkas(4))
 
 
 def synth_16k() -> Study:

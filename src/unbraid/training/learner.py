@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.dictionary.codes import Codes
+from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, ProgressCallback, no_progress
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
@@ -82,6 +83,13 @@ class Learner:
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
         }  # fmt: skip
 
+    def finished(self) -> Dictionary:
+        """Return the dictionary as training leaves it, latents in the order that the reconstruction saves them in. What
+        an initialisation fitted goes by the number of a latent, which then stays."""
+        self.dictionary.activation = self.experiment.dictionary.activation
+        order = self.experiment.objective.reconstruction.saved_order(self.memory["reconstruction"])
+        return self.dictionary if order is None or self.dictionary.fitted else self.dictionary.in_order(order)
+
     def check(self) -> None:
         """Raise FoundLate, with the reason, when a step that was not checked yet was bad."""
         found = self.finite_checks.look()
@@ -105,6 +113,7 @@ class Learner:
     ) -> tuple[Step, dict[str, Tensor]]:
         """Compute the gradients of a step for the optimiser; return the step and what to log."""
         x = self.normaliser(batch.x)
+        self.dictionary.activation = self.experiment.dictionary.activation.at(index / self.steps)
         with self._products():
             z = self.dictionary.unchecked_codes(x)
         step = self._step(batch, x, z, index, extra)

@@ -41,7 +41,7 @@ def save_runs(
             "filtered": stream.position.filtered,
             "device": training.device,
         }
-        dictionary, normaliser = learner.dictionary, learner.normaliser
+        dictionary, normaliser = learner.finished(), learner.normaliser
         rows = sent(sample[: l0_control.ROWS], training.device)
         provenance |= l0_reached(learner.experiment, dictionary, normaliser(rows))
         try:

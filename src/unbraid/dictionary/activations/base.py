@@ -74,6 +74,10 @@ class Activation(Settings, ABC):
         """Return the same for inputs `by` times as large. Most have no setting in the units of their inputs."""
         return self
 
+    def at(self, progress: float) -> "Activation":
+        """Return the activation after this share of training, in [0, 1]. Most stay the same."""
+        return self
+
     def check_width(self, d_sae: int) -> None:
         """Raise ValueError when a dictionary of so many latents cannot have it."""
         return
@@ -104,17 +108,21 @@ class Selecting(Activation):
         return z
 
     def encode(self, dictionary: Weights, x: Acts, path: Path) -> Codes:
+        return self.encode_above(dictionary, x, path, dictionary.threshold)
+
+    def encode_above(self, dictionary: Weights, x: Acts, path: Path, thresholds: Float[Tensor, " d_sae"]) -> Codes:
+        """Return the codes of x with these thresholds in place of the dictionary's."""
         selected = None
         if path != "dense" and len(x):  # of no rows both forms are empty
             with torch.no_grad():
                 limit = dictionary.dense_limit() if path == "auto" else float("inf")
-                selected = self.support(dictionary.chunks(x), dictionary.threshold, limit)
+                selected = self.support(dictionary.chunks(x), thresholds, limit)
         if selected is None:
             pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc)
-            return self.postprocess(DenseCodes(pre, self.dense(pre, dictionary.threshold)), dictionary)
+            return self.postprocess(DenseCodes(pre, self.dense(pre, thresholds)), dictionary)
         pre, support = selected
         pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
-        threshold = dictionary.threshold.index_select(0, support.latents)
+        threshold = thresholds.index_select(0, support.latents)
         return self.postprocess(SparseCodes(pre, self.value(pre, threshold), support), dictionary)
 
 

@@ -6,16 +6,18 @@ saved, as JumpReLU.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.config.settings import PositiveInt
+from unbraid.config.serialise import added
+from unbraid.config.settings import PositiveInt, ShareAboveZero
 from unbraid.dictionary.activations.base import Activation, Selecting
 from unbraid.dictionary.activations.jumprelu import JumpReLU
-from unbraid.dictionary.activations.selection import Selection, calibrate, check_k, largest
+from unbraid.dictionary.activations.selection import Selection, annealed_k, calibrate, check_anneal, check_k, largest
 from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.weights import Acts, Chunks, Latents, Weights
 
@@ -29,6 +31,10 @@ class BatchTopK(Selecting):
     """
 
     k: PositiveInt = 32
+    first_k: Annotated[float, Ge(1)] = added(1.0)
+    """Latents kept at the start of training, as a multiple of k, falling in a line to k; 1 keeps k throughout."""
+    anneal: ShareAboveZero = added(0.8)
+    """Share of training after which k itself is kept."""
     compares_latents: ClassVar[bool] = True
     for_training_only: ClassVar[bool] = True
 
@@ -45,10 +51,7 @@ class BatchTopK(Selecting):
 
     def for_inference(self, dictionary: Weights, sample: Acts) -> tuple[Activation, Mapping[str, Tensor]]:
         """Return JumpReLU with one calibrated threshold."""
-        threshold = calibrate(self.k, dictionary.chunks(sample))
-        # JumpReLU keeps what is strictly above its threshold, and the calibrated value is the smallest kept.
-        below = torch.nextafter(torch.tensor(threshold), torch.tensor(0.0))
-        thresholds = torch.full_like(dictionary.threshold, float(below))
+        thresholds = torch.full_like(dictionary.threshold, threshold_at(self.k, dictionary.chunks(sample)))
         return JumpReLU(bandwidth=0.0), {**dictionary.state_dict(), "threshold": thresholds}
 
     def thresholds(
@@ -59,5 +62,17 @@ class BatchTopK(Selecting):
         least = values.new_zeros(len(rows))
         return least + values.detach().min() if values.numel() else least
 
+    def check_together(self) -> None:
+        check_anneal(self.first_k, self.anneal, type(self).anneal)
+
+    def at(self, progress: float) -> "BatchTopK":
+        return BatchTopK(annealed_k(self.k, self.first_k, self.anneal, progress)) if self.first_k > 1 else self
+
     def check_width(self, d_sae: int) -> None:
-        check_k(self.k, d_sae)
+        check_k(self.k, d_sae, self.first_k)
+
+
+def threshold_at(k: int, chunks: Chunks) -> float:
+    """Return the threshold above which k latents a row are on average; 0 where none is positive."""
+    # JumpReLU keeps what is strictly above its threshold, and the calibrated value is the smallest kept.
+    return float(torch.nextafter(torch.tensor(calibrate(k, chunks)), torch.tensor(0.0)))

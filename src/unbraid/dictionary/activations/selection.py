@@ -191,7 +191,28 @@ def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], batch: i
     return SparseSupport(latents, offsets, d_sae)
 
 
-def check_k(k: int, d_sae: int) -> None:
-    """Raise ValueError when k latents cannot be active out of d_sae."""
+def check_k(k: int, d_sae: int, first_k: float = 1.0) -> None:
+    """Raise ValueError when k latents, or the `first_k` times as many that training begins with, cannot be active out
+    of d_sae."""
     if k > d_sae:
         raise ValueError(f"k = {k} latents cannot be active out of d_sae = {d_sae}")
+    if round(first_k * k) > d_sae:
+        raise ValueError(
+            f"training would begin with k = {round(first_k * k)} latents ({first_k:g} times {k}), which cannot be "
+            f"active out of d_sae = {d_sae}: set --dictionary.activation.first-k to {d_sae / k:.3g} or less"
+        )
+
+
+def check_anneal(first_k: float, anneal: float, usual: float) -> None:
+    """Raise ValueError for a share of training over which k falls where it does not fall."""
+    if first_k == 1 and anneal != usual:
+        raise ValueError(
+            f"anneal {anneal:g} says over how much of training k falls, and with first_k 1 it does not: set first_k "
+            "above 1, or leave anneal out"
+        )
+
+
+def annealed_k(k: int, first_k: float, until: float, progress: float) -> int:
+    """Return the k after this share of training: falling in a line from `first_k` times k, and k from `until` on."""
+    left = max(0.0, 1 - progress / until)
+    return round(k * (1 + (first_k - 1) * left))

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unbraid.config.settings import PositiveInt
+from unbraid.config.serialise import added
+from unbraid.config.settings import PositiveInt, ShareAboveZero
 from unbraid.dictionary.activations.base import Selecting
-from unbraid.dictionary.activations.selection import Selection, check_k, largest_of_rows
+from unbraid.dictionary.activations.selection import Selection, annealed_k, check_anneal, check_k, largest_of_rows
 from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.weights import Chunks, Latents, Weights
 
@@ -20,6 +22,10 @@ class TopK(Selecting):
     """The k largest latents of every row, rectified (Gao et al. 2024)."""
 
     k: PositiveInt = 32
+    first_k: Annotated[float, Ge(1)] = added(1.0)
+    """Latents kept at the start of training, as a multiple of k, falling in a line to k; 1 keeps k throughout."""
+    anneal: ShareAboveZero = added(0.8)
+    """Share of training after which k itself is kept."""
     compares_latents: ClassVar[bool] = True
     same_l0: ClassVar[bool] = True
 
@@ -44,5 +50,11 @@ class TopK(Selecting):
     def architecture(self) -> Mapping[str, Any]:
         return {"architecture": "topk", "k": self.k, "rescale_acts_by_decoder_norm": False}
 
+    def check_together(self) -> None:
+        check_anneal(self.first_k, self.anneal, type(self).anneal)
+
+    def at(self, progress: float) -> "TopK":
+        return TopK(annealed_k(self.k, self.first_k, self.anneal, progress)) if self.first_k > 1 else self
+
     def check_width(self, d_sae: int) -> None:
-        check_k(self.k, d_sae)
+        check_k(self.k, d_sae, self.first_k)
