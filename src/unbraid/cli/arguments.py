@@ -12,17 +12,13 @@ from annotated_types import Ge, Le
 from tyro.conf import Positional, UseAppendAction, arg, create_mutex_group
 
 from unbraid.config.settings import Device, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
+from unbraid.system.user_cache import cache_folder
 
 Threads = Annotated[int, Ge(0), Le(8 * (os.cpu_count() or 1))]
 """More only take turns, and with far too many torch does not start."""
 Workers = Annotated[int, Ge(1), Le(10_000)]
 ONE_OF = create_mutex_group(required=False)
 """Flags of which at most one is given."""
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be made again."""
-    return Path(os.environ.get("UNBRAID_CACHE") or Path.home() / ".cache" / "unbraid")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
-from unbraid.cli.arguments import cache_folder
+from unbraid.system.user_cache import cache_folder
 
 PACKAGE = Path(__file__).parents[1]
 

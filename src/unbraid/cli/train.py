@@ -64,6 +64,8 @@ def plan(experiments: list[Experiment], options: Planner, evals: Sequence[Eval] 
     for numbers in same:
         cohort = groups[numbers[0]]
         say("\n".join(described(budgets[numbers[0]], len(numbers))))
+        if note := cohort[0].source.metadata().get("model_note"):
+            say(f"model         {note}")
         if policy := cohort[0].source.token_policy():
             say(f"token policy  {policy}")
         for text in cohort[0].source.sample_text(2):

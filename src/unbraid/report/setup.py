@@ -46,12 +46,19 @@ def setup(scores: Scores) -> Setup:
     common = {k: v for k, v in shared([run.experiment["training"] for run in trained]).items() if k != "type"}
     source = runs[0].experiment["source"]
     return Setup(
-        [("kind", class_name(source)), *flat(source)],
+        [("kind", class_name(source)), *weights(runs[0]), *flat(source)],
         [*((name, text(value)) for name, value in common.items()), *convergence(scores)],
         machine(runs),
         [method_setup(method.name, method.role, method.runs, common) for method in scores.methods],
         differences(runs) + duplicates(runs),
     )
+
+
+def weights(run: StoredRun) -> list[tuple[str, str]]:
+    """Say what was done to the weights of a language model, where its name does not say it all."""
+    facts = run.cfg.get("metadata")
+    note = facts.get("model_note") if isinstance(facts, Mapping) else None
+    return [("weights", str(note))] if note else []
 
 
 def convergence(scores: Scores) -> list[tuple[str, str]]:

