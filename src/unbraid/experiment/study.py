@@ -8,8 +8,9 @@ from annotated_types import MinLen
 
 from unbraid.config.settings import FolderName, PositiveFloat, PositiveInt, Seed, Settings
 from unbraid.dictionary.config import DictionaryChoices, DictionaryConfig
-from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
+from unbraid.dictionary.from_truth import FromTruth
 from unbraid.dictionary.initialisation import Initialisation, PrincipalComponents
+from unbraid.dictionary.linear_bases import IndependentComponents, Neurons, RandomBasis
 from unbraid.experiment.experiment import Experiment, Training, check_design
 from unbraid.experiment.summary import label
 from unbraid.objective.objective import Objective, Term
@@ -132,10 +133,10 @@ def experiment_of(
 
 
 def width(init: Initialisation, d_sae: int, source: Source) -> int:
-    """Latents of a member: PCA has at most two signed directions a dimension, the truth one a factor."""
-    if isinstance(init, PrincipalComponents):
+    """Latents of a member: a basis has at most two signed directions a dimension, the truth one a factor."""
+    if isinstance(init, PrincipalComponents | IndependentComponents | Neurons | RandomBasis):
         return min(d_sae, 2 * source.d_in)
-    if isinstance(init, TrueDirections | SupervisedProbes):
+    if isinstance(init, FromTruth):
         return len(source.truth().names)
     return d_sae
 

@@ -18,6 +18,8 @@ from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.baselines import Centroids, RandomPairs
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
 from unbraid.dictionary.initialisation import PrincipalComponents
+from unbraid.dictionary.interchange_directions import InterchangeDirections
+from unbraid.dictionary.linear_bases import IndependentComponents, Neurons, RandomBasis
 from unbraid.experiment.study import Member, at_l0, with_terms
 from unbraid.objective.objective import Objective, TargetL0, Term
 from unbraid.terms.causal.effect import Effect
@@ -34,6 +36,7 @@ from unbraid.terms.sparsity.l1 import L1
 from unbraid.terms.sparsity.lp import Lp
 from unbraid.terms.sparsity.p_annealing import PAnnealing
 from unbraid.terms.sparsity.tanh import Tanh
+from unbraid.terms.weak_supervision.temporal import Temporal
 
 AUX = {"aux_k": AuxK()}
 PLAIN = Objective(reconstruction=Reconstruction())
@@ -110,6 +113,11 @@ CONTROLS = {
 }
 """Baselines no method should lose to: the decoder frozen, or held near its start, or the encoder frozen (Korznikov et
 al. 2026); untrained; atoms and encoder random apart; principal components."""
+BASES = {
+    name: Member(objective=PLAIN, activation=TopK(K), init=init, trained=False, control=True)
+    for name, init in {"ica": IndependentComponents(), "neurons": Neurons(), "random-basis": RandomBasis()}.items()
+}
+"""Other linear bases, next to `pca`: independent components, neurons, a rotation drawn at random."""
 KMEANS = Member(objective=PLAIN, activation=TopK(1), init=Centroids(), trained=False, control=True)
 """k-means: one active latent, whatever the L0 of others."""
 
@@ -122,6 +130,20 @@ def standard(l0: int) -> dict[str, Member]:
 def matryoshkas(l0: int) -> dict[str, Member]:
     """Matryoshkas of 2026 at an L0, and ISTA alone."""
     return at_l0(l0, MATRYOSHKAS)
+
+
+def temporal(l0: int) -> dict[str, Member]:
+    """T-SAE on two nested widths, as published, and with the narrow one detached, at an L0: the contrast is on the
+    narrow width's latents."""
+    nested = NestedReconstruction(shares=(0.2, 1.0))
+    forms = {"temporal-nested": nested, "temporal-detached": replace(nested, detached=True)}
+    return at_l0(l0, {
+        name: with_terms(
+            replace(reconstructing(BatchTopK(K), form), base="matryoshka-two-widths"), name, {"temporal": Temporal()},
+            strength=0.1,
+        )
+        for name, form in forms.items()
+    })  # fmt: skip
 
 
 def architectures(l0: int) -> dict[str, Member]:
@@ -139,6 +161,17 @@ def disentangling(l0: int, *, orthogonality: float = 3.0, effect: float = 0.3) -
 def controls(l0: int) -> dict[str, Member]:
     """Baselines no method should lose to, at an L0, and k-means."""
     return at_l0(l0, CONTROLS) | at_l0(1, {"kmeans": KMEANS})
+
+
+def bases(l0: int) -> dict[str, Member]:
+    """Linear bases, untrained, at an L0: of each axis the latents that are largest."""
+    return at_l0(l0, {"pca": CONTROLS["pca"], **BASES})
+
+
+def interchanged() -> dict[str, Member]:
+    """Directions to interchange factors along, as DAS learns them: supervised, as `ceilings` are."""
+    init = InterchangeDirections()
+    return {"das": Member(objective=PLAIN, activation=JumpReLU(), init=init, trained=False, control=True)}
 
 
 def ceilings() -> dict[str, Member]:

@@ -13,7 +13,7 @@ from unbraid.objective.objective import Term
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.world import presets
 from unbraid.sources.world.world import World
-from unbraid.studies.methods import STANDARD, TRAINED, ceilings, controls, standard
+from unbraid.studies.methods import STANDARD, ceilings, controls, standard, temporal
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.causal.functional_orthogonality import FunctionalOrthogonality
 from unbraid.terms.causal.hessian import Hessian
@@ -33,7 +33,6 @@ from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.independence.factorised_support import Support
 from unbraid.terms.independence.hsic import Hsic
 from unbraid.terms.independence.total_correlation import TotalCorrelation
-from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
 from unbraid.terms.reconstruction.quantised import Quantised
 from unbraid.terms.sparsity.gate_kl import GateKl
 from unbraid.terms.sparsity.log_cosh import LogCosh
@@ -132,9 +131,6 @@ def objectives_memorisation() -> Study:
 def objectives_language() -> Study:
     """Terms that need documents or minimal pairs of text, on the embedded model."""
     l0 = 8
-    two_widths = replace(TRAINED, reconstruction=NestedReconstruction(shares=(0.2, 1.0)))
-    base = replace(STANDARD["batchtopk"], base="matryoshka-two-widths", objective=two_widths)
-    temporal = with_terms(base, "temporal-nested", {"temporal": Temporal()}, strength=RATIO)
     baselines = of_methods(standard(l0), ("batchtopk", "matryoshka"))
     terms = (
         TIME
@@ -148,7 +144,7 @@ def objectives_language() -> Study:
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
         members=baselines
         | with_each(terms, l0)
-        | at_l0(l0, {"temporal-nested": temporal})
+        | of_methods(temporal(l0), ("temporal-nested",))
         | with_each({"masked": Masked()}, l0, control=True)
         | some_controls(l0),
     )
