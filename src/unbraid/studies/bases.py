@@ -29,7 +29,7 @@ def bases_world() -> Study:
 
 
 def bases_language() -> Study:
-    """The same on the embedded model, with T-SAE on the nested base it was published on, as published and detached."""
+    """Linear bases and the like on the embedded model, with T-SAE on two nested widths, as published and detached."""
     l0 = 8
     trained = of_methods(standard(l0), ("batchtopk", "matryoshka")) | of_methods(matryoshkas(l0), ("matryoshka-2026",))
     untaught = of_methods(controls(l0), ("untrained", "random", "frozen-decoder"))
