@@ -35,6 +35,7 @@ from unbraid.steering.exponential_dct import ExponentialDct
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
 from unbraid.steering.model_slice import Slice
+from unbraid.steering.push_length import FixedRadius
 from unbraid.steering.quadratic_dct import QuadraticDct
 
 Effect = Callable[[Tensor], Tensor]
@@ -88,7 +89,7 @@ def fitted(method: SliceFit, after: Slice, count: int, seed: int, radius: float 
     """Directions, and the seconds they took."""
     begun = time.perf_counter()
     rng = seeding.stream(seed, "benchmarks/causal")
-    found = method.fit(count, FitContext(after, radius, rng, no_progress)).directions
+    found = method.fit(count, FitContext(after, FixedRadius(radius), rng, no_progress)).directions
     return found, time.perf_counter() - begun
 
 

@@ -23,6 +23,7 @@ from unbraid.sources.cached import EVAL_ROWS, Cached, write_cache
 from unbraid.sources.stream import held_out
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
+from unbraid.steering.push_length import FixedRadius
 from unbraid.steering.quadratic_dct import QuadraticDct
 from unbraid.steering.steer import steer
 
@@ -218,7 +219,7 @@ def test_fault_16_a_fit_takes_about_what_its_steps_say(init, monkeypatch):
     said = fit_seconds(init, 20, replace(WORLD, d_in=24))
     clock[0] = 0.0
     contexts = init.contexts_of(replace(WORLD, d_in=24))
-    init.fit(20, FitContext(Slice.of(contexts), 1.0, torch.Generator().manual_seed(0), no_progress))
+    init.fit(20, FitContext(Slice.of(contexts), FixedRadius(1.0), torch.Generator().manual_seed(0), no_progress))
     assert said == pytest.approx(clock[0], rel=0.25)
 
 

@@ -9,6 +9,7 @@ from unbraid.dictionary.initialisation import no_progress
 from unbraid.sources.base import Contexts
 from unbraid.steering.base import FitContext
 from unbraid.steering.model_slice import Slice
+from unbraid.steering.push_length import FixedRadius
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -29,7 +30,7 @@ def beside_skip(effect: Callable[[Tensor], Tensor], d_in: int, dtype: torch.dtyp
 
 
 def fitting(after: Slice, radius: float = 1.0, seed: int = 0) -> FitContext:
-    return FitContext(after, radius, rng(seed), no_progress)
+    return FitContext(after, FixedRadius(radius), rng(seed), no_progress)
 
 
 def attending(seq: int = 2, pos: int = 5, d_in: int = 8) -> Contexts:

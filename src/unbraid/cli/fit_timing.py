@@ -11,10 +11,10 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.dictionary.initialisation import no_progress
 from unbraid.effects.effect import COPIES
-from unbraid.effects.radius import calibrate_radius, checked_radius
 from unbraid.sources.base import Contexts, Source
 from unbraid.steering.base import FitContext, SliceFit
 from unbraid.steering.model_slice import Slice
+from unbraid.steering.push_length import FixedRadius, PushLength
 
 MEASURED = 3
 """Steps of a fit that are made, at most."""
@@ -41,8 +41,8 @@ def fit_seconds(init: SliceFit, count: int, source: Source) -> float:
     begun = time.monotonic()
     contexts = init.contexts_of(source)
     check_count(init, count, contexts)
-    radius = checked_radius(contexts, init.radius) or calibrate_radius(contexts, rng=seeding.stream(0, "init"))
     after = Slice.of(contexts, last=init.last, keep_skip=init.keep_skip)
+    length = init.length_of(after, init.radius_of(contexts, seeding.stream(0, "init")))
     calibrated = time.monotonic()
     few = min(count, COPIES) if init.grows() else count
     reached: list[Reached] = []
@@ -54,9 +54,9 @@ def fit_seconds(init: SliceFit, count: int, source: Source) -> float:
 
     started = time.monotonic()
     with suppress(Enough):
-        init.fit(few, FitContext(after, radius, seeding.stream(0, "init"), watch))
+        init.fit(few, FitContext(after, length, seeding.stream(0, "init"), watch))
     seconds = calibrated - begun + extrapolated(reached, started, time.monotonic(), count / few)
-    return seconds + PASSES * pass_seconds(after, few, radius) * count / few
+    return seconds + PASSES * pass_seconds(after, few, length) * count / few
 
 
 def check_count(init: SliceFit, count: int, contexts: Contexts) -> None:
@@ -67,7 +67,7 @@ def check_count(init: SliceFit, count: int, contexts: Contexts) -> None:
 
     with suppress(Enough):
         unused = Slice.of(replace(contexts, downstream=enough), last=init.last, keep_skip=init.keep_skip)
-        init.fit(count, FitContext(unused, 1.0, seeding.stream(0, "init"), no_progress))
+        init.fit(count, FitContext(unused, FixedRadius(1.0), seeding.stream(0, "init"), no_progress))
 
 
 def extrapolated(reached: list[Reached], started: float, ended: float, scale: float) -> float:
@@ -79,8 +79,10 @@ def extrapolated(reached: list[Reached], started: float, ended: float, scale: fl
     return before + step * reached[0].total * scale
 
 
-def pass_seconds(after: Slice, count: int, radius: float) -> float:
+def pass_seconds(after: Slice, count: int, length: PushLength) -> float:
+    """Seconds of finding the lengths of pushes along `count` directions, and what they do."""
+    units = torch.eye(after.d_in)[:count].to(after.contexts.acts)
     before = time.monotonic()
     with torch.no_grad():
-        after.pooled(radius * torch.eye(after.d_in)[:count].to(after.contexts.acts))
+        after.pooled(length.begin(units) * units)
     return time.monotonic() - before

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.config.serialise import added
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, PositiveInt, Seed
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim, Initialisation, Origin, ProgressCallback, not_kept, set_tied
@@ -22,6 +23,7 @@ from unbraid.dictionary.weights import Acts
 from unbraid.effects.radius import calibrate_radius, checked_radius, typical_norm
 from unbraid.sources.base import Contexts, Source
 from unbraid.steering.model_slice import Directions, Slice
+from unbraid.steering.push_length import FixedRadius, KlBudget, PushLength
 
 
 class FitResult(NamedTuple):
@@ -34,10 +36,11 @@ class FitResult(NamedTuple):
 
 
 class FitContext(NamedTuple):
-    """Everything that a method needs for a fit: the slice, the radius, randomness, and how to report and resume."""
+    """Everything that a method needs for a fit: the slice, how long pushes are, randomness, and how to report and
+    resume."""
 
     slice: Slice
-    radius: float
+    length: PushLength
     rng: torch.Generator
     watch: ProgressCallback
     reached: Mapping[str, Tensor] = MappingProxyType({})
@@ -62,6 +65,9 @@ class SliceFit(Initialisation, ABC):
     """Number of last kept tokens of each context at which effects are measured; 0: all. The DCT's authors use 3."""
     radius: NonNegativeFloat = 0.0
     """Norm of the pushes, in raw units; 0 calibrates it to where random directions leave the linear regime."""
+    budget_kl: NonNegativeFloat = added(0.0)
+    """Next-token KL, in nats, at which each direction gets its own length in place of one radius for all; 0: no budget.
+    It is the mean over the tokens at which effects are measured. 0.5 is a change that a reader notices."""
     keep_skip: bool = False
     """Keep the push itself in its effect where the skip path carries it along, as the published objectives do."""
     claim: ClassVar[Claim] = 2
@@ -101,20 +107,50 @@ class SliceFit(Initialisation, ABC):
             radius = float(reached["radius"])
             rng.set_state(reached["rng"])
         else:
-            radius = checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
+            radius = self.radius_of(contexts, rng)
         exact = torch.tensor(radius, dtype=torch.float64)
         keep = lambda state: origin.kept.write({**state, "radius": exact, "rng": rng.get_state()})
-        found = self.fit(count, FitContext(after, radius, rng, origin.watch, reached, keep))
+        length = self.length_of(after, radius)
+        found = self.fit(count, FitContext(after, length, rng, origin.watch, reached, keep))
         order = found.strengths.argsort(descending=True)
         atoms = found.directions[order]
-        effects = Slice.of(contexts, last=self.last).pooled(radius * atoms)
         return {
             "atoms": atoms.detach().clone().contiguous(),
             "strengths": found.strengths[order].cpu(),
-            "effects": effects.cpu(),
-            "radius": torch.tensor(radius),
-            "relative_radius": torch.tensor(radius / typical_norm(contexts)),
+            **self._pushed(Slice.of(contexts, last=self.last), atoms, length),
         }
+
+    def radius_of(self, contexts: Contexts, rng: torch.Generator) -> float:
+        """Return the radius, given or calibrated; 0 under a budget. Raises ValueError for a budget where nothing is
+        predicted, and for a budget together with a radius."""
+        if not self.budget_kl:
+            return checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
+        if self.radius:
+            raise ValueError(f"radius {self.radius:g} and budget_kl {self.budget_kl:g} both set a length; give one")
+        if contexts.predict is None:
+            raise ValueError(
+                "a budget of next-token KL needs a model that predicts tokens, and this source has none; "
+                "use a LanguageModel, or leave --dictionary.init.budget-kl at 0"
+            )
+        return 0.0
+
+    def length_of(self, after: Slice, radius: float) -> PushLength:
+        """Return the rule for the lengths of pushes."""
+        return KlBudget(after, self.budget_kl) if self.budget_kl else FixedRadius(radius)
+
+    def _pushed(self, after: Slice, atoms: Directions, length: PushLength) -> dict[str, Tensor]:
+        """Return what the found directions do at their lengths. `radius` is the median length."""
+        lengths = length.begin(atoms)
+        radius = lengths.median()
+        found = {
+            "effects": after.pooled(lengths * atoms),
+            "lengths": lengths.squeeze(1),
+            "radius": radius,
+            "relative_radius": radius / typical_norm(after.contexts),
+        }
+        if after.contexts.predict is not None:
+            found["kl"] = after.next_token_kl(lengths * atoms)
+        return {name: value.cpu() for name, value in found.items()}
 
 
 def ascending(optimiser: torch.optim.Optimizer, moved: Tensor) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from unbraid.effects.radius import random_units
 from unbraid.steering.base import FitContext, FitResult, SliceFit, ascending, resume
 from unbraid.steering.jacobian import sketch, top_right
 from unbraid.steering.model_slice import Directions, Effects
+from unbraid.steering.push_length import Followed, Lengths
 from unbraid.steering.repulsion import repelled
 
 STEPS = {"kernel": 300, "ogi": 10, "sogi": 10}
@@ -79,45 +80,51 @@ class ExponentialDct(SliceFit):
         optimiser = torch.optim.Adam([v], lr=self.lr)
         if "moved" in context.reached:
             resume(optimiser, v, context.reached)
+            lengths = context.reached["lengths"].to(v)
+        else:
+            lengths = context.length.begin(v.detach())
         for index in range(begun(context), steps):
             optimiser.param_groups[0]["lr"] = self.lr * max(0.01, 1 - index / steps)
-            v.grad = tangent(v.detach(), -self._gradient(v.detach(), context))
+            gradient, lengths = self._gradient(v.detach(), lengths, context)
+            v.grad = tangent(v.detach(), -gradient)
             optimiser.step()
             with torch.no_grad():
                 v.copy_(norm_one(v))
             context.watch(index + 1, steps)
-            context.keep({"index": torch.tensor(index + 1), **ascending(optimiser, v)})
+            context.keep({"index": torch.tensor(index + 1), "lengths": lengths, **ascending(optimiser, v)})
         v = v.detach()
-        best = kernel.outputs(context.slice.pooled(context.radius * v), v, self.ridge)
+        best = kernel.outputs(context.slice.pooled(context.length.begin(v) * v), v, self.ridge)
         return FitResult(v, torch.linalg.vector_norm(best, dim=1))
 
-    def _gradient(self, v: Directions, context: FitContext) -> Directions:
-        """The gradient of `kernel.explained`, through Gamma and through the effects.
+    def _gradient(self, v: Directions, lengths: Lengths, context: FitContext) -> Followed:
+        """The gradient of `kernel.explained`, through Gamma and through the effects, and the next lengths.
 
         The passes for the effects are repeated, so that memory does not grow with the number of directions.
         """
         with torch.no_grad():
-            effects = context.slice.pooled(context.radius * v)
+            effects = context.slice.pooled(lengths * v)
         with torch.enable_grad():
             here, there = v.detach().requires_grad_(), effects.requires_grad_()
             value = kernel.explained(there, here, self.ridge)
             direct, cotangents = torch.autograd.grad(value, (here, there))
-        return direct + context.radius * context.slice.pull_back(context.radius * v, cotangents)
+        through, longer = context.length.follow(v, lengths, context.slice.pull_back(lengths * v, cotangents))
+        return Followed(direct + lengths * through, longer)
 
     def _iterated(self, v: Directions, steps: int, context: FitContext) -> FitResult:
-        after, radius = context.slice, context.radius
-        u = context.reached["u"].to(v) if "u" in context.reached else norm_one(after.pooled(radius * v))
+        after, length = context.slice, context.length
+        u = context.reached["u"].to(v) if "u" in context.reached else norm_one(after.pooled(length.begin(v) * v))
         for index in range(begun(context), steps):
             v = torch.linalg.qr(v.T).Q.T if self.solver == "ogi" else v
-            turned = after.pull_back(radius * v, u)  # at the old U: both are replaced at once
-            u = norm_one(after.pooled(radius * v))
+            pushes = length.begin(v) * v
+            turned = after.pull_back(pushes, u)  # at the old U: both are replaced at once
+            u = norm_one(after.pooled(pushes))
             v = norm_one(turned)
             if self.solver == "sogi":
                 v = repelled(v, torch.linalg.vector_norm(turned, dim=1))
             u, v = u.contiguous(), v.contiguous()  # files keep no order, and in another the same numbers sum to others
             context.watch(index + 1, steps)
             context.keep({"index": torch.tensor(index + 1), "moved": v, "u": u})
-        return FitResult(v, amplitudes(u, v, after.pooled(radius * v)).abs())
+        return FitResult(v, amplitudes(u, v, after.pooled(length.begin(v) * v)).abs())
 
 
 def begun(context: FitContext) -> int:

@@ -14,6 +14,7 @@ from unbraid.dictionary.initialisation import ProgressCallback, no_progress, not
 from unbraid.effects.effect import COPIES
 from unbraid.effects.radius import random_units
 from unbraid.steering.model_slice import Slice
+from unbraid.steering.push_length import PushLength
 
 Reached = Mapping[str, Tensor]
 Keep = Callable[[Reached], None]
@@ -104,7 +105,8 @@ def power_iteration(
     return turn @ v, values
 
 
-def stronger_side(after: Slice, directions: Float[Tensor, "k d_in"], radius: float) -> Float[Tensor, "k d_in"]:
-    """Return each direction or its negative, whichever moves more at the radius; to first order both move alike."""
-    sizes = torch.stack([after.pooled(sign * radius * directions).square().sum(1) for sign in (1.0, -1.0)])
+def stronger_side(after: Slice, directions: Float[Tensor, "k d_in"], length: PushLength) -> Float[Tensor, "k d_in"]:
+    """Return each direction or its negative, whichever moves more at its length; to first order both move alike."""
+    sides = (directions, -directions)
+    sizes = torch.stack([after.pooled(length.begin(side) * side).square().sum(1) for side in sides])
     return torch.where((sizes[0] >= sizes[1]).unsqueeze(1), directions, -directions)

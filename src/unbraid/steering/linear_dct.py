@@ -40,7 +40,7 @@ class LinearDct(SliceFit):
                 directions, values = top_right(sketch(context.slice, self.rows, context.rng, *state), count)
             case "power":
                 directions, values = power_iteration(context.slice, count, self.rounds, context.rng, *state)
-        return FitResult(stronger_side(context.slice, directions, context.radius), values)
+        return FitResult(stronger_side(context.slice, directions, context.length), values)
 
     def _check(self, count: int, context: FitContext) -> None:
         most = min(context.slice.d_in, context.slice.contexts.base.shape[-1])

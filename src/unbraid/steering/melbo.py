@@ -93,18 +93,22 @@ class Melbo(SliceFit):
         """Make all steps, or those that remain after the state `reached`."""
         u = u.clone().requires_grad_()
         optimiser = torch.optim.AdamW([u], lr=self.lr, betas=self.betas, weight_decay=0.0, amsgrad=True)
-        begun = 0
+        begun, size = 0, context.length
         if "moved" in reached:
             resume(optimiser, u, reached)
-            begun = int(reached["index"])
+            begun, lengths = int(reached["index"]), reached["lengths"].to(u)
+        else:
+            lengths = size.begin(u.detach())
         for index in range(begun, self.steps):
-            gradient = context.slice.value_and_gradient(context.radius * u.detach(), lambda m, _: self.score(m))[1]
+            gradient = context.slice.value_and_gradient(lengths * u.detach(), lambda m, _: self.score(m))[1]
+            gradient, lengths = size.follow(u.detach(), lengths, gradient)
             u.grad = -tangent(u.detach(), without(gradient, earlier))
             optimiser.step()
             with torch.no_grad():
                 u.copy_(self._apart(norm_one(without(u, earlier)), torch.linalg.vector_norm(gradient, dim=1)))
             context.watch(len(earlier) * self.steps + index + 1, total)
-            context.keep({"earlier": earlier, "index": torch.tensor(index + 1), **ascending(optimiser, u)})
+            state = {"earlier": earlier, "index": torch.tensor(index + 1), "lengths": lengths}
+            context.keep({**state, **ascending(optimiser, u)})
         return u.detach()
 
     def _apart(self, u: Directions, strengths: Float[Tensor, " k"] | None) -> Directions:
@@ -115,7 +119,8 @@ class Melbo(SliceFit):
         return u
 
     def _found(self, u: Directions, context: FitContext) -> FitResult:
-        return FitResult(u, context.slice.value_and_gradient(context.radius * u, lambda m, _: self.score(m))[0])
+        pushes = context.length.begin(u) * u
+        return FitResult(u, context.slice.value_and_gradient(pushes, lambda m, _: self.score(m))[0])
 
 
 def without(u: Directions, earlier: Float[Tensor, "earlier d_in"]) -> Directions:

@@ -49,7 +49,7 @@ class QuadraticDct(SliceFit):
             context.keep({"index": torch.tensor(index + 1), "moved": v, "u": u})
         inner = (u * after.second(v)).sum(1)
         alpha = least_squares((u @ u.T) * (v @ v.T).square(), inner)
-        return FitResult(stronger_side(after, v, context.radius), alpha.abs())
+        return FitResult(stronger_side(after, v, context.length), alpha.abs())
 
 
 def check_curved(curved: torch.Tensor) -> None:

@@ -1,0 +1,89 @@
+"""What a language model writes, greedily, with a push at its activations; and what its unpushed self makes of a text.
+
+transformers' own `generate`, so with its cache of keys and values; every token written is pushed, as is every token of
+the prompt that the token policy keeps.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from unbraid.effects.coherence import perplexity
+from unbraid.sources.language_model.language_model import LanguageModel
+
+TEXTS_AT_ONCE = 32
+"""Texts in one pass: their logits are 200 MB where 32 texts of 64 tokens are read with 25,000 words."""
+
+
+class Written(NamedTuple):
+    """Prompts with what was written after them, padded in front, a row for each push and prompt."""
+
+    ids: Int[Tensor, "push prompt pos"]
+    attention: Bool[Tensor, "push prompt pos"]
+    """False on padding, and after the end of a text."""
+    begins: int
+    """The first position that was written."""
+
+    def written(self) -> Bool[Tensor, "push prompt pos"]:
+        """Return where tokens were written."""
+        positions = torch.arange(self.ids.shape[-1], device=self.ids.device)
+        return self.attention & (positions >= self.begins)
+
+
+@torch.no_grad()
+def write(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], pushes: Float[Tensor, "push d_in"], tokens: int
+) -> Written:
+    """Return the greedy continuations of prompts (token ids) of at most `tokens` tokens, once for each push.
+
+    Raises ValueError for a model that cannot write.
+    """
+    network = model.network
+    if not hasattr(network, "generate"):
+        raise ValueError(f"a {type(network).__name__} has no `generate`; use a model that transformers can write with")
+    longest = max(map(len, prompts))
+    ids = torch.stack([pad(torch.tensor(list(prompt)), (longest - len(prompt), 0)) for prompt in prompts])
+    there = torch.stack([torch.arange(longest) >= longest - len(prompt) for prompt in prompts])
+    kept = there & ~torch.isin(ids, torch.tensor(model.loaded_tokenizer.all_special_ids))
+    device = next(network.parameters()).device
+    rows = [(push, prompt) for push in range(len(pushes)) for prompt in range(len(prompts))]
+    parts = []
+    for start in range(0, len(rows), TEXTS_AT_ONCE):
+        which_push, which = (torch.tensor(column) for column in zip(*rows[start : start + TEXTS_AT_ONCE], strict=True))
+        own, where = pushes[which_push].to(device)[:, None, :], kept[which].to(device).unsqueeze(-1)
+
+        def pushed(hidden: Tensor, own: Tensor = own, where: Tensor = where) -> Tensor:
+            looked = where if hidden.shape[1] == where.shape[1] else torch.ones_like(where[:, :1])
+            usual = looked & (hidden.float().norm(dim=-1, keepdim=True) <= model.max_norm)
+            return hidden + (usual * own).to(hidden)
+
+        with model.hook_point.hooked(pushed):
+            found = network.generate(
+                ids[which].to(device), attention_mask=there[which].long().to(device), do_sample=False,
+                max_new_tokens=tokens, pad_token_id=int(ends(model)[0]), eos_token_id=ends(model),
+            )  # fmt: skip
+        parts.append(pad(found, (0, longest + tokens - found.shape[1]), value=ends(model)[0]).cpu())
+    texts = torch.cat(parts).view(len(pushes), len(prompts), -1)
+    ended = torch.isin(texts[..., longest:], torch.tensor(ends(model))).cumsum(-1) > 0
+    return Written(texts, torch.cat([there.expand(*texts.shape[:2], -1), ~ended], -1), longest)
+
+
+def ends(model: LanguageModel) -> list[int]:
+    """Return the special tokens, any of which ends a text."""
+    return list(model.loaded_tokenizer.all_special_ids)
+
+
+@torch.no_grad()
+def perplexities(model: LanguageModel, texts: Written) -> Float[Tensor, "push prompt"]:
+    """Return the perplexity to the unpushed model of what was written; NaN where that is nothing."""
+    rows = Written(texts.ids.flatten(0, 1), texts.attention.flatten(0, 1), texts.begins)
+    found = []
+    for start in range(0, len(rows.ids), TEXTS_AT_ONCE):
+        part = slice(start, start + TEXTS_AT_ONCE)
+        logits = model.logits_of(rows.ids[part], rows.attention[part])
+        found.append(perplexity(logits, rows.ids[part].to(logits.device), rows.written()[part].to(logits.device)).cpu())
+    return torch.cat(found).view(texts.ids.shape[:2])
