@@ -102,15 +102,16 @@ class Predictions:
     """Returns logits at these tokens, in the same order; takes leading dimensions."""
 
     @classmethod
-    def of(cls, contexts: Contexts) -> "Predictions":
-        """Return the predictions at the kept tokens of contexts. Raises ValueError where nothing is predicted."""
+    def of(cls, contexts: Contexts, at: Bool[Tensor, "seq pos"] | None = None) -> "Predictions":
+        """Return the predictions at some tokens of contexts, by default all kept ones. Raises ValueError where nothing
+        is predicted."""
         if contexts.predict is None:
             raise ValueError("these contexts predict no tokens; use those of a LanguageModel")
-        predict, mask = contexts.predict, contexts.mask
-        logits = lambda acts: predict(contexts.downstream(acts), mask)
+        predict, looked = contexts.predict, contexts.mask if at is None else at
+        logits = lambda acts: predict(contexts.downstream(acts), looked)
         with torch.no_grad():
-            clean = predict(contexts.base, mask).log_softmax(-1)
-        return cls(contexts.acts, mask, clean, logits)
+            clean = predict(contexts.base, looked).log_softmax(-1)
+        return cls(contexts.acts, contexts.mask, clean, logits)
 
     def pushed_logits(self, directions: Float[Tensor, "k d_in"]) -> Float[Tensor, "k token vocabulary"]:
         """Return the logits with each direction added at every kept token, in one forward pass."""

@@ -19,14 +19,12 @@ from torch.func import grad, jvp
 
 from unbraid.effects.effect import COPIES, no_token_kept, pooled_effect
 from unbraid.effects.forward_mode import forward_mode
-from unbraid.effects.next_token_kl import divergence
-from unbraid.sources.base import Contexts
+from unbraid.effects.next_token_kl import POSITIONS, next_token_kl
+from unbraid.sources.base import Contexts, Predictions
 
 Directions = Float[Tensor, "k d_in"]
 Effects = Float[Tensor, "k d_out"]
 Moved = Float[Tensor, "k seq pos d_out"]
-LOGITS_AT_ONCE = 2**25
-"""128 MB of them, and as much again for their gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,39 +88,24 @@ class Slice:
         return finite(torch.cat(values), directions), finite(torch.cat(gradients), directions)
 
     def next_token_kl(self, directions: Directions) -> Float[Tensor, " k"]:
-        """Return the mean next-token KL of each push, in nats, at the tokens looked at."""
+        """Return the mean next-token KL of each push at the tokens looked at, in nats."""
         with torch.no_grad():
-            return torch.cat([self._kl(part) for part in directions.split(self._predicted_at_once)])
+            return next_token_kl([self._predictions], directions)
 
     def kl_and_gradient(self, directions: Directions) -> tuple[Float[Tensor, " k"], Directions]:
-        """Return `next_token_kl`, and its gradient by the directions."""
+        """Return `next_token_kl`, and its gradient by the directions, a few at a time."""
         found = []
-        for part in directions.split(self._predicted_at_once):
+        for part in directions.split(max(1, POSITIONS // self.targets.numel())):
             own = part.detach().requires_grad_()
             with torch.enable_grad():
-                cost = self._kl(own)
+                cost = next_token_kl([self._predictions], own)
                 found.append((cost.detach(), torch.autograd.grad(cost.sum(), own)[0]))
         costs, gradients = (torch.cat(column) for column in zip(*found, strict=True))
         return finite(costs, directions), finite(gradients, directions)
 
-    def _kl(self, directions: Directions) -> Float[Tensor, " k"]:
-        given = self.contexts
-        assert given.predict is not None, "a budget is refused where nothing is predicted"
-        push = directions.to(given.acts)[:, None, None, :] * given.mask.unsqueeze(-1)
-        logits = given.predict(given.downstream(given.acts + push), self.targets)
-        return divergence(self._expected, logits).mean(-1).to(directions)
-
     @cached_property
-    def _expected(self) -> Float[Tensor, "token vocab"]:
-        """Log-probabilities of the next token at the tokens looked at, without a push."""
-        assert self.contexts.predict is not None
-        with torch.no_grad():
-            return self.contexts.predict(self.contexts.base, self.targets).log_softmax(-1)
-
-    @property
-    def _predicted_at_once(self) -> int:
-        """The number of pushes whose logits are held at once."""
-        return max(1, min(COPIES, LOGITS_AT_ONCE // self._expected.numel()))
+    def _predictions(self) -> Predictions:
+        return Predictions.of(self.contexts, self.targets)
 
     def pull_back(self, directions: Directions, cotangents: Effects) -> Directions:
         """Return the gradient of sum(cotangents * pooled(directions)) by the directions."""

@@ -1,11 +1,11 @@
-"""What a language model writes, greedily, with a push at its activations; and what its unpushed self makes of a text.
+"""Greedy continuations of a language model with a push at its activations, and their perplexity to the unpushed model.
 
 transformers' own `generate`, so with its cache of keys and values; every token written is pushed, as is every token of
 the prompt that the token policy keeps.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unbraid.effects.coherence import perplexity
+from unbraid.sources.language_model.blocks import vocabulary_of
+from unbraid.sources.language_model.hooks import forward, logits_of
 from unbraid.sources.language_model.language_model import LanguageModel
 
 TEXTS_AT_ONCE = 32
@@ -22,13 +24,13 @@ TEXTS_AT_ONCE = 32
 class Written(NamedTuple):
     """Prompts with what was written after them, padded in front, a row for each push and prompt."""
 
-    ids: Int[Tensor, "push prompt pos"]
-    attention: Bool[Tensor, "push prompt pos"]
+    ids: Int[Tensor, "*text pos"]
+    attention: Bool[Tensor, "*text pos"]
     """False on padding, and after the end of a text."""
     begins: int
     """The first position that was written."""
 
-    def written(self) -> Bool[Tensor, "push prompt pos"]:
+    def written(self) -> Bool[Tensor, "*text pos"]:
         """Return where tokens were written."""
         positions = torch.arange(self.ids.shape[-1], device=self.ids.device)
         return self.attention & (positions >= self.begins)
@@ -42,14 +44,17 @@ def write(
 
     Raises ValueError for a model that cannot write.
     """
-    network = model.network
+    network: Any = model._model
     if not hasattr(network, "generate"):
         raise ValueError(f"a {type(network).__name__} has no `generate`; use a model that transformers can write with")
     longest = max(map(len, prompts))
     ids = torch.stack([pad(torch.tensor(list(prompt)), (longest - len(prompt), 0)) for prompt in prompts])
     there = torch.stack([torch.arange(longest) >= longest - len(prompt) for prompt in prompts])
     kept = there & ~torch.isin(ids, torch.tensor(model.loaded_tokenizer.all_special_ids))
+    limit = model.max_norm  # needs forward passes of its own, so not inside the hook
     device = next(network.parameters()).device
+    # Embeddings are often padded past the tokenizer's last id.
+    nameless = list(range(len(model.loaded_tokenizer), vocabulary_of(network)))
     rows = [(push, prompt) for push in range(len(pushes)) for prompt in range(len(prompts))]
     parts = []
     for start in range(0, len(rows), TEXTS_AT_ONCE):
@@ -58,13 +63,14 @@ def write(
 
         def pushed(hidden: Tensor, own: Tensor = own, where: Tensor = where) -> Tensor:
             looked = where if hidden.shape[1] == where.shape[1] else torch.ones_like(where[:, :1])
-            usual = looked & (hidden.float().norm(dim=-1, keepdim=True) <= model.max_norm)
+            usual = looked & (hidden.float().norm(dim=-1, keepdim=True) <= limit)
             return hidden + (usual * own).to(hidden)
 
-        with model.hook_point.hooked(pushed):
+        with model._hook_point.hooked(pushed):
             found = network.generate(
                 ids[which].to(device), attention_mask=there[which].long().to(device), do_sample=False,
-                max_new_tokens=tokens, pad_token_id=int(ends(model)[0]), eos_token_id=ends(model),
+                max_new_tokens=tokens, pad_token_id=ends(model)[0], eos_token_id=ends(model),
+                suppress_tokens=nameless or None,
             )  # fmt: skip
         parts.append(pad(found, (0, longest + tokens - found.shape[1]), value=ends(model)[0]).cpu())
     texts = torch.cat(parts).view(len(pushes), len(prompts), -1)
@@ -81,9 +87,9 @@ def ends(model: LanguageModel) -> list[int]:
 def perplexities(model: LanguageModel, texts: Written) -> Float[Tensor, "push prompt"]:
     """Return the perplexity to the unpushed model of what was written; NaN where that is nothing."""
     rows = Written(texts.ids.flatten(0, 1), texts.attention.flatten(0, 1), texts.begins)
-    found = []
+    device, found = next(model._model.parameters()).device, []
     for start in range(0, len(rows.ids), TEXTS_AT_ONCE):
         part = slice(start, start + TEXTS_AT_ONCE)
-        logits = model.logits_of(rows.ids[part], rows.attention[part])
-        found.append(perplexity(logits, rows.ids[part].to(logits.device), rows.written()[part].to(logits.device)).cpu())
+        ids, there, written = (each[part].to(device) for each in (rows.ids, rows.attention, rows.written()))
+        found.append(perplexity(logits_of(forward(model._model, ids, there)), ids, written).cpu())
     return torch.cat(found).view(texts.ids.shape[:2])
