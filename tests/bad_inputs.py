@@ -577,9 +577,23 @@ def steering() -> Iterator[Case]:
     for flag, value, said in (
         ("--scale", "nan", "finite"), ("--scale", "inf", "finite"), ("--scale", "much", "scale"), ("--tokens", "-1", "tokens"),
         ("--tokens", "many", "tokens"), ("--top", "-1", "top"), ("--top", "0", "top"), ("--unit", "metre", "unit"),
-        ("--scale", "1e38", "finite|scale"), ("--tokns", "3", "--tokens"),
+        ("--scale", "1e38", "finite|scale"), ("--tokns", "3", "--tokens"), ("--kl", "0", "kl"), ("--kl", "-1", "kl"), ("--kl", "nan", "kl"),
+        ("--kl", "1e9", "beyond reach"), ("--kl", "much", "kl"), ("--find", "cat", "one of both"), ("--best", "0", "best"), ("--candidates", "0", "candidates"),
+        ("--latents", "one", "latents"),
     ):  # fmt: skip
         yield Case("steer", f"{flag} {value}", on(flag, value), said)
+    yield Case(
+        "steer", "a latent twice", lambda g: [*on()(g)[:2], "--latents", "1", "1", "--prompt", "the cat"], "each once"
+    )
+    yield Case("steer", "more scales than latents", on("--scale", "1", "2"), "2 scales for 1 latents")
+    yield Case("steer", "a prompt alone", lambda g: ["steer", str(g.lm_run), "--prompt", "the cat"], "--find")
+    yield Case(
+        "steer",
+        "words to find of which none is known",
+        lambda g: ["steer", str(g.lm_run), "--prompt", "the cat", "--find", "zzz"],
+        "no word",
+    )
+    yield Case("steer", "a chat with a model that has no template", on("--chat"), "chat template")
 
 
 def exporting() -> Iterator[Case]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from unbraid.objective.objective import Step, Term, TermOutput
     from unbraid.report import plot
     from unbraid.runs.run import Run
+    from unbraid.steering.steer import find_latents, steer
     from unbraid.training import callbacks
 
 
@@ -29,6 +30,7 @@ LAZY = {
     **dict.fromkeys(("fit", "score", "load", "train", "evaluate", "scores"), "api"),
     **dict.fromkeys(("compare", "gate", "verdicts", "write_report"), "api"),
     **dict.fromkeys(("Term", "TermOutput", "Step"), "objective.objective"),
+    **dict.fromkeys(("steer", "find_latents"), "steering.steer"),
     "Dictionary": "dictionary.dictionary",
     "Run": "runs.run",
     "Score": "evals.shared.evaluation",

@@ -238,12 +238,24 @@ class SteerFlags(Trusting):
 
     run_folder: Annotated[Positional[Path], arg(metavar="RUN")]
     """Run folder of a dictionary on a language model."""
-    latent: Annotated[NonNegativeInt, arg(metavar="N")]
-    """Index of the latent; in runs of MELBO and DCT they are sorted by strength, 0 = strongest."""
     prompt: Annotated[str, arg(metavar="TEXT")]
     """Text that the model continues."""
-    scale: Annotated[float, arg(metavar="X")] = 1.0
-    """How far to push, in units of --unit; below 0 pushes the opposite way."""
+    latents: Annotated[tuple[NonNegativeInt, ...], arg(metavar="N", aliases=("--latent",))] = ()
+    """Latents to push along, one, or several together; in runs of MELBO and DCT they are sorted by strength, 0 =
+    strongest."""
+    find: Annotated[str, arg(metavar="WORDS")] = ""
+    """Find the latents that make the model say these words, show how they rank by that and by how far they fire on
+    them, and push along the best."""
+    best: Annotated[PositiveInt, arg(metavar="N")] = 1
+    """With --find: how many of the best to push along together."""
+    candidates: Annotated[PositiveInt, arg(metavar="N")] = 32
+    """With --find: how many latents are tried, half of them those that fire most."""
+    kl: Annotated[PositiveFloat | None, arg(metavar="NATS")] = None
+    """Push as far as changes what the model expects by this much: mean next-token KL along its own continuation, e.g.
+    0.5. With --find it is 0.5 if nothing is said; without, --scale alone sets the length."""
+    scale: Annotated[tuple[float, ...], arg(metavar="X")] = (1.0,)
+    """How far to push, in units of --unit, one number for all latents or one each; below 0 pushes the opposite way.
+    With --kl: how much of the push is along which latent."""
     unit: Literal["auto", "own", "radius"] = "auto"
     """own: the latent's 95th percentile; radius: the push at which downstream layers stop being linear; auto: radius
     for runs of MELBO and DCT, else own."""
@@ -251,6 +263,10 @@ class SteerFlags(Trusting):
     """Tokens to write."""
     top: Annotated[PositiveInt, arg(metavar="N")] = 8
     """Next tokens to show, those whose probability changes most."""
+    chat: bool = False
+    """Put the prompt into the chat template of the model, as the user's turn."""
+    side: bool = True
+    """Measure what the push does to held-out text in which the latents do not fire."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,8 @@ COMMANDS = {
         "claims:run_power", stopped=NOTHING,
     ),
     "steer": Command(
-        "show what a model writes with one latent's atom added to its activations", "SteerFlags", "show:run_steer"
+        "show what a model writes with the atoms of latents added to its activations, chosen by number or by words",
+        "SteerFlags", "steering:run_steer", stopped=NOTHING,
     ),
     "export": Command(
         "copy a run's dictionary into a folder for another library", "ExportFlags", "exchange:run_export",

@@ -1,32 +1,37 @@
-"""Steering: a model's continuation and next-token probabilities with one atom added to its activations.
+"""Steering: a model's continuation and next-token probabilities with atoms added to its activations.
 
-    x' = x + scale * unit * atom      at every token a dictionary is trained on, prompt and continuation alike
+    x' = x + push      at every token a dictionary is trained on, prompt and continuation alike
 
-unit: the radius R of the fit for runs of MELBO and DCT, else the 95th percentile of the latent's own codes.
+The push is along one latent or several (`push`), chosen by hand or by the words that they make the model say
+(`output_score`). Whether it broke the model, and what it does to other text, is measured with it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unbraid import seeding
-from unbraid.config.settings import PositiveInt, checked
-from unbraid.dictionary.encoding import code_matrix
-from unbraid.effects.radius import calibrate_radius
-from unbraid.evals.shared.observe import ROWS
+from unbraid.config.settings import PositiveFloat, PositiveInt, checked
+from unbraid.dictionary.initialisation import ProgressCallback, no_progress
+from unbraid.effects.coherence import BROKEN
+from unbraid.effects.departure import Spread, departures
+from unbraid.effects.next_token_kl import next_token_kl
 from unbraid.runs.run import Run
-from unbraid.sources.base import NoHeldOut, Source
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.sources.stream import held_out
+from unbraid.sources.language_model.loading import write_chat
+from unbraid.steering.continuation import Words, as_text, expectations, expected_along, perplexities, written
+from unbraid.steering.output_score import Candidate, other_rows, ranked, wanted_tokens
+from unbraid.steering.push import Push, Unit, median_norm, push_by_budget, push_by_hand, together
+from unbraid.steering.side_effects import SideEffects, side_effects
 
-Unit = Literal["auto", "own", "radius"]
-CONTEXTS = 8
-"""Number of contexts on which a radius is calibrated for runs without a fit."""
+KL = 0.5
+"""Budget by which latents are found, in nats a token."""
+ROWS_A_DIMENSION = 4
+"""Activations a dimension from which their spread is measured."""
 
 
 @dataclass(frozen=True)
@@ -40,66 +45,159 @@ class Expected:
 
 @dataclass(frozen=True)
 class Steered:
-    """The result of steering: the size of the push, both continuations and the tokens that changed most."""
+    """The result of steering: the push, both continuations, the tokens that changed most, and what it harms."""
 
+    latents: tuple[int, ...]
+    scales: tuple[float, ...]
     size: float
-    """Length of the push, in raw units; negative against the atom."""
+    """Length of the push, in raw units; negative against the atom of a single latent."""
     unit: str
+    """What a scale of 1 is, or the budget, in words."""
     relative: float
-    """Length of the push over the median norm of the activations."""
+    """Length of the push over the median norm of the activations that it is added to."""
+    kl: float
+    """Mean next-token KL of the push along the model's own continuation, in nats a token."""
+    prompt: str
+    """The text that was continued, in the chat template if it was put there."""
     before: str
     """The model's greedy continuation without the push."""
     after: str
     """The model's greedy continuation with the push."""
+    strangeness: float
+    """Perplexity of `after` over that of `before`, to the model that is not pushed; NaN where nothing is written."""
+    departure: float
+    """Mahalanobis distance of pushed activations over the usual one; NaN where there is too little text to know it."""
     expected: tuple[Expected, ...]
     """The tokens whose probability right after the prompt changed most."""
+    side: SideEffects | None = None
+    """What the push does to text without the concept; None if it was not measured."""
     note: str = ""
     """A note on the text that sizes are measured on, if it is not held-out text."""
+
+    @property
+    def broken(self) -> bool:
+        """True if what it writes is too strange to the model to be called text."""
+        return self.strangeness > BROKEN
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as a model reads it, with its own greedy answer."""
+
+    text: str
+    words: Words
+    own: Words
 
 
 @torch.no_grad()
 def steer(
-    run: Run, latent: int, prompt: str, *, scale: float = 1.0, unit: Unit = "auto", tokens: int = 30, top: int = 8
-) -> Steered:
-    """Add `scale` times an atom to a model's activations, and compare what it writes and expects.
+    run: Run | str | Path, latents: int | Sequence[int], prompt: str, *, scale: float | Sequence[float] = 1.0,
+    kl: float | None = None, unit: Unit = "auto", tokens: int = 30, top: int = 8, chat: bool = False,
+    side: bool = True, words: str = "",
+) -> Steered:  # fmt: skip
+    """Add atoms to a model's activations, and compare what it writes and expects.
 
-    Raises ValueError for a source without text, a latent that does not exist, one that never fires where its codes are
-    the unit, a prompt that is empty or leaves no room in the context, and a push after which nothing is finite.
+    Args:
+        run: a run of a LanguageModel, or its folder.
+        latents: one latent, or several that are pushed together.
+        prompt: the text that the model continues.
+        scale: how far to push, in units, one for all latents or one each; below 0 the other way. With `kl`, how much
+            of the push is along which latent, and its sign.
+        kl: the length of the push by what it costs: mean next-token KL along the model's own continuation, in nats a
+            token; None: by `scale` alone.
+        unit: own, the 95th percentile of the latent's codes; radius, where downstream layers stop being linear, or
+            that of the fit; auto: radius for runs of MELBO and DCT, else own.
+        tokens: number of tokens to write.
+        top: number of next tokens to show.
+        chat: put the prompt into the tokenizer's chat template, as the user's turn.
+        side: measure what the push does to text without the concept.
+        words: words that must not occur in that text.
+
+    Raises:
+        ValueError: for a source without text, latents that do not exist, one that never fires where its codes are the
+            unit, a prompt that is empty or leaves no room in the context, a push after which nothing is finite, and a
+            budget beyond reach.
+
+    Examples:
+        >>> found = ub.steer("runs/mine", [3, 17], "How can I", kl=0.5)  # doctest: +SKIP
+        >>> print(found.before, found.after, found.kl, found.side.kl)  # doctest: +SKIP
     """
     for name, count in (("tokens", tokens), ("top", top)):
         checked(name, count, PositiveInt)
-    checked("unit", unit, Unit)
-    source = text_of(run)
-    dictionary = run.dictionary()
-    if not 0 <= checked("latent", latent, int) < dictionary.d_sae:
-        raise ValueError(
-            f"latent {latent} does not exist: this run has {dictionary.d_sae}, 0 to {dictionary.d_sae - 1}"
-        )
-    if not math.isfinite(scale):
-        raise ValueError(f"scale is {scale}; give a finite number, negative to push the other way")
-    words = read(source, prompt)
-    one, name = unit_of(run, source, latent, unit)
-    push = scale * one * dictionary.unit_atoms()[latent]
-    plain, pushed = (expectations(source, words, by) for by in (torch.zeros_like(push), push))
-    changed = (pushed - plain).abs().argsort(descending=True)[:top].tolist()
-    names = source.loaded_tokenizer.convert_ids_to_tokens(changed)
-    rows, note = usual_rows(source)
-    typical = float(rows.norm(dim=1).median())
+    run, source = opened(run)
+    which = together(latents, scale, run.dictionary())
+    asked = asked_of(source, prompt, tokens, chat)
+    along = expected_along(source, asked.words, asked.own)
+    if kl is None:
+        push = push_by_hand(run, source, which, unit)
+    else:
+        push = push_by_budget(run, source, which, unit, along, checked("kl", kl, PositiveFloat))
+    # One by one: together, their equal numbers are rounded differently.
+    plain, pushed = (
+        expectations(source, [asked.words], by.unsqueeze(0))[0] for by in (torch.zeros_like(push.vector), push.vector)
+    )
+    (after,) = written(source, asked.words, push.vector.unsqueeze(0), tokens)
+    own, new = perplexities(source, asked.words, [asked.own, after])
+    size = float(push.vector.norm())
+    sign = -1 if len(which.latents) == 1 and which.scales[0] < 0 else 1
+    absent = wanted_tokens(source, words).ids.tolist() if words else ()
     return Steered(
-        scale * one, name, scale * one / typical, written(source, words, torch.zeros_like(push), tokens),
-        written(source, words, push, tokens),
-        tuple(Expected(n, float(plain[i]), float(pushed[i])) for n, i in zip(names, changed, strict=True)), note,
+        latents=tuple(which.latents), scales=tuple(which.scales), size=sign * size, unit=push.unit,
+        relative=sign * size / median_norm(along), kl=float(next_token_kl(along, push.vector.unsqueeze(0))),
+        prompt=asked.text, before=as_text(source, asked.own), after=as_text(source, after), strangeness=new / own,
+        departure=departure(source, push), expected=changed_most(source, plain, pushed, top),
+        side=side_effects(source, run.dictionary(), which.latents, push.vector, absent) if side else None,
+        note=push.note,
     )  # fmt: skip
 
 
-def text_of(run: Run) -> LanguageModel:
-    """Return the run's language model. Raises ValueError for other sources."""
+@torch.no_grad()
+def find_latents(
+    run: Run | str | Path, text: str, prompt: str, *, kl: float = KL, tokens: int = 30, candidates: int = 32,
+    chat: bool = False, watch: ProgressCallback = no_progress,
+) -> list[Candidate]:  # fmt: skip
+    """Rank the latents that make a model say some words, by output score at equal KL (`output_score`).
+
+    Args:
+        run: a run of a LanguageModel, or its folder.
+        text: the words, or the label of a concept, that the model should come to say.
+        prompt: the text along whose continuation it is measured; as many `tokens` of it.
+        kl: the budget of every push, in nats a token.
+        candidates: number of latents whose score is measured: half those that fire most on the words, half those with
+            the largest derivative of the words' log-odds.
+        chat: put the prompt into the tokenizer's chat template, as the user's turn.
+        watch: called with the number of candidates that are done, and of all.
+
+    Raises:
+        ValueError: as `steer`; for words that the tokenizer does not know, and when no candidate spends the budget.
+
+    Examples:
+        >>> best = ub.find_latents("runs/mine", "coffee", "In the morning I")[0].latent  # doctest: +SKIP
+    """
+    run, source = opened(run)
+    asked = asked_of(source, prompt, checked("tokens", tokens, PositiveInt), chat)
+    checked("kl", kl, PositiveFloat)
+    return ranked(run, source, text, asked.words, asked.own, kl=kl, candidates=candidates, watch=watch)
+
+
+def opened(run: Run | str | Path) -> tuple[Run, LanguageModel]:
+    """Return a run and its language model. Raises ValueError for other sources."""
+    run = run if isinstance(run, Run) else Run.open(Path(run).expanduser())
     if not isinstance(run.source, LanguageModel):
         raise ValueError(
             f"steering shows text, and this run was trained on a {type(run.source).__name__}; name a run of a "
             "LanguageModel"
         )
-    return run.source
+    return run, run.source
+
+
+def asked_of(source: LanguageModel, prompt: str, tokens: int, chat: bool) -> Prompt:
+    """Return a prompt with the model's own answer to it."""
+    read(source, prompt)
+    text = write_chat(source.loaded_tokenizer, [{"role": "user", "content": prompt}]) if chat else prompt
+    words = read(source, text)
+    (own,) = written(source, words, torch.zeros(1, source.d_in), tokens)
+    return Prompt(text, words, own)
 
 
 def read(source: LanguageModel, prompt: str) -> list[str]:
@@ -121,61 +219,24 @@ def read(source: LanguageModel, prompt: str) -> list[str]:
     return words
 
 
-def usual_rows(source: Source) -> tuple[Float[Tensor, "row d_in"], str]:
-    """Return activations that show the usual size, and a note if they are those trained on.
-
-    A fit on a few prompts has no others.
-    """
-    try:
-        return held_out(source, ROWS).x, ""
-    except NoHeldOut:
-        block = source.block(0, split="train", seed=0)
-        assert block is not None, "a run was made of it"
-        return block.rows.x[:ROWS], "the text has no held-out split: sizes are of the text the run was made from"
+def changed_most(
+    source: LanguageModel, plain: Float[Tensor, " vocabulary"], pushed: Float[Tensor, " vocabulary"], top: int
+) -> tuple[Expected, ...]:
+    """Return the tokens whose probability changed most."""
+    changed = (pushed - plain).abs().argsort(descending=True)[:top].tolist()
+    names = source.loaded_tokenizer.convert_ids_to_tokens(changed)
+    return tuple(Expected(n, float(plain[i]), float(pushed[i])) for n, i in zip(names, changed, strict=True))
 
 
-def unit_of(run: Run, source: LanguageModel, latent: int, unit: Unit) -> tuple[float, str]:
-    """Return the length of a push of scale 1, in raw units, and its name."""
-    fit = run.fit()
-    if unit == "radius" or (unit == "auto" and fit):
-        if fit:
-            return float(fit["radius"]), "the radius of the fit"
-        count = int(min(CONTEXTS, source.sequences("train")))
-        contexts = source.contexts(count, split="train", seed=0)
-        radius = calibrate_radius(contexts, rng=seeding.stream(0, "steering/radius"))
-        return radius, "the radius at which random directions leave the linear regime"
-    rows, _ = usual_rows(source)
-    column = code_matrix(run.dictionary(), rows).tocsc()[:, [latent]].data
-    if not len(column):
-        raise ValueError(
-            f"latent {latent} fires in none of {len(rows):,} tokens, so it has no usual size; use --unit radius"
-        )
-    size = float(np.quantile(np.abs(column), 0.95))
-    return size, "the 95th percentile of the latent's codes"
-
-
-def expectations(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"]) -> Float[Tensor, " vocabulary"]:
-    """Return the probabilities of the next token (embeddings are often padded past the tokenizer's last id)."""
-    logits = source.spliced_logits(source.whole([words]), lambda x: x + push.to(x))[0, -1]
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError(
-            f"what the model expects is not finite after a push of {float(push.norm()):.3g}; take a smaller --scale"
-        )
-    return logits[: len(source.loaded_tokenizer)].softmax(-1).cpu()
-
-
-def written(source: LanguageModel, words: list[str], push: Float[Tensor, " d_in"], tokens: int) -> str:
-    """Return the most probable continuation, up to a special token or the end of the context.
-
-    Every step reads the whole text again: so pushes follow the token policy exactly, and texts here are short.
-    """
-    special = set(source.loaded_tokenizer.all_special_ids)
-    added: list[str] = []
-    for _ in range(tokens):
-        if len(words) + len(added) + 2 > source.context:
-            break
-        best = int(expectations(source, words + added, push).argmax())
-        if best in special:
-            break
-        added += source.loaded_tokenizer.convert_ids_to_tokens([best])
-    return source.loaded_tokenizer.convert_tokens_to_string(added) if added else ""
+def departure(source: LanguageModel, push: Push) -> float:
+    """Return how far a push leaves the distribution; NaN for a text too short to know it."""
+    windows = int(min(source.sequences("train"), -(-ROWS_A_DIMENSION * source.d_in // (source.context - 1))))
+    found = [
+        acts[part.keep & (acts.norm(dim=-1) <= source.max_norm)]
+        for part in source.windows(windows, split="train", seed=0).parts(source.batch)
+        for acts in [source.activations(part)]
+    ]
+    rows = torch.cat(found)
+    if len(rows) <= source.d_in:
+        return math.nan
+    return float(departures(Spread.of(rows), other_rows(source), push.vector.unsqueeze(0)))
