@@ -66,7 +66,9 @@ def map_of_the_code() -> str:
     """Return every package and module with its first line, as Markdown tables."""
     lines = ["### At the top", "", "| module | |", "|---|---|"]
     lines += [
-        f"| `{path.stem}` | {cell(first_line(path))} |" for path in sorted(CODE.glob("*.py")) if path.stem != "__init__"
+        f"| `{path.stem}` | {cell(first_line(path))} |"
+        for path in sorted(CODE.glob("*.py"))
+        if not path.stem.startswith("__")
     ]
     for folder in packages():
         lines += ["", f"### [`{folder.name}`](api/{folder.name}.md)", "", cell(first_line(folder / "__init__.py")), ""]

@@ -61,6 +61,10 @@ def run(name: str, command: Command, words: Sequence[str]) -> int:
     call = read(name, command, words)
     if call is None:
         return 0
+    if os.environ.get("TORCHELASTIC_RUN_ID"):  # else torch is not imported for it
+        from unbraid.cli.torchrun import check_command
+
+        check_command(name)
     module, _, function = command.run.partition(":")
     return getattr(importlib.import_module(f"unbraid.cli.{module}"), function)(call)
 

@@ -1,4 +1,4 @@
-"""The commands that train: plan, train, sweep. What cannot work is refused before the first step."""
+"""The commands that train: plan, train, sweep, cache. What cannot work is refused before the first step."""
 
 import sys
 import time
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from unbraid import catalog
-from unbraid.cli.arguments import PlanFlags, StudyFlags, SweepFlags, TrainFlags
+from unbraid.cli.arguments import CacheFlags, PlanFlags, StudyFlags, SweepFlags, TrainFlags
 from unbraid.cli.calls import Call
+from unbraid.cli.command_line import fail
 from unbraid.cli.crews import check_crew, crew_of
 from unbraid.cli.crossing import axes
 from unbraid.cli.plan import Budget, Estimate, SideBySide, alike, budget, estimate, needs_at_once
 from unbraid.cli.resolve import chosen, experiments_of, packages, permissions, resolved
+from unbraid.cli.torchrun import joined, processes
 from unbraid.cli.train_shards import ShardSettings, train_by_crew
 from unbraid.cli.workers import Crew
 from unbraid.evals.shared.evaluation import Eval
@@ -19,6 +21,9 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.grid import cross
 from unbraid.experiment.study import cohorts
 from unbraid.runs.run_folder import finished
+from unbraid.sources.base import Split
+from unbraid.sources.cached import EVAL_ROWS, write_cache
+from unbraid.system.group import ALONE, Group
 from unbraid.system.progress import ProgressDisplay, duration
 from unbraid.system.terminal import say
 from unbraid.training.callbacks import Progress
@@ -173,7 +178,11 @@ def run_sweep(call: Call[SweepFlags]) -> int:
 
 
 def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[Eval] | None = None) -> int:
-    """Check and train. `evals`: those that the same command will score by. The exit code."""
+    """Check and train, by the processes that torchrun has started where it has. `evals`: those that the same command
+    will score by. The exit code."""
+    if processes() > 1:
+        with joined(experiments[0].training.device) as group:
+            return train_by_group(options, experiments, group)
     if refused := preflight(options, experiments, evals):
         return refused
     with crew_of(options, [options.out], experiments) as crew:
@@ -181,6 +190,19 @@ def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[E
     if evals is None and any(finished(folder) for folder in folders_of(experiments, options.out)):
         say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
     return failed
+
+
+def train_by_group(options: Trainer, experiments: list[Experiment], group: Group) -> int:
+    """Train cohort by cohort in one of the processes of a group, the first of which checks, and says what is done. The
+    exit code."""
+    if options.workers > 1 or options.ray:
+        raise ValueError("torchrun starts the processes that train; leave out --workers and --ray")
+    if refused := int(group.first(preflight(options, experiments) if group.leads else 0)):
+        return refused
+    failed = sum(train_cohort(options, cohort, group=group) for cohort in cohorts(experiments))
+    if group.leads and any(finished(folder) for folder in folders_of(experiments, options.out)):
+        say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
+    return 1 if failed else 0
 
 
 def train_checked(options: Trainer, experiments: list[Experiment], crew: Crew) -> int:
@@ -200,25 +222,55 @@ def train_checked(options: Trainer, experiments: list[Experiment], crew: Crew) -
     return 1 if failed else 0
 
 
-def train_cohort(options: Trainer, cohort: Sequence[Experiment], place: str = "") -> int:
-    """Train the members that are left, on one stream; the number that failed, which are named. `place`: which stream
-    of how many."""
+def say_what_is_trained(options: Trainer, cohort: Sequence[Experiment], place: str) -> None:
+    """Print how many dictionaries are trained on a stream. `place`: which stream of how many."""
     todo = left_to_train(folders_of(cohort, options.out), anew=options.overwrite)
     done = sum(finished(options.out / experiment.folder) for experiment in cohort)
     many = "1 dictionary" if len(cohort) == 1 else f"{len(cohort)} dictionaries"
     say(f"{place}{many} on one stream" + (f", {done} finished already" if done else ""))
     if todo:
         say("reading the first activations, and starting dictionaries from them …", flush=True)
+
+
+def train_cohort(options: Trainer, cohort: Sequence[Experiment], place: str = "", group: Group = ALONE) -> int:
+    """Train the members that are left, on one stream; the number that failed, which are named. `place`: which stream
+    of how many; `group`: the processes that train them."""
+    if group.leads:
+        say_what_is_trained(options, cohort, place)
     try:
         train(
             cohort, options.out, resume=options.resume, overwrite=options.overwrite,
-            checkpoint_seconds=options.checkpoint_seconds, callbacks=[Progress()],
+            checkpoint_seconds=options.checkpoint_seconds, callbacks=[Progress()], group=group,
         )  # fmt: skip
     except Interrupted as stop:
         again = options.resume or isinstance(options, StudyFlags)  # as study and demo do without being told
         said = f"{stop.where}; run it again to continue" if again else str(stop)
         raise KeyboardInterrupt(said) from None  # whatever was to follow, or runs in the background, ends too
     except Failed as error:
-        say(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
+        if group.leads:
+            say(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
         return len(error.reasons)
+    return 0
+
+
+# ---- cache --------------------------------------------------------------------------------------------------
+
+
+def run_cache(call: Call[CacheFlags]) -> int:
+    """Write activations to disk."""
+    from rich.progress import Progress as Bars
+
+    folder = call.options.to
+    if folder is None:
+        return fail("cache needs a folder to write to: give one with --to FOLDER")
+    experiment = experiments_of(call)[0]
+    wanted: dict[Split, int] = {"train": experiment.training.tokens, "eval": EVAL_ROWS}
+    with Bars() as bars:
+        for split, tokens in wanted.items():
+            task = bars.add_task(f"{split} activations", total=tokens)
+            see = lambda _, rows, total, task=task: bars.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
+            write_cache(
+                experiment.source, folder, seed=experiment.data_seed, tokens=tokens, splits=[split], progress=see
+            )
+    say(f"written: {folder}   train on it with `unbraid sweep cached --source.folder {folder}`")
     return 0

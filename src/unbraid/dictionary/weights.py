@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid.dictionary.codes import SparseSupport
+from unbraid.system.group import ALONE, Group
 
 Acts = Float[Tensor, "batch d_in"]
 Latents = Float[Tensor, "batch d_sae"]
@@ -47,6 +48,8 @@ class Chunks:
     compute: Callable[[slice], Float[Tensor, "rows d_sae"]]
     rounded: "Rounded | None" = None
     """What mends them where they are rounded; None where they are exact."""
+    group: Group = ALONE
+    """The processes whose rows, after one another, are the batch that is encoded."""
 
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
         for start in range(0, self.batch, self.rows):
@@ -82,6 +85,8 @@ class Weights(nn.Module):
         dense codes are exact throughout."""
         self.dense_above: float | None = None
         """Share of active latents above which codes are dense; None: that of the device."""
+        self.group = ALONE
+        """The processes that what is encoded is shared out to."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
@@ -125,7 +130,7 @@ class Weights(nn.Module):
         """Return pre-activations of x a few rows at a time, without gradient; rounded where products are."""
         centred, readers, bias = (x - self.b_dec).detach(), self.W_enc.detach(), self.b_enc.detach()
         if not self.low_precision:
-            return chunks_of(centred, readers, bias)
+            return replace(chunks_of(centred, readers, bias), group=self.group)
         low_centred, low_readers, low_bias = (part.bfloat16() for part in (centred, readers, bias))
 
         def exact(pairs: SparseSupport) -> Tensor:
@@ -136,7 +141,8 @@ class Weights(nn.Module):
             measured = torch.addmm(low_bias, low_centred[rows], low_readers)
             return (torch.addmm(bias, centred[rows], readers) - measured).abs().max()
 
-        return replace(chunks_of(low_centred, low_readers, low_bias), rounded=Rounded(exact, error))
+        rounded = Rounded(exact, error)
+        return replace(chunks_of(low_centred, low_readers, low_bias), rounded=rounded, group=self.group)
 
     def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
         """Return `chunks` as if there were these latents alone, in the precision of the weights."""

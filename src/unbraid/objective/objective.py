@@ -30,9 +30,10 @@ from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim
-from unbraid.objective import gradient_ratio
+from unbraid.dictionary.joined_codes import joined_codes
 from unbraid.sources.base import Batch, Contexts, Counterfactuals
 from unbraid.system.devices import sent
+from unbraid.system.group import ALONE, Group
 
 Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
 """codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
@@ -98,6 +99,8 @@ class Step:
     shared: dict[str, Any] = field(default_factory=dict)
     """What one term of this step has worked out and a later one may use: gone after the step. The numbers of `dead` and
     `living` latents are in it where finding them out would make the host wait."""
+    group: Group = ALONE
+    """The processes that the batch is shared out to, where these rows are a share of it."""
 
     @property
     def dead_latents(self) -> Int[Tensor, " dead"]:
@@ -133,12 +136,24 @@ class Step:
     @property
     def spread(self) -> Float[Tensor, ""]:
         """Squared distance of the activations from their mean, summed: an error over it is the FVU."""
-        return (self.x - self.x.mean(0)).square().sum()
+        return self.spread_of(self.x)
+
+    def spread_of(self, rows: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+        """Squared distance of a vector of every row from their mean, summed; of a batch that is shared out, its mean
+        over the processes, to which an error is as to the whole."""
+        away = rows - self.group.mean(rows.mean(0))
+        return self.group.mean(away.square().sum())
 
     @cached_property
     def x_hat(self) -> Float[Tensor, "batch d_in"]:
         """The reconstruction, computed on first use (nested reconstruction never needs it)."""
         return self.dictionary.decode(self.z)
+
+    def whole(self) -> "Step":
+        """Return the step with the rows of all processes, which is the same in each."""
+        batch = Batch(*(self.group.joined(column) for column in self.batch.columns()))
+        x, z = self.group.joined(self.x), joined_codes(self.z, self.group)
+        return replace(self, x=x, z=z, batch=batch, group=ALONE)
 
 
 class TermOutput(NamedTuple):
@@ -173,6 +188,9 @@ class Term(Settings, ABC):
     reads: ClassVar[tuple[Reads, ...]] = ("codes",)
     signed: ClassVar[bool] = False
     """Whether a weight below 0 just asks for more latents, so that an L0 target may move it there."""
+    splits: ClassVar[bool] = False
+    """Whether it is a mean over rows, but for `Step.spread_of`: processes that train together then evaluate it on their
+    own rows. They evaluate all others on the whole batch, each the same."""
     per_latent: ClassVar[tuple[str, ...]] = ()
     """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
 
@@ -271,95 +289,3 @@ class Objective(Settings):
             raise ValueError(
                 f"target_l0 would wind up while {name!r}, whose weight it moves, has not started; set its start to 0"
             )
-
-
-class Weighted(NamedTuple):
-    """The loss of one step and what to log."""
-
-    loss: Float[Tensor, ""]
-    metrics: dict[str, Tensor]
-
-
-def all_finite(numbers: Tensor) -> bool:
-    """True when none is NaN or infinite; the host waits for the answer."""
-    return bool(torch.isfinite(numbers).all())
-
-
-def evaluate(
-    objective: Objective,
-    step: Step,
-    index: int,
-    *,
-    scale: Mapping[str, float | Tensor],
-    streams: Callable[[str], torch.Generator],
-    memory: Mapping[str, dict[str, Tensor]],
-    finite: Callable[[Tensor], bool] = all_finite,
-) -> Weighted:
-    """The weighted sum of all terms on `step`. `scale` multiplies weights by name (the controller's part).
-
-    Raises ValueError, naming term and step, when a loss is not `finite`.
-    """
-    total, metrics = step.x.new_zeros(()), {}
-    reconstruction = total
-    for name, term in objective.terms().items():
-        own = name == "reconstruction"
-        ramped = 1.0 if own else objective.ramped(step.progress, term)
-        if not term.runs_at(index, step.progress) or (ramped == 0 and term.gradient_ratio == 0):
-            continue
-        share = scale.get(name, 1.0) * term.every * ramped
-        seen = replace_keeping(step, streams(name), memory[name])
-        loss, extra = term(seen)
-        if "x_hat" in seen.__dict__:
-            step.__dict__["x_hat"] = seen.x_hat  # decoded once for all terms
-        if not finite(loss.detach()):
-            raise ValueError(
-                f"term {name!r} gave {float(loss.detach())} at step {index} ({what_is_bad(step, extra)}); lower its "
-                f"weight{', its radius' if hasattr(term, 'radius') else ''} or the learning rate"
-            )
-        weight = term.weight
-        if term.gradient_ratio > 0:
-            elapsed = step.progress - term.start
-            weight = gradient_ratio.weight(
-                term.gradient_ratio, reconstruction, loss, step.dictionary, memory[name], elapsed=elapsed
-            )
-            metrics[f"weights/{name}"] = torch.as_tensor(weight)
-        total = total + weight * share * loss
-        reconstruction = total if own else reconstruction
-        metrics[f"losses/{name}"] = loss.detach()
-        metrics |= {f"metrics/{name}/{key}": value.detach() for key, value in extra.items()}
-    return Weighted(total, metrics)
-
-
-def culprits(
-    objective: Objective,
-    step: Step,
-    index: int,
-    *,
-    streams: Callable[[str], torch.Generator],
-    memory: Mapping[str, dict[str, Tensor]],
-) -> list[str]:
-    """Terms whose own gradient on `step` is not finite."""
-    found = []
-    for name, term in objective.terms().items():
-        if term.runs_at(index, step.progress):
-            loss = term(
-                replace_keeping(step, streams(name), {key: tensor.clone() for key, tensor in memory[name].items()})
-            ).loss
-            grads = gradient_ratio.gradients(loss, step.dictionary).values()
-            found += [] if all(map(all_finite, grads)) else [name]
-    return found
-
-
-def what_is_bad(step: Step, metrics: Mapping[str, Tensor]) -> str:
-    """Name the tensors of the step, or of the term's metrics, that are not finite."""
-    seen = {"x": step.x, "z": step.z.values, **dict(step.dictionary.named_parameters()), **metrics}
-    bad = [name for name, tensor in seen.items() if not all_finite(tensor.detach())]
-    return f"not finite: {', '.join(bad)}" if bad else "what it read is finite, so it is the term's own arithmetic"
-
-
-def replace_keeping(step: Step, rng: torch.Generator, memory: dict[str, Tensor]) -> Step:
-    """The step as one term sees it: its own random stream and memory, and x_hat if it was computed already."""
-    own = replace(step, rng=rng, memory=memory)
-    if "x_hat" in step.__dict__:
-        own.__dict__["x_hat"] = step.__dict__["x_hat"]
-    return own

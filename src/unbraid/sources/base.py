@@ -51,11 +51,15 @@ class Batch:
 
     def to(self, device: str | torch.device) -> "Batch":
         """Return the rows on a device, to which they may still be on their way."""
-        return Batch(*(sent(t, device) for t in (self.x, self.tokens, self.documents, self.positions)))
+        return Batch(*(sent(column, device) for column in self.columns()))
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what there is of the rows, in the order of the fields."""
+        return self.x, self.tokens, self.documents, self.positions
 
     @staticmethod
     def join(parts: list["Batch"]) -> "Batch":
-        columns = zip(*((p.x, p.tokens, p.documents, p.positions) for p in parts), strict=True)
+        columns = zip(*(part.columns() for part in parts), strict=True)
         return Batch(*(torch.cat(column) for column in columns))
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from unbraid.sources.base import Batch
 from unbraid.sources.stream import Position
 from unbraid.system.files import clear_leftovers, reading, write_atomically, write_text
+from unbraid.system.group import Group
 
 KEPT = 2
 COLUMNS = ("x", "tokens", "documents", "positions")
@@ -30,6 +31,13 @@ COLUMNS = ("x", "tokens", "documents", "positions")
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], position: Position, seconds: float) -> None:
     """Write a checkpoint: the state of training, and the position in the stream of activations."""
+    write_sealed(path_of(folder, step), *packed(step, state, position, seconds))
+
+
+def packed(
+    step: int, state: Mapping[str, Tensor], position: Position, seconds: float
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the facts of a checkpoint."""
     tensors = dict(state)
     for number, rows in enumerate(position.carry):
         tensors |= {f"carry/{number}/{name}": getattr(rows, name) for name in COLUMNS}
@@ -39,8 +47,14 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Tensor], positi
         "filtered": position.filtered,
         "carry": len(position.carry),
     }
-    facts = {"step": str(step), "seconds": str(seconds), "position": json.dumps(where)}
-    write_sealed(path_of(folder, step), tensors, facts)
+    return tensors, {"step": str(step), "seconds": str(seconds), "position": json.dumps(where)}
+
+
+def unpacked(tensors: dict[str, Tensor], facts: Mapping[str, str]) -> tuple[dict[str, Tensor], Position, float]:
+    """Return (state, stream position, seconds spent) of a checkpoint's tensors and facts."""
+    where = json.loads(facts["position"])
+    carry = [Batch(*(tensors.pop(f"carry/{number}/{name}") for name in COLUMNS)) for number in range(where["carry"])]
+    return tensors, Position(where["block"], where["taken"], where["filtered"], carry), float(facts["seconds"])
 
 
 def load_checkpoint(folder: Path, step: int) -> tuple[dict[str, Tensor], Position, float]:
@@ -49,9 +63,7 @@ def load_checkpoint(folder: Path, step: int) -> tuple[dict[str, Tensor], Positio
     tensors, facts = read_sealed(path)
     if facts.get("step") != str(step):
         raise ValueError(f"{path} is of step {facts.get('step')}; delete it to resume from the one before")
-    where = json.loads(facts["position"])
-    carry = [Batch(*(tensors.pop(f"carry/{number}/{name}") for name in COLUMNS)) for number in range(where["carry"])]
-    return tensors, Position(where["block"], where["taken"], where["filtered"], carry), float(facts["seconds"])
+    return unpacked(tensors, facts)
 
 
 def write_sealed(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
@@ -93,6 +105,19 @@ def newest(folder: Path, tell: Callable[[str], None]) -> tuple[int, dict[str, Te
             path_of(folder, step).unlink()
             tell(f"{str(error).partition('; delete')[0]}: {folder.name} goes on from step {older}")
     return None
+
+
+def newest_in(
+    group: Group, folder: Path, tell: Callable[[str], None]
+) -> tuple[int, dict[str, Tensor], Position, float] | None:
+    """Return the newest checkpoint, as the first process of a group finds it."""
+    found = newest(folder, tell) if group.leads else None
+    if group.alone:
+        return found
+    tensors, facts = packed(*found) if found is not None else ({}, {})
+    facts = json.loads(group.first_text(json.dumps(facts)))
+    tensors = group.named_tensors(tensors)
+    return (int(facts["step"]), *unpacked(tensors, facts)) if facts else None
 
 
 def path_of(folder: Path, step: int) -> Path:

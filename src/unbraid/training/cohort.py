@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from unbraid.config.serialise import to_json
-from unbraid.dictionary.initialisation import Kept
+from unbraid.dictionary.initialisation import NOT_KEPT, Kept
 from unbraid.experiment.experiment import Experiment
 from unbraid.runs.failure import failure, forget_failure, mark_failed
 from unbraid.runs.run_folder import finished
 from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
 from unbraid.system.files import write_json
+from unbraid.system.group import ALONE, Group
 from unbraid.system.locks import LOCK, Held, held
 from unbraid.training.callbacks import Callback
-from unbraid.training.checkpoint import Due, FitCheckpoint, drop_checkpoints, newest, tidy, trim_log
+from unbraid.training.checkpoint import Due, FitCheckpoint, drop_checkpoints, newest_in, tidy, trim_log
 from unbraid.training.interrupt import Interrupted
 from unbraid.training.learner import Learner
 
@@ -65,17 +66,20 @@ def start_learners(
     sample: Tensor,
     callbacks: Callback,
     due: Callable[[], Due],
+    group: Group = ALONE,
 ) -> dict[Path, Learner]:
     """Build a Learner per member. A member whose initialisation fails is marked failed and left out; a single member
-    raises. An initialisation that is interrupted keeps what it has reached."""
+    raises. An initialisation that is interrupted keeps what it has reached; of a group, all initialise alike, and the
+    first keeps it."""
     learners: dict[Path, Learner] = {}
     for folder, experiment in todo.items():
         kept = FitCheckpoint(folder, due(), notices.log.warning)
         try:
             fitting = partial(callbacks.on_fit, experiment)
-            learners[folder] = Learner(experiment, sample, fitting, Kept(kept.read, kept.write, kept.finish))
+            keeping = Kept(kept.read, kept.write, kept.finish) if group.leads else NOT_KEPT
+            learners[folder] = Learner(experiment, sample, fitting, keeping, group)
         except MEMBER_ERRORS as error:
-            if len(todo) == 1:
+            if len(todo) == 1 or not group.alone:
                 raise
             mark_failed(folder, 0, error)
             callbacks.on_failure(experiment, failure(folder))
@@ -85,18 +89,19 @@ def start_learners(
     return learners
 
 
-def resume_learners(learners: Mapping[Path, Learner], stream: Stream) -> tuple[int, float]:
-    """Bring every member to its newest checkpoint, and the stream to the member that is farthest behind. Return that
-    member's step and the seconds that were spent before."""
+def resume_learners(learners: Mapping[Path, Learner], stream: Stream, group: Group = ALONE) -> tuple[int, float]:
+    """Bring every member to its newest checkpoint, which the first of a group reads, and the stream to the member that
+    is farthest behind. Return that member's step and the seconds that were spent before."""
     positions: dict[int, Position] = {}
     spent = 0.0
     for folder, learner in learners.items():
-        found = newest(folder, notices.log.warning)
+        found = newest_in(group, folder, notices.log.warning)
         if found is not None:
             learner.begins, tensors, positions[found[0]], seconds = found
             learner.restore(tensors)
             spent = max(spent, seconds)
-        trim_log(folder, learner.begins)
+        if group.leads:
+            trim_log(folder, learner.begins)
     start = min(learner.begins for learner in learners.values())
     if start:
         stream.restore(positions[start])

@@ -7,8 +7,8 @@ first bad step on, and the batches of steps that were not checked are kept: made
 import torch
 from torch import Tensor
 
-from unbraid.objective.objective import all_finite
 from unbraid.objective.step_data import ExtraInputs
+from unbraid.objective.weighted_sum import NotFinite, all_finite
 from unbraid.sources.base import Batch
 from unbraid.system.devices import queued
 
@@ -18,7 +18,7 @@ EVERY = 8
 beginning of a step, when the step's batch is read, and when `dead_latents` makes it wait anyway."""
 
 
-class FoundLate(ValueError):
+class FoundLate(NotFinite):
     """A step was bad that has been followed by others; the parameters are as before it, but for rounding of norms."""
 
     def __init__(self, step: int, reason: str):

@@ -15,10 +15,12 @@ from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, ProgressCa
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
-from unbraid.objective.objective import Step, all_finite, culprits, evaluate
+from unbraid.objective.objective import Step
 from unbraid.objective.step_data import ExtraInputs
+from unbraid.objective.weighted_sum import NotFinite, all_finite, culprits, evaluate
 from unbraid.sources.base import Batch, Counterfactuals
 from unbraid.system.devices import rounded_products, sent
+from unbraid.system.group import ALONE, Group
 from unbraid.training import optimiser, term_memory
 from unbraid.training.constraints import Constraints
 from unbraid.training.dead_latents import DeadLatents
@@ -33,12 +35,14 @@ class Learner:
     """A dictionary in training. Its state is what a checkpoint holds."""
 
     def __init__(
-        self, experiment: Experiment, sample: Tensor, watch: ProgressCallback = no_progress, kept: Kept = NOT_KEPT
-    ):
+        self, experiment: Experiment, sample: Tensor, watch: ProgressCallback = no_progress, kept: Kept = NOT_KEPT,
+        group: Group = ALONE,
+    ):  # fmt: skip
         """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: called with
-        (done, total) by an initialisation that takes a while. `kept`: where what it has reached is kept."""
+        (done, total) by an initialisation that takes a while. `kept`: where what it has reached is kept. `group`: the
+        processes that each batch is shared out to."""
         training = experiment.training
-        self.experiment = experiment
+        self.experiment, self.group = experiment, group
         normaliser = Normaliser.fit(
             sample, training.normalise, ridge=training.whiten_ridge, power=training.whiten_power
         )
@@ -52,6 +56,8 @@ class Learner:
         if target is not None and not experiment.dictionary.init.sets_thresholds:
             rows = sent(sample[: l0_control.ROWS], training.device)
             l0_control.start_at(self.dictionary, self.normaliser(rows), target.l0)
+        # Processors of several kinds may round differently: all go on from the same numbers.
+        group.copy_first([*self.normaliser.tensors().values(), *self.dictionary.parameters()])
         self.steps = steps(training)
         self.begins = 0
         """The step it goes on from: it waits for the others of its cohort when they are behind."""
@@ -64,9 +70,9 @@ class Learner:
         self._parts = (self.optimiser, self.dead_latents, self.l0_controller, self.memory)
 
     def step(self, batch: Batch, index: int, extra: ExtraInputs) -> dict[str, Tensor]:
-        """Make one update on a batch of raw activations; what to log, by name. Raises ValueError, naming the term, for
-        a loss or a gradient that is not finite; the parameters are then as before the step. On devices that work off a
-        queue that is found out a few steps later, or when `check` is called."""
+        """Make one update on a batch of raw activations, or on this process's share of it; what to log, by name. Raises
+        NotFinite, naming the term, for a loss or a gradient that is not finite; the parameters are then as before the
+        step. On devices that work off a queue that is found out a few steps later, or when `check` is called."""
         checks, scale = self.finite_checks, self.l0_controller.scale()
         if index % EVERY == 0:
             self.check()
@@ -74,10 +80,10 @@ class Learner:
         step, metrics = self._backward(batch, index, extra, scale, checks.finite)
         self.optimiser.step(index, checks.bad(index))
         self.constraints.apply()
-        firings = step.z.firings()
-        self.dead_latents.count(firings > 0, len(step.x))
+        firings, rows = self.group.sum(step.z.firings()), len(step.x) * self.group.size
+        self.dead_latents.count(firings > 0, rows)
         self._restart_dead_latents(step.x, index)
-        l0 = firings.sum().to(step.x.dtype) / len(step.x)
+        l0 = firings.sum().to(step.x.dtype) / rows
         self.l0_controller.update(l0)
         return {
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
@@ -98,7 +104,7 @@ class Learner:
         index, batch, extra = found
         try:
             self._backward(batch, index, extra, self.l0_controller.scale(), all_finite)
-        except ValueError as error:
+        except NotFinite as error:
             raise FoundLate(index, str(error)) from error
         again = "is when computed again; lower the learning rate"
         raise FoundLate(index, f"a loss or a gradient was not finite at step {index}, and {again}")
@@ -115,7 +121,7 @@ class Learner:
         x = self.normaliser(batch.x)
         self.dictionary.activation = self.experiment.dictionary.activation.at(index / self.steps)
         with self._products():
-            z = self.dictionary.unchecked_codes(x)
+            z = self._codes(x)
         step = self._step(batch, x, z, index, extra)
         streams = partial(self._term_stream, index)
         loss, metrics = evaluate(
@@ -123,12 +129,33 @@ class Learner:
         )
         with self._products():
             loss.backward()
+        self._average_gradients()
         self.constraints.project_gradient()
         try:
             self.optimiser.take_gradients(finite)
         except BadGradient as error:
             raise self._explained(error, step, index, streams) from error
         return step, metrics
+
+    def _codes(self, x: Tensor) -> Codes:
+        """The codes of rows that are this process's share of a batch."""
+        self.dictionary.group = self.group
+        try:
+            return self.dictionary.unchecked_codes(x)
+        finally:
+            self.dictionary.group = ALONE  # whatever else is encoded is the same in all processes
+
+    def _average_gradients(self) -> None:
+        """Give every process the mean gradient, of all parameters that the loss reaches in any of them."""
+        if self.group.alone:
+            return
+        parameters = list(self.dictionary.parameters())
+        reached = self.group.sum(torch.tensor([int(p.grad is not None) for p in parameters])).tolist()
+        for parameter, ranks in zip(parameters, reached, strict=True):
+            if ranks:
+                mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                mean = self.group.mean(optimiser.as_stored(mine))
+                parameter.grad = mean if mine.is_contiguous() else mean.t()
 
     def _products(self) -> AbstractContextManager[None]:
         """The precision of the encoder and of gradients. What terms compute of other layers is never rounded: they look
@@ -144,6 +171,7 @@ class Learner:
             counterfactuals=lambda: self._normalised(extra.counterfactuals()),
             corrupted=lambda share: self.normaliser(sent(extra.corrupted(share), x.device)),
             normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
+            group=self.group,
         )  # fmt: skip
 
     def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:
@@ -156,16 +184,17 @@ class Learner:
 
     def _explained(
         self, error: BadGradient, step: Step, index: int, streams: Callable[[str], torch.Generator]
-    ) -> ValueError:
+    ) -> NotFinite:
         """The error with the terms whose own gradient is not finite."""
-        fresh = replace(step, z=self.dictionary.unchecked_codes(step.x), shared={})
+        fresh = replace(step, z=self._codes(step.x), shared={})
         names = culprits(self.experiment.objective, fresh, index, streams=streams, memory=self.memory)
         of = f", from {names}" if names else ", though each term's alone is"
-        return ValueError(f"{error} at step {index}{of}; lower the learning rate or a weight")
+        return NotFinite(f"{error} at step {index}{of}; lower the learning rate or a weight")
 
     def _restart_dead_latents(self, x: Tensor, index: int) -> None:
         if self.dead_latents.restart_due(index):
             self.check()  # the parameters must be as before a bad step
+            x = self.group.joined(x)
         restarted = self.dead_latents.restart(self.dictionary, x, index)
         if restarted is not None:
             self.optimiser.forget(restarted)

@@ -8,6 +8,7 @@ checkpoint needs parameters, moments, counters and a position, and no generator'
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from unbraid.config.serialise import check_stored
 from unbraid.config.settings import NonNegativeFloat, NonNegativeInt, checked
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.step_data import ExtraInputs
+from unbraid.objective.weighted_sum import NotFinite
 from unbraid.runs.failure import failure, mark_failed
 from unbraid.runs.provenance import machine
 from unbraid.sources.base import Batch
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Position, Stream
+from unbraid.system.group import ALONE, Apart, Group
 from unbraid.system.locks import held
 from unbraid.system.stopping import StopRequest, stopping
 from unbraid.training.callbacks import Callback, Callbacks
@@ -32,12 +35,12 @@ from unbraid.training.cohort import (
     MEMBER_ERRORS,
     Failed,
     clear_finished,
-    left_to_train,
     prepare_run_folder,
     resume_learners,
     start_learners,
 )
 from unbraid.training.finite_checks import FoundLate
+from unbraid.training.groups import check_data, check_equal, check_group, failures_of_group, left_of_group
 from unbraid.training.held_out_scores import HeldOutScores
 from unbraid.training.interrupt import Interrupted, interrupted_at
 from unbraid.training.learner import Learner
@@ -55,6 +58,7 @@ def train(
     checkpoint_seconds: float = 120.0,
     checkpoint_steps: int = 0,
     callbacks: Callback | Sequence[Callback] = (),
+    group: Group = ALONE,
 ) -> list[Path]:
     """Train every experiment of `cohort` that has no finished run under `root`; the run folders, in order.
 
@@ -62,7 +66,7 @@ def train(
     folders = folders_of(cohort, root)
     train_folders(
         folders, resume=resume, overwrite=overwrite, callbacks=callbacks,
-        checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps,
+        checkpoint_seconds=checkpoint_seconds, checkpoint_steps=checkpoint_steps, group=group,
     )  # fmt: skip
     return list(folders)
 
@@ -87,6 +91,7 @@ def train_folders(
     checkpoint_seconds: float = 120.0,
     checkpoint_steps: int = 0,
     callbacks: Callback | Sequence[Callback] = (),
+    group: Group = ALONE,
 ) -> None:
     """Train every experiment, each in its folder, on one stream of activations.
 
@@ -98,45 +103,54 @@ def train_folders(
 
     A member whose initialisation or step raises one of `MEMBER_ERRORS` drops out, marked (`failure`) and with the
     checkpoints it has; once the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
+
+    `group`: processes that all call this with the same arguments, and share every batch out. The first of them alone
+    reads and writes folders, and calls `callbacks`. When one ends, the others raise `Lost`.
     """
     checked("checkpoint_seconds", checkpoint_seconds, NonNegativeFloat)
     checked("checkpoint_steps", checkpoint_steps, NonNegativeInt)
-    called = Callbacks(callbacks)
+    called = Callbacks(callbacks if group.leads else ())
     for experiment in folders.values():
         check_stored(experiment, experiment.name)
-    clear_finished(list(folders))
     if not folders:
         raise ValueError("there is no experiment to train; name one or more")
     check_shared(list(folders.values()))
-    check_finished(folders)
+    flags = {"resume": resume, "overwrite": overwrite, "checkpoint_steps": checkpoint_steps}
+    check_group(list(folders.values()), flags, group)
+    if group.leads:
+        clear_finished(list(folders))
+        check_finished(folders)
     anew = overwrite and not resume
-    todo = left_to_train(folders, anew=anew)
+    todo = left_of_group(folders, group, anew=anew)
     if todo:
         check_needs(list(todo.values()))
-        with held(todo), stopping() as stop:
+        with held(todo if group.leads else ()), stopping() as stop:
             # Asked again: another process may have finished some before it let them go.
-            todo = left_to_train(folders, anew=anew)
-            check_unfinished(todo, resume=resume, overwrite=overwrite)
+            todo = left_of_group(folders, group, anew=anew)
+            if group.leads:
+                check_unfinished(todo, resume=resume, overwrite=overwrite)
             try:
-                sample = _first_sample(todo)  # what it refuses, it refuses before a folder is written to
-                for folder, experiment in todo.items():
+                sample = _first_sample(todo, group)  # what it refuses, it refuses before a folder is written to
+                for folder, experiment in todo.items() if group.leads else ():
                     prepare_run_folder(folder, experiment, resume=resume)
-                _trained(todo, sample, called, lambda: Due(checkpoint_seconds, checkpoint_steps), stop)
+                _trained(todo, sample, called, lambda: Due(checkpoint_seconds, checkpoint_steps), stop, group)
             except KeyboardInterrupt:
                 raise Interrupted("stopped") from None
-            if stop.requested:
+            if group.any(stop.requested):
                 raise Interrupted("stopped after the last step; what was trained is saved", unfinished=False)
-    if reasons := {folder: reason for folder in folders if (reason := failure(folder))}:
+    if reasons := failures_of_group(folders, group):
         raise Failed(reasons)
 
 
-def _first_sample(todo: Mapping[Path, Experiment]) -> Tensor:
+def _first_sample(todo: Mapping[Path, Experiment], group: Group) -> Tensor:
     """Return the rows that members start from; none where nobody is left to train."""
     if not todo:
         return torch.empty(0)
     first = next(iter(todo.values()))
     tokens = max(steps(member.training) for member in todo.values()) * first.training.batch_size
-    return fitting_sample(first.source, first.data_seed, tokens)
+    sample = fitting_sample(first.source, first.data_seed, tokens)
+    check_data(first.source, sample, group)
+    return sample
 
 
 def _trained(
@@ -145,23 +159,26 @@ def _trained(
     callbacks: Callback,
     due: Callable[[], Due],
     stop: StopRequest,
+    group: Group,
 ) -> None:
-    """Train members whose folders this process holds, and save them."""
+    """Train members whose folders this process, or the first of its group, holds, and save them."""
     if not todo:
         return
     made_by, first = machine(), next(iter(todo.values()))
     callbacks.on_start(list(todo.values()), max(steps(member.training) for member in todo.values()))
     try:
-        learners = start_learners(todo, sample, callbacks, due)
+        learners = start_learners(todo, sample, callbacks, due, group)
         if learners:
             stream = Stream(first.source, first.training.batch_size, seed=first.data_seed)
-            start, spent = resume_learners(learners, stream)
+            start, spent = resume_learners(learners, stream, group)
             started = time.monotonic() - spent
             log = StepLog(callbacks, HeldOutScores(first.source, sample, first.training.device))
             with stop.gently("stopping after this step …"):
                 _loop(learners, stream, start, log, due(), started, stop)
             with stop.gently("stopping once what is trained is saved …"):
-                save_runs(learners, stream, sample, made_by, time.monotonic() - started, callbacks)
+                check_equal(learners, group)
+                if group.leads:
+                    save_runs(learners, stream, sample, made_by, time.monotonic() - started, callbacks)
     finally:
         callbacks.on_close()
 
@@ -176,33 +193,34 @@ def _loop(
     stop: StopRequest,
 ) -> None:
     """Train to the end. Members that fail are removed from `learners`. When a signal asks to stop, the loop stops
-    before the next member and writes checkpoints."""
-    last = max(learner.steps for learner in learners.values())
-    training = next(iter(learners.values())).experiment.training
+    before the next member and writes checkpoints; so do all of a group when one of them gets it."""
+    last, one = max(learner.steps for learner in learners.values()), next(iter(learners.values()))
+    training, group = one.experiment.training, one.group
     for index in range(start, last):
         going = {folder: learner for folder, learner in learners.items() if index < learner.steps}
         if not going:
             break  # those that had more to do have failed
         before = _copied(stream.position)
         try:
-            with stop.at_once():  # reading may take minutes, and moves no member
-                batch = next(stream).to(training.device)
+            # Reading may take minutes, and moves no member. A group ends together, after a step.
+            with stop.at_once() if group.alone else nullcontext():
+                batch = group.share(next(stream)).to(training.device)
         except KeyboardInterrupt:
             _save(learners, dict.fromkeys(learners, (index, before)), started, log)
             raise interrupted_at(index, last) from None
         extra = ExtraInputs(stream.source, stream.seed, index)
         left = dict(going)
-        while left and not stop.requested:
+        while left and not group.any(stop.requested):
             folder, learner = next(iter(left.items()))
             del left[folder]
             if index >= learner.begins and not _stepped(folder, learner, batch, index, extra, stream.position, log):
                 del learners[folder]
         if not left:
             log.callbacks.on_progress((index + 1) * training.batch_size, last * training.batch_size)
-        if index + 1 < last and (due.now(index + 1) or stop.requested):
+        if index + 1 < last and (group.first(due.now(index + 1)) or group.any(stop.requested)):
             at = {folder: (index, before) if folder in left else (index + 1, stream.position) for folder in learners}
             _save(learners, at, started, log)
-            if stop.requested:
+            if group.any(stop.requested):
                 raise interrupted_at(index + 1, last)
 
 
@@ -220,7 +238,7 @@ def _stepped(
 
     if not _survived(folder, learner, index, step, log):
         return False
-    if due:
+    if due and learner.group.leads:
         log.step(folder, learner, index, metrics, position)
     return True
 
@@ -230,7 +248,10 @@ def _save(learners: dict[Path, Learner], at: Mapping[Path, tuple[int, Position]]
     for folder, learner in list(learners.items()):
         if not _survived(folder, learner, at[folder][0], learner.check, log):
             del learners[folder]
-    save_checkpoints(learners, {folder: at[folder] for folder in learners}, started)
+    group = next((learner.group for learner in learners.values()), ALONE)
+    check_equal(learners, group)
+    if group.leads:
+        save_checkpoints(learners, {folder: at[folder] for folder in learners}, started)
 
 
 def _survived(folder: Path, learner: Learner, index: int, act: Callable[[], None], log: StepLog) -> bool:
@@ -238,8 +259,14 @@ def _survived(folder: Path, learner: Learner, index: int, act: Callable[[], None
     try:
         act()
     except MEMBER_ERRORS as error:
-        mark_failed(folder, error.step if isinstance(error, FoundLate) else index, error)
-        log.callbacks.on_failure(learner.experiment, failure(folder))
+        if not (learner.group.alone or isinstance(error, NotFinite)):
+            raise Apart(
+                f"{folder.name} cannot go on in process {learner.group.rank} of {learner.group.size}: {error}; the "
+                "others may not know, so all end; train it by one process to see whether it fails there"
+            ) from error
+        if learner.group.leads:
+            mark_failed(folder, error.step if isinstance(error, FoundLate) else index, error)
+            log.callbacks.on_failure(learner.experiment, failure(folder))
         return False
     return True
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.experiment.experiment import Training
-from unbraid.objective.objective import all_finite
+from unbraid.objective.weighted_sum import NotFinite, all_finite
 from unbraid.training.resampling import forget
 from unbraid.training.schedule import schedule, steps
 
 PREFIX = "adam/"
 
 
-class BadGradient(ValueError):
+class BadGradient(NotFinite):
     """A gradient is not finite; the parameters are as before the step."""
 
 

@@ -40,6 +40,7 @@ def save_runs(
             "tokens": learner.steps * training.batch_size,
             "filtered": stream.position.filtered,
             "device": training.device,
+            **({} if learner.group.alone else {"processes": learner.group.size}),
         }
         dictionary, normaliser = learner.finished(), learner.normaliser
         rows = sent(sample[: l0_control.ROWS], training.device)

@@ -36,6 +36,9 @@ class Activation(Settings, ABC):
     as large: its atom can then have any norm."""
     same_l0: ClassVar[bool] = False
     """Whether every row has as many active latents."""
+    splits: ClassVar[bool] = False
+    """Whether processes that train together may each encode their own rows: no row's code depends on other rows, or on
+    those of the whole group (`Chunks.group`)."""
     for_training_only: ClassVar[bool] = False
     """Whether `for_inference` gives another activation, which is what is saved."""
 
@@ -116,7 +119,7 @@ class Selecting(Activation):
         if path != "dense" and len(x):  # of no rows both forms are empty
             with torch.no_grad():
                 limit = dictionary.dense_limit() if path == "auto" else float("inf")
-                selected = self.support(dictionary.chunks(x), thresholds, limit)
+                selected = self._selected(dictionary.chunks(x), thresholds, limit)
         if selected is None:
             pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc)
             return self.postprocess(DenseCodes(pre, self.dense(pre, thresholds)), dictionary)
@@ -125,10 +128,19 @@ class Selecting(Activation):
         threshold = thresholds.index_select(0, support.latents)
         return self.postprocess(SparseCodes(pre, self.value(pre, threshold), support), dictionary)
 
+    def _selected(self, chunks: Chunks, thresholds: Float[Tensor, " d_sae"], limit: float) -> Selection | None:
+        """Return the support; None where codes are to be dense, which the first process of a group decides for all."""
+        selected = self.support(chunks, thresholds, limit)
+        if chunks.group.first(selected is None):
+            return None
+        return self.support(chunks, thresholds, float("inf")) if selected is None else selected
+
 
 class Thresholded(Selecting):
     """An activation under which a latent is active where its pre-activation exceeds its threshold, which is 0
     unless `learns_threshold`."""
+
+    splits: ClassVar[bool] = True
 
     def support(self, chunks: Chunks, threshold: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
         learned = threshold.detach() if self.learns_threshold else torch.zeros_like(threshold)

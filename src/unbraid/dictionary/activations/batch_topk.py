@@ -37,9 +37,12 @@ class BatchTopK(Selecting):
     """Share of training after which k itself is kept."""
     compares_latents: ClassVar[bool] = True
     for_training_only: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
 
     def support(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
-        return None if self.k / chunks.d_sae > dense_above else largest(chunks, self.k)
+        # Shared out, codes stay sparse: `dense` sees this process's rows alone.
+        dense = self.k / chunks.d_sae > dense_above and chunks.group.alone
+        return None if dense else largest(chunks, self.k)
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()

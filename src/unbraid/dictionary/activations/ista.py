@@ -41,6 +41,7 @@ class IstaBatchTopK(Activation):
     """Size of the step (eta); .25 to .3 in the entries on SynthSAEBench."""
     compares_latents: ClassVar[bool] = True
     for_training_only: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
 
     def encode(self, dictionary: Weights, x: Acts, path: Path) -> Codes:
         select = BatchTopK(self.k)
@@ -75,6 +76,7 @@ class IstaJumpReLU(Activation):
     """Thresholds of the first codes, as a multiple of those of the second."""
     learns_threshold: ClassVar[bool] = True
     homogeneous: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
 
     def encode(self, dictionary: Weights, x: Acts, path: Path) -> Codes:
         select = JumpReLU(bandwidth=0.0)

@@ -35,7 +35,7 @@ class MatchingPursuit(Activation):
     stop_on_repeat: bool = False
     """Stop a row, too, after a round that chose no new atom (SAELens's stop_on_duplicate_support)."""
     tied: ClassVar[bool] = True
-
+    splits: ClassVar[bool] = True
     compares_latents: ClassVar[bool] = True
 
     def encode(self, dictionary: Weights, x: Acts, path: Path) -> Codes:

@@ -1,7 +1,6 @@
 """Selection of the (row, latent) pairs that may be active, from chunks of pre-activations, a few rows at a time."""
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,6 +9,7 @@ from torch import Tensor
 from unbraid.dictionary.codes import SparseSupport, counted, starts
 from unbraid.dictionary.weights import Chunks, Latents
 from unbraid.system.devices import queued
+from unbraid.system.group import Group
 
 PEEK = 32
 """Rows that are looked at to see how many latents are active: at most a few percent of a batch."""
@@ -92,9 +92,9 @@ def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
 
 
 def largest(chunks: Chunks, k: int) -> Selection:
-    """Select the k * batch largest positive pairs of the whole batch; where there are fewer, all of these, and perhaps
-    others."""
-    wanted = k * chunks.batch
+    """Select the k * batch largest positive pairs of the whole batch, of which a group's processes have some rows each;
+    where there are fewer, all of these, and perhaps others."""
+    wanted = k * chunks.batch * chunks.group.size
     proposed = wanted if chunks.rounded is None else 2 * wanted
     if queued(chunks.device):
         pre, rows, latents = largest_at_once(chunks, proposed)
@@ -102,20 +102,22 @@ def largest(chunks: Chunks, k: int) -> Selection:
         pre, rows, latents = largest_above_bound(chunks, k, proposed)
     if chunks.rounded is not None:
         pre = chunks.rounded.exact(support_of(rows, latents, chunks.batch, chunks.d_sae))
-        kept = largest_in_order(pre, wanted)
+        kept = largest_in_group(pre, wanted, chunks.group)
         pre, rows, latents = pre[kept], rows[kept], latents[kept]
     return pre, support_of(rows, latents, chunks.batch, chunks.d_sae)
 
 
 def largest_above_bound(chunks: Chunks, k: int, wanted: int) -> Pairs:
     """Return so many largest positive pairs, at least k a row where there are as many, by looking at those above a
-    bound."""
-    pre, rows, latents = joined(pairs_above(chunks, partial(bound_of, k, 0.8)))
+    bound, the same in all processes of a group."""
+    group = chunks.group
+    bound = lambda share: lambda first: group.first(bound_of(k, share, first))
+    pre, rows, latents = joined(pairs_above(chunks, bound(0.8)))
     for share in (0.4, 0.0):
         # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
-        if pre.numel() < k * chunks.batch:
-            pre, rows, latents = joined(pairs_above(chunks, partial(bound_of, k, share)))
-    kept = largest_in_order(pre, wanted)
+        if sum(group.counts(pre.numel())) < k * chunks.batch * group.size:
+            pre, rows, latents = joined(pairs_above(chunks, bound(share)))
+    kept = largest_in_group(pre, wanted, group)
     return pre[kept], rows[kept], latents[kept]
 
 
@@ -130,6 +132,9 @@ def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
     if len(pre) > wanted:
         pre, chosen = pre.topk(wanted, sorted=False)
         places = places[chosen]
+    if not chunks.group.alone:
+        kept = largest_in_group(pre, wanted, chunks.group)
+        pre, places = pre[kept], places[kept]
     places, order = places.sort()
     rows = places.div(chunks.d_sae, rounding_mode="floor")
     return pre[order], rows, places - rows * chunks.d_sae
@@ -140,6 +145,15 @@ def largest_in_order(values: Float[Tensor, " nnz"], count: int) -> Int[Tensor, "
     if values.numel() <= count:
         return torch.arange(values.numel(), device=values.device)
     return values.topk(count, sorted=False).indices.sort().values
+
+
+def largest_in_group(values: Float[Tensor, " nnz"], count: int, group: Group) -> Int[Tensor, " kept"]:
+    """Return the places of those of this process's values that are among so many largest of the group's, ascending."""
+    if group.alone:
+        return largest_in_order(values, count)
+    begins = sum(group.counts(len(values))[: group.rank])
+    kept = largest_in_order(group.joined(values), count) - begins
+    return kept[(kept >= 0) & (kept < len(values))]
 
 
 def bound_of(k: int, share: float, first: Latents) -> float:

@@ -28,6 +28,7 @@ class TopK(Selecting):
     """Share of training after which k itself is kept."""
     compares_latents: ClassVar[bool] = True
     same_l0: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
 
     def support(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
         return None if self.k / chunks.d_sae > dense_above else largest_of_rows(chunks, self.k)

@@ -28,6 +28,7 @@ class AuxK(Term):
     k_share: PositiveFloat = 0.5
     """Dead latents used a token, as a share of d_in (Gao et al. 2024, B.1)."""
     family: ClassVar[Family] = "dead latents"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
@@ -38,7 +39,7 @@ class AuxK(Term):
         error = (step.x - step.x_hat).detach()
         k = min(max(1, round(self.k_share * dictionary.d_in)), dead.numel())
         explained = most_active(dictionary, step.x, dead, k).decode(dictionary.W_dec)
-        scale = (error - error.mean(0)).square().sum().clamp_min(1e-12)
+        scale = step.spread_of(error).clamp_min(1e-12)
         return TermOutput((explained - error).square().sum() / scale)
 
 

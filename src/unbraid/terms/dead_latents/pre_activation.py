@@ -20,6 +20,7 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 class PreActivation(Term):
     weight: float = 3e-6  # the update's, for activations of unit mean square
     family: ClassVar[Family] = "dead latents"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:

@@ -17,6 +17,7 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 @dataclass(frozen=True, kw_only=True)
 class GateReconstruction(Term):
     family: ClassVar[Family] = "reconstruction"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:

@@ -42,6 +42,7 @@ class NestedReconstruction(Term):
     inner_weight: NonNegativeFloat = added(1.0)
     """Weight of every level but the whole dictionary's."""
     family: ClassVar[Family] = "reconstruction"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
     per_latent: ClassVar[tuple[str, ...]] = (RATE,)
 
@@ -59,7 +60,7 @@ class NestedReconstruction(Term):
     def __call__(self, step: Step) -> TermOutput:
         z, atoms = step.z, step.dictionary.W_dec
         if self.order == "frequency":
-            now = z.firings().to(step.x.dtype) / z.batch
+            now = step.group.mean(z.firings().to(step.x.dtype) / z.batch)
             order = by_rate(move(step.memory, RATE, now, warm_decay(step.memory, DECAY)))
             z, atoms = z.in_order(order), atoms.index_select(0, order)
         levels = z.decode_nested(atoms, self.widths(z.d_sae))

@@ -9,6 +9,7 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction(Term):
     family: ClassVar[Family] = "reconstruction"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:

@@ -22,6 +22,7 @@ class SampledPrefixes(Term):
     power: PositiveFloat = 0.5
     """Exponent of the widths' distribution, above 0: 1 is uniform, smaller gives narrower prefixes."""
     family: ClassVar[Family] = "reconstruction"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def widths(self, d_sae: int, rng: torch.Generator) -> list[int]:

@@ -14,6 +14,7 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 @dataclass(frozen=True, kw_only=True)
 class GateL1(Term):
     family: ClassVar[Family] = "sparsity"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:

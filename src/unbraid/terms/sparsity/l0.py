@@ -20,6 +20,7 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 class L0(Term):
     signed: ClassVar[bool] = True
     family: ClassVar[Family] = "sparsity"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:

@@ -12,6 +12,7 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 @dataclass(frozen=True, kw_only=True)
 class L1(Term):
     family: ClassVar[Family] = "sparsity"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:

@@ -19,6 +19,7 @@ class LogCosh(Term):
     sharpness: PositiveFloat = 3.0
     """How soon the quadratic becomes a line: at latents of about 1 / sharpness."""
     family: ClassVar[Family] = "sparsity"
+    splits: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
         values, _, _ = step.z.entries()

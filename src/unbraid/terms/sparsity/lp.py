@@ -18,6 +18,7 @@ class Lp(Term):
     floor: NonNegativeFloat = 1e-3
     """Added to every size, in normalised activations."""
     family: ClassVar[Family] = "sparsity"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:

@@ -17,6 +17,7 @@ class Tanh(Term):
     scale: PositiveFloat = 4.0
     """Its slope at 0, for normalised activations (the update's c)."""
     family: ClassVar[Family] = "sparsity"
+    splits: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:

@@ -1,0 +1,142 @@
+"""Groups of processes that train as one: what they add up, gather and decide together.
+
+The ranks of a group have equal shares of every batch's rows, in order, and the same of everything else. A process by
+itself is a group of one, which is given back what it gives. What ranks exchange are tensors, and text as tensors: no
+rank runs what another sends.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup, ReduceOp
+
+Rows = TypeVar("Rows")
+"""Rows with a length, of which slices are as they are: a tensor, a batch."""
+
+
+class Lost(ConnectionError):
+    """Another rank of the group has ended."""
+
+
+class Apart(ConnectionError):
+    """The ranks of a group no longer do the same, so that none of them can go on."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One process's view of its group."""
+
+    rank: int = 0
+    size: int = 1
+    channel: ProcessGroup | None = None
+    """The connection to the others; None in a group of one."""
+
+    @property
+    def alone(self) -> bool:
+        return self.size == 1
+
+    @property
+    def leads(self) -> bool:
+        """True for the rank that decides, and that alone reads and writes folders of runs."""
+        return self.rank == 0
+
+    def share(self, batch: Rows) -> Rows:
+        """Return this rank's rows of a batch, whose number the size of the group divides."""
+        if self.alone:
+            return batch
+        rows = len(batch) // self.size  # pyright: ignore[reportArgumentType]
+        return batch[self.rank * rows : (self.rank + 1) * rows]  # pyright: ignore[reportIndexIssue]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over ranks, bit-equal on all of them."""
+        if self.alone:
+            return tensor
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        self._wait(lambda to: to.allreduce([total], ReduceOp.SUM))
+        return total
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Return the mean over ranks, bit-equal on all of them."""
+        return tensor if self.alone else self.sum(tensor).div_(self.size)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is up on any rank."""
+        return flag if self.alone else bool(self.sum(torch.tensor([int(flag)])))
+
+    def first(self, number: bool | float) -> bool | float:
+        """Return the number, or the answer, of rank 0."""
+        if self.alone:
+            return number
+        shared = torch.tensor([float(number)], dtype=torch.float64)
+        self.copy_first([shared])
+        return float(shared)
+
+    def counts(self, count: int) -> list[int]:
+        """Return every rank's count."""
+        if self.alone:
+            return [count]
+        found = torch.zeros(self.size, dtype=torch.long)
+        found[self.rank] = count
+        return self.sum(found).tolist()
+
+    def joined(self, rows: Tensor) -> Tensor:
+        """Return the rows of all ranks, one rank's after another's; each may have as many as it likes."""
+        if self.alone:
+            return rows
+        counts = self.counts(len(rows))
+        mine = rows.new_zeros(max(1, *counts), *rows.shape[1:])
+        mine[: len(rows)] = rows.detach()
+        parts = [torch.empty_like(mine) for _ in counts]
+        self._wait(lambda to: to.allgather([parts], [mine]))
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def texts(self, text: str) -> list[str]:
+        """Return every rank's text."""
+        if self.alone:
+            return [text]
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        parts = self.joined(data).split(self.counts(len(data)))
+        return [bytes(part.tolist()).decode() for part in parts]
+
+    def first_text(self, text: str) -> str:
+        """Return rank 0's text."""
+        return self.texts(text if self.leads else "")[0]
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors, which have the same shapes on all ranks, with rank 0's."""
+        for tensor in () if self.alone else tensors:
+            shared = tensor.detach().contiguous()
+            if shared.numel():
+                self._wait(lambda to, shared=shared: to.broadcast([shared]))
+                tensor.detach().copy_(shared)
+
+    def named_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return rank 0's tensors by name, on the CPU; what the other ranks give is not looked at."""
+        if self.alone:
+            return dict(tensors)
+        kinds = {name: (str(t.dtype).removeprefix("torch."), list(t.shape)) for name, t in tensors.items()}
+        shared: dict[str, Tensor] = {}
+        for name, (kind, shape) in json.loads(self.first_text(json.dumps(kinds))).items():
+            mine = tensors[name].detach().cpu() if self.leads else torch.empty(shape, dtype=getattr(torch, kind))
+            shared[name] = mine.contiguous()
+        self.copy_first(shared.values())
+        return shared
+
+    def _wait(self, work: Callable[[ProcessGroup], Any]) -> None:
+        """Do work with the others. Raises Lost when one of them has ended."""
+        assert self.channel is not None, "a group of more than one has a channel"
+        try:
+            work(self.channel).wait()
+        except RuntimeError as error:
+            raise Lost(
+                "another of the processes that train together has ended or does not answer, so this one ends too; what "
+                f"was saved is kept: start all of them again, with --resume ({str(error).splitlines()[0][:200]})"
+            ) from error
+
+
+ALONE = Group()
+"""The group of a process by itself."""
