@@ -293,6 +293,11 @@ class CacheFlags(OfExperiment):
 
     to: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """Folder of the cache (required); an unfinished one is continued."""
+    layers: Annotated[tuple[str, ...], arg(metavar="LAYER")] = ()
+    """Several layers of a language model in one pass, each into a folder of its own, layer_N: by number, or as shares
+    of the depth such as 1/3 and 1/2. Without it, the one that --source.layer names."""
+    stored: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the activations on disk: bfloat16 takes half the space. --source.dtype is that of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)

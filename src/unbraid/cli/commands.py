@@ -74,7 +74,7 @@ COMMANDS = {
         "exchange:run_import", ("SAE", "NAME"), "stopped; run it again",
     ),
     "cache": Command(
-        "write an experiment's activations to disk, to train on later", "CacheFlags", "train:run_cache", ("NAME",),
+        "write an experiment's activations to disk, to train on later", "CacheFlags", "cache:run_cache", ("NAME",),
         "stopped; shards that were finished are kept, run it again for the others",
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands that train: plan, train, sweep, cache. What cannot work is refused before the first step."""
+"""The commands that train: plan, train, sweep. What cannot work is refused before the first step."""
 
 import sys
 import time
@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from unbraid import catalog
-from unbraid.cli.arguments import CacheFlags, PlanFlags, StudyFlags, SweepFlags, TrainFlags
+from unbraid.cli.arguments import PlanFlags, StudyFlags, SweepFlags, TrainFlags
 from unbraid.cli.calls import Call
-from unbraid.cli.command_line import fail
 from unbraid.cli.crews import check_crew, crew_of
 from unbraid.cli.crossing import axes
 from unbraid.cli.plan import Budget, Estimate, SideBySide, alike, budget, estimate, needs_at_once
@@ -21,8 +20,6 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.grid import cross
 from unbraid.experiment.study import cohorts
 from unbraid.runs.run_folder import finished
-from unbraid.sources.base import Split
-from unbraid.sources.cached import EVAL_ROWS, write_cache
 from unbraid.system.group import ALONE, Group
 from unbraid.system.progress import ProgressDisplay, duration
 from unbraid.system.terminal import say
@@ -250,27 +247,4 @@ def train_cohort(options: Trainer, cohort: Sequence[Experiment], place: str = ""
         if group.leads:
             say(f"error: {len(error.reasons)} of {len(cohort)} failed\n{error}", file=sys.stderr)
         return len(error.reasons)
-    return 0
-
-
-# ---- cache --------------------------------------------------------------------------------------------------
-
-
-def run_cache(call: Call[CacheFlags]) -> int:
-    """Write activations to disk."""
-    from rich.progress import Progress as Bars
-
-    folder = call.options.to
-    if folder is None:
-        return fail("cache needs a folder to write to: give one with --to FOLDER")
-    experiment = experiments_of(call)[0]
-    wanted: dict[Split, int] = {"train": experiment.training.tokens, "eval": EVAL_ROWS}
-    with Bars() as bars:
-        for split, tokens in wanted.items():
-            task = bars.add_task(f"{split} activations", total=tokens)
-            see = lambda _, rows, total, task=task: bars.update(task, completed=rows, total=min(total, tokens))  # noqa: B023
-            write_cache(
-                experiment.source, folder, seed=experiment.data_seed, tokens=tokens, splits=[split], progress=see
-            )
-    say(f"written: {folder}   train on it with `unbraid sweep cached --source.folder {folder}`")
     return 0

@@ -9,14 +9,16 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import MinLen
+from jaxtyping import Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config.old_names import upgraded
@@ -133,7 +135,8 @@ class Cached(Source):
                 columns = [tensors.get_tensor(name) for name in ("x", "tokens", "documents", "positions")]
         except (OSError, SafetensorError) as error:
             raise ValueError(f"shard {path} cannot be read ({error}); run write_cache again") from error
-        return Block(Batch(columns[0].float(), *columns[1:]), shard["filtered"])
+        x, *ids = columns
+        return Block(Batch(x.float(), *(column.long() for column in ids)), shard["filtered"])
 
 
 def write_cache(
@@ -153,48 +156,108 @@ def write_cache(
     written are checked against their SHA-256 and kept. `progress` hears, after each shard, the rows of a split so far
     and about how many there will be.
     """
+
+    def blocks_of(index: int, *, split: Split, seed: int) -> list[Block] | None:
+        found = source.block(index, split=split, seed=seed)
+        return None if found is None else [found]
+
+    asked = {"seed": seed, "blocks": blocks, "tokens": tokens, "splits": splits, "dtype": dtype, "progress": progress}
+    return write_caches({folder: source}, blocks_of, **asked)[0]
+
+
+def write_caches(
+    sources: Mapping[str | Path, Source],
+    blocks_of: Callable[..., Sequence[Block] | None],
+    *,
+    seed: int,
+    blocks: int | float = math.inf,
+    tokens: int | float = math.inf,
+    splits: Sequence[Split] = ("train", "eval"),
+    dtype: StorageType = "float32",
+    progress: Progress = lambda split, rows, total: None,
+) -> list[Cached]:
+    """Write a cache of each source, by folder, from blocks that are read together.
+
+    blocks_of: called with an index, the split and the seed; gives each source's block, or None past the end. Otherwise
+    as `write_cache`; `progress` hears of the cache that has the fewest rows.
+    """
     checked("seed", seed, Seed)
     checked("dtype", dtype, StorageType)
     checked("splits", tuple(splits), Annotated[tuple[Split, ...], MinLen(1)])
     for name, most in (("blocks", blocks), ("tokens", tokens)):
         if most != math.inf:  # no end to what is wanted
             checked(name, most, PositiveInt)
-    home = Path(folder)
-    with held([home]):
-        _continued(source, home, seed, blocks, tokens, splits, dtype, progress)
-    return Cached(folder=str(folder))
+    homes = [Path(folder) for folder in sources]
+    with held(homes):
+        caches = [Growing.started(home, of, seed, dtype) for home, of in zip(homes, sources.values(), strict=True)]
+        for split in splits:
+            _continued(caches, split, partial(blocks_of, split=split, seed=seed), blocks, tokens, progress)
+        for cache in caches:
+            cache.write_index()
+    return [Cached(folder=str(folder)) for folder in sources]
 
 
 def _continued(
-    source: Source, home: Path, seed: int, blocks: int | float, tokens: int | float, splits: Sequence[Split],
-    dtype: StorageType, progress: Progress,
+    caches: "Sequence[Growing]", split: Split, read: Callable[[int], Sequence[Block] | None], blocks: int | float,
+    tokens: int | float, progress: Progress,
 ) -> None:  # fmt: skip
-    """Add to a cache whose folder is ours."""
-    index = _started(home, source, seed=seed, dtype=dtype)
-    clear_leftovers(home, held=True)
-    for split in splits:
-        total = min(tokens, source.available(split))
-        if math.isinf(min(blocks, total)):
-            raise ValueError(f"the {split} split has no end; say how many blocks or tokens of it to keep")
-        shards = index["shards"].setdefault(split, [])
-        rows = number = 0
-        while rows < tokens and number < blocks:
-            if number >= len(shards) or fault_of(home / shards[number]["file"], shards[number]):
-                block = source.block(number, split=split, seed=seed)
-                if block is None:
-                    break
-                missing = min(total - rows, (blocks - number) * len(block.rows))
-                shards[number : number + 1] = [_write_shard(block, home, f"{split}-{number:05d}", dtype, missing)]
-                write_json(home / INDEX, index)
-            rows += shards[number]["rows"]
-            number += 1
-            progress(split, rows, total)
-    write_json(home / INDEX, index)
+    """Add to a split of caches whose folders are ours."""
+    total = min(tokens, caches[0].source.available(split))
+    if math.isinf(min(blocks, total)):
+        raise ValueError(f"the {split} split has no end; say how many blocks or tokens of it to keep")
+    rows, number = [0] * len(caches), 0
+    while min(rows) < tokens and number < blocks:
+        growing = [place for place in range(len(caches)) if rows[place] < tokens]
+        lacking = [place for place in growing if caches[place].lacks(split, number)]
+        if lacking:
+            found = read(number)
+            if found is None:
+                break
+            for place in lacking:
+                missing = min(total - rows[place], (blocks - number) * len(found[place].rows))
+                caches[place].write(found[place], split, number, missing)
+        for place in growing:
+            rows[place] += caches[place].shards(split)[number]["rows"]
+        number += 1
+        progress(split, min(rows), total)
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A cache that is being written."""
+
+    home: Path
+    source: Source
+    index: dict[str, Any]
+
+    @staticmethod
+    def started(home: Path, source: Source, seed: int, dtype: StorageType) -> "Growing":
+        """Return the cache to continue. Raises ValueError when the folder was written from something else."""
+        index = _started(home, source, seed=seed, dtype=dtype)
+        clear_leftovers(home, held=True)
+        return Growing(home, source, index)
+
+    def shards(self, split: Split) -> list[dict[str, Any]]:
+        return self.index["shards"].setdefault(split, [])
+
+    def lacks(self, split: Split, number: int) -> bool:
+        """Return whether a shard is not there, or not whole."""
+        known = self.shards(split)
+        return number >= len(known) or bool(fault_of(self.home / known[number]["file"], known[number]))
+
+    def write(self, block: Block, split: Split, number: int, missing: int | float) -> None:
+        """Write one block; `missing` rows of its split, these included, are still to be written."""
+        shard = _write_shard(block, self.home, f"{split}-{number:05d}", self.index["dtype"], missing)
+        self.shards(split)[number : number + 1] = [shard]
+        self.write_index()
+
+    def write_index(self) -> None:
+        write_json(self.home / INDEX, self.index)
 
 
 def row_bytes(d_in: int, dtype: StorageType) -> int:
     """Return the bytes of a row on disk: its activations, its token, its document and its position."""
-    return d_in * (4 if dtype == "float32" else 2) + 3 * 8
+    return d_in * (4 if dtype == "float32" else 2) + 3 * 4
 
 
 def cache_bytes(source: Source, block: Block, tokens: int, dtype: StorageType = "float32") -> int:
@@ -283,12 +346,20 @@ def _flat(index: Mapping[str, Any]) -> dict[str, Any]:
     return {"seed": index["seed"], "dtype": index["dtype"]} | {f"source.{k}": v for k, v in index["source"].items()}
 
 
+def narrowed(ids: Int[Tensor, " row"]) -> Int[Tensor, " row"]:
+    """Return ids in 32 bits where they fit, as those of all text do: half the bytes."""
+    least, most = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+    limits = torch.iinfo(torch.int32)
+    return ids.int() if limits.min <= least and most <= limits.max else ids
+
+
 def _write_shard(block: Block, home: Path, name: str, dtype: StorageType, missing: int | float) -> dict[str, Any]:
     """Write one block; `missing` rows of its split, these included, are still to be written."""
     rows = block.rows.to("cpu")
     check_finite(rows.x, name)
     columns = {"tokens": rows.tokens, "documents": rows.documents, "positions": rows.positions}
-    data = save({"x": rows.x.to(getattr(torch, dtype)).contiguous(), **{k: v.contiguous() for k, v in columns.items()}})
+    narrow = {name: narrowed(column).contiguous() for name, column in columns.items()}
+    data = save({"x": rows.x.to(getattr(torch, dtype)).contiguous(), **narrow})
     file = f"{name}.safetensors"
 
     def write(partial: Path) -> None:

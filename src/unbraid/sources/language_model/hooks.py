@@ -5,9 +5,10 @@ take gradients is run as if it had neither and is left as it was.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,17 +130,29 @@ def logits_of(output: Any) -> Tensor:
     return output.logits if hasattr(output, "logits") else hidden_of(output)
 
 
-@torch.no_grad()
 def read(
     model: nn.Module, place: HookPoint, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
 ) -> Float[Tensor, "seq pos d_in"]:
     """Return the activations at one place; the forward pass ends there."""
-    found: list[Tensor] = []
+    return read_all(model, [place], ids, attention)[0]
 
-    def on_activations(hidden: Tensor) -> None:
-        found.append(hidden)
-        raise Stop
 
-    with place.hooked(on_activations), suppress(Stop):
+@torch.no_grad()
+def read_all(
+    model: nn.Module, places: Sequence[HookPoint], ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+) -> list[Float[Tensor, "seq pos d_in"]]:
+    """Return the activations at several places, in their order; the forward pass ends once all are read."""
+    found: dict[int, Tensor] = {}
+
+    def keep(number: int, hidden: Tensor) -> None:
+        # Where a later block adds to it in place, and the pass goes on, it would be changed.
+        found[number] = hidden if len(places) == 1 else hidden.clone()
+        if len(found) == len(places):
+            raise Stop
+
+    with ExitStack() as stack:
+        stack.enter_context(suppress(Stop))
+        for number, place in enumerate(places):
+            stack.enter_context(place.hooked(partial(keep, number)))
         forward(model, ids, attention)
-    return found[0]
+    return [found[number] for number in range(len(places))]

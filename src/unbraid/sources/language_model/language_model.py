@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unbraid import seeding
@@ -37,6 +37,7 @@ from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
 from unbraid.sources.language_model.context_passes import contexts_of, unpadded_contexts
 from unbraid.sources.language_model.direct_effects import direct_effects
 from unbraid.sources.language_model.downstream import check_downstream, span
+from unbraid.sources.language_model.harvest import Harvest
 from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
 from unbraid.sources.language_model.loading import (
     EMBEDDED,
@@ -50,7 +51,6 @@ from unbraid.sources.language_model.site_facts import site_facts
 from unbraid.sources.language_model.sites import Site, hook_point
 from unbraid.sources.language_model.skipping import skipped
 from unbraid.sources.language_model.whole_texts import language_truth, minimal_pairs
-from unbraid.sources.stream import check_finite
 from unbraid.sources.text.corpus import Corpus, Local, Streamed
 from unbraid.sources.text.documents import is_language, is_sample, is_stream, stream
 from unbraid.sources.text.documents import read as read_documents
@@ -165,11 +165,8 @@ class LanguageModel(Source):
         return self._probed_width if self._config is None else int(self._config.hidden_size)
 
     def block(self, index: int, *, split: Split, seed: int) -> Block | None:
-        rows = self._rows(index, split, seed)
-        if rows is None:
-            return None
-        quiet = rows.x.norm(dim=1) <= self.max_norm
-        return Block(rows if bool(quiet.all()) else rows[quiet], int((~quiet).sum()))
+        found = self._harvest.blocks(index, split=split, seed=seed)
+        return None if found is None else found[0]
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
         return contexts_of(self._model, self._span, self.windows(count, split=split, seed=seed), self.max_norm)
@@ -292,31 +289,14 @@ class LanguageModel(Source):
         with self._hook_point.hooked(on_activations):
             return self.logits(windows)
 
-    @cached_property
+    @property
     def max_norm(self) -> float:
         """The norm above which a row is left out."""
-        if not self.max_norm_ratio:
-            return float("inf")
-        rows = self._rows(0, "train", 0)
-        assert rows is not None
-        return self.max_norm_ratio * float(rows.x.norm(dim=1).median())
+        return self._harvest.limits[0]
 
-    def _rows(self, index: int, split: Split, seed: int) -> Batch | None:
-        """All rows of a block that the token policy keeps, before the norm filter."""
-        found = self._corpus.block(index, split=split, seed=seed)
-        if found is None:
-            return None
-        packed, which = found
-        rows = Batch.join([self._kept(packed, part) for part in which.split(self.batch)])
-        check_finite(rows.x, f"layer {self.layer} of {self.model}, block {index} of the {split} split")
-        return rows
-
-    def _kept(self, packed: Packed, which: Int[Tensor, " seq"]) -> Batch:
-        windows = packed.windows(which).to(self._device)
-        keep = windows.keep
-        positions = torch.arange(keep.shape[1], device=keep.device).expand_as(keep)
-        documents = windows.documents[:, None].expand_as(keep)
-        return Batch(self.activations(windows)[keep], windows.ids[keep], documents[keep], positions[keep])
+    @cached_property
+    def _harvest(self) -> Harvest:
+        return Harvest([self])
 
     @cached_property
     def _span(self) -> tuple[int, int]:
