@@ -36,8 +36,9 @@ def plain(source: LanguageModel) -> Arm:
     from unbraid.sources.language_model.loading import located
 
     dtype = getattr(torch, source.dtype)
-    model = AutoModelForCausalLM.from_pretrained(located(source.model), dtype=dtype).eval().base_model
-    model.layers = model.layers[: source.layer + 1]
+    model: Any = AutoModelForCausalLM.from_pretrained(located(source.model), dtype=dtype).eval()
+    body = model.base_model
+    body.layers = body.layers[: source.layer + 1]
     pool = source._corpus.pool("train")
     full = (pool.length == pool.length.max()).nonzero()[:, 0]
     windows = source.buffer_tokens // source.context
@@ -47,7 +48,7 @@ def plain(source: LanguageModel) -> Arm:
         tokens = 0
         for which in full.roll(-number * windows)[:windows].split(source.batch):
             ids = pool.windows(which).ids
-            model(input_ids=ids, use_cache=False)
+            body(input_ids=ids, use_cache=False)
             tokens += ids.numel()
         return tokens
 
