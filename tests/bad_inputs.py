@@ -447,6 +447,12 @@ def texts() -> Iterator[Case]:
     yield Case("cache", "an existing file to write to", lambda g: ["cache", "world", *SMALL, "--to", str(g / "a file")],
                "a file")  # fmt: skip
     yield Case("cache", "no folder to write to", lambda g: ["cache", "world", *SMALL], "--to")
+    yield Case("cache", "layers of a world", lambda g: ["cache", "world", *SMALL, "--layers", "1", "--to", str(g.fresh())],
+               "--layers is for language models, and a World has none")  # fmt: skip
+    for layer in ("4", "1/0", "a third"):
+        yield Case("cache", f"{layer} for a layer", lambda g, at=layer: [
+            "cache", "lm_topk", "--source.model", str(g / "model"), "--source.text", str(g / "text.jsonl"), "--layers",
+            at, "--to", str(g.fresh())], "is no layer of this model, which has 4: name a number from 0 to 3")  # fmt: skip
     yield Case("cache", "a cache of something else", lambda g: ["cache", "world", *SMALL, "--source.l0", "2", "--to",
                str(g / "cache")], "other settings")  # fmt: skip
 
@@ -767,6 +773,18 @@ def python() -> Iterator[Case]:
     )
     yield api("World", "no factors", lambda g: World(factors=0), "factors")
     yield api("LanguageModel", "a context of one", lambda g: LanguageModel(context=1), "context")
+    for what, model, said in (
+        (
+            "a GGUF file that is none",
+            lambda g: g.file("none.gguf", b"\x89PNG"),
+            "is no GGUF file: its 4 bytes begin with",
+        ),
+        ("an empty GGUF file", lambda g: g.file("empty.gguf", b""), "is no GGUF file: its 0 bytes"),
+        ("a GGUF file there is not", lambda g: g / "nowhere.gguf", "there is no GGUF file at"),
+        ("a misspelt smollm2", lambda g: "smolm2", "did you mean 'smollm2'"),
+    ):
+        yield api("LanguageModel", what, lambda g, m=model: LanguageModel(
+            model=str(m(g)), text=str(g / "text.jsonl"), layer=1, context=12).available("train"), said)  # fmt: skip
     yield api("Experiment", "a name that is a path", lambda g: replace(base, name="../x").folder, "name")
     yield api("cross", "a field there is not", lambda g: cross(base, {"training.lrr": [1.0]}), "did you mean 'lr'")
     yield api("cross", "no values", lambda g: cross(base, {"seed": []}), "one value or more")
