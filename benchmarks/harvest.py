@@ -59,6 +59,8 @@ def harvested(sources: list[LanguageModel]) -> Arm:
     """Return our way of reading one layer or several."""
     harvest = Harvest(sources)
     harvest.known = [float("inf")] * len(sources)  # the first block is not read for the limits alone
+    for source in sources:
+        assert source._hook_point  # proven when a model is first read, by passes of its own
 
     def read(number: int) -> int:
         found = harvest.blocks(number, split="train", seed=1)
