@@ -19,12 +19,15 @@ import unbraid
 from tests.small import experiment
 from unbraid.comparison.card import ClaimCard
 from unbraid.config.settings import Settings, annotations, bounds_of
+from unbraid.dictionary.activations import ista
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.matching_pursuit import MatchingPursuit
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.config import DictionaryChoices, DictionaryConfig
 from unbraid.dictionary.from_truth import SupervisedProbes, TrueDirections
+from unbraid.dictionary.interchange_directions import InterchangeDirections
+from unbraid.dictionary.linear_bases import IndependentComponents
 from unbraid.experiment.experiment import Experiment, Training
 from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.study import Member, Study
@@ -52,17 +55,37 @@ from unbraid.terms.causal import (
     functional_orthogonality,
     hessian,
     interaction,
+    jacobian_l1,
     melbo,
     orthogonal_jacobian,
     readback,
 )
-from unbraid.terms.controls import masked, weight_decay
+from unbraid.terms.controls import masked
 from unbraid.terms.dead_latents import aux_k
-from unbraid.terms.geometry import c2r, fourth_power, local_ima, meta_sae, orthogonality, orthogonality_hinge, repulsion
+from unbraid.terms.geometry import (
+    c2r,
+    fourth_power,
+    local_ima,
+    meta_sae,
+    orthogonality,
+    orthogonality_hinge,
+    repulsion,
+    weight_decay,
+)
 from unbraid.terms.independence import correlation, factor_vae, hsic, total_correlation
 from unbraid.terms.independence import factorised_support as support
 from unbraid.terms.reconstruction import nested_reconstruction, quantised, reconstruction, sampled_prefixes
-from unbraid.terms.sparsity import description_length, gate_kl, l1, log_cosh, lp, p_annealing, tanh
+from unbraid.terms.sparsity import (
+    description_length,
+    frequency,
+    gate_kl,
+    l1,
+    log_cosh,
+    lp,
+    p_annealing,
+    quadratic_l0,
+    tanh,
+)
 from unbraid.terms.weak_supervision import redundancy, slowness, temporal
 
 NAN, SPAN = math.nan, (0.2, 0.4)
@@ -110,7 +133,7 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
     },
     DictionaryConfig: {
         "d_sae": [0, -4, 8.0, 16], "activation": ["TopK", 32], "frozen": [("W",), "W_dec"],
-        "min_cosine_to_init": [1.0, -1.1, NAN], "orthonormal_blocks": [-8, 7],
+        "min_cosine_to_init": [1.0, -1.1, NAN], "orthonormal_blocks": [-8, 7], "aligned": [1, None],
     },
     Objective: {
         "reconstruction": [None, "fvu"], "ramp": [-0.1, 2.0, NAN], "target_l0": [3.0],
@@ -139,8 +162,8 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "underpowered": ["no"], "prediction": [""], "command": [""], "version": ["", 1],
     },
     Tuning: {"strength": [0.0, NAN], "field": ["training.lr", ""], "factor": [2.0, 0.0]},
-    TopK: {"k": [0, -1, 2.0, True, "3", None]},
-    BatchTopK: {"k": [0, 1.5]},
+    TopK: {"k": [0, -1, 2.0, True, "3", None], "first_k": [0.5, NAN], "anneal": [0.0, 1.1, 0.5]},
+    BatchTopK: {"k": [0, 1.5], "first_k": [0.5], "anneal": [0.0, 0.5]},
     JumpReLU: {"bandwidth": [-0.1, NAN], "initial_l0": [0]},
     MatchingPursuit: {"k": [0], "residual": [-1.0], "stop_on_repeat": [1]},
     TrueDirections: {"rows": [0], "l2": [0.0]},
@@ -196,7 +219,8 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
     masked.Masked: {"share": [-0.1, 1.1]},
     melbo.MelboReward: {"p": [0.5], "q": [0.0], "cap": [-1.0], "radius": [NAN]},
     meta_sae.MetaSAE: {"share": [0, 2], "k": [0], "sample": [0], "steps": [-1], "lr": [0]},
-    nested_reconstruction.NestedReconstruction: {"shares": [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0), 1.0]},
+    nested_reconstruction.NestedReconstruction: {"shares": [(), (0.5,), (0.5, 0.2, 1.0), (0.0, 1.0), 1.0],
+        "inner_weight": [-1.0], "order": ["random"], "levels": ["max"], "detached": [1]},
     orthogonal_jacobian.OrthogonalJacobian: {"columns": [1], "samples": [1]},
     orthogonality.Orthogonality: {"chunk": [1]},
     orthogonality_hinge.OrthogonalityHinge: {"threshold": [1.0, -0.1], "chunk": [0]},
@@ -212,6 +236,13 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
     temporal.Temporal: {"share": [0.0], "pairs": [1]},
     total_correlation.TotalCorrelation: {"blocks": [0], "size": [1], "noise": [0.0], "excess": [NAN]},
     weight_decay.WeightDecay: {"power": [3, 1.0, True]},
+    quadratic_l0.QuadraticL0: {"target": [0.0, -1.0, NAN]},
+    frequency.Frequency: {"scale": [0.0, 1.5]},
+    jacobian_l1.JacobianL1: {"columns": [0], "radius": [-1.0]},
+    ista.IstaBatchTopK: {"k": [0], "step": [0.0, -1.0]},
+    ista.IstaJumpReLU: {"step": [0.0], "first": [-1.0]},
+    IndependentComponents: {"steps": [0]},
+    InterchangeDirections: {"rows": [0]},
 }  # fmt: skip
 """Of each class, values that one field cannot have while the others have their defaults."""
 

@@ -64,7 +64,11 @@ def counterfactuals(dtype: torch.dtype, *, silent: bool) -> Counterfactuals:
 
 def contexts(dtype: torch.dtype) -> Contexts:
     given = WORLD.contexts(2, split="train", seed=0)
-    return Contexts(given.acts.to(dtype), given.mask, given.base.to(dtype), given.downstream)
+    words = torch.randn(given.base.shape[-1], 7, generator=seeding.stream(0, "words"), dtype=dtype)
+    return Contexts(
+        given.acts.to(dtype), given.mask, given.base.to(dtype), given.downstream,
+        predict=lambda out, at: (out.to(words) @ words)[..., at, :],
+    )  # fmt: skip
 
 
 def gradients(out: TermOutput, of: Dictionary) -> dict[str, Tensor]:

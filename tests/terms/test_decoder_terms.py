@@ -10,10 +10,10 @@ from torch.nn.functional import normalize
 
 from unbraid.objective import gradient_ratio as weighting
 from unbraid.terms.controls.random_gradient import RandomGradient
-from unbraid.terms.controls.weight_decay import WeightDecay
 from unbraid.terms.geometry.fourth_power import FourthPower
 from unbraid.terms.geometry.frame_potential import FramePotential
 from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
+from unbraid.terms.geometry.weight_decay import WeightDecay
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.sparsity.log_cosh import LogCosh
 

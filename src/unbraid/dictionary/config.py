@@ -7,9 +7,11 @@ import torch
 from annotated_types import Ge, Lt
 
 from unbraid import seeding
+from unbraid.config.serialise import added
 from unbraid.config.settings import NonNegativeInt, PositiveInt, Settings
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.topk import TopK
+from unbraid.dictionary.constraints import align
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
 from unbraid.dictionary.orthonormalise import orthonormalise_blocks
@@ -45,6 +47,9 @@ class DictionaryChoices(Settings):
     orthonormal_blocks: NonNegativeInt = 0
     """Keep every so many atoms in a row exactly orthonormal: retracted to the nearest such block at the start and after
     each update. It divides d_sae and is at most d_in; 0 leaves atoms free. The strict form of the decoder penalties."""
+    aligned: bool = added(False)
+    """Keep the product of what a latent reads and its atom exactly 1: readers are moved along their atoms to it at the
+    start and after each update (aligned training, arXiv 2605.18629, which builds it into the parameters)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,9 @@ class DictionaryConfig(DictionaryChoices):
             )
         if size and self.min_cosine_to_init > -1:
             raise ValueError("orthonormal_blocks and min_cosine_to_init both restrict atoms; set only one of them")
+        if self.aligned and ("W_enc" in self.frozen or self.activation.tied):
+            why = "W_enc is frozen" if "W_enc" in self.frozen else f"{type(self.activation).__name__} has none"
+            raise ValueError(f"aligned moves the encoder, and {why}: leave out one of the two")
 
     def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
         """Return an initialised dictionary on the CPU. `sample`: normalised activations [batch, d_in]. Raises
@@ -77,6 +85,8 @@ class DictionaryConfig(DictionaryChoices):
         self.init(dictionary, sample, seeding.stream(seed, "init"), origin)
         if self.orthonormal_blocks:
             start_orthonormal(dictionary, self.orthonormal_blocks)
+        if self.aligned:
+            align(dictionary)
         dictionary.tie()
         if not self.init.sets_thresholds:
             self.activation.initialise(dictionary, sample)

@@ -32,17 +32,24 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class FromTruth(Initialisation):
-    """An atom for each true factor, read by a logistic probe of it."""
+    """An atom for each true factor, and a threshold that labelled rows set."""
 
     rows: PositiveInt = ROWS
-    l2: PositiveFloat = 1.0
-    """Weight of a probe's squared norm, against its loss summed over rows."""
+    """Labelled rows of the train split."""
     sets_thresholds: ClassVar[bool] = True
     uses_truth: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
-class TrueDirections(FromTruth):
+class FromProbes(FromTruth):
+    """An atom for each true factor, read by a logistic probe of it."""
+
+    l2: PositiveFloat = 1.0
+    """Weight of a probe's squared norm, against its loss summed over rows."""
+
+
+@dataclass(frozen=True)
+class TrueDirections(FromProbes):
     """The true directions, read by logistic probes: the ceiling `truth`."""
 
     def __call__(
@@ -57,7 +64,7 @@ class TrueDirections(FromTruth):
 
 
 @dataclass(frozen=True)
-class SupervisedProbes(FromTruth):
+class SupervisedProbes(FromProbes):
     """Differences of means, a child's within its parent, read by logistic probes: the ceiling `probes`.
 
     A factor never, or always, active in the labelled rows gets a random atom and never fires.

@@ -35,10 +35,11 @@ from unbraid.sources.base import Batch, Contexts, Counterfactuals
 from unbraid.system.devices import sent
 from unbraid.system.group import ALONE, Group
 
-Reads = Literal["codes", "decoder", "documents", "contexts", "counterfactuals", "corrupted"]
+Reads = Literal["codes", "decoder", "documents", "contexts", "predictions", "counterfactuals", "corrupted"]
 """codes: step.z in either form, never made dense. decoder: the dictionary's weights themselves. documents:
-step.batch.documents and positions. contexts: whole sequences and their downstream layers. counterfactuals: minimal
-pairs. corrupted: rows with some of their causes replaced."""
+step.batch.documents and positions. contexts: whole sequences and their downstream layers. predictions: the next
+tokens that a language model expects there. counterfactuals: minimal pairs. corrupted: rows with some of their
+causes replaced."""
 
 Family = Literal[
     "reconstruction", "sparsity", "dead latents", "geometry", "independence", "weak supervision", "causal", "control"

@@ -7,7 +7,9 @@ from unbraid.sources.world import presets
 from unbraid.studies.methods import (
     bases,
     ceilings,
+    contenders,
     controls,
+    fine_tuned,
     interchanged,
     matryoshkas,
     standard,
@@ -24,7 +26,7 @@ def bases_world() -> Study:
         source=source,
         d_sae=source.factors,
         training=Training(tokens=300_000, batch_size=512, lr=3e-3, dead_after=50_000),
-        members=trained | bases(l0) | untaught | interchanged() | ceilings(),
+        members=trained | contenders(l0) | bases(l0) | untaught | interchanged() | ceilings(),
     )
 
 
@@ -37,5 +39,12 @@ def bases_language() -> Study:
         source=LanguageModel(text="language://6000", buffer_tokens=32_768),
         d_sae=512,
         training=Training(tokens=200_000, batch_size=1024, lr=2e-3, dead_after=50_000),
-        members=trained | temporal(l0) | bases(l0) | untaught | interchanged() | ceilings(),
+        members=trained
+        | contenders(l0)
+        | fine_tuned(l0)
+        | temporal(l0)
+        | bases(l0)
+        | untaught
+        | interchanged()
+        | ceilings(),
     )

@@ -23,18 +23,22 @@ from unbraid.dictionary.linear_bases import IndependentComponents, Neurons, Rand
 from unbraid.experiment.study import Member, at_l0, with_terms
 from unbraid.objective.objective import Objective, TargetL0, Term
 from unbraid.terms.causal.effect import Effect
+from unbraid.terms.causal.next_token_kl import NextTokenKl
 from unbraid.terms.dead_latents.aux_k import AuxK
 from unbraid.terms.dead_latents.pre_activation import PreActivation
 from unbraid.terms.geometry.orthogonality import Orthogonality
+from unbraid.terms.geometry.weight_decay import WeightDecay
 from unbraid.terms.reconstruction.gate_reconstruction import GateReconstruction
 from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
 from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.terms.reconstruction.sampled_prefixes import SampledPrefixes
+from unbraid.terms.sparsity.frequency import Frequency
 from unbraid.terms.sparsity.gate_l1 import GateL1
 from unbraid.terms.sparsity.l0 import L0
 from unbraid.terms.sparsity.l1 import L1
 from unbraid.terms.sparsity.lp import Lp
 from unbraid.terms.sparsity.p_annealing import PAnnealing
+from unbraid.terms.sparsity.quadratic_l0 import QuadraticL0
 from unbraid.terms.sparsity.tanh import Tanh
 from unbraid.terms.weak_supervision.temporal import Temporal
 
@@ -125,6 +129,25 @@ KMEANS = Member(objective=PLAIN, activation=TopK(1), init=Centroids(), trained=F
 def standard(l0: int) -> dict[str, Member]:
     """Plain sparsity at an L0."""
     return at_l0(l0, STANDARD)
+
+
+def fine_tuned(l0: int) -> dict[str, Member]:
+    """BatchTopK whose last tenth of training is on the next token's KL, too, as large as the reconstruction: for
+    language models."""
+    term = {"next_token_kl": NextTokenKl()}
+    return at_l0(l0, {"kl-tuned": with_terms(STANDARD["batchtopk"], "kl-tuned", term, strength=1.0)})
+
+
+def contenders(l0: int) -> dict[str, Member]:
+    """Other baselines of 2026 at an L0: aligned readers, the quadratic L0 and frequency penalties, weight decay."""
+    aligned = replace(STANDARD["batchtopk"], aligned=True, base="batchtopk", term="aligned")
+    quadratic = Objective(
+        reconstruction=Reconstruction(),
+        penalties={"sparsity": QuadraticL0(target=float(l0)), "frequency": Frequency(), **AUX},
+    )
+    scope = Member(objective=quadratic, activation=JumpReLU(initial_l0=l0), l0=float(l0))
+    decay = with_terms(STANDARD["batchtopk"], "weight-decay", {"weight-decay": WeightDecay()}, strength=0.1)
+    return at_l0(l0, {"aligned": aligned, "jumprelu-quadratic": scope, "weight-decay": decay})
 
 
 def matryoshkas(l0: int) -> dict[str, Member]:

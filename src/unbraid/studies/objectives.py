@@ -17,10 +17,10 @@ from unbraid.studies.methods import STANDARD, ceilings, controls, standard, temp
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.causal.functional_orthogonality import FunctionalOrthogonality
 from unbraid.terms.causal.hessian import Hessian
+from unbraid.terms.causal.jacobian_l1 import JacobianL1
 from unbraid.terms.causal.orthogonal_jacobian import OrthogonalJacobian
 from unbraid.terms.controls.masked import Masked
 from unbraid.terms.controls.random_gradient import RandomGradient
-from unbraid.terms.controls.weight_decay import WeightDecay
 from unbraid.terms.geometry.c2r import C2R
 from unbraid.terms.geometry.fourth_power import FourthPower
 from unbraid.terms.geometry.frame_potential import FramePotential
@@ -28,6 +28,7 @@ from unbraid.terms.geometry.local_ima import LocalIma
 from unbraid.terms.geometry.meta_sae import MetaSAE
 from unbraid.terms.geometry.orthogonality import Orthogonality
 from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
+from unbraid.terms.geometry.weight_decay import WeightDecay
 from unbraid.terms.independence.correlation import Correlation
 from unbraid.terms.independence.factor_vae import FactorVae
 from unbraid.terms.independence.factorised_support import Support
@@ -56,6 +57,7 @@ GEOMETRY: dict[str, Term] = {
     "c2r-coactivation": C2R(form="coactivation"),
     "meta-sae": MetaSAE(),
     "local-ima": LocalIma(),
+    "weight-decay": WeightDecay(),
 }
 INDEPENDENCE: dict[str, Term] = {
     "correlation": Correlation(),
@@ -71,6 +73,7 @@ MECHANISM: dict[str, Term] = {
     "functional-apart": FunctionalOrthogonality(neighbours=False),
     "hessian": Hessian(),
     "jacobian": OrthogonalJacobian(),
+    "jacobian-l1": JacobianL1(),
     "effect": Effect(),
 }
 PAIRS: dict[str, Term] = {"invariance-ada": Invariance(form="ada"), "invariance-l1": Invariance(form="l1")}
@@ -83,7 +86,6 @@ TIME: dict[str, Term] = {
 NOT_CONTENDERS: dict[str, Term] = {
     "random-gradient": RandomGradient(),
     "masked": Masked(),
-    "weight-decay": WeightDecay(),
     "log-cosh": LogCosh(),
 }
 

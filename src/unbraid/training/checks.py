@@ -14,7 +14,7 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Reads
 from unbraid.objective.step_data import CONTEXTS
 from unbraid.runs.run_folder import finished
-from unbraid.sources.base import Source
+from unbraid.sources.base import Predictions, Source
 from unbraid.system.devices import check_device
 from unbraid.system.files import read_json
 from unbraid.system.sealing import REMEDY
@@ -78,6 +78,8 @@ def check_source_provides(part: Reads, source: Source) -> None:
     """Raise ValueError unless the source provides this part of a step, by drawing a little of it."""
     if part == "contexts":
         source.contexts(CONTEXTS, split="train", seed=0)
+    elif part == "predictions":
+        Predictions.of(source.contexts(CONTEXTS, split="train", seed=0))
     elif part == "counterfactuals":
         source.counterfactuals(1, split="train", seed=0)
     elif part == "corrupted":

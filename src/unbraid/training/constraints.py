@@ -1,4 +1,4 @@
-"""Constraints on the atoms that hold after every step: unit norm, near their start, orthonormal in blocks.
+"""Constraints that hold after every step: atoms of unit norm, near their start, orthonormal in blocks; readers aligned.
 
 A constraint is kept by projection: first the gradient, without its part along each atom, then the updated atoms.
 """
@@ -6,7 +6,7 @@ A constraint is kept by projection: first the gradient, without its part along e
 import torch
 
 from unbraid.dictionary.config import DictionaryConfig
-from unbraid.dictionary.constraints import clip_cosine_to_init
+from unbraid.dictionary.constraints import align, clip_cosine_to_init
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.orthonormalise import orthonormalise_blocks
 
@@ -33,3 +33,5 @@ class Constraints:
             atoms.copy_(clip_cosine_to_init(atoms, self._start, self._config.min_cosine_to_init))
         if blocks and self._dictionary.W_dec.requires_grad:
             atoms.copy_(orthonormalise_blocks(atoms, blocks))
+        if self._config.aligned:
+            align(self._dictionary)
