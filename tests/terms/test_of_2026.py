@@ -21,6 +21,11 @@ from unbraid.runs.run import Run
 from unbraid.sources.base import Contexts
 from unbraid.terms.causal.jacobian_l1 import JacobianL1
 from unbraid.terms.causal.next_token_kl import NextTokenKl
+from unbraid.terms.geometry.fourth_power import FourthPower
+from unbraid.terms.geometry.frame_potential import FramePotential
+from unbraid.terms.geometry.orthogonality import Orthogonality
+from unbraid.terms.geometry.orthogonality_hinge import OrthogonalityHinge
+from unbraid.terms.geometry.repulsion import Repulsion
 from unbraid.terms.geometry.weight_decay import WeightDecay
 from unbraid.terms.sparsity.frequency import Frequency
 from unbraid.terms.sparsity.quadratic_l0 import QuadraticL0
@@ -104,6 +109,16 @@ def test_the_jacobian_of_an_atom_is_sparse_where_it_moves_one_output():
         assert term(causal_step(atoms[chosen], contexts)).loss.item() == pytest.approx(wanted)
     silent = at_origin(lambda acts: acts @ (0 * matrix), 2)
     assert term(causal_step(atoms, silent)).loss.item() == 0
+
+
+@pytest.mark.parametrize("kind", [Orthogonality, OrthogonalityHinge, FourthPower, FramePotential, Repulsion])
+def test_angles_are_measured_as_trained_or_in_raw_activations(kind):
+    """At right angles as trained, at 60 degrees in raw activations."""
+    trained, raw = torch.eye(2).double(), torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5]]).double()
+    given = lambda atoms: replace(causal_step(atoms), directions=lambda _: raw)
+    apart = kind(metric="trained")(given(trained)).loss.item()
+    assert kind(metric="raw")(given(trained)).loss.item() == pytest.approx(kind()(given(raw)).loss.item())
+    assert kind()(given(trained)).loss.item() == apart != kind(metric="raw")(given(trained)).loss.item()
 
 
 def test_weight_decay_is_a_contender():

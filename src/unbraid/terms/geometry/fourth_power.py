@@ -13,9 +13,11 @@ from typing import ClassVar
 
 import torch
 
+from unbraid.config.serialise import added
 from unbraid.config.settings import TwoOrMore
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
 from unbraid.system.devices import sent
+from unbraid.terms.statistics.metric import Metric, atoms_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +26,14 @@ class FourthPower(Term):
     chunk: TwoOrMore = 512
     """Atoms compared with one another; the partition is drawn anew each time. The sum is scaled to all pairs, so that
     smaller chunks cost less and only add noise."""
+    metric: Metric = added("trained")
+    """Measure cosines of atoms as trained, or of the directions they write along in raw activations: another matter
+    where activations are whitened."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
     family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.dictionary.W_dec
+        atoms = atoms_in(self.metric, step)
         order = sent(torch.randperm(len(atoms), generator=step.rng), atoms.device)
         parts = atoms.index_select(0, order).split(self.chunk)
         pairs = sum(len(part) * (len(part) - 1) for part in parts)

@@ -10,17 +10,22 @@ cannot tell splitting from spread (`fourth_power` can). For a linear decoder Oro
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unbraid.config.serialise import added
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.terms.statistics.metric import Metric, atoms_in
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramePotential(Term):
     every: int = 5
+    metric: Metric = added("trained")
+    """Measure cosines of atoms as trained, or of the directions they write along in raw activations: another matter
+    where activations are whitened."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
     family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.dictionary.W_dec
+        atoms = atoms_in(self.metric, step)
         whole = (atoms.T @ atoms).square().sum()
         loss = (whole - atoms.square().sum(1).square().sum()) / len(atoms)
         return TermOutput(loss, {"over_tight_frame": whole * atoms.shape[1] / len(atoms) ** 2})

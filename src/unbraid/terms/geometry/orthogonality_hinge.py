@@ -10,8 +10,10 @@ gamed by parking atoms at the threshold, so how many stand there is measured.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from unbraid.config.serialise import added
 from unbraid.config.settings import ShareBelowOne, TwoOrMore
 from unbraid.objective.objective import Family, Reads, Step, Term, TermOutput
+from unbraid.terms.statistics.metric import Metric, atoms_in
 from unbraid.terms.statistics.nearest_atoms import drawn_neighbours
 
 PARKED = 0.02
@@ -27,11 +29,14 @@ class OrthogonalityHinge(Term):
     charges what is more alike than chance. Narrow spaces need more."""
     chunk: TwoOrMore = 2048
     """Atoms compared with one another, drawn anew each time; cost grows with it. Published: 8192."""
+    metric: Metric = added("trained")
+    """Measure cosines of atoms as trained, or of the directions they write along in raw activations: another matter
+    where activations are whitened."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
     family: ClassVar[Family] = "geometry"
 
     def __call__(self, step: Step) -> TermOutput:
-        _, _, cosines = drawn_neighbours(step.dictionary.W_dec, self.chunk, step.rng)
+        _, _, cosines = drawn_neighbours(atoms_in(self.metric, step), self.chunk, step.rng)
         seen = cosines.detach()
         parked = (seen > self.threshold - PARKED) & (seen <= self.threshold)
         above = seen > self.threshold

@@ -14,9 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.config.serialise import added
 from unbraid.config.settings import PositiveFloat, TwoOrMore
 from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.system.devices import sent
+from unbraid.terms.statistics.metric import Metric, atoms_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +30,15 @@ class Repulsion(Term):
     """Atoms compared with one another, drawn anew each time; cost grows with it."""
     sample: TwoOrMore = 4096
     """Atoms charged each time."""
+    metric: Metric = added("trained")
+    """Measure cosines of atoms as trained, or of the directions they write along in raw activations: another matter
+    where activations are whitened."""
     reads: ClassVar[tuple[Reads, ...]] = ("decoder",)
     family: ClassVar[Family] = "geometry"
     claim: ClassVar[Claim] = 2
 
     def __call__(self, step: Step) -> TermOutput:
-        atoms = step.dictionary.W_dec
+        atoms = atoms_in(self.metric, step)
         order = sent(torch.randperm(len(atoms), generator=step.rng)[: self.sample], atoms.device)
         if len(order) < 2:
             return step.no_loss()

@@ -1,4 +1,4 @@
-"""Quadratic L0 penalty: the mean number of active latents is to be as asked, no more and no fewer (JumpReLU).
+"""Quadratic L0 penalty: the mean number of active latents is to be the target, no more and no fewer (JumpReLU).
 
     (L0 / target - 1)^2,    L0: mean over the batch; its gradient reaches thresholds alone, as `l0`'s does
 
