@@ -41,7 +41,7 @@ def test_a_planted_winner_is_found_and_named(tmp_path):
     found = answered(study(tmp_path))
     (said,) = found.verdicts
     assert said.tone == "yes" and said.claim.startswith("Claim 1")
-    assert said.headline.startswith("Yes: hsic is materially better than its base by F1 of one latent a factor")
+    assert said.headline.startswith("Yes: HSIC is materially better than its base by F1 of one latent a factor")
     contrast = word(found, "f1").contrast
     assert contrast.other == "batchtopk" and contrast.n == 6 and len(contrast.levels) == 2
     assert contrast.difference == pytest.approx(0.06, abs=0.02)
@@ -71,7 +71,7 @@ def test_better_by_one_primary_and_worse_by_the_other_depends(tmp_path):
     """The base finds parents more often, so its lower absorption counts."""
     terms = {"hsic": {"f1": 0.06, "absorption_full": 0.2, "parent_recall_given_child": -0.1}}
     (said,) = answered(study(tmp_path, terms)).verdicts
-    assert said.tone == "mixed" and said.headline.startswith("It depends: hsic is better")
+    assert said.tone == "mixed" and said.headline.startswith("It depends: HSIC is better")
 
 
 def test_without_an_effect_enough_seeds_say_equivalent_and_no(tmp_path):
@@ -335,7 +335,7 @@ def test_gaps_name_errors_nan_and_missing_evals(full_study):
 def test_guards_that_were_not_measured_are_listed(full_study):
     stored = read_scores(full_study)
     (limitation,) = [g for g in limitations(stored, arrange(stored), []) if "guards" in g.what]
-    assert "l2_ratio" in limitation.what and "recall_by_frequency" in limitation.what
+    assert "size of reconstructions" in limitation.what and "recall by frequency" in limitation.what
 
 
 def test_table_cells_are_never_empty_and_controls_stand_apart(full_study):

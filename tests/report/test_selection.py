@@ -83,16 +83,15 @@ def test_distortions_are_those_scored_in_order(study: StoredScores):
 def test_the_report_shows_picks_and_valid_figures(run: MakeRun, tmp_path: Path):
     write_report(grid(run), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    section = page.partition("<h2>Description length</h2>")[2].partition("<h2>Table</h2>")[0]
-    assert "<b>topk-l0_4, 64 latents</b>: 20.0" in section and "<b>topk-l0_4, 128 latents</b>" in section
-    assert "untrained" not in section.partition("<details")[0]
-    figures = [
-        json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', section, re.S)
-    ]
-    assert len(figures) == 8, "four ways of counting, along distortion and along width"
-    for figure in figures:
-        go.Figure(figure)
-    first = figures[0]["data"]
+    section = page.partition(">Description length</h3>")[2].partition("<h3")[0]
+    assert ">TopK L0 4, 64 latents</b>: 20.0" in section and ">TopK L0 4, 128 latents</b>" in section
+    assert "untrained" not in section.partition("<figure")[0]
+    drawn = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', section, re.S)]
+    assert len(drawn) == 8, "four ways of counting, along distortion and along width"
+    for each in drawn:
+        go.Figure(each["figure"])
+        assert "bits a token" in each["table"]["head"] and len(each["table"]["rows"]) == len(each["table"]["runs"]) > 0
+    first = drawn[0]["figure"]["data"]
     assert [55.0] in [trace["y"] for trace in first], "principal components"
     assert [pytest.approx(30.01), pytest.approx(20.01), 12.0] in [trace["y"] for trace in first]
 

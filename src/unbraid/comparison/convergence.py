@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unbraid.comparison.names import method_name
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredRun
 from unbraid.comparison.wording import listed
@@ -59,5 +60,5 @@ def caveat(found: dict[str, float], methods: Sequence[str]) -> str:
     most = max(moving.values())
     return (
         f"Training had not converged: over its last fifth before the learning rate fell, the reconstruction loss of "
-        f"{listed(list(moving))} still fell, by up to {most:.0%}. Longer training may change the answer."
+        f"{listed([*map(method_name, moving)])} still fell, by up to {most:.0%}. Longer training may change the answer."
     )

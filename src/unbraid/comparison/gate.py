@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from unbraid.comparison.contrast import Contrast, against_constant, contrast
 from unbraid.comparison.intervals import LEVEL, p_above
+from unbraid.comparison.names import method_name
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores, mean_value, standard_named, values_by_seed
 from unbraid.comparison.wording import number, plural
@@ -208,13 +209,14 @@ def is_ahead(found: Contrast, among: int = 1) -> bool:
 def unshown(found: Contrast, relation: str) -> str:
     """Say what an inequality's interval did not show."""
     few = "" if found.enough else f" (no interval from {plural(found.n, 'seed')})"
-    return f"{found.method} {number(found.value)} {relation} {found.other} {number(found.other_value)}{few}"
+    own, other = method_name(found.method), method_name(found.other)
+    return f"{own} {number(found.value)} {relation} {other} {number(found.other_value)}{few}"
 
 
 def fact_check(scores: Scores, d_sae: int, fact: Fact, metric: Quantity) -> tuple[Check, str]:
     """Check one known fact: whether it holds by an interval, with a sentence on what came out."""
     better, worse = (standard_named(scores, d_sae, name) for name in (fact.better, fact.worse))
-    title = f"{fact.better} better than {fact.worse} ({fact.source})"
+    title = f"{method_name(fact.better)} better than {method_name(fact.worse)} ({fact.source})"
     if better is None or worse is None:
         return Check(None, f"the known fact that {title}"), f"{title}: not tried"
     found = contrast(scores, better, worse, metric)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+from unbraid.comparison.names import SCORES, score_name
 from unbraid.comparison.stored_scores import params_text
 from unbraid.dictionary.initialisation import Claim
 from unbraid.runs.results import ScoreKind
@@ -87,19 +88,6 @@ DOSE = ScoreSelector("dose", "dose")
 """The share of its own target that an added term reached."""
 
 
-NAMES = {
-    "fvu": "fraction of variance unexplained", "ce_loss_score": "loss recovered", "loss_recovered": "loss recovered",
-    "mcc": "match with true directions (MCC)", "f1": "F1 of one latent a factor", "absorption_full": "full absorption",
-    "parent_recall_given_child": "recall of parents next to a child", "latents_per_factor": "latents per factor",
-    "isolation": "isolation of effects", "interchange": "interchange of factors", "probe_accuracy": "1-sparse probing",
-    "sae_probes_accuracy": "1-sparse probing (sae-probes)", "first_letter_absorption_full": "first-letter absorption",
-    "ravel_disentanglement": "RAVEL", "tpp": "TPP", "scr": "SCR",
-    "decoder_variance_explained": "atoms explained by other atoms", "additive_r2": "additivity of effects",
-    "effect": "size of effects", "alive": "living latents", "max_decoder_cosine": "largest decoder cosine",
-}  # fmt: skip
-"""What readers call the headline scores."""
-
-
 @dataclass(frozen=True, order=True)
 class Quantity:
     """A metric with its params, direction and kind: the content of one figure or column."""
@@ -119,7 +107,13 @@ class Quantity:
     @property
     def name(self) -> str:
         """The metric's name for readers."""
-        return NAMES.get(self.metric, self.label.replace("_", " "))
+        return SCORES.get(self.metric, self.label.replace("_", " "))
+
+    @property
+    def title(self) -> str:
+        """The metric's name for readers, with kind and params where it has some."""
+        shown = ", ".join(filter(None, (self.kind if self.reference else "", self.params)))
+        return f"{score_name(self.metric)} ({shown})" if shown else score_name(self.metric)
 
     @property
     def chance(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from unbraid.comparison.curves import Curve
 from unbraid.comparison.intervals import t_interval
+from unbraid.comparison.names import method_name
 from unbraid.comparison.quantities import AXES, DOSE, HEADLINE, Quantity, ScoreSelector
 from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text
 from unbraid.dictionary.initialisation import Claim
@@ -29,6 +30,11 @@ class Method:
     runs: tuple[StoredRun, ...]
     short: str = ""
     """Its name among methods of one width, where the width goes without saying."""
+
+    @property
+    def title(self) -> str:
+        """The name that readers know it by."""
+        return method_name(self.short or self.name)
 
     @property
     def claim(self) -> Claim:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import truth_of
+from unbraid.comparison.names import method_name
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Scores, mean_value, standard_named
 from unbraid.comparison.wording import number
@@ -38,16 +39,17 @@ def smallest_effects(scores: Scores, d_sae: int) -> dict[Quantity, SmallestEffec
 
 def smallest_effect(scores: Scores, d_sae: int, metric: Quantity) -> SmallestEffect:
     """The smallest effect of interest of one score."""
+    first, second = method_name(REFERENCE), method_name(OTHER)
     reference, other = (standard_named(scores, d_sae, name) for name in (REFERENCE, OTHER))
     if reference is None:
-        return SmallestEffect(metric, math.nan, f"no {REFERENCE} to measure it by")
+        return SmallestEffect(metric, math.nan, f"no {first} to measure it by")
     if other is not None:
         found = contrast(scores, other, reference, metric)
         if found.enough and abs(found.tested.mean) > found.tested.half:
             value = abs(found.tested.mean) * SHARE_OF_ARCHITECTURES
-            return SmallestEffect(metric, value, f"a third of {OTHER} − {REFERENCE}, {number(found.difference)}")
+            return SmallestEffect(metric, value, f"a third of {second} − {first}, {number(found.difference)}")
     room = abs(truth_of(scores, d_sae, metric).value - mean_value(scores, reference, metric))
     if math.isfinite(room) and room > 0:
-        return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {REFERENCE} to the truth")
+        return SmallestEffect(metric, room * SHARE_OF_ROOM, f"a tenth of the way from {first} to the truth")
     left = "the truth scores the same" if room == 0 else "no truth was scored"
-    return SmallestEffect(metric, math.nan, f"{OTHER} is not shown to differ from {REFERENCE}, and {left}")
+    return SmallestEffect(metric, math.nan, f"{second} is not shown to differ from {first}, and {left}")

@@ -20,8 +20,9 @@ from unbraid.comparison.convergence import caveat, falls
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.guards import guarded
 from unbraid.comparison.judgement import Correction, Judgement, judge
+from unbraid.comparison.names import method_name, score_name
 from unbraid.comparison.opponents import AgainstAll, against_all
-from unbraid.comparison.quantities import AXES, NAMES, PRIMARIES, Quantity, ScoreSelector
+from unbraid.comparison.quantities import AXES, PRIMARIES, Quantity, ScoreSelector
 from unbraid.comparison.scores import Method, Role, Scores, dose, own_base, standard_named
 from unbraid.comparison.smallest_effect import REFERENCE, SmallestEffect, smallest_effects
 from unbraid.comparison.wording import listed, number, plural
@@ -111,6 +112,8 @@ class Verdict:
     """Sentences on single terms, on every standard SAE, and on power."""
     caveat: str = ""
     """What weakens the answer; empty when nothing does."""
+    uncounted: Mapping[str, str] = field(default_factory=dict)
+    """Primaries that decide nothing here, by name, each with the reason in a word or two."""
 
 
 @dataclass(frozen=True)
@@ -232,16 +235,17 @@ def verdict(
         for (own, base), js in zip(pairs, judged, strict=True)
     ]
     names = [m.short for pair in pairs for m in pair]
-    left = [passed[q].sentence for q in primaries if q not in counted and q in passed]
-    left += [
-        f"{NAMES.get(line[0].metric, line[0].metric)}: not measured"
-        for line in rules.primaries.get(claim, ())
-        if scores.find(*line) is None
-    ]
+    uncounted = {q.name: "did not pass the gate" for q in primaries if q not in counted and q in passed}
+    absent = [line for line in rules.primaries.get(claim, ()) if scores.find(*line) is None]
+    uncounted |= {score_name(line[0].metric): "not measured" for line in absent}
+    left = [passed[q].sentence for q in primaries if q.name in uncounted and q in passed]
+    left += [f"{score_name(line[0].metric)}: not measured" for line in absent]
     tone, headline = headline_of(terms, counted)
     predicted = [f"Predicted by the claim card: {rules.prediction}"] if rules.prediction else []
     lines = [*predicted, *evidence(terms), *([f"Not counted: {'; '.join(left)}."] if left else [])]
-    return Verdict(title, tone, headline, status, terms, lines, caveat(falls(scores), list(dict.fromkeys(names))))
+    return Verdict(
+        title, tone, headline, status, terms, lines, caveat(falls(scores), list(dict.fromkeys(names))), uncounted
+    )
 
 
 def judge_primaries(
@@ -285,7 +289,7 @@ def headline_of(terms: Sequence[TermVerdict], primaries: Sequence[Quantity]) -> 
         return "yes", f"Yes: {'; '.join(gains_by(winners, q) for q in primaries if gained(winners, q))}{rest}."
     if mixed:
         verb = "is" if len(mixed) == 1 else "are each"
-        names = listed([t.method.short for t in mixed])
+        names = listed([t.method.title for t in mixed])
         return "mixed", f"It depends: {names} {verb} better than the base by one primary and worse by another."
     if undecided:
         return "undecided", f"Undecided: {could_find(terms)}"
@@ -306,7 +310,7 @@ def gains_by(terms: Sequence[TermVerdict], metric: Quantity) -> str:
     size = "materially better" if words == {"materially better"} else "better"
     if "better" in words:
         size += ", not all materially," if "materially better" in words else ", not shown to be materially so,"
-    who = listed([t.method.short for t in found]) if len(found) <= MOST_NAMED else plural(len(found), "term")
+    who = listed([t.method.title for t in found]) if len(found) <= MOST_NAMED else plural(len(found), "term")
     one = len(found) == 1
     return f"{who} {'is' if one else 'are'} {size} than {'its base' if one else 'their bases'} by {metric.name}"
 
@@ -338,16 +342,16 @@ def could_find(terms: Sequence[TermVerdict]) -> str:
 def evidence(terms: Sequence[TermVerdict]) -> list[str]:
     """Say what was found of every term, and which beat every standard SAE."""
     outcomes = ("better", "mixed", "equivalent", "no gain", "undecided", "worse")
-    counts = {o: [t.method.short for t in terms if t.outcome == o] for o in outcomes}
+    counts = {o: [t.method.title for t in terms if t.outcome == o] for o in outcomes}
     lines = [f"{plural(len(terms), 'term')}: " + "; ".join(
         f"{len(names)} {outcome}{f' ({listed(names)})' if len(names) <= 4 else ''}"
         for outcome, names in counts.items() if names) + "."]  # fmt: skip
     known = [t for t in terms if math.isfinite(t.dose)]
     if known:
-        said = ", ".join(f"{t.method.short} {t.dose:.0%}".replace(" -", " −") for t in known[:8])
+        said = ", ".join(f"{t.method.title} {t.dose:.0%}".replace(" -", " −") for t in known[:8])
         more = f" and {len(known) - 8} more" if len(known) > 8 else ""
         lines.append(f"Dose, the share of its own target that a term reached: {said}{more}.")
-        if idle := [t.method.short for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
+        if idle := [t.method.title for t in known if abs(t.dose) < LITTLE and t.outcome != "better"]:
             more = f" and {len(idle) - MOST_NAMED} more" if len(idle) > MOST_NAMED else ""
             lines.append(
                 f"Of {listed(idle[:MOST_NAMED])}{more} this says little: the dose is below {LITTLE:.0%}, so what the "
@@ -355,7 +359,9 @@ def evidence(terms: Sequence[TermVerdict]) -> list[str]:
             )
     winners: dict[tuple[str, str], list[str]] = {}
     for found in (a for t in terms for a in t.against_all if a.beats_all):
-        winners.setdefault((found.metric.name, listed(found.opponents)), []).append(found.method)
+        winners.setdefault((found.metric.name, listed([*map(method_name, found.opponents)])), []).append(
+            method_name(found.method)
+        )
     said = [f"{listed(names)}, by {metric}, each of {opponents}" for (metric, opponents), names in winners.items()]
     lines.append(f"Shown to beat every standard SAE: {'; '.join(said) or 'none'}.")
     return lines

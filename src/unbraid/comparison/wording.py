@@ -40,7 +40,7 @@ def mean_half(interval: Interval) -> str:
 
 def change(mean: float, half: float) -> str:
     """Format a difference and its interval, as in "+0.19 [+0.15, +0.23]"."""
-    size = half if math.isfinite(half) and half > 0 else mean
+    size = half if math.isfinite(half) and half > 1e-4 * abs(mean) else mean  # rounding errors are no interval
     decimals = significant(size, 2)
     if not math.isfinite(half):
         return signed(mean, decimals)

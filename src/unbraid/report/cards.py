@@ -1,22 +1,23 @@
-"""Answers as the page shows them: verdict cards with pictures, tables of judgements, methods without a base."""
+"""Answers as the page shows them: what each verdict rests on, tables of judgements, methods without a base."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unbraid.comparison.judgement import Judgement
+from unbraid.comparison.names import method_name
 from unbraid.comparison.opponents import AgainstAll, against_all
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.verdict import Answer, Rules, Verdict, primaries_of
-from unbraid.report.forest_plot import ForestPlot, forest_plot
+from unbraid.comparison.wording import number
+from unbraid.report.figures import Cell, NumbersTable, rounded
 
 
 @dataclass(frozen=True)
 class Card:
-    """A verdict with a forest plot for each primary."""
+    """A verdict and what it rests on."""
 
     verdict: Verdict
-    plots: list[ForestPlot]
     against_all: list[AgainstAll]
     """Each term of the claim against every standard SAE."""
 
@@ -38,7 +39,6 @@ class AnswerView:
     cards: list[Card]
     passed: frozenset[Quantity]
     exploratory: Grid
-    standards: Grid
     judged: list[Judgement]
     """All judgements, primaries first."""
     orphans: list[AgainstAll]
@@ -51,17 +51,14 @@ def view(scores: Scores, found: Answer, rules: Rules | None = None) -> AnswerVie
     primaries = [j for said in found.verdicts for term in said.terms for j in term.primaries]
     passed = frozenset(result.metric for result in found.gate if result.passed)
     return AnswerView(
-        found, cards, passed, grid([j for j in found.exploratory if j.contrast.axis == "L0"]), grid(found.standards),
+        found, cards, passed, grid([j for j in found.exploratory if j.contrast.axis == "L0"]),
         [*primaries, *found.exploratory], orphans_of(scores, found, rules or Rules(), passed),
     )  # fmt: skip
 
 
 def card(said: Verdict) -> Card:
     """The card of one verdict."""
-    primaries = [j for term in said.terms for j in term.primaries]
-    metrics = dict.fromkeys(j.metric for j in primaries)
-    plots = [forest_plot([j for j in primaries if j.metric == metric]) for metric in metrics]
-    return Card(said, plots, [each for term in said.terms for each in term.against_all])
+    return Card(said, [each for term in said.terms for each in term.against_all])
 
 
 def grid(judgements: Sequence[Judgement]) -> Grid:
@@ -82,3 +79,25 @@ def orphans_of(scores: Scores, found: Answer, rules: Rules, passed: frozenset[Qu
         for metric in primaries_of(scores, by_name[name].claim, rules)
         if metric in passed
     ]
+
+
+def judged_table(judged: Sequence[Judgement]) -> NumbersTable:
+    """All judgements as a table: what was held equal, both values, the difference, and what may be said of it."""
+    return NumbersTable(JUDGED, tuple(map(judged_row, judged)))
+
+
+JUDGED = (
+    "method", "base", "score", "held equal", "levels", "value", "base's value", "difference", "± (95 %)", "word",
+    "smallest effect of interest", "could find", "p (Holm)", "q", "permutation p", "seeds", "note",
+)  # fmt: skip
+
+
+def judged_row(j: Judgement) -> tuple[Cell, ...]:
+    """One judgement; of primaries the corrected p-value, of the others the q-value."""
+    c, primary = j.contrast, j.correction == "holm"
+    return (
+        method_name(c.method), method_name(c.other), c.metric.name, c.axis, ", ".join(map(number, c.levels)),
+        rounded(c.value), rounded(c.other_value), rounded(c.difference), rounded(c.tested.half), j.word,
+        rounded(j.smallest), rounded(j.could_find), rounded(j.p) if primary else None,
+        None if primary else rounded(j.p), rounded(c.p_flipped()) if primary else None, c.n, j.note,
+    )  # fmt: skip

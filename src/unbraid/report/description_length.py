@@ -15,11 +15,14 @@ from unbraid.comparison.mdl_selection import (
     pick,
     settings,
 )
+from unbraid.comparison.names import method_name
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredScores
 from unbraid.report.figures import (
+    Cell,
     Figure,
     Look,
+    NumbersTable,
     Plot,
     chance_line,
     frame,
@@ -27,12 +30,13 @@ from unbraid.report.figures import (
     log_axis,
     looks,
     mean_text,
+    rounded,
     width_axis,
 )
 
 AXIS = {"fvu": "FVU after rounding", "nats": "cross-entropy added, nats a token"}
 
-Table = Mapping[tuple[CodingScheme, Distortion], Sequence[Setting]]
+Settings = Mapping[tuple[CodingScheme, Distortion], Sequence[Setting]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def selection(stored: StoredScores, scores: Scores) -> Selection | None:
     return Selection(CODING_SCHEMES, [p for p in picks if any(p[1])], plots)
 
 
-def common(table: Table, wanted: Sequence[Distortion]) -> Distortion:
+def common(table: Settings, wanted: Sequence[Distortion]) -> Distortion:
     """The smallest FVU that at least half of the settings reach; else the largest."""
     share = lambda at: [s.reached for s in table[CODING_SCHEMES[0], at] if not s.control]
     reached = [at for at in wanted if at.axis == "fvu" and 2 * sum(share(at)) >= len(share(at))]
@@ -71,14 +75,16 @@ def common(table: Table, wanted: Sequence[Distortion]) -> Distortion:
 
 
 def rate_distortion(
-    stored: StoredScores, table: Table, scheme: CodingScheme, wanted: Sequence[Distortion], scores: Scores
+    stored: StoredScores, table_of: Settings, scheme: CodingScheme, wanted: Sequence[Distortion], scores: Scores
 ) -> Plot:
     """Plot the fewest bits over each method's settings against distortion."""
-    traces = []
+    traces, rows, names = [], [], []
     for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
-        best = {at: shortest(table[scheme, at], set(method.settings), method.d_sae) for at in wanted}
+        best = {at: shortest(table_of[scheme, at], set(method.settings), method.d_sae) for at in wanted}
         points = [(at.at, found) for at, found in best.items() if found is not None]
         traces += [line(points, look, "distortion")] if points else []
+        rows += [(method.title, at, *numbers(found)) for at, found in points]
+        names += [found.name for _, found in points]
     linear = principal(stored, wanted) if scheme.decoder == "without" else []
     if linear:
         traces.append(dotted(linear))
@@ -88,22 +94,54 @@ def rate_distortion(
     layout["yaxis"]["rangemode"] = "tozero"
     caption = "fewest bits of each method's settings at each distortion; all seeds reach it"
     caption += " · dotted: principal components" if linear else ""
-    return Plot(f"Rate and distortion: {scheme.label}", caption, {"data": traces, "layout": layout})
+    table = NumbersTable(("method", "distortion", *NUMBERS), tuple(rows), tuple(names))
+    reads = picked([pick(table_of[scheme, at]) for at in wanted], wanted)
+    figure = {"data": traces, "layout": layout}
+    return Plot(f"Rate and distortion: {scheme.label}", caption, figure, reads, table, "bits_per_token")
 
 
-def against_width(table: Table, scheme: CodingScheme, at: Distortion, scores: Scores) -> Plot:
+NUMBERS = ("setting", "bits a token", "± (95 %)", "seeds")
+
+
+def numbers(found: Setting) -> tuple[Cell, ...]:
+    """A setting's name and bits, as tables have them."""
+    return method_name(found.label), rounded(found.mean.mean), rounded(found.mean.half), found.mean.n
+
+
+def picked(picks: Sequence[Pick | None], wanted: Sequence[Distortion]) -> str:
+    """Say which settings describe shortest."""
+    known = [(at, one) for at, one in zip(wanted, picks, strict=True) if one is not None]
+    if not known:
+        return "No setting reaches any of these distortions with all its seeds."
+    names = list(dict.fromkeys(method_name(one.best.label) for _, one in known))
+    if len(names) == 1:
+        return f"{names[0]} describes shortest at every distortion that is reached."
+    return "Shortest: " + ", ".join(f"{method_name(one.best.label)} at {at.at:g}" for at, one in known) + "."
+
+
+def against_width(table_of: Settings, scheme: CodingScheme, at: Distortion, scores: Scores) -> Plot:
     """Plot the fewest bits over each method's settings against width."""
-    found = table[scheme, at]
-    traces = []
+    found = table_of[scheme, at]
+    traces, rows, names = [], [], []
     for name in dict.fromkeys(s.method for s in found if not s.control):
         widths = sorted({s.d_sae for s in found if s.method == name})
         best = [(width, shortest(found, {s.name for s in found if s.method == name}, width)) for width in widths]
         points = [(float(width), setting) for width, setting in best if setting is not None]
         traces += [line(points, look_of(name, scores), "latents")] if points else []
+        rows += [(method_name(name), width, *numbers(setting)) for width, setting in points]
+        names += [setting.name for _, setting in points]
     layout = frame("latents", "bits a token")
     layout["xaxis"] |= width_axis({s.d_sae for s in found if not s.control})
     title = f"Bits and width at {at.label}: {scheme.label}"
-    return Plot(title, "fewest bits of each method's settings at each width", {"data": traces, "layout": layout})
+    shortest_of = min(rows, key=lambda row: row[3], default=None)
+    reads = (
+        f"{shortest_of[0]} at {shortest_of[1]:g} latents has the fewest, {shortest_of[3]:.4g}." if shortest_of else ""
+    )
+    figure, numbers_ = (
+        {"data": traces, "layout": layout},
+        NumbersTable(("method", "latents", *NUMBERS), tuple(rows), tuple(names)),
+    )
+    return Plot(title, "fewest bits of each method's settings at each width", figure, reads, numbers_, "bits_per_token")
 
 
 def look_of(name: str, scores: Scores) -> Look:

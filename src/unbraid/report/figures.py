@@ -1,4 +1,4 @@
-"""Figures in Plotly's JSON: scores against L0, and training curves. The browser sets colours of text and grid."""
+"""Figures in Plotly's JSON, and what all share: looks, axes, lines. The browser sets colours of text and grid."""
 
 import html
 import json
@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unbraid.comparison.intervals import Interval, t_interval
+from unbraid.comparison.intervals import Interval
 from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.scores import Method, Role, Scores
-from unbraid.comparison.stored_scores import StoredRun
+from unbraid.comparison.scores import Method, Role
 from unbraid.comparison.wording import number, plural
 
 # Okabe and Ito's colours without yellow and black, which vanish on white or on dark.
@@ -32,13 +31,8 @@ SYMBOL_PATHS = {
     "diamond-open": "M15 1l5 5-5 5-5-5z",
 }
 """SVG paths of the same marks for the legend, around (15, 6)."""
-LOG_POINTS = 120
-"""Largest number of points of one training curve."""
-FIGURE_POINTS = 24_000
-"""Largest number of points of all training curves in one figure: with more a browser becomes slow."""
-FEWEST_POINTS = 12
-
 Figure = dict[str, Any]
+Cell = str | float | int | None
 
 
 @dataclass(frozen=True)
@@ -54,12 +48,27 @@ class Look:
 
 
 @dataclass(frozen=True)
+class NumbersTable:
+    """The numbers of a figure, to read and to copy."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    settings: tuple[str, ...] = ()
+    """For each row the experiment's name whose runs it is from; empty where rows are from many."""
+
+
+@dataclass(frozen=True)
 class Plot:
-    """A figure with its title and caption."""
+    """A figure with its title, a sentence that reads it, and its numbers."""
 
     title: str
     caption: str
     figure: Figure
+    reading: str = ""
+    """What it shows, in a sentence."""
+    table: NumbersTable | None = None
+    identifier: str = ""
+    """The name by which files and code know what is drawn, and its definition."""
 
 
 def looks(methods: Sequence[Method]) -> dict[str, Look]:
@@ -83,56 +92,14 @@ def looks_of(roles: Mapping[str, Role]) -> dict[str, Look]:
     return found
 
 
-def score_plot(scores: Scores, quantity: Quantity, definition: str) -> Plot | None:
-    """Plot a score against L0: seeds as points, means with intervals as lines. None when nothing can be drawn."""
-    if scores.l0 is None:
-        return None
-    traces, at = [], []
-    for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
-        points = [(scores.value(run, scores.l0), scores.value(run, quantity), run) for run in method.runs]
-        drawn = [p for p in points if p[0] > 0 and math.isfinite(p[0]) and math.isfinite(p[1])]
-        if drawn:
-            traces += [seed_points(drawn, look), mean_line(scores, method, quantity, look)]
-            at += [x for x, _, _ in drawn]
-    if not traces:
-        return None
-    chance = scores.chance(quantity)
-    if math.isfinite(chance):
-        traces.append(chance_line(min(at), max(at), chance))
-    layout = frame("L0 (latents active a token)", quantity.label)
-    layout["xaxis"] |= log_axis(min(at), max(at))
-    return Plot(quantity.label, caption(quantity, definition), {"data": traces, "layout": layout})
+def caption(quantity: Quantity) -> str:
+    """Say which direction of a score is better; empty when neither is."""
+    return {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(quantity.better, "")
 
 
-def caption(quantity: Quantity, definition: str) -> str:
-    """Return what stands under a score's figure: its better direction and its definition."""
-    direction = {"higher": "higher is better ↑", "lower": "lower is better ↓"}.get(quantity.better, "")
-    return " · ".join(filter(None, (direction, definition)))
-
-
-def seed_points(points: Sequence[tuple[float, float, StoredRun]], look: Look) -> Figure:
-    """A trace with one point per seed."""
-    return {
-        "type": "scatter", "mode": "markers", "meta": look.index, "showlegend": False,
-        "x": [x for x, _, _ in points], "y": [y for _, y, _ in points],
-        "text": [f"{escape(run.name)}, seed {run.seed}<br>{escape(run.run)}" for _, _, run in points],
-        "hovertemplate": "%{text}<br>L0 %{x:.3~g}, %{y:.4~g}<extra></extra>",
-        "marker": {"color": look.colour, "symbol": look.symbol, "size": 5, "opacity": 0.5},
-    }  # fmt: skip
-
-
-def mean_line(scores: Scores, method: Method, quantity: Quantity, look: Look) -> Figure:
-    """A trace of a method's means over seeds, with intervals."""
-    assert scores.l0 is not None
-    means = []
-    for name, runs in method.settings.items():
-        x = t_interval([scores.value(run, scores.l0) for run in runs]).mean
-        y = t_interval([scores.value(run, quantity) for run in runs])
-        if x > 0 and y.n:
-            means.append((x, y, name))
-    means.sort(key=lambda entry: entry[0])
-    texts = [mean_text(name, y) for _, y, name in means]
-    return line_of_means([x for x, _, _ in means], [y for _, y, _ in means], texts, look, "L0 %{x:.3~g}, %{y:.4~g}")
+def defined(quantity: Quantity, definition: str) -> str:
+    """A score's identifier, with its definition where its eval stored one."""
+    return ": ".join(filter(None, (f"{quantity.eval}.{quantity.label}", definition)))
 
 
 def line_of_means(x: Sequence[float], means: Sequence[Interval], texts: Sequence[str], look: Look, at: str) -> Figure:
@@ -167,45 +134,9 @@ def chance_line(low: float, high: float, chance: float) -> Figure:
     }  # fmt: skip
 
 
-def training_plots(scores: Scores) -> list[Plot]:
-    """Plot loss terms, FVU, L0 and dead latents against tokens, one line per run."""
-    logs = {run.run: run.log() for method in scores.methods for run in method.runs}
-    known = dict.fromkeys(key for rows in logs.values() for row in rows[:1] + rows[-1:] for key in row)
-    wanted = [key for key in known if key.startswith("losses/") or key in ("metrics/l0", "sparsity/dead")]
-    wanted += [key for key in known if key in ("metrics/fvu", "metrics/reconstruction/fvu")]
-    wanted.sort(key=lambda key: (not key.endswith("fvu"), key != "metrics/l0", key != "sparsity/dead", key))
-    return [plot for key in wanted if (plot := training_plot(scores, key, logs)) is not None]
-
-
-def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]]) -> Plot | None:
-    """Plot one logged quantity against tokens; None when no run logged it."""
-    traces = []
-    points = max(FEWEST_POINTS, min(LOG_POINTS, FIGURE_POINTS // max(1, len(logs))))
-    for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
-        for run in method.runs:
-            rows = thin([row for row in logs[run.run] if key in row and "tokens" in row], points)
-            if rows:
-                traces.append(
-                    {
-                        "type": "scatter", "mode": "lines", "meta": look.index, "showlegend": False,
-                        "x": [row["tokens"] for row in rows], "y": [rounded(row[key]) for row in rows],
-                        "line": {"color": look.colour, "width": 1, "dash": look.dash}, "opacity": 0.7,
-                        "hovertemplate": f"{escape(run.run)}<br>%{{x:.3s}} tokens, %{{y:.4~g}}<extra></extra>",
-                    }
-                )  # fmt: skip
-    return Plot(key, "", {"data": traces, "layout": frame("tokens", key)}) if traces else None
-
-
-def thin(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """Keep at most `most` rows, evenly spaced, with the first and the last."""
-    if len(rows) <= most:
-        return rows
-    return [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
-
-
-def rounded(value: Any) -> float | None:
-    """Round a logged number to five digits; None for what is no finite number."""
-    return float(f"{value:.5g}") if isinstance(value, int | float) and math.isfinite(value) else None
+def rounded(value: Any, digits: int = 6) -> float | None:
+    """Round a number to significant digits; None for what is no finite number."""
+    return float(f"{value:.{digits}g}") if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def frame(x: str, y: str) -> Figure:
@@ -240,6 +171,34 @@ def escape(text: str) -> str:
     return html.escape(text)
 
 
-def embedded(figure: Figure) -> str:
-    """Write a figure as JSON that is safe inside a script element."""
-    return json.dumps(figure, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+def embedded(data: Any) -> str:
+    """Write a figure, or other data, as JSON that is safe inside a script element."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+
+
+def dotted_line(x: float, name: str) -> Figure:
+    """A dotted vertical line over the whole height, with its name on top."""
+    return {
+        "type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
+        "line": {"color": GREYS[0], "width": 1, "dash": "dot"},
+        "label": {"text": name, "textposition": "end", "textangle": 0, "font": {"size": 10, "color": GREYS[0]}},
+    }  # fmt: skip
+
+
+def band(low: float, high: float) -> Figure:
+    """A grey band over the whole height, visible on white and on dark."""
+    return {
+        "type": "rect", "xref": "x", "yref": "paper", "x0": low, "x1": high, "y0": 0, "y1": 1, "layer": "below",
+        "fillcolor": "rgba(128,128,128,0.16)", "line": {"width": 0},
+    }  # fmt: skip
+
+
+def rows_layout(x: str, labels: Sequence[str]) -> Figure:
+    """The layout of a dot plot: a row a label, the first on top, and numbers along x."""
+    layout = frame(x, "")
+    layout["height"] = 84 + 21 * len(labels)
+    layout["yaxis"] |= {
+        "tickvals": list(range(len(labels))), "ticktext": [escape(label) for label in labels],
+        "range": [len(labels) - 0.4, -0.6], "fixedrange": True,
+    }  # fmt: skip
+    return layout

@@ -1,6 +1,7 @@
 """Forest plots: each method's gain over its own base with its interval, right is better, in percent of the width.
 
-The page draws them with plain boxes, so that names and words stay text at every width of the window.
+The page draws them with plain boxes, so that names and words stay text at every width of the window. 0 is in the middle
+of every plot. Where the smallest effect of interest is known, plots of one claim share a scale in its units.
 """
 
 import math
@@ -8,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unbraid.comparison.judgement import Judgement, Word
+from unbraid.comparison.names import method_name
 from unbraid.comparison.quantities import Quantity
-from unbraid.comparison.wording import change, number, signed, significant
+from unbraid.comparison.wording import change, number, plural, signed, significant
 
-MARGIN = 3.0
-"""Room at both ends, in percent."""
-MOST_OPEN = 12
+ROOM = 47.0
+"""Percent of the width on either side of 0."""
+MOST_OPEN = 6
 """Largest number of rows that are shown unfolded."""
+LEAST, FURTHEST = 1.5, 8.0
+"""Smallest effects of interest that a plot shows on either side at least, and at most: what lies beyond is cut off."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,16 @@ class ForestRow:
 
     method: str
     base: str
+    identifier: str
+    """Both names as files and code have them."""
     word: Word
     x: float
     """Where the gain is, in percent of the width; NaN when nothing was compared."""
     low: float
     """Where the interval begins; NaN without one."""
     width: float
+    cut: bool
+    """True if the gain or its interval goes on beyond the edge."""
     text: str
     """The gain with its interval, or why there is none."""
     note: str
@@ -41,12 +49,13 @@ class ForestPlot:
 
     metric: Quantity
     rows: list[ForestRow]
-    zero: float
     band: tuple[float, float] | None
     """Where the band of the smallest effect of interest begins, and its width; None where no such effect is known."""
     ticks: list[tuple[float, str]]
     """Where gains are written beneath."""
     smallest: float
+    power: str
+    """What the seeds could have found, next to the smallest effect of interest."""
 
     @property
     def shown(self) -> list[ForestRow]:
@@ -59,36 +68,63 @@ class ForestPlot:
         return self.rows[MOST_OPEN:]
 
 
-def forest_plot(judgements: Sequence[Judgement]) -> ForestPlot:
-    """Lay out the judgements of one score, the largest gain first and what was not compared last."""
-    known = [j for j in judgements if math.isfinite(j.contrast.gain)]
+def reach_of(judgements: Sequence[Judgement]) -> float:
+    """The number of smallest effects that plots of these judgements show on either side of 0."""
+    ends = [(abs(j.contrast.gain) + half_of(j)) / j.smallest for j in judgements if compared(j) and j.smallest > 0]
+    return min(FURTHEST, max([LEAST, *ends]))
+
+
+def forest_plot(judgements: Sequence[Judgement], reach: float | None = None) -> ForestPlot:
+    """Lay out the judgements of one score, the largest gain first and what was not compared last.
+
+    reach: smallest effects on either side of 0, where several plots share a scale.
+    """
     smallest = judgements[0].smallest
-    known.sort(key=lambda j: -j.contrast.gain)
-    ends = [0.0] if math.isnan(smallest) else [-smallest, smallest]
-    ends += [j.contrast.gain + side * half_of(j) for j in known for side in (-1, 1)]
-    low, high = min(ends), max(ends)
-    scale = (100 - 2 * MARGIN) / (high - low) if high > low else 0.0
-    place = lambda gain: round(MARGIN + (gain - low) * scale, 2) if scale else 50.0
-    rows = [
-        ForestRow(
-            j.contrast.method, j.contrast.other, j.word, place(j.contrast.gain),
-            place(j.contrast.gain - half_of(j)) if j.contrast.enough else math.nan,
-            round(2 * half_of(j) * scale, 2), change(j.contrast.gain, j.contrast.tested.half), j.note,
-        )
-        for j in known
-    ]  # fmt: skip
+    known = sorted(filter(compared, judgements), key=lambda j: -j.contrast.gain)
+    if smallest > 0:
+        extent = smallest * (reach_of(judgements) if reach is None else reach)
+    else:
+        extent = max((abs(j.contrast.gain) + half_of(j) for j in known), default=0.0) or 1.0
+    place = lambda gain: round(50 + ROOM * max(-1.0, min(1.0, gain / extent)), 2)
+    rows = [known_row(j, place, extent) for j in known]
     rows += [
-        ForestRow(j.contrast.method, j.contrast.other, j.word, math.nan, math.nan, 0.0, "", j.note)
+        ForestRow(
+            method_name(j.contrast.method), method_name(j.contrast.other), identifier(j), j.word, math.nan, math.nan,
+            0.0, False, "", j.note,
+        )
         for j in judgements
-        if not math.isfinite(j.contrast.gain)
-    ]
-    if math.isnan(smallest):
-        return ForestPlot(judgements[0].metric, rows, place(0.0), None, [(place(0.0), "0")], smallest)
+        if not compared(j)
+    ]  # fmt: skip
+    if not smallest > 0:
+        decimals = significant(extent, 2)
+        ticks = [(place(0.0), "0"), (place(extent), signed(extent, decimals))]
+        return ForestPlot(judgements[0].metric, rows, None, ticks, smallest, power_of(known))
     decimals = significant(smallest, 2)
     ticks = [(place(at), signed(at, decimals) if at else "0") for at in (-smallest, 0.0, smallest)]
     ticks = ticks if ticks[2][0] - ticks[0][0] >= 30 else [ticks[1]]  # else they would overlap
-    band = place(-smallest), round(2 * smallest * scale, 2)
-    return ForestPlot(judgements[0].metric, rows, place(0.0), band, ticks, smallest)
+    band = place(-smallest), round(place(smallest) - place(-smallest), 2)
+    return ForestPlot(judgements[0].metric, rows, band, ticks, smallest, power_of(known))
+
+
+def known_row(j: Judgement, place, extent: float) -> ForestRow:
+    """The row of a gain that is known. place: from gains to percent of the width."""
+    gain, half = j.contrast.gain, half_of(j)
+    low, high = place(gain - half), place(gain + half)
+    return ForestRow(
+        method_name(j.contrast.method), method_name(j.contrast.other), identifier(j), j.word, place(gain),
+        low if j.contrast.enough else math.nan, round(high - low, 2), abs(gain) + half > extent * 1.001,
+        change(gain, j.contrast.tested.half), j.note,
+    )  # fmt: skip
+
+
+def compared(found: Judgement) -> bool:
+    """True if there is a gain."""
+    return math.isfinite(found.contrast.gain)
+
+
+def identifier(found: Judgement) -> str:
+    """Return what files and code call the two methods and the score."""
+    return f"{found.contrast.method} against {found.contrast.other}, by {found.metric.eval}.{found.metric.label}"
 
 
 def half_of(found: Judgement) -> float:
@@ -97,6 +133,16 @@ def half_of(found: Judgement) -> float:
     return half if math.isfinite(half) else 0.0
 
 
-def band_text(plot: ForestPlot) -> str:
-    """Say what the band is; empty where there is none."""
-    return "" if plot.band is None else f"band: ±{number(plot.smallest)}, the smallest effect of interest"
+def power_of(known: Sequence[Judgement]) -> str:
+    """Say what the seeds could have found four times of five, next to the smallest effect of interest."""
+    if not known:
+        return ""
+    seeds = plural(min(j.contrast.n for j in known), "seed")
+    wanted = known[0].smallest
+    of_interest = f"{number(wanted)} is the smallest of interest" if wanted > 0 else "no smallest of interest is known"
+    found = sorted(j.could_find for j in known if math.isfinite(j.could_find))
+    if not found:
+        return f"{seeds}: too few to tell a difference; {of_interest}"
+    least, most = number(found[0]), number(found[-1])
+    size = least if least == most else f"{least} to {most}"
+    return f"{seeds} could find {size}; {of_interest}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from unbraid.comparison.guards import unmeasured_guards
 from unbraid.comparison.intervals import FEWEST_SEEDS
+from unbraid.comparison.names import score_name
 from unbraid.comparison.quantities import AXES
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import EVERY_EVAL, LOG, StoredRun, StoredScores
@@ -110,7 +111,9 @@ def designs(scores: Scores, answers: list[Answer]) -> list[Limitation]:
             found.append(Limitation("not tested", f"matched {axis}", "the runs have no such score", []))
     if missing := unmeasured_guards(scores):
         reason = "the runs have no such score, so gains were not checked for what it would show"
-        found.append(Limitation("not tested", f"guards against void gains: {listed(missing)}", reason, []))
+        found.append(
+            Limitation("not tested", f"guards against void gains: {listed([*map(score_name, missing)])}", reason, [])
+        )
     if not scores.with_role("control"):
         found.append(
             Limitation("not tested", "controls", "no control was run, so trivial scores cannot be recognised", [])

@@ -1,7 +1,7 @@
-"""The report's page: one self-contained HTML file with the answer, then everything that it is based on."""
+"""The report's page: one self-contained HTML file. A claim a row first, then what it rests on, figure by figure."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,60 +9,79 @@ from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from unbraid.comparison import verdict as answering
 from unbraid.comparison import wording as text
-from unbraid.comparison.mdl_selection import EVAL as DESCRIBED
-from unbraid.comparison.quantities import Quantity
+from unbraid.comparison.names import capital, method_name, score_name, testbed_name
 from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, arrange
-from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores
-from unbraid.report.cards import AnswerView, view
-from unbraid.report.description_length import Selection, selection
-from unbraid.report.figures import SYMBOL_PATHS, Look, Plot, embedded, looks, score_plot, training_plots
-from unbraid.report.forest_plot import band_text
+from unbraid.comparison.stored_scores import Definition, StoredRun, StoredScores, class_name, read_scores
+from unbraid.report.browser_links import browser_links
+from unbraid.report.cards import AnswerView, judged_table, view
+from unbraid.report.description_length import Selection
+from unbraid.report.figures import SYMBOL_PATHS, Cell, Look, Plot, embedded, looks
+from unbraid.report.first_screen import ClaimRow, Judged, claim_rows, untested
+from unbraid.report.library import plotly_js
 from unbraid.report.limitations import Limitation, limitations
 from unbraid.report.setup import Setup, flat, setup
-from unbraid.report.table import Row, requested_text, table
-from unbraid.report.width import width_plots
+from unbraid.report.testbed import about, described_by, plot_groups
 from unbraid.system.files import write_text
 
 TITLE = "Disentanglement or sparsity?"
-MOST_CURVES = 10_000
-"""Number of curves (scores times methods) up to which all scores are drawn; browsers fail on more."""
-MOST_JUDGEMENTS = 5_000
+MOST_BYTES = 900_000
+"""Bytes of figures up to which those of scores outside the headline are drawn; the rows have the others."""
+MOST_JUDGEMENTS = 1_000
 """Largest number of judgements that are listed one by one."""
 QUESTION = "Should we optimise sparse autoencoders for disentanglement instead of sparsity?"
 
 
 @dataclass(frozen=True)
-class PlotGroup:
-    """A group of figures under one title."""
+class Drawn:
+    """A figure as the page has it."""
+
+    plot: Plot
+    data: str
+    """Figure and table as JSON."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures under one title, as the page has them."""
 
     title: str
-    open: bool
-    plots: list[Plot]
+    about: str
+    plots: list[Drawn]
+    more: list[Drawn]
+    undrawn: int
+    """Number of figures left out because the page would become too large."""
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """The runs of one setting of one method."""
+
+    anchor: str
+    title: str
+    identifier: str
+    control: bool
+    runs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Section:
-    """The part of the report on one source."""
+    """The part of the report on one testbed."""
 
     index: int
     title: str
+    identifier: str
+    about: str
     answers: list[AnswerView]
     setup: Setup
     looks: dict[str, Look]
-    groups: list[PlotGroup]
-    undrawn: int
-    """Number of scores that are not drawn because there are too many methods."""
+    groups: list[Group]
     selection: Selection | None
     """The shortest descriptions, if they were scored."""
-    columns: list[Quantity]
-    rows: list[Row]
-    controls: list[Row]
-    runs: list[dict[str, Any]]
+    runs: list[RunGroup]
     definitions: list[Definition]
     limitations: list[Limitation]
     warnings: list[str]
@@ -91,116 +110,164 @@ def write_report(
     rules = rules if card is None else rules_of(card, stored)
     sources = list(dict.fromkeys(run.source for run in stored.runs))
     titles = source_titles(stored, sources)
-    sections = [section(i, titles[s], stored.of(s), out, rules) for i, s in enumerate(sources)]
+    room = Room(MOST_BYTES)
+    sections = [section(i, titles[s], stored.of(s), out, rules, room) for i, s in enumerate(sources)]
     if notice is not None:
         for found in stored.damaged:
             notice(str(found))
     if departed is not None and rules is not None:
         for change in rules.departures:
             departed(change)
-    environment = Environment(
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            question=question,
+            sections=sections,
+            claims=first_screen(sections),
+            untested=untested([(s.title, s.limitations) for s in sections]),
+            skipped=stored.skipped,
+            plotly=plotly_js(),
+            runs=len(stored.runs),
+            browser=browser_links(out),
+            registered=rules is not None and bool(rules.gate),
+        )
+    )
+    write_text(out, page)
+    return stored.rows
+
+
+def environment() -> Environment:
+    """The templates, with what they call."""
+    made = Environment(
         loader=PackageLoader("unbraid.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {
+    made.globals |= {
         "text": text,
-        "embedded": embedded,
-        "band_text": band_text,
         "symbols": answering.SYMBOLS,
+        "method_name": method_name,
+        "capital": capital,
+        "score_name": score_name,
     }
-    environment.globals |= {"requested_text": requested_text, "symbol_paths": SYMBOL_PATHS}
-    environment.globals |= {"most_judgements": MOST_JUDGEMENTS, "registered": rules is not None and bool(rules.gate)}
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        question=question,
-        sections=sections,
-        skipped=stored.skipped,
-        plotly=get_plotlyjs(),
-        runs=len(stored.runs),
-    )
-    write_text(out, page)
-    return stored.rows
+    made.globals |= {"symbol_paths": SYMBOL_PATHS, "most_judgements": MOST_JUDGEMENTS, "judged_data": judged_data}
+    made.filters["method_name"] = method_name
+    return made
 
 
-def section(index: int, title: str, stored: StoredScores, out: Path, rules: answering.Rules | None) -> Section:
-    """Build the part of the report on one source."""
+class Room:
+    """The bytes that are left for figures which a page can do without."""
+
+    def __init__(self, most: int):
+        self.left = most
+
+    def take(self, data: str, *, needed: bool) -> bool:
+        """Take the room for a figure; False when there is none, and it is not needed."""
+        if not needed and len(data) > self.left:
+            return False
+        self.left -= len(data)
+        return True
+
+
+def section(
+    index: int, title: str, stored: StoredScores, out: Path, rules: answering.Rules | None, room: Room
+) -> Section:
+    """Build the part of the report on one testbed."""
     scores = arrange(stored)
     answers = [answering.answer(scores, d_sae, rules) for d_sae in scores.widths]
     views = [view(scores, found, rules) for found in answers]
-    columns = scores.headline
-    rows, controls = table(scores, columns, stored.missing_results)
-    about = setup(scores)
+    described = described_by(stored, scores)
+    runs = run_groups(scores, index, out)
+    places = {group.identifier: group.anchor for group in runs}
+    found = plot_groups(stored, scores, answers, described)
+    needed = [[drawn(plot, places) for plot in group.plots] for group in found]
+    for data in (each.data for plots in needed for each in plots):
+        room.take(data, needed=True)
+    groups = []
+    for group, plots in zip(found, needed, strict=True):
+        more = [drawn(plot, places) for plot in group.more]
+        kept = [each for each in more if room.take(each.data, needed=False)]
+        groups.append(Group(group.title, group.about, plots, kept, len(more) - len(kept)))
+    settings = setup(scores)
     return Section(
-        index, title, views, about, looks(scores.methods), plot_groups(scores, stored.definitions),
-        0 if others_drawn(scores) else len(other_scores(scores)),
-        selection(stored, scores), columns, rows, controls, run_list(stored, out), list(stored.definitions),
-        limitations(stored, scores, answers), mixed_versions(stored.definitions) + about.warnings,
+        index, title, stored.runs[0].source, about(scores, title), views, settings, looks(scores.methods), groups,
+        described, runs, list(stored.definitions), limitations(stored, scores, answers),
+        mixed_versions(stored.definitions) + settings.warnings,
     )  # fmt: skip
 
 
+def first_screen(sections: Sequence[Section]) -> list[ClaimRow]:
+    """Arrange the verdicts of all testbeds, claim by claim."""
+    judged = []
+    for s in sections:
+        for v in s.answers:
+            wide = f", {v.answer.d_sae:,} latents" if len(s.answers) > 1 else ""
+            judged.append(Judged(s.title + wide, s.identifier, f"#s{s.index}", v.answer))
+    return claim_rows(judged)
+
+
+def judged_data(view: AnswerView) -> str:
+    """The first judgements of an answer as JSON, primaries first."""
+    table = judged_table(view.judged[:MOST_JUDGEMENTS])
+    return embedded({"figure": None, "table": {"head": table.head, "rows": table.rows}})
+
+
+def drawn(plot: Plot, places: dict[str, str]) -> Drawn:
+    """Write a figure with its table. places: the anchor of each setting's runs."""
+    table: dict[str, list[Cell] | Any] | None = None
+    if plot.table is not None:
+        table = {"head": plot.table.head, "rows": plot.table.rows}
+        if plot.table.settings:
+            table["runs"] = [places.get(name, "") for name in plot.table.settings]
+    return Drawn(plot, embedded({"figure": plot.figure, "table": table}))
+
+
 def source_titles(stored: StoredScores, sources: Sequence[str]) -> dict[str, str]:
-    """Title each source by its class, and by the fields in which sources of one class differ."""
+    """Title each testbed by what readers call it, and by the fields in which those of one title differ."""
     nodes = {
         source: next(run.experiment["source"] for run in stored.runs if run.source == source) for source in sources
     }
     titles = {}
-    for kind in dict.fromkeys(map(class_name, nodes.values())):
-        fields = {source: dict(flat(node)) for source, node in nodes.items() if class_name(node) == kind}
-        names = dict.fromkeys(name for found in fields.values() for name in found)
+    for name in dict.fromkeys(map(testbed_name, nodes.values())):
+        fields = {
+            source: {"kind": class_name(node), **dict(flat(node))}
+            for source, node in nodes.items()
+            if testbed_name(node) == name
+        }
+        names = dict.fromkeys(key for found in fields.values() for key in found)
         differing = [n for n in names if len({found.get(n) for found in fields.values()}) > 1]
         for source, found in fields.items():
-            titles[source] = ", ".join([kind, *(f"{n} {found[n]}" for n in differing if n in found)])
+            titles[source] = ", ".join([name, *(f"{n.replace('_', ' ')} {found[n]}" for n in differing if n in found)])
     return titles
 
 
-def plot_groups(scores: Scores, definitions: Sequence[Definition]) -> list[PlotGroup]:
-    """Group the figures: headline scores, scores against width, then other scores by eval, then training curves."""
-    texts = definition_texts(definitions)
-    headline, rest = scores.headline, other_scores(scores) if others_drawn(scores) else []
-
-    def plots(quantities: Sequence[Quantity]) -> list[Plot]:
-        drawn = (score_plot(scores, q, texts.get((q.eval, q.metric), "")) for q in quantities)
-        return [plot for plot in drawn if plot is not None]
-
-    groups = [PlotGroup("Headline scores", True, plots(headline))]
-    groups.append(PlotGroup("Against width", True, width_plots(scores, texts)))
-    groups += [
-        PlotGroup(f"More from {name}", False, plots([q for q in rest if q.eval == name]))
-        for name in dict.fromkeys(q.eval for q in rest)
-    ]
-    groups.append(PlotGroup("Training curves", False, training_plots(scores)))
-    return [group for group in groups if group.plots]
-
-
-def other_scores(scores: Scores) -> list[Quantity]:
-    """The scores that can be drawn besides those of the headline."""
-    rest = [q for q in scores.quantities if q not in scores.headline and q != scores.l0 and not q.reference]
-    return [q for q in rest if q.eval != DESCRIBED or not q.params]  # shown in the section on description length
-
-
-def others_drawn(scores: Scores) -> bool:
-    """True if scores other than the headline are drawn."""
-    return len(other_scores(scores)) * len(scores.methods) <= MOST_CURVES
-
-
-def definition_texts(definitions: Sequence[Definition]) -> dict[tuple[str, str], str]:
-    """Definitions by eval and metric."""
-    return {(d.eval, d.metric): d.text for d in definitions}
-
-
-def run_list(stored: StoredScores, out: Path) -> list[dict[str, Any]]:
-    """The facts on each run that the page lists."""
+def run_groups(scores: Scores, index: int, out: Path) -> list[RunGroup]:
+    """The runs of every setting, with links to their folders."""
     return [
-        {
-            "run": run.run, "href": link(run.folder, out), "name": run.name, "seed": run.seed, "control": run.control,
-            "d_sae": run.d_sae, "architecture": run.architecture, "seconds": run.provenance.get("seconds"),
-            "finished": run.provenance.get("finished", ""),
-        }
-        for run in stored.runs
-    ]  # fmt: skip
+        RunGroup(f"s{index}r{at}", label, name, method.role == "control", [run_facts(run, out) for run in runs])
+        for at, (method, label, name, runs) in enumerate(settings_of(scores))
+    ]
+
+
+def settings_of(scores: Scores) -> Iterator[tuple[Any, str, str, list[StoredRun]]]:
+    """Every setting of every method, with its name for readers and its own."""
+    for method in scores.methods:
+        for name, runs in method.settings.items():
+            at = f", L0 {runs[0].requested_l0:g}" if runs[0].requested_l0 == runs[0].requested_l0 else ""
+            yield method, f"{method_name(method.name)}{at}", name, runs
+
+
+def run_facts(run: StoredRun, out: Path) -> dict[str, Any]:
+    """The facts on a run that the page lists."""
+    return {
+        "run": run.run, "href": link(run.folder, out), "seed": run.seed, "d_sae": run.d_sae,
+        "architecture": run.architecture, "seconds": run.provenance.get("seconds"),
+        "finished": run.provenance.get("finished", ""),
+    }  # fmt: skip
 
 
 def link(folder: Path, out: Path) -> str:

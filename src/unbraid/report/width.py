@@ -9,11 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from unbraid.comparison.intervals import Interval, t_interval
+from unbraid.comparison.names import capital, method_name
 from unbraid.comparison.quantities import Quantity, ScoreSelector
 from unbraid.comparison.scores import Role, Scores
 from unbraid.comparison.stored_scores import StoredRun
+from unbraid.comparison.wording import change, plural
 from unbraid.report.description_length import look_of
-from unbraid.report.figures import Figure, Look, Plot, caption, frame, line_of_means, mean_text, width_axis
+from unbraid.report.figures import (
+    Figure,
+    Look,
+    NumbersTable,
+    Plot,
+    caption,
+    defined,
+    frame,
+    line_of_means,
+    mean_text,
+    rounded,
+    width_axis,
+)
 
 MORE = (
     ScoreSelector("memorisation", "product_latents"),
@@ -80,10 +94,41 @@ def width_plot(scores: Scores, quantity: Quantity, lines: list[Grown], definitio
     """Plot one score against width."""
     traces = [line(scores, quantity, one, look_of(one.method, scores)) for one in lines]
     drawn = [trace for trace in traces if trace["x"]]
-    layout = frame("latents", quantity.label)
+    layout = frame("latents", quantity.name)
     if widths := {int(width) for trace in drawn for width in trace["x"]}:
         layout["xaxis"] |= width_axis(widths)
-    return Plot(quantity.label, caption(quantity, definition), {"data": drawn, "layout": layout})
+    title = f"{capital(quantity.title)} against width"
+    figure = {"data": drawn, "layout": layout}
+    table = table_of(scores, quantity, lines)
+    return Plot(
+        title, caption(quantity), figure, reading(scores, quantity, lines), table, defined(quantity, definition)
+    )
+
+
+def reading(scores: Scores, quantity: Quantity, lines: list[Grown]) -> str:
+    """Say what changes most from the narrowest to the widest."""
+    changes = [(one, one.change(scores, quantity)) for one in lines if one.role != "control"]
+    known = [(one, found) for one, found in changes if found.n]
+    if not known:
+        return ""
+    one, most = max(known, key=lambda entry: abs(entry[1].mean))
+    narrow, *_, wide = one.by_width
+    said = (
+        f"From {narrow:,} to {wide:,} latents {method_name(one.name)} changes most, by {change(most.mean, most.half)}"
+    )
+    flat = sum(abs(found.mean) <= found.half for _, found in known)
+    return f"{said}; of {plural(len(known), 'line')} {flat} {'is' if flat == 1 else 'are'} not shown to change."
+
+
+def table_of(scores: Scores, quantity: Quantity, lines: list[Grown]) -> NumbersTable:
+    """The means by width, with their intervals."""
+    rows, names = [], []
+    for one in lines:
+        for width in one.by_width:
+            if (value := one.value(scores, quantity, width)).n:
+                rows.append((method_name(one.name), width, rounded(value.mean), rounded(value.half), value.n))
+                names.append(one.name)
+    return NumbersTable(("method", "latents", "mean", "± (95 %)", "seeds"), tuple(rows), tuple(names))
 
 
 def line(scores: Scores, quantity: Quantity, one: Grown, look: Look) -> Figure:
