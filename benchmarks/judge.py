@@ -23,86 +23,36 @@ from pathlib import Path
 from typing import Any
 
 import unbraid
+from unbraid.comparison.committed import (
+    BASELINE,
+    CEILINGS,
+    LEVELS,
+    PARAMS,
+    SCORES,
+    Row,
+    finite,
+    scores_of_rows,
+)
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.convergence import fall
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.judgement import Judgement
 from unbraid.comparison.power import pooled, seeds_needed
-from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.registration import rules_of
-from unbraid.comparison.scores import Scores, arrange, methods
+from unbraid.comparison.scores import Scores, arrange
 from unbraid.comparison.smallest_effect import smallest_effects
-from unbraid.comparison.stored_scores import StoredRun, StoredScores, params_text, read_run, read_scores
+from unbraid.comparison.stored_scores import StoredScores, params_text, read_run, read_scores
 from unbraid.comparison.verdict import answer, judge_pairs
 from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
-from unbraid.dictionary.initialisation import Claim
 from unbraid.experiment.summary import requested_l0
 from unbraid.sources.language_model.loading import EMBEDDED
 from unbraid.system.files import read_json, write_text
 
-SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "fvu": ("fidelity", "fvu", {}),
-    "l0": ("fidelity", "l0", {}),
-    "alive": ("fidelity", "alive", {}),
-    "l2_ratio": ("fidelity", "l2_ratio", {}),
-    "cosine": ("fidelity", "max_decoder_cosine", {}),
-    "mcc": ("recovery", "mcc", {}),
-    "f1": ("recovery", "f1", {}),
-    "f1_latents": ("recovery", "f1_latents", {}),
-    "absorption": ("absorption", "absorption_full", {}),
-    "recall_child": ("absorption", "parent_recall_given_child", {}),
-    "recall_rarest": ("recovery", "recall_by_frequency", {}),
-    "recall_alone": ("absorption", "parent_recall_alone", {}),
-    "latents_per_factor": ("splitting", "latents_per_factor", {}),
-    "represented": ("splitting", "represented", {}),
-    "infom": ("disentanglement", "infom", {}),
-    "mig": ("disentanglement", "mig", {}),
-    "isolation": ("controllability", "isolation", {}),
-    "modularity": ("controllability", "modularity", {}),
-    "overlap": ("controllability", "overlap", {}),
-    "interaction": ("controllability", "interaction", {}),
-    "effect": ("controllability", "effect", {}),
-    "hit": ("controllability", "hit", {}),
-    "atom_overlap": ("controllability", "atom_overlap", {}),
-    "additive_r2": ("controllability", "additive_r2", {}),
-    "context_ceiling": ("controllability", "context_ceiling", {}),
-    "pw_mcc": ("agreement", "pw_mcc", {}),
-    "products": ("memorisation", "product_latents", {}),
-    "product_share": ("memorisation", "product_share", {}),
-    "interchange": ("interchange", "interchange", {"directions": "latents", "error": "kept", "n": 4}),
-    "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
-    "bits": ("description_length", "bits_per_token", {}),
-    "ce_loss_score": ("saebench_core", "ce_loss_score", {}),
-    "ev_reported": ("saebench_core", "explained_variance_reported", {}),
-    "dose": ("dose", "dose", {}),
-    "probe_k1": ("saebench_sparse_probing", "probe_accuracy", {"k": 1.0, "reads": "latents"}),
-    "probe_k5": ("saebench_sparse_probing", "probe_accuracy", {"k": 5.0, "reads": "latents"}),
-    "meta": ("saebench_meta_structure", "decoder_variance_explained", {}),
-    "tpp": ("saebench_tpp", "tpp", {"n": 20.0}),
-    "scr": ("saebench_scr", "scr", {"n": 20.0}),
-}
-LOWER = (
-    "fvu", "cosine", "absorption", "latents_per_factor", "overlap", "interaction", "products", "product_share",
-    "bits",
-)  # fmt: skip
-"""Scores of which less is better."""
-NEITHER = ("l0", "l2_ratio", "hit", "atom_overlap", "context_ceiling", "ev_reported", "meta")
 SHOWN = (
     "l0", "fvu", "mcc", "f1", "absorption", "recall_child", "latents_per_factor", "infom", "isolation", "overlap",
     "alive",
 )  # fmt: skip
-PARAMS = "params"
-"""The key of a row under which params of scores stand."""
-BASELINE = "batchtopk"
-STANDARD = (BASELINE, "topk", "relu", "matryoshka", "jumprelu", "mdl")
-CEILINGS = ("truth", "probes")
-UNTRAINED = ("untrained", "random", "pca", "random-directions")
-KNOBS = (
-    "effect", "effect-blocks", "effect-functional", "effect-head", "effect-interaction", "effect-repulsion", "melbo",
-    "melbo-hinge", "sketch", "interaction", "readback", "end-to-end", "frozen-end-to-end", "functional", "jacobian",
-)  # fmt: skip
-"""Methods that are evidence for claim 2."""
 WORLDS = {8: "memorisation", 32: "directions", 96: "forest"}
 """Names of worlds by their number of factors."""
 
@@ -134,6 +84,7 @@ def design_of(folder: Path) -> dict[str, Any]:
     run = read_run(folder)
     about = {"run": folder.name, "finished": provenance.get("finished"), "version": provenance.get("unbraid")}
     about |= {"tokens": run.experiment["training"]["tokens"], "fall": finite(round(fall(run), 4))}
+    about |= {"target_l0": finite(run.target_l0), "seconds": run.provenance.get("seconds")}
     return about | {"summary": asdict(run.summary)}
 
 
@@ -147,18 +98,16 @@ def model_name(model: str) -> str:
     return {EMBEDDED: "language", "embedded": "small-language"}.get(model, Path(model).name)
 
 
-def finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
 def scores_of(folder: Path) -> dict[str, Any]:
     """The scores of a run by short name, with the params of those that SCORES names without."""
     found: dict[str, Any] = {}
     said: dict[str, str] = {}
+    levels: dict[str, dict[str, Any]] = {}
     for name, (eval_name, metric, params) in SCORES.items():
         path = folder / "results" / f"{eval_name}.json"
         scores = read_json(path).get("scores", []) if path.is_file() else []
-        scores = [s for s in map(upgraded_score, scores) if s["kind"] == "measured"]
+        every = [*map(upgraded_score, scores)]
+        scores = [s for s in every if s["kind"] == "measured"]
         own = [s for s in scores if s["metric"] == metric and all(s["params"].get(k) == v for k, v in params.items())]
         # Of a score by frequency, the rarest band: they are named 1e-1 to 1e0, 1e-2 to 1e-1, …
         own = sorted((s for s in own if "size" not in s["params"]), key=lambda s: s["params"].get("band", ""))
@@ -166,10 +115,10 @@ def scores_of(folder: Path) -> dict[str, Any]:
             value = own[-1]["value"]
             found[name] = value if value is None else float(f"{value:.5g}")
             said[name] = params_text(own[-1]["params"])
-    return found | {PARAMS: {name: text for name, text in said.items() if text and not SCORES[name][2]}}
-
-
-Row = dict[str, Any]
+            for kind in LEVELS:
+                if (level := level_of(every, own[-1], kind)) is not None:
+                    levels.setdefault(kind, {})[name] = float(f"{level:.5g}")
+    return found | levels | {PARAMS: {name: text for name, text in said.items() if text and not SCORES[name][2]}}
 
 
 def chosen(rows: Sequence[Row], **where: Any) -> list[Row]:
@@ -177,47 +126,10 @@ def chosen(rows: Sequence[Row], **where: Any) -> list[Row]:
     return [row for row in rows if all(value is None or row[key] == value for key, value in where.items())]
 
 
-def scores_of_rows(rows: Sequence[Row], *, base: str = BASELINE) -> Scores:
-    """Arrange rows of one testbed for judging, as if their runs had been read."""
-    params = {short: text for row in rows for short, text in row.get(PARAMS, {}).items()}
-    quantities = {short: quantity_of(short, params.get(short)) for short in SCORES if any(short in row for row in rows)}
-    runs = [run_of(row, base) for row in rows]
-    values: dict[Quantity, dict[str, float]] = {quantity: {} for quantity in quantities.values()}
-    for row, run in zip(rows, runs, strict=True):
-        for short, quantity in quantities.items():
-            if row.get(short) is not None:
-                values[quantity][run.run] = float(row[short])
-    return Scores(tuple(methods(runs)), tuple(sorted(values)), values)
-
-
-def quantity_of(short: str, said: str | None = None) -> Quantity:
-    """The quantity that a short name stands for; said: its params as rows have them."""
-    eval_name, metric, params = SCORES[short]
-    better = "lower" if short in LOWER else "neither" if short in NEITHER else "higher"
-    return Quantity(eval_name, metric, said or params_text(dict(sorted(params.items()))), better)
-
-
-def run_of(row: Row, base: str) -> StoredRun:
-    """A run as its row describes it."""
-    name, control = row["method"], bool(row["control"])
-    if "summary" in row:
-        experiment = {"name": name, "seed": row["seed"], "control": control, "source": {"type": row["world"]},
-                      "objective": {}, "dictionary": {}, "training": {}}  # fmt: skip
-        provenance = {"summary": row["summary"], "finished": row["finished"], "unbraid": row["version"]}
-        return StoredRun(Path(row["run"]), experiment, provenance, {"d_sae": row["d_sae"]}, {})
-    standard = name in STANDARD and not control
-    claim: Claim = 2 if name in KNOBS else 1
-    summary = {
-        "method": name, "l0": row["asked"], "standard": standard, "claim": claim,
-        "trivial": control and name in UNTRAINED, "sees_truth": name in CEILINGS,
-        "base": name if standard else None if control else base, "term": None if standard or control else name,
-    }  # fmt: skip
-    experiment = {
-        "name": name, "seed": row["seed"], "control": control, "source": {"type": row["world"]},
-        "objective": {"target_l0": {"l0": row["asked"]} if row["asked"] else None}, "dictionary": {}, "training": {},
-    }  # fmt: skip
-    folder = Path(f"{name}-l0_{row['asked']}-w{row['d_sae']}-s{row['seed']}")
-    return StoredRun(folder, experiment, {"summary": summary}, {"d_sae": row["d_sae"]}, {})
+def level_of(scores: Sequence[dict[str, Any]], own: dict[str, Any], kind: str) -> float | None:
+    """The chance or ceiling that an eval stored for a score: of its very params, or else of fewer of them."""
+    fits = lambda s: s["metric"] == own["metric"] and s["kind"] == kind and s["params"].items() <= own["params"].items()
+    return max(filter(fits, scores), key=lambda s: len(s["params"]), default={"value": None})["value"]
 
 
 # ---- tables

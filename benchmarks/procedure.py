@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.judge import BASELINE, SCORES, chosen, quantity_of, scores_of_rows
+from benchmarks.judge import chosen
 from benchmarks.simulated import CONTROLS, D_SAE, FOREST, LANGUAGE_RARE, STANDARD, Level, Shifts, Study, simulated
+from unbraid.comparison.committed import BASELINE, SCORES, quantity_of, scores_of_rows
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.gate import gate
 from unbraid.comparison.intervals import LEVEL

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.judge import BASELINE, LOWER, Row, scores_of_rows
+from unbraid.comparison.committed import BASELINE, LOWER, Row, scores_of_rows
 from unbraid.comparison.scores import Scores
 
 D_SAE = 384

@@ -16,7 +16,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from benchmarks.judge import quantity_of, scores_of_rows
+from unbraid.comparison.committed import quantity_of, scores_of_rows
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.wording import mean_half, number
 from unbraid.report.figures import Look, Plot, embedded, looks

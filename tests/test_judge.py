@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from benchmarks import judge
-from benchmarks.judge import SCORES, cell, chosen, contrast_table, contrasts, gate_table, quantity_of, scores_of_rows
+from benchmarks.judge import cell, chosen, contrast_table, contrasts, gate_table
 
+from unbraid.comparison.committed import SCORES, quantity_of, scores_of_rows
 from unbraid.comparison.gate import gate
 from unbraid.comparison.quantities import PRIMARIES
 from unbraid.comparison.verdict import answer
@@ -147,7 +148,7 @@ def test_the_committed_study_of_vectors_is_a_yes_by_minimal_pairs_alone():
     scores = scores_of_rows(json.loads((root / "results" / "vectors.json").read_text()))
     (width,) = scores.widths
     said = judge.verdict_text(scores, width, root / "claims" / "vectors.toml")
-    assert "2 better (batchtopk-lr_x2-invariance-ada-0.1 and batchtopk-whitened-lr_x3-invariance-ada-0.3); 9 eq" in said
+    assert "2 better (BatchTopK lr x2 invariance Ada 0.1 and BatchTopK whitened lr x3 invariance Ada 0.3); 9 eq" in said
     assert "Yes: " in said and "(registered on 2026-" in said
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.audit.panel import Case
 from benchmarks.audit.rows import Rows
-from benchmarks.judge import CEILINGS, LOWER, NEITHER, PARAMS, SCORES, UNTRAINED, Row
+from unbraid.comparison.committed import CEILINGS, LOWER, NEITHER, PARAMS, SCORES, UNTRAINED, Row
 
 ROOT = Path(__file__).parents[2] / "docs" / "results"
 SAEBENCH = ("ce_loss_score", "probe_k1", "probe_k5", "tpp", "scr")

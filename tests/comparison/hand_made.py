@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from benchmarks.judge import quantity_of, scores_of_rows
-
+from unbraid.comparison.committed import quantity_of, scores_of_rows
 from unbraid.comparison.contrast import Contrast
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.scores import Method, Scores

@@ -33,7 +33,7 @@ def test_a_score_that_orders_truth_methods_and_controls_passes():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"untrained": 0.6}, "batchtopk 0.600 not shown to be better than untrained 0.600"),
+        ({"untrained": 0.6}, "BatchTopK 0.600 not shown to be better than untrained 0.600"),
         ({"untrained": 0.8}, "not shown to be better than untrained"),
         ({"truth": 0.6}, "not shown to be below truth"), ({"truth": 0.3}, "not shown to be below truth"),
     ],
@@ -87,7 +87,7 @@ def test_a_score_that_no_method_has_fails():
 def test_the_truth_need_not_reconstruct_best():
     methods = {"batchtopk": at(0.05, 0, "fvu"), "truth": at(0.2, 1, "fvu"), "untrained": at(0.9, 2, "fvu")}
     found = gate(arranged(methods, seeds=SEEDS), D_SAE, [FVU])[FVU]
-    assert found.passed and "batchtopk better than matryoshka" in "; ".join(found.untested)
+    assert found.passed and "BatchTopK better than Matryoshka" in "; ".join(found.untested)
 
 
 @pytest.mark.parametrize(

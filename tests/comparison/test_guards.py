@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from benchmarks.judge import quantity_of
 from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, Values, arranged, method
 
+from unbraid.comparison.committed import quantity_of
 from unbraid.comparison.contrast import contrast
 from unbraid.comparison.guards import GUARDS, checked, guard_quantity, guarded, unmeasured_guards
 from unbraid.comparison.judgement import Judgement, judge

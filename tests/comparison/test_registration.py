@@ -88,7 +88,7 @@ def test_a_registered_verdict_says_so_and_finds_what_was_planted(registered):
     (verdict,) = found.verdicts
     assert verdict.status.startswith("registered on") and verdict.tone == "yes"
     assert verdict.evidence[0].startswith("Predicted by the claim card: ")
-    assert "total-correlation-0.3" in verdict.headline and "orthogonality" not in verdict.headline
+    assert "total correlation 0.3" in verdict.headline and "orthogonality" not in verdict.headline
     assert all(t.base.short in t.method.short for t in verdict.terms)  # at its base's own setting
     outcomes = {t.method.short.split("-")[-2]: t.outcome for t in verdict.terms}
     assert outcomes["correlation"] == "better" and outcomes["orthogonality"] in ("equivalent", "undecided")

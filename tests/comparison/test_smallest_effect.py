@@ -21,7 +21,7 @@ def found(metric=F1, **methods: Values):
 
 def test_a_third_of_what_separates_matryoshka_from_batchtopk():
     one = found(batchtopk=at(0.5), matryoshka=at(0.35, 1), truth=at(1.0, 2))
-    assert one.value == pytest.approx(0.05) and one.source == "a third of matryoshka − batchtopk, −0.150"
+    assert one.value == pytest.approx(0.05) and one.source == "a third of Matryoshka − BatchTopK, −0.150"
 
 
 def test_its_sign_does_not_matter():
@@ -46,7 +46,7 @@ def test_the_room_goes_to_the_ceiling_of_the_eval_where_the_gate_does():
 def test_where_neither_is_known_it_is_none_and_says_so():
     assert math.isnan(found(batchtopk=at(0.5), matryoshka=at(0.5, 1)).value)
     one = found(topk=at(0.5))
-    assert math.isnan(one.value) and one.source == "no batchtopk to measure it by"
+    assert math.isnan(one.value) and one.source == "no BatchTopK to measure it by"
 
 
 def test_two_seeds_do_not_separate_architectures():

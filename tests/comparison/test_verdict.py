@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from benchmarks.judge import scores_of_rows
 from tests.comparison.hand_made import ABSORPTION, D_SAE, F1, Values, arranged, contrast_of, method
 
+from unbraid.comparison.committed import scores_of_rows
 from unbraid.comparison.gate import gate
 from unbraid.comparison.judgement import WORDS, Judgement, Word
 from unbraid.comparison.quantities import Quantity

@@ -130,7 +130,7 @@ def test_a_loss_at_rest_weakens_nothing(run):
 def test_the_page_shows_all_of_it(tmp_path):
     write_report(missing(tmp_path), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "missed L0" in page and "missed the target 16" in page
+    assert "missed L0" in page and "missed its L0 of 16" in page and "(missed its L0)" in page
 
 
 def test_fault_15_twenty_steps_on_a_world_give_no_headline(tmp_path):

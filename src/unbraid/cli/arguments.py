@@ -213,7 +213,7 @@ class ReportFlags(Options):
     """The flags of `unbraid report`."""
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
-    """Run folders, e.g. runs/*; what is none is passed over."""
+    """Run folders, e.g. runs/* (what is none is passed over), or one file of committed rows."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("report.html")
     """The HTML file to write."""
     scores: Annotated[Path | None, arg(metavar="FILE")] = None

@@ -228,7 +228,9 @@ def run_saebench(folders: Sequence[Path], options: EvalFlags | StudyFlags, names
 
 def run_report(call: Call[ReportFlags]) -> int:
     options = call.options
-    return report_on(run_folders(options.runs), options.out, options.scores, options.card)
+    rows = len(options.runs) == 1 and options.runs[0].suffix == ".json" and options.runs[0].is_file()
+    folders = options.runs if rows else run_folders(options.runs)
+    return report_on(folders, options.out, options.scores, options.card)
 
 
 def report_on(folders: Sequence[Path], out: Path, scores: Path | None, card: Path | None = None) -> int:

@@ -27,7 +27,8 @@ def fall(run: StoredRun) -> float:
     """The share by which a run's loss fell at the end; NaN when its log has too few rows."""
     rows = [row for row in run.log() if row.get(LOSS, 0) > 0 and "step" in row]
     if not rows:
-        return math.nan
+        stored = run.provenance.get("fall")  # of committed rows, which have no log
+        return float(stored) if isinstance(stored, int | float) else math.nan
     last = rows[-1]["step"]
     top = max(row.get("lr", 0.0) for row in rows)
     plateau = [row for row in rows if row.get("lr", 0.0) >= 0.999 * top]

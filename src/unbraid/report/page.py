@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unbraid.comparison import verdict as answering
 from unbraid.comparison import wording as text
+from unbraid.comparison.committed import is_rows, read_committed
 from unbraid.comparison.names import capital, method_name, score_name, testbed_name
 from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, arrange
@@ -100,13 +101,15 @@ def write_report(
 ) -> pd.DataFrame:
     """Write the report on `runs` to `out` and return the rows behind its numbers.
 
+    `runs`: run folders, or one file of committed rows.
+
     `rules`: what was decided before the runs; by default every verdict is exploratory. `card`: a registered claim card
     to read them from. `notice` is called with a message for every run that cannot be read, and `departed` for
     everything in which the runs depart from their card; the page says so too.
 
     Raises ValueError when no folder is given, one is not a run, or none is finished and whole.
     """
-    stored = read_scores(runs)
+    stored = read_stored(runs)
     rules = rules if card is None else rules_of(card, stored)
     sources = list(dict.fromkeys(run.source for run in stored.runs))
     titles = source_titles(stored, sources)
@@ -136,6 +139,13 @@ def write_report(
     )
     write_text(out, page)
     return stored.rows
+
+
+def read_stored(paths: Sequence[Path]) -> StoredScores:
+    """Read run folders, or one file of committed rows."""
+    if len(paths) == 1 and is_rows(paths[0]):
+        return read_committed(paths[0])
+    return read_scores(paths)
 
 
 def environment() -> Environment:
@@ -263,8 +273,9 @@ def settings_of(scores: Scores) -> Iterator[tuple[Any, str, str, list[StoredRun]
 
 def run_facts(run: StoredRun, out: Path) -> dict[str, Any]:
     """The facts on a run that the page lists."""
+    href = link(run.folder, out) if run.folder.is_dir() else ""  # of committed rows the folders may be gone
     return {
-        "run": run.run, "href": link(run.folder, out), "seed": run.seed, "d_sae": run.d_sae,
+        "run": run.run, "href": href, "seed": run.seed, "d_sae": run.d_sae,
         "architecture": run.architecture, "seconds": run.provenance.get("seconds"),
         "finished": run.provenance.get("finished", ""),
     }  # fmt: skip

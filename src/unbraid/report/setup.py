@@ -1,5 +1,6 @@
 """Setup of the runs in a report: source, training, objectives, machine, and in which settings runs differ."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +105,8 @@ def text(value: Any) -> str:
 def method_setup(name: str, role: str, runs: Sequence[StoredRun], common: Mapping[str, Any]) -> MethodSetup:
     """Describe the setup of one method over its runs."""
     objectives = [run.experiment["objective"] for run in runs]
-    terms = [{"reconstruction": o["reconstruction"], **(o.get("penalties") or {})} for o in objectives]
+    known = [o for o in objectives if "reconstruction" in o]  # committed rows say none
+    terms = [{"reconstruction": o["reconstruction"], **(o.get("penalties") or {})} for o in known]
     labels = dict.fromkeys(label for found in terms for label in found)
     lines = [term_line(label, [found[label] for found in terms if label in found]) for label in labels]
     targets = {describe(t) for o in objectives if (t := o.get("target_l0"))}
@@ -196,10 +198,23 @@ def differences(runs: Sequence[StoredRun]) -> list[str]:
         by_value: dict[str, set[str]] = {}
         for run in trained:
             by_value.setdefault(text(run.experiment["training"].get(key)), set()).add(run.method)
-        if len(by_value) > 1:
+        if len(by_value) > 1 and not by_design(key, trained):
             said = "; ".join(f"{value} for {few(sorted(names))}" for value, names in sorted(by_value.items()))
             found.append(f"Runs differ in training.{key}: {said}. Differences in scores may come from that.")
     return found
+
+
+def by_design(key: str, runs: Sequence[StoredRun]) -> bool:
+    """True where a setting differs as the study was designed: with the geometry, or by the factor on it that methods of
+    a factorial study were tuned to, which their names have (lr_x2)."""
+    factor = re.compile(rf"(?:^|-){re.escape(key)}_x([\d.]+)(?=-|$)")
+    values_of: dict[tuple[str, str, str | None], set[str]] = {}
+    for run in runs:
+        tuned = factor.search(run.method)
+        design = (run.summary.geometry, tuned.group(1) if tuned else "", run.summary.base)
+        values_of.setdefault(design, set()).add(text(run.experiment["training"].get(key)))
+    told_apart = {design[:2] for design in values_of}
+    return len(told_apart) > 1 and all(len(found) == 1 for found in values_of.values())
 
 
 def few(names: Sequence[str]) -> str:
