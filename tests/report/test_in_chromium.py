@@ -1,4 +1,4 @@
-"""The report in a real browser: it opens from the disk at 390 and 1280 pixels, draws, fills its tables, fetches nothing."""
+"""The report in a real browser: it opens from the disk at 390 and 1280 pixels, draws, fills tables, fetches nothing."""
 
 import json
 import re
@@ -18,8 +18,9 @@ WIDTHS = (390, 1280)
 PROBE = """<script>addEventListener("load", () => setTimeout(async () => {
   const wait = (ms) => new Promise((done) => setTimeout(done, ms));
   const data = document.querySelector("figure details.data");
-  data.scrollIntoView(); data.open = true;
-  await wait(1500);
+  data.open = true;
+  dispatchEvent(new Event("beforeprint")); // draws what is not in sight too, so nothing waits for a frame
+  for (let tries = 0; tries < 50 && !data.querySelector("tr"); tries++) await wait(100);
   const link = data.querySelector("a[href^='#']");
   if (link) location.hash = link.getAttribute("href");
   await wait(500);
@@ -31,7 +32,7 @@ PROBE = """<script>addEventListener("load", () => setTimeout(async () => {
 }, 1500));</script>"""
 OUTER = """<!doctype html><body><script>addEventListener("message", (event) => {
   const said = document.createElement("pre"); said.textContent = JSON.stringify(event.data); document.body.append(said);
-});</script>{frames}</body>"""
+});</script>FRAMES</body>"""
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,10 @@ def opened(tmp_path_factory) -> tuple[list[dict], str]:
     page = (root / "report.html").read_text(encoding="utf-8")
     (root / "probed.html").write_text(page.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     frames = "".join(f'<iframe src="probed.html" style="border:0;width:{w}px;height:900px"></iframe>' for w in WIDTHS)
-    (root / "outer.html").write_text(OUTER.format(frames=frames), encoding="utf-8")
+    (root / "outer.html").write_text(OUTER.replace("FRAMES", frames), encoding="utf-8")
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=15000", "--enable-logging=stderr",
-        "--window-size=1800,2000", "--dump-dom", (root / "outer.html").as_uri(),
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000",
+        "--enable-logging=stderr", "--window-size=1800,2000", "--dump-dom", (root / "outer.html").as_uri(),
     ]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return [json.loads(said) for said in re.findall("<pre>(.*?)</pre>", ran.stdout)], ran.stderr
@@ -54,7 +55,7 @@ def opened(tmp_path_factory) -> tuple[list[dict], str]:
 
 def test_it_fits_both_widths_without_scrolling_sideways(opened):
     assert sorted(said["width"] for said in opened[0]) == list(WIDTHS)
-    assert all(said["across"] == said["width"] for said in opened[0])
+    assert all(said["across"] <= said["width"] for said in opened[0])
 
 
 def test_figures_are_drawn_tables_filled_and_links_lead_to_runs(opened):

@@ -1,9 +1,9 @@
 """Committed rows: scores of finished runs, a row a run, from which the same verdicts and report come as from the runs.
 
 The rows of docs/results are written by `python -m benchmarks.judge collect`. A row has the testbed's name (world), the
-method, the requested L0 (asked), width and seed, and scores by short name, of five digits; what runs of factorial
-studies say of their design is a row's summary. Rows of before say none: what is compared is then taken to be BatchTopK
-with a term, unless another base is named.
+method, the requested L0, width and seed, and scores by short name, of five digits; what runs of factorial studies say
+of their design is a row's summary. Rows of before say none: what is compared is then taken to be BatchTopK with a term,
+unless another base is named.
 """
 
 import math
@@ -150,7 +150,7 @@ def parsed(params: str) -> dict[str, str]:
 
 
 def quantity_of(short: str, said: str | None = None) -> Quantity:
-    """The quantity that a short name stands for; said: its params as rows have them."""
+    """The quantity of a short name; said: its params as rows have them."""
     eval_name, metric, params = SCORES[short]
     better = "lower" if short in LOWER else "neither" if short in NEITHER else "higher"
     return Quantity(eval_name, metric, said or params_text(dict(sorted(params.items()))), better)
