@@ -46,7 +46,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Group:
+class DrawnGroup:
     """Figures under one title, as the page has them."""
 
     title: str
@@ -79,7 +79,7 @@ class Section:
     answers: list[AnswerView]
     setup: Setup
     looks: dict[str, Look]
-    groups: list[Group]
+    groups: list[DrawnGroup]
     selection: Selection | None
     """The shortest descriptions, if they were scored."""
     runs: list[RunGroup]
@@ -201,7 +201,7 @@ def section(
     for group, plots in zip(found, needed, strict=True):
         more = [drawn(plot, places) for plot in group.more]
         kept = [each for each in more if room.take(each.data, needed=False)]
-        groups.append(Group(group.title, group.about, plots, kept, len(more) - len(kept)))
+        groups.append(DrawnGroup(group.title, group.about, plots, kept, len(more) - len(kept)))
     settings = setup(scores)
     return Section(
         index, title, stored.runs[0].source, about(scores, title), views, settings, looks(scores.methods), groups,
