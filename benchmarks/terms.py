@@ -37,8 +37,9 @@ STEPS = 100_000
 WARM_UP = 2
 """Pairs of steps: moving averages, banks and calibrations start in them."""
 DOCUMENT = 64
-NOT_PENALTIES = ("reconstruction", "nested_reconstruction", "sampled_prefixes")
-THRESHOLDS = ("l0", "gate_l1", "gate_reconstruction", "pre_activation")
+NOT_PENALTIES = ("reconstruction", "nested_reconstruction", "sampled_prefixes", "next_token_kl")
+"""Terms that are not measured: reconstructions, and what takes a language model, on whose size its cost depends."""
+THRESHOLDS = ("l0", "quadratic_l0", "frequency", "gate_l1", "gate_reconstruction", "pre_activation")
 """Terms that need JumpReLU."""
 
 

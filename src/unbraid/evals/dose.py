@@ -30,7 +30,7 @@ from unbraid.objective.objective import Objective, Step, Term
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.run import Run
 from unbraid.runs.siblings import alike
-from unbraid.sources.base import Batch, Counterfactuals
+from unbraid.sources.base import Batch, Counterfactuals, Predictions
 from unbraid.sources.stream import held_out
 
 VERSION = 2
@@ -176,6 +176,8 @@ class Measured:
             term.check_activation(self.dictionary.activation)
         except ValueError as reason:
             raise NotApplicable(f"{name} has no value of the dictionary as it is saved: {reason}") from reason
+        if "predictions" in term.reads and batches:
+            drawn(lambda: Predictions.of(batches[0].extra.contexts()))
         memory: dict[str, Tensor] = {}
         losses = [float(term(self._step(name, inputs, memory)).loss.detach()) for inputs in batches]
         return torch.tensor(losses[int(WARM_UP * len(losses)) :], dtype=torch.float64)
