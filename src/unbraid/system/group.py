@@ -134,7 +134,7 @@ class Group:
         except RuntimeError as error:
             raise Lost(
                 "another of the processes that train together has ended or does not answer, so this one ends too; what "
-                f"was saved is kept: start all of them again, with --resume ({str(error).splitlines()[0][:200]})"
+                "was saved is kept: start all of them again, with --resume"
             ) from error
 
 
