@@ -609,6 +609,30 @@ def exporting() -> Iterator[Case]:
         ("a place below a file", "a file/x"),
     ):
         yield Case("export", what, lambda g, o=out: ["export", str(g.run), "--out", str(g / o)], out.partition("/")[0])
+    yield Case(
+        "export",
+        "a push along no latent",
+        lambda g: ["export", str(g.lm_run), "--to", "steered", "--out", str(g.fresh())],
+        "--latents",
+    )
+    yield Case(
+        "export",
+        "a push along a latent there is not",
+        lambda g: ["export", str(g.lm_run), "--to", "steered", "--latents", "99", "--out", str(g.fresh())],
+        "latent 99",
+    )
+    yield Case(
+        "export",
+        "a push of a run without text",
+        lambda g: ["export", str(g.run), "--to", "steered", "--latents", "0", "--out", str(g.fresh())],
+        "LanguageModel",
+    )
+    yield Case(
+        "export",
+        "latents for a library that takes none",
+        lambda g: ["export", str(g.run), "--latents", "0", "--out", str(g.fresh())],
+        "--to steered",
+    )
     yield Case("export", "into the run itself", lambda g: ["export", str(g.run), "--out", str(g.run)], "exists")
     yield Case(
         "export", "a place inside the run", lambda g: ["export", str(g.run), "--out", str(g.run / "x")], "inside|run"

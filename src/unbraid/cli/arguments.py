@@ -277,9 +277,16 @@ class ExportFlags(Options):
     """The run folder to copy from."""
     out: Annotated[Path, arg(metavar="FOLDER")]
     """The new folder; an existing one is never overwritten."""
-    to: Literal["saelens", "dictionary_learning", "sparsify", "hub", "neuronpedia"] = "saelens"
+    to: Literal["saelens", "dictionary_learning", "sparsify", "hub", "neuronpedia", "steered"] = "saelens"
     """Library that will read it; hub: SAELens's format with a model card and an index entry, ready to upload;
-    neuronpedia: the examples (`unbraid eval RUN --evals examples`) as Neuronpedia imports them."""
+    neuronpedia: the examples (`unbraid eval RUN --evals examples`) as Neuronpedia imports them; steered: a push along
+    --latents for `lm_eval --model steered`."""
+    latents: Annotated[tuple[NonNegativeInt, ...], arg(metavar="N")] = ()
+    """With --to steered: the latents to push along, together."""
+    scale: Annotated[tuple[float, ...], arg(metavar="X")] = (1.0,)
+    """With --to steered: how far, as `unbraid steer --scale`."""
+    kl: Annotated[PositiveFloat | None, arg(metavar="NATS")] = None
+    """With --to steered: how far by next-token KL, on the run's text."""
     repo: Annotated[str, arg(metavar="OWNER/NAME")] = ""
     """With --to hub or neuronpedia: the repository of the weights."""
     model: Annotated[str, arg(metavar="OWNER/NAME")] = ""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from unbraid.cli.arguments import ExportFlags, ImportFlags
 from unbraid.cli.calls import Call
-from unbraid.cli.resolve import experiments_of
+from unbraid.cli.resolve import experiments_of, packages
 from unbraid.formats.export import export
 from unbraid.runs.import_run import import_run
 from unbraid.runs.run import Run
@@ -16,6 +16,10 @@ def run_export(call: Call[ExportFlags]) -> int:
     options = call.options
     if options.to == "neuronpedia":
         return export_to_neuronpedia(options)
+    if options.to == "steered":
+        return export_steered(options)
+    if options.latents or options.kl or options.scale != (1.0,):
+        raise ValueError(f"--latents, --scale and --kl are of --to steered, and this is --to {options.to}")
     export(options.run_folder, options.out, options.to, repo=options.repo, model=options.model)
     loads = {
         "saelens": f'load it with sae_lens.SAE.load_from_disk("{options.out}")',
@@ -35,6 +39,21 @@ def export_to_neuronpedia(options: ExportFlags) -> int:
     say(
         f"written: {options.out}   put what is in it below v1/ of your Neuronpedia's data sets, then import "
         f"{place.model}, {place.source} in its admin panel"
+    )
+    return 0
+
+
+def export_steered(options: ExportFlags) -> int:
+    """Export a push, and print how the harness loads it."""
+    from unbraid.steering.steered_folder import write_steered
+
+    if not options.latents:
+        raise ValueError("--to steered writes a push along latents: name them with --latents, as `unbraid steer` does")
+    run = Run.open(options.run_folder, packages(options))
+    found = write_steered(run, options.out, options.latents, scale=options.scale, kl=options.kl)
+    say(
+        f"written: {options.out}   a push of {found.length:.3g} at {found.hookpoint}, {found.kl:.2g} nats a token; "
+        f"cd {options.out} && lm_eval --model steered --model_args pretrained=MODEL,steer_path=steer.csv --tasks …"
     )
     return 0
 

@@ -53,7 +53,9 @@ class ScaledLatents(NamedTuple):
     scales: list[float]
 
 
-def together(latents: int | Sequence[int], scale: float | Sequence[float], dictionary: Dictionary) -> ScaledLatents:
+def scaled_latents(
+    latents: int | Sequence[int], scale: float | Sequence[float], dictionary: Dictionary
+) -> ScaledLatents:
     """Return latents with their scales, one for all or one each. Raises ValueError for a latent that there is not, or
     is named twice, and for scales that are not finite or as many."""
     chosen = [latents] if isinstance(latents, int) else list(latents)

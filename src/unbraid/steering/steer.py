@@ -25,7 +25,7 @@ from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import write_chat
 from unbraid.steering.continuation import Words, as_text, expectations, expected_along, perplexities, written
 from unbraid.steering.output_score import Candidate, other_rows, ranked, wanted_tokens
-from unbraid.steering.push import Push, Unit, median_norm, push_by_budget, push_by_hand, together
+from unbraid.steering.push import Push, Unit, median_norm, push_by_budget, push_by_hand, scaled_latents
 from unbraid.steering.side_effects import SideEffects, side_effects
 
 KL = 0.5
@@ -125,7 +125,7 @@ def steer(
     for name, count in (("tokens", tokens), ("top", top)):
         checked(name, count, PositiveInt)
     run, source = opened(run)
-    which = together(latents, scale, run.dictionary())
+    which = scaled_latents(latents, scale, run.dictionary())
     asked = asked_of(source, prompt, tokens, chat)
     along = expected_along(source, asked.words, asked.own)
     if kl is None:
