@@ -246,7 +246,7 @@ def evaluate(
 
     Args:
         runs: run folders: a path, a pattern such as "runs/x/*", a folder of runs, or several.
-        evals: names of evals; by default all but those that store more than numbers (examples).
+        evals: names of evals; by default all but those that store more than numbers (examples, causal_cards).
         force: score again what is scored.
         packages: packages of yours whose classes the runs name and whose evals are meant.
 

@@ -154,7 +154,7 @@ class StudyFlags(Parallel, Checkpoints, OfExperiment, SaeBench):
     """Processes that train, then score, side by side. Those that train share the members out, with equal results; each
     reads the source, and needs the memory of one model."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
-    """Score by these evals of ours (default: all that apply, but examples), e.g. --evals fidelity recovery."""
+    """Score by these evals of ours (default: all that apply and store no tables), e.g. --evals fidelity recovery."""
     verbose: bool = False
     """Also print why an eval does not apply to a run."""
     saebench: Annotated[tuple[str, ...] | None, arg(metavar="[EVAL ...]")] = None
@@ -173,7 +173,7 @@ class EvalFlags(Parallel, Trusting, SaeBench):
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders, e.g. runs/*; what is none is passed over."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
-    """Score by these evals (default: all that apply, but examples), e.g. --evals fidelity recovery."""
+    """Score by these evals (default: all that apply and store no tables), e.g. --evals fidelity recovery."""
     suite: Literal["own", "saebench"] = "own"
     """Whose evals: our own, or SAEBench's."""
     force: bool = False
