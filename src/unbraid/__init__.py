@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from unbraid import steering as steering
     from unbraid import terms as terms
     from unbraid.api import compare, evaluate, fit, gate, load, score, scores, train, verdicts, write_report
+    from unbraid.browser.inline import browse
     from unbraid.objective.objective import Step, Term, TermOutput
     from unbraid.report import plot
     from unbraid.runs.run import Run
@@ -31,6 +32,7 @@ LAZY = {
     **dict.fromkeys(("compare", "gate", "verdicts", "write_report"), "api"),
     **dict.fromkeys(("Term", "TermOutput", "Step"), "objective.objective"),
     **dict.fromkeys(("steer", "find_latents"), "steering.steer"),
+    "browse": "browser.inline",
     "Dictionary": "dictionary.dictionary",
     "Run": "runs.run",
     "Score": "evals.shared.evaluation",

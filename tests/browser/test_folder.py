@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.browser.stored import copied, save, store, told, with_examples, with_text
@@ -16,9 +17,11 @@ from tests.known import EXACT, truth
 from unbraid import catalog
 from unbraid.browser import write_browser
 from unbraid.browser.data import headline_scores, list_data, rows_data, shards
+from unbraid.browser.stored_cards import read_cards
 from unbraid.browser.stored_examples import StoredExamples, read_examples
 from unbraid.browser.twins import twins
 from unbraid.cli.main import main
+from unbraid.evals.causal_cards import BUDGET, SCHEMA
 from unbraid.evals.shared.evaluation import evaluate
 from unbraid.evals.shared.example_tables import packed, table_of
 from unbraid.runs.results import read_file, read_result
@@ -117,6 +120,39 @@ def test_gaps_are_where_positions_jump_within_a_window(run: Run):
     found = read_examples(run)
     columns = {"row": np.arange(5), "window": [0, 0, 0, 1, 1], "position": [1, 2, 5, 1, 2], "text": list("abcde")}
     assert rows_data([replace(found, rows=table_of("rows", 5, columns))])["gaps"] == [2]
+
+
+def test_cards_are_shown_of_the_latents_that_have_one(run: Run, tmp_path: Path):
+    carded = copied(run, tmp_path / "run")
+    assert evaluate([carded], [catalog.evals()["causal_cards"]]) == 0
+    write_browser([carded], tmp_path / "pages")
+    cards = pq.read_table(carded.path / "results" / "causal_cards.latents.parquet").to_pylist()
+    (_, columns), (_, _, shard) = data(tmp_path / "pages", "a/list.js"), data(tmp_path / "pages", "a/0.js")
+    (about,) = data(tmp_path / "pages", "index.js")
+    assert about["runs"][0]["cards"][0] == BUDGET and len(cards) > 10
+    for card in cards:
+        shown = shard[card["latent"]]["card"]
+        assert [name for name, *_ in shown["raised"]] == card["raised"] and shown["reached"] == card["reached"]
+        assert columns["effect"][card["latent"]] == pytest.approx(card["own_effect"], rel=1e-2)
+    without = set(range(24)) - {card["latent"] for card in cards}
+    assert all(columns["effect"][latent] is None and "card" not in shard[latent] for latent in without)
+    write_browser([run], tmp_path / "without")
+    assert "effect" not in data(tmp_path / "without", "a/list.js")[1]
+
+
+def test_cards_that_name_no_latent_are_refused_with_what_makes_them_anew(run: Run, tmp_path: Path, monkeypatch):
+    carded = copied(run, tmp_path / "run")
+    assert evaluate([carded], [catalog.evals()["causal_cards"]]) == 0
+    path = carded.path / "results" / "causal_cards.latents.parquet"
+    columns = pq.read_table(path).to_pydict()
+    columns["latent"][0] = 24
+    monkeypatch.setattr("unbraid.browser.stored_cards.read_file", lambda *_: packed(pa.table(columns, schema=SCHEMA)))
+    with pytest.raises(ValueError, match="a latent that there is not; .*--evals causal_cards --force"):
+        read_cards(carded)
+    monkeypatch.undo()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"cannot be read.*--evals causal_cards --force"):
+        read_cards(carded)
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from unbraid.browser.stored_cards import StoredCards
 from unbraid.browser.stored_examples import StoredExamples
 from unbraid.browser.twins import Twins
 from unbraid.evals.shared.example_contexts import STRONGEST
@@ -27,6 +28,7 @@ HEADLINES = (
 )  # fmt: skip
 CONTROL = ("effect", "modularity", "isolation", "hit", "additive_r2", "interaction", "overlap")
 """Scores of controllability, in the order shown."""
+CARD_NUMBERS = ("own_effect", "length", "dose", "cost", "selectivity", "steadiness")
 
 
 def rounded(values: Any, digits: int = 4) -> list[float | None]:
@@ -34,10 +36,11 @@ def rounded(values: Any, digits: int = 4) -> list[float | None]:
     return [float(f"{value:.{digits}g}") if np.isfinite(value) else None for value in np.asarray(values, float).ravel()]
 
 
-def about(run: Run, found: StoredExamples) -> dict[str, Any]:
+def about(run: Run, found: StoredExamples, cards: StoredCards | None = None) -> dict[str, Any]:
     """Return what the page says of a run."""
     experiment = run.experiment
-    return {
+    budget = {"cards": rounded([cards.budget, cards.random], 3)} if cards is not None else {}
+    return budget | {
         "name": run.path.name,
         "latents": found.latents.num_rows,
         "shard": SHARD,
@@ -110,7 +113,7 @@ def rows_data(tables: Sequence[StoredExamples]) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def list_data(found: StoredExamples, twins: Twins | None) -> dict[str, Any]:
+def list_data(found: StoredExamples, twins: Twins | None, cards: StoredCards | None = None) -> dict[str, Any]:
     """Return the columns of the list of latents."""
     table = found.latents
     data: dict[str, Any] = {
@@ -130,6 +133,9 @@ def list_data(found: StoredExamples, twins: Twins | None) -> dict[str, Any]:
         }
     if table["promoted"].null_count == 0:
         data["next"] = [tokens[:NEXT] for tokens in table["promoted"].to_pylist()]
+    if cards is not None:
+        effects = [cards.by_latent.get(latent, {}).get("own_effect", np.nan) for latent in range(table.num_rows)]
+        data["effect"] = rounded(effects, 3)
     if twins is not None:
         data |= {"twin": twins.other.tolist(), "similarity": rounded(twins.cosine, 3)}
     return data
@@ -153,10 +159,29 @@ def anchors(found: StoredExamples) -> list[list[str]]:
     return [[*tokens][:ANCHORS] for tokens in named]
 
 
-def shards(found: StoredExamples) -> Iterator[list[dict[str, Any]]]:
+def shards(found: StoredExamples, cards: StoredCards | None = None) -> Iterator[list[dict[str, Any]]]:
     """Yield the details of SHARD latents at a time."""
-    for shard in shards_of(found, SHARD):
-        yield [latent_data(row, contexts) for row, contexts in shard]
+    by_latent = cards.by_latent if cards is not None else {}
+    for number, shard in enumerate(shards_of(found, SHARD)):
+        yield [
+            latent_data(row, contexts) | card_data(by_latent.get(latent))
+            for latent, (row, contexts) in enumerate(shard, number * SHARD)
+        ]
+
+
+def card_data(card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the causal card of a latent, empty for one that has none."""
+    if card is None:
+        return {}
+    moved = lambda word: [
+        *zip(card[word], rounded(card[f"{word}_from"], 3), rounded(card[f"{word}_to"], 3), strict=True)
+    ]
+    numbers = {name: rounded([card[name]], 3)[0] for name in CARD_NUMBERS}
+    pairs = [*zip(card["with"], rounded(card["interaction"], 3), strict=True)]
+    return {
+        "card": numbers
+        | {"reached": card["reached"], "raised": moved("raised"), "lowered": moved("lowered"), "with": pairs}
+    }
 
 
 def shards_of(found: StoredExamples, size: int) -> Iterator[list[tuple[dict[str, Any], list[dict[str, Any]]]]]:

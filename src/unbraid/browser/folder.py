@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from unbraid.browser.data import about, factor_names, list_data, rows_data, shards
-from unbraid.browser.stored_examples import read_examples
-from unbraid.browser.twins import check_comparable, twins
+from unbraid.browser.stored_cards import StoredCards, read_cards
+from unbraid.browser.stored_examples import StoredExamples, read_examples
+from unbraid.browser.twins import Twins, check_comparable, twins
 from unbraid.formats.export import new_folder
 from unbraid.runs.run import Run
 
@@ -42,17 +43,27 @@ def write_browser(runs: Sequence[Run], out: Path) -> None:
             "the two runs have examples of different held-out text, made by different versions; make them again with: "
             f"unbraid eval {runs[0].path} {runs[1].path} --evals examples --force"
         )
-    matched = twins(*runs) if len(runs) == len(SIDES) else (None, None)
+    cards = [read_cards(run) for run in runs]
+    signed = any(bool((found.latents["lowest"].to_numpy() < 0).any()) for found in examples)
+    matched = twins(*runs, signed=signed) if len(runs) == len(SIDES) else (None, None)
+    described = [about(run, found, own) for run, found, own in zip(runs, examples, cards, strict=True)]
     with new_folder(out) as folder:
         with as_file(files("unbraid.browser") / "static") as static:
             shutil.copytree(static, folder, dirs_exist_ok=True)
-        for side, found, pairs in zip(SIDES, examples, matched, strict=False):
-            put(folder / "data" / side / "list.js", "list", side, list_data(found, pairs))
-            for number, shard in enumerate(shards(found)):
-                put(folder / "data" / side / f"{number}.js", "shard", side, number, shard)
-        put(folder / "data" / "rows.js", "rows", rows_data(examples))
-        described = [about(run, found) for run, found in zip(runs, examples, strict=True)]
         put(folder / "data" / "index.js", "index", {"runs": described, "factors": factor_names(examples[0])})
+        put_data(folder / "data", examples, matched, cards)
+
+
+def put_data(
+    folder: Path, examples: Sequence[StoredExamples], matched: Sequence[Twins | None],
+    cards: Sequence[StoredCards | None],
+) -> None:  # fmt: skip
+    """Write the data of all latents, and the rows that their contexts are stretches of."""
+    for side, found, pairs, carded in zip(SIDES, examples, matched, cards, strict=False):
+        put(folder / side / "list.js", "list", side, list_data(found, pairs, carded))
+        for number, shard in enumerate(shards(found, carded)):
+            put(folder / side / f"{number}.js", "shard", side, number, shard)
+    put(folder / "rows.js", "rows", rows_data(examples))
 
 
 def put(path: Path, what: str, *values: Any) -> None:

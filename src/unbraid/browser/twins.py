@@ -4,13 +4,14 @@ twins = argmax over one-to-one m of sum_i |cos(atom_i, other_m(i))|
 """
 
 import dataclasses
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from unbraid.metrics.matching import best_atom_pairs, unit
+from unbraid.metrics.matching import block_pairs, cosines, unit
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
 
@@ -49,10 +50,15 @@ def difference(ours: Source, theirs: Source) -> str:
 
 
 @torch.no_grad()
-def twins(first: Run, second: Run) -> tuple[Twins, Twins]:
-    """Match the atoms of two runs one to one; those of the wider one that are left over have no twin."""
+def twins(first: Run, second: Run, *, signed: bool = False) -> tuple[Twins, Twins]:
+    """Match the atoms of two runs one to one; those of the wider one that are left over have no twin.
+
+    `signed`: whether codes may be negative.
+    """
     atoms = [run.dictionary().W_dec.detach().float().cpu() for run in (first, second)]
-    ours, theirs = best_atom_pairs(*atoms)
+    alike = torch.abs if signed else partial(torch.clamp, min=0.0)
+    block = lambda part: alike(cosines(atoms[0][part], atoms[1]))
+    ours, theirs = block_pairs(block, len(atoms[0]), len(atoms[1]))
     cosine = (unit(atoms[0])[ours] * unit(atoms[1])[theirs]).sum(1).numpy()
     return tuple(
         put(len(one), place.numpy(), other.numpy(), cosine)

@@ -257,10 +257,14 @@ def report_on(folders: Sequence[Path], out: Path, scores: Path | None, card: Pat
 
 def run_browse(call: Call[BrowseFlags]) -> int:
     """Write the pages, and print where they begin."""
+    options = call.options
+    write_pages(run_folders(options.runs), packages(options), permissions(options), options.out)
+    return 0
+
+
+def write_pages(folders: Sequence[Path], packages: tuple[str, ...], permissions: tuple[str, ...], out: Path) -> None:
+    """Write the pages of these runs into a new folder, and print where they begin."""
     from unbraid.browser import write_browser
 
-    options = call.options
-    runs = [Run.open(folder, packages(options), permissions(options)) for folder in run_folders(options.runs)]
-    write_browser(runs, options.out)
-    say(f"written: {options.out}   open {options.out / 'index.html'}")
-    return 0
+    write_browser([Run.open(folder, packages, permissions) for folder in folders], out)
+    say(f"pages: {out / 'index.html'}   open it in a web browser; no server and no network are needed")

@@ -8,7 +8,16 @@ from unbraid.cli.arguments import DemoFlags, StudyFlags, TrainFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.crews import crew_of
 from unbraid.cli.resolve import calibration_of, experiments_of, packages, registered_of, use_threads
-from unbraid.cli.score import Scoring, bench_of, plan_saebench, report_on, run_saebench, saebench_environment, score_all
+from unbraid.cli.score import (
+    Scoring,
+    bench_of,
+    plan_saebench,
+    report_on,
+    run_saebench,
+    saebench_environment,
+    score_all,
+    write_pages,
+)
 from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
 from unbraid.cli.worker_process import Task
 from unbraid.cli.workers import Background, Crew, crew_here, in_background
@@ -16,6 +25,7 @@ from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.study import Study
 from unbraid.runs.run_folder import finished
+from unbraid.system.each import Failure, attempt
 from unbraid.system.locks import held
 from unbraid.system.terminal import say
 
@@ -24,6 +34,11 @@ DEMO_EVALS = {
     "demo_language": ("fidelity", "recovery", "absorption", "splitting", "interchange"),
 }
 """What the demo's minutes allow; `unbraid eval runs/demo/*` makes the rest."""
+DEMO_BROWSERS = {"demo_language": "browser", "demo_world": "browser-world"}
+"""Folders of pages next to the demo's report, which links to the one called browser."""
+BROWSER_EVALS = ("examples", "causal_cards")
+BROWSED = ("batchtopk", "matryoshka")
+"""Methods whose latents the demo shows side by side, of the first seed."""
 
 
 # ---- demo ---------------------------------------------------------------------------------------------------
@@ -40,7 +55,30 @@ def run_demo(call: Call[DemoFlags]) -> int:
         with in_background([language], crew_here(1, 1)) as other:
             failed = demo_part("demo_world", options)
         failed = worst(other) or failed
+        for name, folder in DEMO_BROWSERS.items():
+            browse_demo(name, options, options.out / folder)
         return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed
+
+
+def browse_demo(name: str, options: DemoFlags, pages: Path) -> None:
+    """Write the pages of two of a study's dictionaries, or say why not; pages that are there are kept."""
+    if pages.exists():
+        say(f"pages: {pages / 'index.html'} (kept; remove the folder to have them written anew)")
+    elif len(shown := browsed_folders(name, options.out)) == len(BROWSED):
+        written = attempt(pages.name, lambda: write_pages(shown, packages(options), (), pages))
+        if isinstance(written, Failure):
+            say(f"note: no pages in {pages}: {written.reason}", file=sys.stderr)
+    else:
+        say(f"note: no pages in {pages}: {' and '.join(BROWSED)} of {name} are not finished", file=sys.stderr)
+
+
+def browsed_folders(name: str, out: Path) -> list[Path]:
+    """The finished runs of a study that the demo shows."""
+    first: dict[str, Experiment] = {}
+    for experiment in demo_experiments(name):
+        if experiment.name in BROWSED:
+            first.setdefault(experiment.name, experiment)
+    return trained_folders(out, [first[method] for method in BROWSED if method in first])
 
 
 def worst(work: Background) -> int:
@@ -57,8 +95,11 @@ def demo_part(name: str, options: DemoFlags) -> int:
     trained = train_all(how, experiments, evals_named(DEMO_EVALS[name], allowed))
     if trained > 1:
         return trained
-    scoring = Scoring(allowed, evals=DEMO_EVALS[name])
-    return score_all(trained_folders(options.out, experiments), scoring, crew_here(1, 1)) or trained
+    scoring, crew = Scoring(allowed, evals=DEMO_EVALS[name]), crew_here(1, 1)
+    failed = score_all(trained_folders(options.out, experiments), scoring, crew)
+    if shown := browsed_folders(name, options.out):
+        failed = score_all(shown, Scoring(allowed, evals=BROWSER_EVALS), crew) or failed
+    return failed or trained
 
 
 def trained_folders(out: Path, experiments: list[Experiment]) -> list[Path]:

@@ -81,6 +81,14 @@
     event.preventDefault();
   };
 
+  /** In a frame of a notebook, a link to a place of this page would lead to one of the notebook's. */
+  const follow = (/** @type {MouseEvent} */ event) => {
+    const link = event.target instanceof Element ? event.target.closest("a[href^='#']") : null;
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+    location.hash = link.getAttribute("href") ?? "";
+    event.preventDefault();
+  };
+
   try {
     await unbraid.load("index.js");
     await Promise.all(
@@ -91,7 +99,9 @@
     latents = new unbraid.List();
     addEventListener("hashchange", go);
     document.addEventListener("keydown", key);
+    document.addEventListener("click", follow);
     await go();
+    requestAnimationFrame(() => setTimeout(() => performance.mark("first-row"))); // for benchmarks
   } catch (fault) {
     say(fault);
   }

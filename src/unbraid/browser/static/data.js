@@ -5,15 +5,18 @@
  *
  * @typedef {"a" | "b"} Side
  * @typedef {{name: string, latents: number, shard: number, source: string, method: string,
- *   scores: [string, number][], control: {name: string, value: number, chance?: number, about: string}[]}} Run
+ *   scores: [string, number][], cards?: [number, number], control: {name: string, value: number, chance?: number, about: string}[]}} Run
  * @typedef {{name: string, parent: number}} Factor
  * @typedef {{fires: number[], highest: number[], anchors: string[][], rows: number, factor?: (number | null)[], f1?: number[],
- *   represents?: number[], absorbs?: Record<string, [number, number][]>, next?: string[][], twin?: number[],
- *   similarity?: number[]}} Columns
+ *   represents?: number[], absorbs?: Record<string, [number, number][]>, next?: string[][], effect?: (number | null)[],
+ *   twin?: number[], similarity?: number[]}} Columns
+ * @typedef {{own_effect: number, length: number, dose: number, cost: number, selectivity: number | null,
+ *   steadiness: number | null, reached: boolean, raised: [string, number, number][], lowered: [string, number, number][],
+ *   with: [number, number | null][]}} Card at a budget: what a push changes, each from a mean to another
  * @typedef {[number, number, number, number, number[], number[]]} Context band, row, start, stop, firings, values
  * @typedef {{bounds: [number, number], histogram: number[], near: [number, number][], together: [number, number][],
  *   contexts: Context[], promoted?: [string, number][], suppressed?: [string, number][],
- *   match?: [number | null, number | null, number | null]}} Latent
+ *   match?: [number | null, number | null, number | null], card?: Card}} Latent
  * @typedef {{texts?: string[], gaps?: number[], rows?: Record<string, [number[], number[]]>}} Rows
  */
 var unbraid = /** @type {any} */ ({});

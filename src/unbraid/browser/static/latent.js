@@ -47,18 +47,8 @@
       truth(side, latent, found),
       unbraid.contexts(side, latent, found),
       make("div", { class: "pair" }, histogram(found), tokens(found)),
+      unbraid.card(side, found) ?? control(side),
       neighbours(side, found),
-      control(side),
-    );
-
-  /** A row of named numbers. */
-  const numbers = (/** @type {[string, string, string?][]} */ rows) =>
-    make(
-      "dl",
-      {},
-      ...rows.map(([name, value, about]) =>
-        make("div", { title: about }, make("dt", {}, name), make("dd", {}, make("bdi", {}, value))),
-      ),
     );
 
   const facts = (/** @type {string} */ side, /** @type {number} */ latent, /** @type {any} */ found) => {
@@ -66,7 +56,7 @@
     /** @type {[string, string, string?][]} */
     const shown = [["fires in", percent(fires[latent] / rows), `${fires[latent]} of ${rows} held-out rows`]];
     if (fires[latent]) shown.push(["values", `${number(found.bounds[0])} to ${number(found.bounds[1])}`]);
-    return numbers(shown);
+    return unbraid.numbers(shown);
   };
 
   /** What differs between a latent and its twin. */
@@ -98,7 +88,7 @@
       "Its twin",
       "",
       make("p", {}, unbraid.link(other, twin), " in ", unbraid.run(other).name),
-      numbers(shown),
+      unbraid.numbers(shown),
     );
   };
 
@@ -143,7 +133,7 @@
         " ",
         make("b", {}, unbraid.factorName(factor)),
       ),
-      numbers([
+      unbraid.numbers([
         ["precision", percent(precision), "share of its firings in which the factor is active"],
         ["recall", percent(recall), "share of the factor's activations in which it fires"],
         ["F1", number(columns.f1[latent])],
@@ -160,7 +150,7 @@
     return part(
       "What setting latents does",
       "Means over latents of this dictionary that were set, not of this one alone.",
-      numbers(
+      unbraid.numbers(
         scores.map((/** @type {any} */ one) => [
           one.name.replaceAll("_", " "),
           number(one.value) + (one.chance === undefined ? "" : ` (chance ${number(one.chance)})`),

@@ -59,7 +59,7 @@ unbraid.List = class {
 
   /** The columns: title, what is sorted by, and what is shown. */
   columns() {
-    const { fires, rows, highest, anchors, f1, absorbs, factor, next, twin, similarity } = this.data;
+    const { fires, rows, highest, anchors, effect, f1, absorbs, factor, next, twin, similarity } = this.data;
     const of = (/** @type {any} */ column) => (/** @type {number} */ i) => column[i] ?? -Infinity;
     const lost = (/** @type {number} */ i) =>
       (absorbs?.[i] ?? [])
@@ -94,6 +94,15 @@ unbraid.List = class {
         about: "its largest value",
         key: (/** @type {number} */ i) => Math.abs(highest[i]),
         text: (/** @type {number} */ i) => unbraid.number(highest[i]),
+      },
+      {
+        name: "effect",
+        title: "effect",
+        there: !!effect,
+        small: false,
+        about: "KL in nats by which its own high value, added at every token, changes what is expected downstream",
+        key: of(effect),
+        text: (/** @type {number} */ i) => (effect[i] === null ? "" : unbraid.number(effect[i])),
       },
       {
         name: "f1",
@@ -135,7 +144,7 @@ unbraid.List = class {
 
   /** The filters that make sense here. */
   choices() {
-    const { factor, absorbs, twin } = this.data;
+    const { factor, absorbs, twin, effect } = this.data;
     const some = [
       ["all", "all"],
       ["alive", "those that fire"],
@@ -143,6 +152,7 @@ unbraid.List = class {
     ];
     if (factor) some.push(["represents", "those of one factor"], ["mixed", "those of none"]);
     if (Object.keys(absorbs ?? {}).length) some.push(["absorbs", "those that absorb a parent"]);
+    if (effect?.includes(null)) some.push(["carded", "those that were pushed"]);
     if (twin) some.push(["alone", "those whose twin is unlike (below 0.7)"], ["shared", "those with a like twin"]);
     const before = this.only.value;
     this.only.replaceChildren(...some.map(([value, text]) => unbraid.make("option", { value }, text)));
@@ -151,7 +161,7 @@ unbraid.List = class {
 
   /** Whether a latent passes the filter. */
   passes(/** @type {number} */ i) {
-    const { fires, represents, absorbs, twin, similarity } = this.data;
+    const { fires, represents, absorbs, effect, twin, similarity } = this.data;
     const like = () => twin[i] >= 0 && similarity[i] >= 0.7;
     switch (this.only.value) {
       case "alive":
@@ -164,6 +174,8 @@ unbraid.List = class {
         return fires[i] > 0 && !represents[i];
       case "absorbs":
         return !!absorbs[i];
+      case "carded":
+        return effect[i] !== null;
       case "alone":
         return !like();
       case "shared":

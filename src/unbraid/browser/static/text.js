@@ -97,3 +97,18 @@ unbraid.part = (/** @type {string} */ title, /** @type {string} */ about, /** @t
     about ? unbraid.make("p", { class: "note" }, about) : null,
     ...children,
   );
+
+/** A row of named numbers, each with an explanation in its title. */
+unbraid.numbers = (/** @type {[string, string, string?][]} */ rows) =>
+  unbraid.make(
+    "dl",
+    {},
+    ...rows.map(([name, value, about]) =>
+      unbraid.make(
+        "div",
+        { title: about },
+        unbraid.make("dt", {}, name),
+        unbraid.make("dd", {}, unbraid.make("bdi", {}, value)),
+      ),
+    ),
+  );
