@@ -14,15 +14,15 @@ from unbraid.evals import interchange as subject
 from unbraid.evals.interchange import (
     SwapScores,
     baselines,
-    followed,
     interchange,
     interchange_scores,
     latent_swaps,
-    prepared,
     score_swaps,
     supervised,
 )
+from unbraid.evals.shared import pair_readings
 from unbraid.evals.shared.evaluation import NotApplicable, Score
+from unbraid.evals.shared.pair_readings import followed, prepared
 from unbraid.runs.run import Run
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import EMBEDDED, located
@@ -42,7 +42,8 @@ on_few_and_all = pytest.mark.parametrize(
 def few_variables(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """But in slow tests."""
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(subject, "VARIABLES", FEW)
+        for module in (subject, pair_readings):
+            monkeypatch.setattr(module, "VARIABLES", FEW)
 
 
 def reading(atoms: Tensor, W_enc: Tensor | None = None) -> Dictionary:
@@ -74,7 +75,7 @@ def supervised_atoms(variable: str) -> Dictionary:
 
 def swapped(dictionary: Dictionary, variable: str, count: int, *, drop: bool = False) -> SwapScores:
     table = followed(MODEL)[variable]
-    (found,) = score_swaps(MODEL, table.scored, latent_swaps(dictionary, table, [(count, drop)]))
+    (found,) = score_swaps(table.scored, latent_swaps(dictionary, table, [(count, drop)]))
     return found
 
 
@@ -115,7 +116,7 @@ def test_without_the_error_a_silent_dictionary_is_worse_than_silent():
 
 @on_few_and_all
 def test_the_stated_chance_is_near_nothing_and_the_stated_ceiling_near_everything(model: LanguageModel):
-    known = list(baselines(model))
+    known = list(baselines(model, model))
     for kind, low, high in (("chance", -0.05, 0.1), ("ceiling", 0.15, 1.01)):
         assert low < value(known, "interchange_cause", kind, n=1, error="kept") < high
     for kind, directions in (("chance", {}), ("ceiling", {}), ("reference", {"directions": "principal"})):

@@ -9,10 +9,8 @@ All on held-out rows of the run's source. Codes may be signed: a latent is activ
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
@@ -20,7 +18,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.encoding import moved
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS, held_out_codes
-from unbraid.metrics.sparse_counts import active_rows
+from unbraid.evals.shared.reconstruction import reconstruction
 from unbraid.runs.run import Run
 from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
@@ -55,7 +53,6 @@ DEFINITIONS = {
     "loss_recovered_se": "standard error of the loss recovered over documents; two runs of one source are scored on "
     "the same tokens, so their difference is known better than this",
 }
-CHUNK = 2048
 CLEAN_BYTES = 256 * 2**20
 """Largest size, in bytes, of the unmodified model's predictions that are kept for the next run of the same source."""
 
@@ -73,36 +70,6 @@ def fidelity(run: Run) -> list[Score]:
     elif isinstance(run.source, Cached):
         say_why_no_loss(run.source)
     return scores
-
-
-def reconstruction(dictionary: Dictionary, x: Float[Tensor, "batch d_in"], codes: csr_array) -> list[Score]:
-    """Score the reconstruction of activations from their codes, as `code_matrix` gives them."""
-    x, n = x.cpu(), len(x)
-    total = float((x.double() - x.double().mean(0)).square().sum())
-    atoms, bias = (weights.detach().float().cpu() for weights in (dictionary.unit_atoms(), dictionary.b_dec))
-    error = cosine = ratio = 0.0
-    there = 0
-    for start in range(0, n, CHUNK):
-        part = x[start : start + CHUNK]
-        x_hat = torch.from_numpy(csr_array(codes[start : start + CHUNK], dtype=np.float32) @ atoms.numpy()) + bias
-        error += float((x_hat - part).double().square().sum())
-        some = part.norm(dim=1) > 0  # a world without noise has rows of 0, which have no direction
-        there += int(some.sum())
-        cosine += float(torch.nn.functional.cosine_similarity(part[some], x_hat[some], dim=1).sum())
-        ratio += float((x_hat[some].norm(dim=1) / part[some].norm(dim=1)).sum())
-    scale = (total / n) ** 0.5
-    share = lambda sum_over_rows: sum_over_rows / there if there else float("nan")
-    fvu = error / total if total > 0 else float("nan")
-    l1 = float(np.abs(codes.data).sum()) / n / scale if scale > 0 else float("nan")
-    return [
-        Score(metric="fvu", value=fvu, better="lower"),
-        Score(metric="explained_variance", value=1 - fvu, better="higher"),
-        Score(metric="l0", value=codes.nnz / n, better="neither"),
-        Score(metric="l1", value=l1, better="neither"),
-        Score(metric="cosine", value=share(cosine), better="higher"),
-        Score(metric="l2_ratio", value=share(ratio), better="neither"),
-        Score(metric="alive", value=float((active_rows(codes) > 0).mean()), better="higher"),
-    ]
 
 
 def max_decoder_cosine(atoms: Tensor, rows: int = 1024) -> float:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.evals.shared.evaluation import Score
-from unbraid.evals.shared.observe import Baseline, baseline_of, observe
+from unbraid.evals.shared.observe import Baseline, baseline_of, labelled_rows, observe
+from unbraid.evals.shared.reconstruction import reconstruction
 from unbraid.metrics.alignment import Subspaces, alignment, one_direction, share_in_subspace
 from unbraid.metrics.detection import Detection, detection, f1, f1_pairs
 from unbraid.metrics.latents_and_factors import LatentsAndFactors
@@ -53,11 +54,16 @@ DEFINITIONS = {
     "best 1",
     "manifold_f1": "harmonic mean of these two, manifold by manifold, then averaged; at best 1",
     "manifold_latents": "latents in the subspace of a manifold, mean over manifolds: 3 cover a circle, 4 a sphere",
+    "labelled_l0": "mean number of non-zero latents at the tokens whose factors are known, where those are a part of "
+    "all (the last tokens of words): match dictionaries in this, and not in l0, for scores against factors",
+    "labelled_fvu": "fraction of variance unexplained over the same tokens",
     "uniqueness": "distinct factors nearest to any atom, over min(latents, factors)",
     "recovered": "share of factors with some atom at |cosine| above 0.9",
 }
-NEITHER = {"manifold_latents"}
+NEITHER = {"manifold_latents", "labelled_l0"}
 """Metrics of which neither direction is better."""
+LOWER = {"labelled_fvu"}
+"""Metrics of which less is better."""
 CLOSE = 0.9
 """|cos| above which a factor counts as recovered."""
 CHUNK_ENTRIES = 2**24
@@ -77,7 +83,12 @@ def recovery_scores(dictionary: Dictionary, truth: Truth) -> list[Score]:
     observed = observe(dictionary, truth)
     atoms = dictionary.W_dec.cpu()
     pairs = pairs_of(atoms, observed, truth)
-    measured = scores([*panel(atoms, pairs, observed, truth), *parts(pairs, observed, truth)], "measured")
+    named = [
+        *panel(atoms, pairs, observed, truth),
+        *parts(pairs, observed, truth),
+        *of_rows(dictionary, observed, truth),
+    ]
+    measured = scores(named, "measured")
     return [*measured, *by_chance(baseline_of(observed, truth))]
 
 
@@ -95,8 +106,9 @@ def pairs_of(atoms: Float[Tensor, "d_sae d_in"], observed: LatentsAndFactors, tr
 
 def scores(named: Iterable[Named], kind: ScoreKind) -> list[Score]:
     """Return the scores of these names, values and params."""
+    better = lambda metric: "neither" if metric in NEITHER else "lower" if metric in LOWER else "higher"
     return [
-        Score(metric=metric, value=value, better="neither" if metric in NEITHER else "higher", params=params, kind=kind)
+        Score(metric=metric, value=value, better=better(metric), params=params, kind=kind)
         for metric, value, params in named
     ]
 
@@ -158,6 +170,16 @@ def parts(pairs: Pairs, observed: LatentsAndFactors, truth: Truth) -> Iterator[N
         )
     for band, members in bands(found.factor_counts / max(1, observed.rows)).items():
         yield from detected(found, members & alone, "_by_frequency", {"band": band})
+
+
+def of_rows(dictionary: Dictionary, observed: LatentsAndFactors, truth: Truth) -> Iterator[Named]:
+    """Yield sparsity and fidelity on the rows that are scored, where a source has others too."""
+    if truth.of_all_rows:
+        return
+    x = labelled_rows(truth).x
+    found = {score.metric: score.value for score in reconstruction(dictionary, x, observed.latents)}
+    yield "labelled_l0", found["l0"], {}
+    yield "labelled_fvu", found["fvu"], {}
 
 
 def nearest(

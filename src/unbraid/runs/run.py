@@ -34,7 +34,7 @@ from unbraid.formats import saelens
 from unbraid.formats.imported import Imported
 from unbraid.runs.failure import failure
 from unbraid.runs.run_folder import Facts, finished, is_run, read_facts
-from unbraid.sources.base import Source
+from unbraid.sources.base import CACHE, Source, with_own_cache
 from unbraid.system.devices import sent
 from unbraid.system.files import reading, write_json, write_tensors
 from unbraid.system.sealing import PROVENANCE, REMEDY, check_sealed, seals, signed
@@ -145,18 +145,6 @@ def _read(run: Run) -> Dictionary:
 def _read_shared(run: Run, weights: str) -> Dictionary:
     """The dictionary of a run whose weights have this SHA-256; one object for all evals that read it together."""
     return _read(run)
-
-
-CACHE = "cache"
-"""The field of a source that says where it writes text it has sampled."""
-
-
-def with_own_cache(source: Source) -> Source:
-    """`source`, writing where its class does by default: a stranger's experiment.json may name any folder."""
-    field = next((f for f in dataclasses.fields(source) if f.name == CACHE), None)  # pyright: ignore[reportArgumentType]
-    if field is None or getattr(source, CACHE) == field.default:
-        return source
-    return dataclasses.replace(source, **{CACHE: field.default})  # pyright: ignore[reportArgumentType]
 
 
 def built(data: Mapping[str, Any], packages: tuple[str, ...], permissions: tuple[str, ...]) -> Any:

@@ -7,7 +7,7 @@ be resumed, cached or shared by many dictionaries without keeping any state but 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -280,6 +280,18 @@ class Source(Settings, ABC):
         raise NoTruth(
             f"the factors behind a {type(self).__name__} are not known; a World's are, and a language world's"
         )
+
+
+CACHE = "cache"
+"""The field of a source that says where it writes text it has sampled."""
+
+
+def with_own_cache(source: Source) -> Source:
+    """`source`, writing where its class does by default: a stranger's experiment.json may name any folder."""
+    field = next((f for f in fields(source) if f.name == CACHE), None)  # pyright: ignore[reportArgumentType]
+    if field is None or getattr(source, CACHE) == field.default:
+        return source
+    return replace(source, **{CACHE: field.default})  # pyright: ignore[reportArgumentType]
 
 
 def no_downstream(what: str) -> ValueError:

@@ -22,10 +22,12 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config.old_names import upgraded
-from unbraid.config.serialise import to_json
+from unbraid.config.serialise import from_json, to_json
 from unbraid.config.settings import PositiveInt, Seed, SomeText, checked
-from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream, passes
+from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream, passes, with_own_cache
+from unbraid.sources.cached_truth import cached_truth
 from unbraid.sources.stream import check_finite
+from unbraid.sources.truth import Truth
 from unbraid.system.files import clear_leftovers, inside, read_json, sha256, write_atomically, write_json
 from unbraid.system.locks import held
 
@@ -97,6 +99,20 @@ class Cached(Source):
     def origin(self) -> Mapping[str, Any]:
         """Return the settings of the source that the cache was written from."""
         return self._index["source"]
+
+    def live(self) -> Source:
+        """Return the source that the cache was written from: it reads its model again, wherever that is needed."""
+        origin = from_json(self.origin())
+        if not isinstance(origin, Source):
+            raise ValueError(f"{Path(self.folder) / INDEX} names no source that it was written from; write it again")
+        return with_own_cache(origin)
+
+    def truth(self) -> Truth:
+        """Return the factors behind the cached activations: those of the synthetic language, by document and place.
+
+        Raises NoTruth for a cache of anything else.
+        """
+        return cached_truth(self)
 
     def token_policy(self) -> str:
         known, named = self.metadata().get("prepend_bos"), self.metadata().get("prepended_token")

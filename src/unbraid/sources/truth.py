@@ -66,6 +66,11 @@ class Truth(ABC):
         """
         return {}
 
+    @property
+    def of_all_rows(self) -> bool:
+        """False where some of the source's activations have no labels, so that what is scored is a part of them."""
+        return True
+
     @abstractmethod
     def labelled(self, count: int, *, split: Literal["train", "eval"], seed: int = 0) -> Labelled:
         """Return `count` activations with their factors, the same for the same arguments; fewer when the data ends."""

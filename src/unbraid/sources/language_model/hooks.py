@@ -86,7 +86,7 @@ def hidden_of(output: Any) -> Any:
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
-def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **options: bool) -> Any:
+def forward(model: nn.Module, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"], **options: Any) -> Any:
     """Run the model's own forward pass.
 
     Positions count from the first token read, wherever the padding is. A model that transformers does not know is
@@ -131,15 +131,23 @@ def logits_of(output: Any) -> Tensor:
 
 
 def read(
-    model: nn.Module, place: HookPoint, ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+    model: nn.Module,
+    place: HookPoint,
+    ids: Int[Tensor, "seq pos"],
+    attention: Bool[Tensor, "seq pos"],
+    **options: Any,
 ) -> Float[Tensor, "seq pos d_in"]:
     """Return the activations at one place; the forward pass ends there."""
-    return read_all(model, [place], ids, attention)[0]
+    return read_all(model, [place], ids, attention, **options)[0]
 
 
 @torch.no_grad()
 def read_all(
-    model: nn.Module, places: Sequence[HookPoint], ids: Int[Tensor, "seq pos"], attention: Bool[Tensor, "seq pos"]
+    model: nn.Module,
+    places: Sequence[HookPoint],
+    ids: Int[Tensor, "seq pos"],
+    attention: Bool[Tensor, "seq pos"],
+    **options: Any,
 ) -> list[Float[Tensor, "seq pos d_in"]]:
     """Return the activations at several places, in their order; the forward pass ends once all are read."""
     found: dict[int, Tensor] = {}
@@ -154,5 +162,5 @@ def read_all(
         stack.enter_context(suppress(Stop))
         for number, place in enumerate(places):
             stack.enter_context(place.hooked(partial(keep, number)))
-        forward(model, ids, attention)
+        forward(model, ids, attention, **options)
     return [found[number] for number in range(len(places))]

@@ -37,6 +37,7 @@ from unbraid.sources.language_model.bos import AUTO, bos_of, policy_in_words
 from unbraid.sources.language_model.context_passes import contexts_of, unpadded_contexts
 from unbraid.sources.language_model.direct_effects import direct_effects
 from unbraid.sources.language_model.downstream import check_downstream, span
+from unbraid.sources.language_model.following import Following
 from unbraid.sources.language_model.harvest import Harvest
 from unbraid.sources.language_model.hooks import HookPoint, forward, logits_of, read
 from unbraid.sources.language_model.loading import (
@@ -57,7 +58,7 @@ from unbraid.sources.text.documents import read as read_documents
 from unbraid.sources.text.in_memory import add_texts, read_given
 from unbraid.sources.text.pieces import row_texts
 from unbraid.sources.text.sampled import sampled
-from unbraid.sources.text.windows import Packed, Reader, Windows
+from unbraid.sources.text.windows import Reader, Windows
 from unbraid.sources.truth import NoTruth, Truth
 from unbraid.system.devices import check_device
 
@@ -261,14 +262,13 @@ class LanguageModel(Source):
         """Return the model's logits. `windows[:8]` keeps memory down."""
         return logits_of(forward(self._model, windows.ids, windows.attention)).float()
 
-    def whole(self, documents: Sequence[Sequence[str]]) -> Windows:
-        """Return windows of whole documents, each given as its tokens."""
-        ids = [torch.tensor(self.loaded_tokenizer.convert_tokens_to_ids(list(document))) for document in documents]
-        self._reader.check(torch.cat(ids).int())
-        packed = Packed.of(list(enumerate(ids)), self._reader)
-        if len(packed) != len(documents):
-            raise ValueError(f"a document is longer than context {self.context}; raise --source.context")
-        return packed.windows(torch.arange(len(packed))).to(self._device)
+    def whole(self, documents: Sequence[Sequence[str] | Sequence[int]]) -> Windows:
+        """Return windows of whole documents, each given as its tokens or their ids."""
+        return self._reader.whole(documents).to(self._device)
+
+    def following(self, front: Sequence[int]) -> Following:
+        """Return the model as it reads texts that follow these tokens."""
+        return Following(self._model, self._hook_point, self.layer, self.site, self._reader, tuple(front))
 
     def logits_from(self, windows: Windows, acts: Float[Tensor, "seq pos d_in"]) -> Float[Tensor, "seq pos vocabulary"]:
         """Return the logits when the model's activations at the site are these; what comes before is not computed,

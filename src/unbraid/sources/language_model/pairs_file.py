@@ -5,12 +5,13 @@ A user gives one JSON object a line, {"base": "...", "changed": "..."}, or a tab
 Activations are read at the last token of each text, so both should end alike, where the change matters.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unbraid import seeding
 from unbraid.sources.synthetic_language.pairs import VARIABLES, pairs
+from unbraid.sources.synthetic_language.spelling import spell
 from unbraid.sources.text.documents import is_language, without_surrogates
 from unbraid.sources.text.rows import rows
 
@@ -19,13 +20,14 @@ PAIRS_EACH = 64
 """Minimal pairs of every variable of the language, read once."""
 
 
-def pair_documents(path: str, text: str, tokenize: Callable[[str], list[str]], split: str) -> list[list[Sequence[str]]]:
-    """Return both sides of every pair, as tokens: of the file at `path`, else of the language.
+def pair_documents(path: str, text: str, tokenizer: Any, split: str) -> list[list[Sequence[int]]]:
+    """Return both sides of every pair, as ids of tokens: of the file at `path`, else of the language.
 
     A file's pairs are the same for both splits. Raises ValueError where there is neither.
     """
     if path:
-        return [[tokenize(side) for side in texts] for texts in read_pairs(path)]
+        ids = lambda side: tokenizer.convert_tokens_to_ids(tokenizer.tokenize(side))
+        return [[ids(side) for side in texts] for texts in read_pairs(path)]
     if not is_language(text):
         raise ValueError(
             "this text has no minimal pairs: name a file of them with --source.pairs, or read the synthetic language "
@@ -33,7 +35,10 @@ def pair_documents(path: str, text: str, tokenize: Callable[[str], list[str]], s
         )
     seed = seeding.integer(1, f"counterfactuals/{split}")
     found = [made for variable in VARIABLES for made in pairs(variable, PAIRS_EACH, seed=seed)]
-    return [[made.base, made.changed] for made in found]
+    sides = (
+        [one.ids for one in spell(tokenizer, side)] for side in zip(*((p.base, p.changed) for p in found), strict=True)
+    )
+    return [[base, changed] for base, changed in zip(*sides, strict=True)]
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:

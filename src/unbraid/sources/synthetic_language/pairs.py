@@ -54,10 +54,11 @@ def pairs(variable: str, count: int, *, seed: int) -> list[Pair]:
     """Return `count` pairs that differ in a variable. Raises ValueError for a variable that does not exist."""
     if variable not in VARIABLES:
         raise ValueError(f"the language has no variable {variable!r}; there are {', '.join(VARIABLES)}")
-    return list(islice(_pairs(variable, seed), count))
+    return list(islice(every_pair(variable, seed=seed), count))
 
 
-def _pairs(variable: str, seed: int) -> Iterator[Pair]:
+def every_pair(variable: str, *, seed: int) -> Iterator[Pair]:
+    """Yield pairs that differ in a variable, without end."""
     rng = seeding.stream(seed, f"language/pairs/{variable}")
     for document in documents(10**9, seed=seeding.integer(seed, f"language/pairs/{variable}")):
         found = 0

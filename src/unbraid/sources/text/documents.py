@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +232,11 @@ def hidden(path: Path, folder: Path) -> bool:
 # ---- the language and the hub ------------------------------------------------------------------------------
 
 
-def from_language(text: str) -> list[str]:
+@lru_cache(maxsize=2)
+def from_language(text: str) -> Sequence[str]:
     """Return the documents of the synthetic language that `language://count[?seed=n]` names."""
     count, seed = count_and_seed(text, "language")
-    return [language.text(document) for document in language.documents(count, seed=seed)]
+    return tuple(language.text(document) for document in language.documents(count, seed=seed))
 
 
 def count_and_seed(text: str, scheme: str) -> tuple[int, int]:

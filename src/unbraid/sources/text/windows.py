@@ -155,6 +155,21 @@ class Reader:
     def decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
+    def whole(self, documents: Sequence[Sequence[str] | Sequence[int]]) -> Windows:
+        """Return windows of whole documents, each given as its tokens or their ids.
+
+        Raises ValueError for one that does not fit into a window.
+        """
+        ids = [
+            torch.tensor(self.tokenizer.convert_tokens_to_ids(list(d)) if isinstance(d[0], str) else d)
+            for d in documents
+        ]
+        self.check(torch.cat(ids).int())
+        packed = Packed.of(list(enumerate(ids)), self)
+        if len(packed) != len(documents):
+            raise ValueError(f"a document is longer than context {self.context}; raise --source.context")
+        return packed.windows(torch.arange(len(packed)))
+
     def tokenise(self, documents: Sequence[Document]) -> list[Int[Tensor, " token"]]:
         """Return the ids of each document, without special tokens.
 
