@@ -62,7 +62,8 @@ AT_ONCE = 8
 
 def interchange(run: Run) -> list[Score]:
     """Score a run at a site of a model that reads the synthetic language. Raises NotApplicable for all others."""
-    return interchange_scores(run.dictionary(), model_with_pairs(run, "interchange"), run.source)
+    model = model_with_pairs(run, "interchange")
+    return interchange_scores(run.dictionary(), model, run.source)
 
 
 @torch.no_grad()

@@ -103,7 +103,10 @@ class Readouts:
             return bool(here - there >= FOLLOWED * here)
         change = self.log_odds(other) - self.log_odds(predicted)
         change = change[change.isfinite() & (change != 0)].numpy()
-        return len(change) > 0 and float(wilcoxon(change, alternative="greater")[1]) <= CHANCE
+        if not len(change):
+            return False
+        tested: Any = wilcoxon(change, alternative="greater")
+        return float(tested.pvalue) <= CHANCE
 
     def log_odds(self, predicted: Float[Tensor, "seq vocabulary"]) -> Float[Tensor, " seq"]:
         """Return the log-odds of the tokens that the other text makes likelier against those that it makes less so."""
