@@ -905,6 +905,12 @@ def python() -> Iterator[Case]:
     for what, (name, content, said) in TEXTS.items():
         yield api("documents", what, lambda g, n=name, c=content: [*documents(str(g.file(n, c)), "text")], said)
     yield api("stream", "a name that is none", lambda g: next(iter(stream("hf://x", "text"))), "hf://")
+    for name, context, said in (
+        ("a tokenizer that knows none of the words", 128, "does not know the word"),
+        ("a context that cuts documents", 12, "raise --source.context to 127 or more"),
+    ):
+        yield api("LanguageModel.truth", name, lambda g, c=context: LanguageModel(
+            model=str(g / "model"), text="language://20", context=c).truth(), said)  # fmt: skip
     for shape, content in SHAPES.items():
         yield api("read_pairs", shape, lambda g, c=content: read_pairs(str(g.file("pairs.jsonl", c))), "pairs.jsonl")
     yield api(

@@ -17,7 +17,7 @@ import tyro
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from unbraid.evals.interchange import Read, distance, follows, prepared
+from unbraid.evals.shared.pair_readings import Read, follows, prepared
 from unbraid.metrics.linear_probes import difference_of_means, logistic
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import EMBEDDED, located
@@ -60,7 +60,7 @@ def at_layer(source: LanguageModel) -> dict[str, Any]:
     for variable in VARIABLES:
         seen = prepared(source, variable).scored
         if follows(seen):
-            steered[variable] = {str(scale): steer(source, seen, scale * directions) for scale in SCALES}
+            steered[variable] = {str(scale): steer(seen, scale * directions) for scale in SCALES}
     print(
         f"layer {source.layer}: AUROC >= .9 for {share(aurocs):.0%}, F1 >= .9 for {share(f1s):.0%} of factors; moved "
         + ", ".join(f"{v} {[row['moved'] for row in rows.values()]}" for v, rows in steered.items())
@@ -75,14 +75,15 @@ def detection(logits: Tensor, present: Tensor) -> dict[str, float]:
     return {"auroc": round(float(roc_auc_score(present.numpy(), logits.numpy())), 4), "f1": round(f1, 4)}
 
 
-def steer(source: LanguageModel, seen: Read, directions: Tensor) -> dict[str, Any]:
-    acts, rows = seen.base.clone(), torch.arange(len(seen.pairs))
+def steer(seen: Read, directions: Tensor) -> dict[str, Any]:
+    acts, last = seen.base.clone(), seen.windows.attention.sum(1) - 1
     for i, pair in enumerate(seen.pairs):
         here, there = active(read(pair.base)[-1]), active(read(pair.changed)[-1])
         change = directions[sorted(there - here)].sum(0) - directions[sorted(here - there)].sum(0)
-        acts[i, seen.last[i]] += change
-    found = source.logits_from(seen.windows, acts)[rows, seen.last].double().softmax(-1)
-    here, there, moved = (distance(p, seen.pairs).sum() for p in (seen.predicted, seen.predicted_other, found))
+        acts[i, last[i]] += change
+    found = seen.reader.last(seen.windows, acts).double().softmax(-1).cpu()
+    other = seen.predicted_other
+    here, there, moved = (seen.readouts.distance(p, other).sum() for p in (seen.predicted, other, found))
     others: dict[str, list[float]] = {}
     for i, pair in enumerate(seen.pairs):
         extra = found[i] - torch.maximum(seen.predicted[i], seen.predicted_other[i])
