@@ -4,7 +4,7 @@
     python -m benchmarks.known known-smollm2 --out docs/results/known-smollm2-probes.json
 
 Probes are fitted on words of the train split and scored on held-out ones; a factor counts if it is active in ten of
-these. `followed`: variables of which reading the other text of a minimal pair raises the odds of what it makes likelier.
+these. `followed`: variables of which the other text of a minimal pair raises the odds of the words it makes likelier.
 """
 
 import json
@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 import tyro
-from benchmarks.language_model.check import detection
 
+from benchmarks.language_model.check import detection
 from unbraid.evals.shared.pair_readings import follows, prepared, reader_of_language
 from unbraid.metrics.linear_probes import logistic
 from unbraid.sources.cached import Cached

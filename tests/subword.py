@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerF
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.text.documents import from_language
 
-VOCABULARY = 700
+VOCABULARY = 1600
 POSITIONS = 1024
 
 

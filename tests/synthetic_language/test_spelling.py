@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests import subword
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from unbraid.sources.base import Batch
 from unbraid.sources.cached import write_cache
@@ -61,6 +62,20 @@ def test_tokens_that_do_not_end_where_words_do_are_refused_with_an_example(ids, 
 def test_spaces_that_are_tokens_by_themselves_end_no_word():
     found = spelled(["so", "in"], [5, 9, 6], [(0, 2), (2, 3), (3, 5)], None)
     assert found.ends.tolist() == [0, 2]
+
+
+def spaces_alone() -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, and of the spaces between them."""
+    vocabulary = {word: i for i, word in enumerate(["<unk>", " ", *ORDINARY])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+def test_a_tokenizer_that_begins_many_words_alike_tells_no_next_word():
+    assert 2 * len(set(first_tokens(subword.tokenizer()).values())) > len(ORDINARY)
+    with pytest.raises(NoTruth, match="begins 1,436 words with 1 tokens"):
+        first_tokens(spaces_alone())
 
 
 def test_a_tokenizer_without_offsets_is_refused():
