@@ -28,8 +28,9 @@ def cached_truth(source: "Cached") -> LanguageTruth:
             "find them; train on the source itself, or on a cache of --source.text language://…"
         )
 
+    once = replace(source, epochs=1)
+
     def rows(_: int, split: Split, seed: int) -> Iterator[Batch]:
-        once = replace(source, epochs=1)
         for index in count():
             block = once.block(index, split=split, seed=seed)
             if block is None:
