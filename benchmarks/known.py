@@ -52,7 +52,7 @@ def probed(truth: Truth) -> dict[str, Any]:
     enough = (present.sum(0) >= FEWEST) & logits.isfinite().all(0)
     found: dict[str, list[dict[str, float]]] = {}
     for factor in enough.nonzero()[:, 0].tolist():
-        group = truth.names[factor].partition("=")[0]
+        group = truth.names[int(factor)].partition("=")[0]
         found.setdefault(group, []).append(detection(logits[:, factor], present[:, factor]))
     every = [one for group in found.values() for one in group]
     return {

@@ -87,7 +87,7 @@ def test_labels_stand_at_the_last_token_of_each_word_and_nowhere_else(model: Lan
     truth = model.truth()
     found = truth.labelled(10**6, split="eval", seed=3)
     rows = model.windows(int(model.sequences("eval")), split="eval", seed=3)
-    texts = [told(model).texts[i].split(" ") for i in rows.documents.tolist()]
+    texts = [told(model).texts[int(i)].split(" ") for i in rows.documents.tolist()]
     assert len(found.x) == sum(map(len, texts)) < model.available("eval")
     assert not truth.of_all_rows and LanguageModel(text="language://20").truth().of_all_rows
     at, z = 0, found.dense()

@@ -1,4 +1,4 @@
-"""How well codes reconstruct activations, and how sparse they are.
+"""Scores of reconstruction and sparsity, from activations and their codes.
 
 FVU = sum |x - x_hat|^2 / sum |x - mean x|^2        (a mean predictor scores explained variance 0)
 """

@@ -91,8 +91,8 @@ class Following:
         return logits[torch.arange(len(at), device=at.device), at].float()
 
     def _kept(self, ends: Int[Tensor, " some"]) -> tuple[dict[str, Any], Int[Tensor, " some"]]:
-        """Return what asks a model for the logits of these places alone, where it can be asked, and the places among
-        those that it gives."""
+        """Return the option by which a model gives the logits of these places alone, where it has one, and the places
+        among those that it gives."""
         if not self.front or "logits_to_keep" not in inspect.signature(self.model.forward).parameters:
             return {}, ends
         places, at = ends.unique(return_inverse=True)

@@ -44,7 +44,7 @@ def spell(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[Spelled]:
     """
     if not getattr(tokenizer, "is_fast", False):
         raise NoTruth(
-            f"{type(tokenizer).__name__} does not say which characters a token stands for, so where the words of the "
+            f"{type(tokenizer).__name__} does not say of which characters a token is, so where the words of the "
             "language end is not known; use a tokenizer with a tokenizer.json"
         )
     backend = tokenizer.backend_tokenizer
@@ -58,7 +58,7 @@ def spell(tokenizer: Any, texts: Sequence[Sequence[str]]) -> list[Spelled]:
 def spelled(
     words: Sequence[str], ids: Sequence[int], offsets: Sequence[tuple[int, int]], unknown: int | None
 ) -> Spelled:
-    """Return a text as tokens, proven by their offsets: characters of the text that each stands for."""
+    """Return a text as tokens, proven by their offsets: the characters of the text that each token is made of."""
     text, places = " ".join(words), list(word_of_character(words))
     ends, reached = [-1] * len(words), 0
     for place, (start, end) in enumerate(offsets):
