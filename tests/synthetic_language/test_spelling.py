@@ -79,7 +79,7 @@ def test_a_tokenizer_that_begins_many_words_alike_tells_no_next_word():
 
 
 def test_a_tokenizer_without_offsets_is_refused():
-    with pytest.raises(NoTruth, match="SimpleNamespace does not say which characters"):
+    with pytest.raises(NoTruth, match="SimpleNamespace does not say of which characters"):
         spell(SimpleNamespace(is_fast=False), [["so"]])
 
 
