@@ -1,4 +1,4 @@
-"""Draws scores of runs: interactive Plotly figures of the rows that `unbraid.scores` returns."""
+"""Draws scores of runs, and the figures of their report, as interactive Plotly figures, each by one call."""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 from unbraid.report.figures import Look, looks_of
+from unbraid.report.notebook import claims, costs, dose, figures, gate, standards, testbeds
+
+__all__ = ["claims", "costs", "dose", "figures", "gate", "score", "standards", "testbeds"]
 
 COLUMNS = ("d_sae", "l0_requested", "seed")
 """What can be on the horizontal axis besides a metric."""
