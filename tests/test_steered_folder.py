@@ -56,6 +56,9 @@ def read_as_documented(folder: Path, model: Any, ids: torch.Tensor) -> torch.Ten
     assert (row["loader"], row["action"]) == ("sparsify", "add")
     sparse = recognise.read(folder / row["sparse_model"] / row["hookpoint"]).dictionary
     push = float(row["steering_coefficient"]) * sparse.W_dec[int(row["feature_index"])].detach()
+    ((hookpoint, stored),) = torch.load(folder / "steer.pt", weights_only=True).items()
+    assert (hookpoint, stored["action"], stored["bias"]) == (row["hookpoint"], "add", None)
+    torch.testing.assert_close(stored["steering_coefficient"] * stored["steering_vector"], push)
     (module,) = [m for name, m in model.base_model.named_modules() if name == row["hookpoint"]]
     shifted = lambda _, __, out: (out[0] + push, *out[1:]) if isinstance(out, tuple) else out + push
     handle = module.register_forward_hook(shifted)
@@ -115,9 +118,10 @@ def test_a_site_that_is_no_output_is_refused(tmp_path):
 HARNESS = """
 import sys, torch
 from lm_eval.models.hf_steered import SteeredModel
-model = SteeredModel(pretrained=sys.argv[1], steer_path="steer.csv", device="cpu", dtype="float32")
+model = SteeredModel(pretrained=sys.argv[1], steer_path="steer.pt", device="cpu", dtype="float32")
 ids = torch.load(sys.argv[2], weights_only=True)
-torch.save(model._model_call(ids), sys.argv[3])
+with torch.no_grad():
+    torch.save(model._model_call(ids).float(), sys.argv[3])
 """
 
 
@@ -125,7 +129,7 @@ torch.save(model._model_call(ids), sys.argv[3])
 def test_the_harness_itself_pushes_as_we_do(run, tmp_path):
     python = os.environ.get("UNBRAID_LM_EVAL")
     if not python:
-        pytest.skip("UNBRAID_LM_EVAL does not name the python of an environment with lm_eval, peft and eai-sparsify")
+        pytest.skip("UNBRAID_LM_EVAL does not name the python of an environment with lm_eval and peft")
     write_steered(run, tmp_path / "out", [0, 3], kl=0.3)
     part = language_model(run).windows(4, split="eval", seed=0)[:1]
     part = part.shortened(int(part.attention.sum()))

@@ -53,7 +53,7 @@ def export_steered(options: ExportFlags) -> int:
     found = write_steered(run, options.out, options.latents, scale=options.scale, kl=options.kl)
     say(
         f"written: {options.out}   a push of {found.length:.3g} at {found.hookpoint}, {found.kl:.2g} nats a token; "
-        f"cd {options.out} && lm_eval --model steered --model_args pretrained=MODEL,steer_path=steer.csv --tasks …"
+        f"cd {options.out} && lm_eval --model steered --model_args pretrained=MODEL,steer_path=steer.pt --tasks …"
     )
     return 0
 

@@ -1,13 +1,15 @@
-"""A folder with a push, as EleutherAI's evaluation harness reads it (lm_eval --model steered, checked with 0.4.12).
+"""A folder with a push, as EleutherAI's evaluation harness reads it (lm_eval --model steered, tested with 0.4.13).
 
-steer.csv: loader, action, sparse_model, hookpoint, feature_index, steering_coefficient, sae_id, description
-HOOKPOINT/cfg.json, sae.safetensors: a "sparse model" of one latent, whose atom is the direction, in sparsify's format
+steer.pt    {HOOKPOINT: {steering_vector, steering_coefficient, action: "add", bias: None}}
+steer.csv   loader, action, sparse_model, hookpoint, feature_index, steering_coefficient, sae_id, description
+HOOKPOINT/  cfg.json, sae.safetensors: what the .csv names, one latent whose atom is the direction, as sparsify has it
 
-    acts + steering_coefficient * W_dec[feature_index]       at every position of the output of module HOOKPOINT
+    acts + steering_coefficient * steering_vector       at every position of the output of module HOOKPOINT
 
-The harness keeps one row a module, so several latents are one direction. Its other form is a torch pickle, which is
-not written here. It pushes special tokens and attention sinks too, which no dictionary sees, and the budget of the
-push is spent as it will be there.
+The harness keeps one push a module, so several latents are one direction. Its 0.4.13 refuses every .csv whose action is
+"add" ("Bias is not supported"), as sparse models always have a bias; so steer.pt, a torch pickle of a tensor and plain
+values, cannot be avoided, and the .csv is for versions before. It pushes special tokens and attention sinks too, which
+no dictionary sees, and the budget of the push is spent as it will be there.
 """
 
 import csv
@@ -32,7 +34,7 @@ from unbraid.sources.language_model.predicting import predictions_of
 from unbraid.steering.push import Push, Unit, push_by_budget, push_by_hand, scaled_latents
 from unbraid.steering.side_effects import other_text
 from unbraid.steering.steer import opened
-from unbraid.system.files import write_text
+from unbraid.system.files import write_atomically, write_text
 
 COLUMNS = (
     "loader", "action", "sparse_model", "hookpoint", "feature_index", "steering_coefficient", "sae_id", "description",
@@ -82,6 +84,7 @@ def write_steered(
         (folder / hookpoint).mkdir()
         sparsify.write(one_latent(push.vector / length), folder / hookpoint, {})
         write_text(folder / "steer.csv", table(hookpoint, length, described))
+        write_pickle(folder / "steer.pt", hookpoint, push.vector / length, length)
         write_text(folder / "README.md", readme(source, described, push, hookpoint, cost))
     return SteeredFolder(hookpoint, length, cost)
 
@@ -129,6 +132,12 @@ def table(hookpoint: str, length: float, described: str) -> str:
     return text.getvalue()
 
 
+def write_pickle(path: Path, hookpoint: str, direction: Tensor, length: float) -> None:
+    """Write steer.pt."""
+    push = {"steering_vector": direction.clone(), "steering_coefficient": length, "action": "add", "bias": None}
+    write_atomically(path, lambda temporary: torch.save({hookpoint: push}, temporary))
+
+
 def readme(source: LanguageModel, described: str, push: Push, hookpoint: str, cost: float) -> str:
     """Return the text of README.md."""
     model = source.model if not Path(source.model).is_absolute() else "MODEL"
@@ -137,9 +146,10 @@ def readme(source: LanguageModel, described: str, push: Push, hookpoint: str, co
 Added to the output of module `{hookpoint}`: a push of length {float(push.vector.norm()):.6g}, by {push.unit}. It costs
 {cost:.3g} nats of next-token KL a token of the run's text.
 
-In this folder, with `pip install lm_eval eai-sparsify peft`:
+In this folder, with `pip install lm_eval peft`:
 
-    lm_eval --model steered --model_args pretrained={model},steer_path=steer.csv --tasks hellaswag
+    lm_eval --model steered --model_args pretrained={model},steer_path=steer.pt --tasks hellaswag
 
-The push is added at every position, special tokens included.
+The push is added at every position, special tokens included. `steer.csv` holds the same push for versions of lm_eval
+before 0.4.13, which read it with eai-sparsify; 0.4.13 refuses every .csv that adds.
 """
