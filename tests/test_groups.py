@@ -217,10 +217,12 @@ def test_a_group_of_which_one_was_killed_resumes_bit_for_bit(tmp_path):
     assert_equal_runs(tmp_path / "whole" / member.folder, tmp_path / "killed" / member.folder)
 
 
-@pytest.mark.slow  # the whole cohort; its quick sibling is the test before
+@pytest.mark.slow  # members that keep an L0 target, a radius, ratios; its quick sibling is the test before
 def test_a_cohort_of_which_a_process_was_killed_resumes_bit_for_bit(tmp_path):
-    killed_and_resumed(cohort(), tmp_path, at=8)
-    for member in cohort():
+    members = [member for member in cohort() if member.name in ("jumprelu", "effect", "ratio")]
+    assert len(members) == 3
+    killed_and_resumed(members, tmp_path, at=8)
+    for member in members:
         assert_equal_runs(tmp_path / "whole" / member.folder, tmp_path / "killed" / member.folder)
 
 
