@@ -273,7 +273,8 @@ NUMBERS = {
     "training.warmup": ("2", "-0.5"), "training.decay": ("5", "-1"), "training.clip": ("0", "-1"),
     "training.dead-after": ("-1",), "training.threshold-lr": ("-1",), "training.weight-decay": ("-1",),
     "training.betas": ("2 0.9", "0.9 1"), "training.resample-every": ("-1",), "dictionary.d-sae": ("0", "-64"),
-    "dictionary.activation.k": ("0", "-1", "100000"), "dictionary.min-cosine-to-init": ("1", "-3"),
+    "dictionary.activation.k": ("0", "-1", "100000"), "dictionary.activation.first-k": ("0.5", "nan", "1000"),
+    "dictionary.activation.anneal": ("0", "1.5", "0.5"), "dictionary.min-cosine-to-init": ("1", "-3"),
     "dictionary.orthonormal-blocks": ("-1", "7"), "source.factors": ("0", "-3"), "source.d-in": ("0", "-16"),
     "source.l0": ("0", "-1", "nan"), "source.block-rows": ("0", "-1"), "source.roots": ("-1",), "source.noise": ("-1",),
     "objective.penalties.aux-k.weight": ("nan", "inf"), "objective.penalties.aux-k.every": ("0", "-1"),
@@ -290,6 +291,15 @@ def numbers() -> Iterator[Case]:
                 lambda g, f=flag, v=value: ["train", "world", "--out", str(g.fresh()), *without(f), f"--{f}", *v.split()],
                 word,
             )  # fmt: skip
+    for what, flags, said in (
+        ("the next token of a world", ("--add", "next_token_kl"), "predict no tokens; use .*LanguageModel"),
+        (
+            "an aligned encoder that is frozen",
+            ("--dictionary.aligned", "--dictionary.frozen", "W_enc"),
+            "aligned",
+        ),
+    ):
+        yield Case("train", what, lambda g, f=flags: ["train", "world", "--out", str(g.fresh()), *SMALL, *f], said)
     huge = (("dictionary.d-sae", "1000000000000"), ("training.tokens", "1e400"), ("source.d-in", "10000000000"))
     for flag, value in huge:
         yield Case(
