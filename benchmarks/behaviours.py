@@ -147,7 +147,7 @@ def methods(count: int, steps: int, setting: Setting) -> dict[str, Callable[[Pat
     random = lambda _: random_units(count, after.d_in, seeding.stream(SEED, "random"))
     principal = lambda _: torch.linalg.eigh(torch.cov(setting.rows.double().T))[1].flip(1).T[:count].float()
     found = {name: partial(fit, method, count, after, length) for name, (method, length) in fits.items()}
-    return {"random": random, "principal": principal, **found}
+    return {"random": random, **found, "principal": principal}
 
 
 def fit(method: SliceFit, count: int, after: Slice, length: PushLength, kept: Path) -> Tensor:

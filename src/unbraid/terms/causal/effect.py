@@ -7,7 +7,8 @@ with the output vectors eliminated: for orthonormal atoms it is MELBO's reward o
 orthogonality. Contexts are raw activations; atoms are directions, so the radius R alone is in raw units.
 
 Unlike in `melbo`, no log and no cap: an output that is moved far more than others has most of the gradient. Atoms
-are pushed at every kept token, whether or not they fire there; nothing asks that the model makes sense afterwards.
+are pushed at every kept token, whether or not they fire there; without `budget_kl` nothing asks that the model makes
+sense afterwards.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unbraid.config.serialise import added
 from unbraid.config.settings import NonNegativeFloat, PositiveFloat, PositiveInt, ShareBelowOne
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.kernel import explained
@@ -24,6 +26,7 @@ from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOu
 from unbraid.sources.base import Contexts
 from unbraid.terms.statistics.moving_average import move
 from unbraid.terms.statistics.single_effects import Singles, share_singles
+from unbraid.terms.statistics.step_lengths import LENGTHS, lengths_of, shares_of
 from unbraid.terms.statistics.step_radius import probe_pushes, step_radius
 
 
@@ -40,7 +43,11 @@ class Effect(Term):
     """Random directions measured each time, to know what an effect is worth."""
     decay: ShareBelowOne = 0.9
     """Of the moving average of random directions' effects."""
+    budget_kl: NonNegativeFloat = added(0.0)
+    """Next-token KL, in nats, at which each latent gets its own length, and counts by its effect per unit of sqrt(KL);
+    0: one radius for all."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    per_latent: ClassVar[tuple[str, ...]] = (LENGTHS,)
     family: ClassVar[Family] = "causal"
     claim: ClassVar[Claim] = 2
 
@@ -51,8 +58,13 @@ class Effect(Term):
         atoms, contexts = step.directions(step.dictionary.W_dec.index_select(0, chosen)), step.contexts()
         radius = step_radius(step, self.radius)
         usual = self._usual_effect(step, contexts, radius)
-        effects = pooled_effect(contexts, radius * atoms)
-        share_singles(step, Singles(chosen, effects, radius))
+        if self.budget_kl:
+            pushes = lengths_of(step, chosen, radius) * atoms
+            shares = shares_of(step, chosen, pushes, self.budget_kl)
+            effects = pooled_effect(contexts, pushes) * shares.unsqueeze(1)
+        else:
+            effects = pooled_effect(contexts, radius * atoms)
+            share_singles(step, Singles(chosen, effects, radius))
         loss = -explained(effects, atoms, self.ridge) / (len(atoms) * usual)
         relative = effects.detach().square().sum(1).mean() / usual
         return TermOutput(loss, {"effect_over_random": relative, "radius": torch.tensor(radius)})

@@ -18,12 +18,14 @@ from annotated_types import Ge
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unbraid.config.serialise import added
 from unbraid.config.settings import NonNegativeFloat, PositiveInt, ShareBelowOne
 from unbraid.effects.effect import everywhere, token_effects
 from unbraid.effects.reward import capped_log
 from unbraid.objective.objective import Claim, Family, Reads, Step, Term, TermOutput
 from unbraid.sources.base import Contexts
 from unbraid.terms.statistics.moving_average import move
+from unbraid.terms.statistics.step_lengths import LENGTHS, lengths_of, shares_of
 from unbraid.terms.statistics.step_radius import probe_pushes, step_radius
 from unbraid.terms.statistics.where_latents_fire import firing
 
@@ -45,7 +47,11 @@ class MelboReward(Term):
     """Random directions measured each time, to know what an effect is worth."""
     decay: ShareBelowOne = 0.9
     """Of the moving average of random directions' effects."""
+    budget_kl: NonNegativeFloat = added(0.0)
+    """Next-token KL, in nats, at which each latent gets its own length and is rewarded for its effect per unit of
+    sqrt(KL); 0: one radius for all, where the largest effects are those that break the model."""
     reads: ClassVar[tuple[Reads, ...]] = ("contexts", "decoder")
+    per_latent: ClassVar[tuple[str, ...]] = (LENGTHS,)
     family: ClassVar[Family] = "causal"
     claim: ClassVar[Claim] = 2
 
@@ -58,8 +64,12 @@ class MelboReward(Term):
         radius = step_radius(step, self.radius)
         usual = self._usual_size(step, contexts, active.sequences, radius)
         atoms = step.directions(step.dictionary.W_dec.index_select(0, chosen))
-        pushes = everywhere(radius * atoms, contexts)
+        lengths = lengths_of(step, chosen, radius) if self.budget_kl else radius
+        pushes = everywhere(lengths * atoms, contexts)
         sizes = self._sizes(token_effects(contexts, pushes), active.where(chosen), active.sequences)
+        if self.budget_kl:
+            sizes = sizes * shares_of(step, chosen, lengths * atoms, self.budget_kl)
+            radius = float(step.memory[LENGTHS][chosen].mean())
         reward = capped_log(sizes / usual, self.cap)
         metrics = {"effect_over_random": sizes.detach().mean() / usual, "radius": torch.tensor(radius)}
         return TermOutput(-reward.mean(), metrics)
