@@ -382,6 +382,9 @@ def training() -> Iterator[Case]:
     for what, (text, said) in crossed.items():
         yield Case("sweep", f"--cross with {what}", lambda g, t=text: ["sweep", "world", "--out", str(g.fresh()), *SMALL,
                    "--cross", t], said, typed=what == "text for a number")  # fmt: skip
+    budget = ["--only", "linear-dct*", "--members.linear-dct-l0-3.init.budget-kl", "0.5"]
+    yield Case("sweep", "a KL budget where nothing is predicted", lambda g: ["sweep", "directions", *budget, "--out",
+               str(g.fresh())], "predict no tokens")  # fmt: skip
     yield Case("sweep", "--cross of a study", lambda g: ["sweep", "facts", "--cross", "seed=1,2", "--out", str(g.fresh())],
                "single experiment")  # fmt: skip
     yield Case("sweep", "--cross of a field twice", lambda g: ["sweep", "world", *SMALL, "--cross", "seed=1", "--cross",

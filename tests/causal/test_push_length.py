@@ -152,8 +152,12 @@ def test_a_fit_under_a_budget_reports_what_its_directions_cost_and_resumes_bit_f
     assert_equal_fits(whole, cut)
 
 
-def test_a_budget_where_nothing_is_predicted_and_two_rules_at_once_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="needs a model that predicts tokens"):
+def test_a_budget_where_nothing_is_predicted_is_refused_before_a_folder_is_made(tmp_path):
+    with pytest.raises(ValueError, match="its fit has a budget of next-token KL, but these contexts predict no tokens"):
         train([fitted(LinearDct(budget_kl=0.5))], tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_two_rules_for_one_length_are_refused(tmp_path, model):
     with pytest.raises(ValueError, match="give one"):
-        train([fitted(LinearDct(budget_kl=0.5, radius=1.0))], tmp_path)
+        train([replace(fitted(LinearDct(budget_kl=0.5, radius=1.0)), source=model)], tmp_path)

@@ -84,5 +84,5 @@ def test_under_a_budget_the_gradient_is_not_that_of_the_fixed_radius(term):
 @pytest.mark.parametrize("term", [MelboReward(radius=1.0, budget_kl=0.5), Effect(radius=1.0, budget_kl=0.5)])
 def test_a_budget_where_nothing_is_predicted_is_refused(term):
     silent = replace(linear().contexts, predict=None)
-    with pytest.raises(ValueError, match="needs a model that predicts tokens"):
+    with pytest.raises(ValueError, match="these contexts predict no tokens"):
         term(firing_step(ATOMS, silent, memory={}))

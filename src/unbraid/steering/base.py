@@ -121,17 +121,12 @@ class SliceFit(Initialisation, ABC):
         }
 
     def radius_of(self, contexts: Contexts, rng: torch.Generator) -> float:
-        """Return the radius, given or calibrated; 0 under a budget. Raises ValueError for a budget where nothing is
-        predicted, and for a budget together with a radius."""
+        """Return the radius, given or calibrated; 0 under a budget. Raises ValueError for a radius that cannot be, and
+        for a budget together with a radius."""
         if not self.budget_kl:
             return checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
         if self.radius:
             raise ValueError(f"radius {self.radius:g} and budget_kl {self.budget_kl:g} both set a length; give one")
-        if contexts.predict is None:
-            raise ValueError(
-                "a budget of next-token KL needs a model that predicts tokens, and this source has none; "
-                "use a LanguageModel, or leave --dictionary.init.budget-kl at 0"
-            )
         return 0.0
 
     def length_of(self, after: Slice, radius: float) -> PushLength:

@@ -50,6 +50,34 @@ def fitted(l0: int, *, each: int = 300, steps: int = 300, contexts: int = 8) -> 
     return at_l0(l0, members | {"two-stage": two_stage} | controls)
 
 
+def budgeted(nats: float, steps: int) -> dict[str, Member]:
+    """MELBO and the kernel DCT at the calibrated radius and, called -budget, at a next-token KL for every direction;
+    the Jacobian's directions, random and principal ones."""
+    fits: dict[str, SliceFit] = {
+        "melbo": Melbo(orthogonality="joint", steps=steps),
+        "exponential-dct": ExponentialDct(steps=steps),
+    }
+    within = {f"{name}-budget": replace(fit, budget_kl=nats) for name, fit in fits.items()}
+    found = {**fits, **within, "linear-dct": LinearDct(form="power")}
+    members = {
+        name: Member(objective=PLAIN, activation=TopK(1), init=fit, trained=False) for name, fit in found.items()
+    }
+    random = Member(objective=PLAIN, activation=TopK(1), trained=False, control=True)
+    return at_l0(1, members | {"random-directions": random, "pca": CONTROLS["pca"]})
+
+
+def directions_chat() -> Study:
+    """MELBO and DCT on a few chats with a model, from one up, by a fixed radius and by what the model can stand; each
+    latent is then a push to steer with. Name the chats with --source.text."""
+    return Study(
+        source=LanguageModel(model="smollm2", layer=8, downstream_layer=16, text="chats.jsonl", eval_share=0.0),
+        d_sae=8,
+        training=Training(tokens=100_000),
+        seeds=(0,),
+        members=budgeted(0.5, 50),
+    )
+
+
 def directions() -> Study:
     """MELBO and every DCT on a world whose factors act downstream, three seeds: are its directions found?"""
     source = World(factors=32, d_in=32, l0=3.0, roots=4, interactions=8)

@@ -51,6 +51,23 @@ def check_needs(members: Sequence[Experiment]) -> None:
                 except ValueError as error:
                     raise ValueError(f"{member.label}: term {name!r} reads {part}, but {error}") from error
     check_radius(members)
+    check_budgets(members)
+
+
+def check_budgets(members: Sequence[Experiment]) -> None:
+    """Raise ValueError for terms and fits with a budget of next-token KL on a source that predicts no tokens."""
+    for member in members:
+        terms = {f"term {name!r}": term for name, term in member.objective.terms().items() if term.enabled}
+        budgeted = [what for what, part in {**terms, "its fit": member.dictionary.init}.items() if budget_of(part)]
+        if budgeted:
+            try:
+                Predictions.of(member.source.contexts(1, split="train", seed=0))
+            except ValueError as error:
+                raise ValueError(f"{member.label}: {budgeted[0]} has a budget of next-token KL, but {error}") from error
+
+
+def budget_of(part: object) -> float:
+    return float(getattr(part, "budget_kl", 0.0))  # most terms and initialisations have none
 
 
 def check_radius(members: Sequence[Experiment]) -> None:

@@ -39,11 +39,6 @@ def shares_of(
     Raises ValueError for contexts that predict no tokens.
     """
     contexts = step.contexts()
-    if contexts.predict is None:
-        raise ValueError(
-            "a budget of next-token KL needs a model that predicts tokens, and this source has none; use a "
-            "LanguageModel, or leave the term's budget_kl at 0"
-        )
     cost = next_token_kl([Predictions.of(contexts)], pushes)
     shares = (budget / cost.clamp_min(torch.finfo(cost.dtype).tiny)).sqrt()
     with torch.no_grad():
