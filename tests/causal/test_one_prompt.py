@@ -3,10 +3,13 @@
 import json
 from dataclasses import replace
 
+from safetensors.torch import load_file
 from tests.tiny_lm import source, write_model
 
 from unbraid.cli.main import main
 from unbraid.experiment.study import Study
+from unbraid.runs.run import Run
+from unbraid.steering.push import units_of
 from unbraid.studies.directions import budgeted
 from unbraid.training.loop import train
 
@@ -22,5 +25,9 @@ def test_directions_fitted_to_one_prompt_are_steered_with(tmp_path, capsys):
     assert len(runs) == 3
     for run in runs:
         unit = ["--unit", "radius"] if "random" in run.name else []
+        if "budget" in run.name:
+            opened = Run.open(run)
+            lengths = load_file(run / "fit.safetensors")["lengths"]
+            assert units_of(opened, model, [2, 0], "auto")[0] == [float(lengths[2]), float(lengths[0])]
         assert main(["steer", str(run), "--latent", "0", "--prompt", "the cat", "--tokens", "2", *unit]) == 0
         assert "with" in capsys.readouterr().out

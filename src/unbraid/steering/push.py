@@ -137,6 +137,8 @@ def units_of(run: Run, source: LanguageModel, latents: Sequence[int], unit: Unit
     fit = run.fit()
     if unit == "radius" or (unit == "auto" and fit):
         if fit:
+            if "lengths" in fit and len(fit["lengths"].unique()) > 1:
+                return fit["lengths"][list(latents)].tolist(), "the length at which it spends the fit's budget", ""
             return [float(fit["radius"])] * len(latents), "the radius of the fit", ""
         count = int(min(CONTEXTS, source.sequences("train")))
         contexts = source.contexts(count, split="train", seed=0)
