@@ -31,7 +31,7 @@ from unbraid.steering.exponential_dct import ExponentialDct
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo
 from unbraid.steering.model_slice import Slice
-from unbraid.steering.push_length import LONGEST, FixedRadius, KlBudget, PushLength
+from unbraid.steering.push_length import FixedRadius, KlBudget, PushLength
 from unbraid.steering.writing import Written, perplexities, write
 from unbraid.system.files import read_json, write_json, write_tensors
 from unbraid.system.terminal import say
@@ -49,6 +49,8 @@ FITTED, JUDGED = (0, 2), (4, 8, 13)
 """Questions for the fit, and others to judge by."""
 BEGINNING, ANSWER = 12, 24
 """Tokens of the model's own answer that effects and KL are measured at, and tokens written to judge by."""
+LONGEST = 2.0
+"""Largest length of what is judged, in median norms; fits called -guarded end at the radius."""
 SEED = 0
 
 
@@ -134,20 +136,24 @@ def source(options: argparse.Namespace, path: Path, chats: list[list[dict[str, s
 
 def methods(count: int, steps: int, setting: Setting) -> dict[str, Callable[[Path], Tensor]]:
     """What finds directions, by name; random and principal ones too."""
-    after, budget, fixed = setting.after, KlBudget(setting.after, setting.nats), FixedRadius(setting.radius)
+    after, fixed = setting.after, FixedRadius(setting.radius)
+    budget = KlBudget(after, setting.nats, LONGEST * typical_norm(after.contexts))
+    guarded = KlBudget(after, setting.nats, setting.radius)
     melbo, kernel = Melbo(orthogonality="joint", steps=steps), ExponentialDct(steps=steps)
     fits: dict[str, tuple[SliceFit, PushLength]] = {
-        "melbo": (melbo, fixed),
-        "melbo-budget": (melbo, budget),
         "jacobian": (LinearDct(form="power", rounds=6), fixed),
+        "melbo": (melbo, fixed),
+        "melbo-guarded": (melbo, guarded),
+        "melbo-budget": (melbo, budget),
         "kernel": (kernel, fixed),
+        "kernel-guarded": (kernel, guarded),
         "kernel-budget": (kernel, budget),
         "ogi": (ExponentialDct(solver="ogi"), fixed),
     }
     random = lambda _: random_units(count, after.d_in, seeding.stream(SEED, "random"))
     principal = lambda _: torch.linalg.eigh(torch.cov(setting.rows.double().T))[1].flip(1).T[:count].float()
     found = {name: partial(fit, method, count, after, length) for name, (method, length) in fits.items()}
-    return {"random": random, **found, "principal": principal}
+    return {"random": random, "principal": principal, **found}
 
 
 def fit(method: SliceFit, count: int, after: Slice, length: PushLength, kept: Path) -> Tensor:

@@ -34,7 +34,7 @@ def test_lengths_come_to_the_budget_by_doublings_and_halvings():
     now = made()
     torch.testing.assert_close(lengths_of(now, ALL, 1e-3), torch.full((3, 1), 1e-3).double())
     for _ in range(12):
-        shares = shares_of(now, ALL, lengths_of(now, ALL, 1e-3) * ATOMS, BUDGET)
+        shares = shares_of(now, ALL, lengths_of(now, ALL, 1e-3) * ATOMS, BUDGET, 1.0)
     torch.testing.assert_close(now.memory[LENGTHS], at_budget(), rtol=0.02, atol=0)
     torch.testing.assert_close(shares, torch.ones(3).double(), rtol=0.02, atol=0)
 
@@ -47,7 +47,7 @@ def test_a_latent_that_was_never_pushed_starts_at_the_radius_and_one_that_was_re
 def test_a_share_falls_as_the_root_of_kl():
     way = (0.8 * at_budget()).unsqueeze(1) * ATOMS
     push = way.clone().requires_grad_()
-    shares = shares_of(made_with_lengths(), ALL, push, BUDGET)
+    shares = shares_of(made_with_lengths(), ALL, push, BUDGET, 1.0)
     torch.testing.assert_close(shares, torch.full((3,), 1 / 0.8).double(), rtol=0.02, atol=0)
     (slope,) = torch.autograd.grad(shares.log().sum(), push)
     torch.testing.assert_close((slope * way).sum(1), torch.full((3,), -1.0).double(), rtol=0.02, atol=0)

@@ -67,7 +67,8 @@ class SliceFit(Initialisation, ABC):
     """Norm of the pushes, in raw units; 0 calibrates it to where random directions leave the linear regime."""
     budget_kl: NonNegativeFloat = added(0.0)
     """Next-token KL, in nats, at which each direction gets its own length in place of one radius for all; 0: no budget.
-    It is the mean over the tokens at which effects are measured. 0.5 is a change that a reader notices."""
+    It is the mean over the tokens at which effects are measured; no length exceeds the radius. 0.5 is a change that a
+    reader notices."""
     keep_skip: bool = False
     """Keep the push itself in its effect where the skip path carries it along, as the published objectives do."""
     claim: ClassVar[Claim] = 2
@@ -121,17 +122,12 @@ class SliceFit(Initialisation, ABC):
         }
 
     def radius_of(self, contexts: Contexts, rng: torch.Generator) -> float:
-        """Return the radius, given or calibrated; 0 under a budget. Raises ValueError for a radius that cannot be, and
-        for a budget together with a radius."""
-        if not self.budget_kl:
-            return checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
-        if self.radius:
-            raise ValueError(f"radius {self.radius:g} and budget_kl {self.budget_kl:g} both set a length; give one")
-        return 0.0
+        """Return the radius, given or calibrated; under a budget it is the largest length."""
+        return checked_radius(contexts, self.radius) or calibrate_radius(contexts, rng=rng)
 
     def length_of(self, after: Slice, radius: float) -> PushLength:
         """Return the rule for the lengths of pushes."""
-        return KlBudget(after, self.budget_kl) if self.budget_kl else FixedRadius(radius)
+        return KlBudget(after, self.budget_kl, radius) if self.budget_kl else FixedRadius(radius)
 
     def _pushed(self, after: Slice, atoms: Directions, length: PushLength) -> dict[str, Tensor]:
         """Return what the found directions do at their lengths. `radius` is the median length."""

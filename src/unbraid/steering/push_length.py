@@ -1,12 +1,16 @@
 """The lengths of the pushes of a fit: one radius for all, or each its own, at which it spends a KL budget.
 
     fixed   theta_j = R v_j
-    budget  theta_j = l_j v_j,   KL(l_j v_j) = budget        KL: next-token KL at the tokens looked at, in nats
+    budget  theta_j = l_j v_j,   KL(l_j v_j) = budget, or l_j = R where that costs less
 
-At a fixed radius the largest effects are those of pushes that break the model. On the surface of equal KL the gradient
-of a score s is g_s - (g_s . theta / g_kl . theta) g_kl: what is left of it when the length follows. Where s grows with
-the length and KL with its square, that is the gradient of log s - 1/2 log KL, the effect per unit of sqrt(KL). A radius
-calibrated on random directions would not do: they cost so little that fitted ones would cost hundreds of times as much.
+KL is next-token KL at the tokens looked at, in nats. At a fixed radius the largest effects are those of pushes that break
+the model. On the surface of equal KL the gradient of a score s is g_s - (g_s . theta / g_kl . theta) g_kl: what is left
+of it when the length follows. Where s grows with the length and KL with its square, that is the gradient of
+log s - 1/2 log KL, the effect per unit of sqrt(KL).
+
+A radius by which random directions spend the budget would not do: fitted ones of that length break the model. Nor would
+a budget alone: what is fitted to cost little on a few texts can be as long as the activations themselves, and what the
+model writes then is broken, though on those texts it hardly showed. So R ends every length.
 """
 
 import math
@@ -19,12 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.effects.budget import spend
-from unbraid.effects.radius import typical_norm
 from unbraid.steering.model_slice import Directions, Slice
 
 Lengths = Float[Tensor, "k 1"]
-LONGEST = 2.0
-"""Largest length under a budget, in median norms of the activations: beyond it a push replaces them."""
 LEAST_EXPONENT = 0.5
 """Smallest growth of KL with length that is believed; it is 2 for small pushes, and hardly any where KL saturates."""
 LARGEST_STEP = math.log(1.5)
@@ -66,15 +67,12 @@ class FixedRadius(PushLength):
 
 @dataclass(frozen=True, eq=False)
 class KlBudget(PushLength):
-    """Each direction's own length, at which it spends a budget of next-token KL."""
+    """Each direction's own length, at which it spends a budget of next-token KL, or the longest if that costs less."""
 
     slice: Slice
     nats: float
-
-    @property
-    def longest(self) -> float:
-        """The largest length, in raw units."""
-        return LONGEST * typical_norm(self.slice.contexts)
+    longest: float
+    """In raw units."""
 
     def begin(self, directions: Directions) -> Lengths:
         found = spend(self.slice.next_token_kl, directions, self.nats, longest=self.longest)

@@ -60,7 +60,7 @@ class Effect(Term):
         usual = self._usual_effect(step, contexts, radius)
         if self.budget_kl:
             pushes = lengths_of(step, chosen, radius) * atoms
-            shares = shares_of(step, chosen, pushes, self.budget_kl)
+            shares = shares_of(step, chosen, pushes, self.budget_kl, radius)
             effects = pooled_effect(contexts, pushes) * shares.unsqueeze(1)
         else:
             effects = pooled_effect(contexts, radius * atoms)

@@ -68,7 +68,7 @@ class MelboReward(Term):
         pushes = everywhere(lengths * atoms, contexts)
         sizes = self._sizes(token_effects(contexts, pushes), active.where(chosen), active.sequences)
         if self.budget_kl:
-            sizes = sizes * shares_of(step, chosen, lengths * atoms, self.budget_kl)
+            sizes = sizes * shares_of(step, chosen, lengths * atoms, self.budget_kl, radius)
             radius = float(step.memory[LENGTHS][chosen].mean())
         reward = capped_log(sizes / usual, self.cap)
         metrics = {"effect_over_random": sizes.detach().mean() / usual, "radius": torch.tensor(radius)}

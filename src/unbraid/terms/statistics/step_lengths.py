@@ -2,8 +2,9 @@
 
     l_j <- l_j sqrt(budget / KL_j), at most doubled or halved at once;      share_j = sqrt(budget / KL_j),  KL_j at l_j
 
-KL is measured once a use, at the tokens that are kept. An effect times its share is what it would be at the budget if
-it grew with the length and KL with its square; its gradient is that of the effect per unit of sqrt(KL).
+No length exceeds the radius: see `steering.push_length`. KL is measured once a use, at the tokens that are kept. An
+effect times its share is what it would be at the budget if it grew with the length and KL with its square; its gradient
+is that of the effect per unit of sqrt(KL).
 """
 
 import torch
@@ -11,14 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unbraid.effects.next_token_kl import next_token_kl
-from unbraid.effects.radius import typical_norm
 from unbraid.objective.objective import Step
 from unbraid.sources.base import Predictions
 
 LENGTHS = "lengths"
 """The name under which a term that uses this remembers its latents' lengths: list it in `per_latent`."""
-LONGEST = 2.0
-"""Largest length, in median norms of the activations: beyond it a push replaces them."""
 SHARES = (0.1, 10.0)
 """Where a share ends: KL that is a hundredth or a hundred times of the budget says little of what is at the budget."""
 
@@ -32,9 +30,9 @@ def lengths_of(step: Step, latents: Int[Tensor, " k"], radius: float) -> Float[T
 
 
 def shares_of(
-    step: Step, latents: Int[Tensor, " k"], pushes: Float[Tensor, "k d_in"], budget: float
+    step: Step, latents: Int[Tensor, " k"], pushes: Float[Tensor, "k d_in"], budget: float, longest: float
 ) -> Float[Tensor, " k"]:
-    """Return each push's share, differentiable, and remember the lengths of the next use.
+    """Return each push's share, differentiable, and remember the lengths of the next use, up to `longest`.
 
     Raises ValueError for contexts that predict no tokens.
     """
@@ -42,7 +40,6 @@ def shares_of(
     cost = next_token_kl([Predictions.of(contexts)], pushes)
     shares = (budget / cost.clamp_min(torch.finfo(cost.dtype).tiny)).sqrt()
     with torch.no_grad():
-        longest = LONGEST * typical_norm(contexts)
         longer = pushes.norm(dim=1) * shares.clamp(0.5, 2.0)
         lengths = step.memory[LENGTHS].clone()
         lengths[latents] = longer.clamp_max(longest).to(lengths)
