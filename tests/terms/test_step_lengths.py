@@ -31,7 +31,7 @@ def at_budget() -> Tensor:
 
 
 def test_lengths_come_to_the_budget_by_doublings_and_halvings():
-    now = made()
+    now, shares = made(), torch.zeros(3)
     torch.testing.assert_close(lengths_of(now, ALL, 1e-3), torch.full((3, 1), 1e-3).double())
     for _ in range(12):
         shares = shares_of(now, ALL, lengths_of(now, ALL, 1e-3) * ATOMS, BUDGET, 1.0)
