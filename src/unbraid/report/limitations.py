@@ -114,6 +114,9 @@ def designs(scores: Scores, answers: list[Answer]) -> list[Limitation]:
         found.append(
             Limitation("not tested", f"guards against void gains: {listed([*map(score_name, missing)])}", reason, [])
         )
+    if scores.quantities and not any(q.reference for q in scores.quantities):
+        reason = "none is stored with these scores, so the gate shows less than it could"
+        found.append(Limitation("not tested", "against chance and ceilings", reason, []))
     if not scores.with_role("control"):
         found.append(
             Limitation("not tested", "controls", "no control was run, so trivial scores cannot be recognised", [])
