@@ -46,7 +46,7 @@ def test_a_planted_winner_is_found_and_named(tmp_path):
     assert contrast.other == "batchtopk" and contrast.n == 6 and len(contrast.levels) == 2
     assert contrast.difference == pytest.approx(0.06, abs=0.02)
     assert word(found, "absorption_full").word in ("equivalent", "undecided")
-    assert "1 better (hsic)" in said.evidence[0]
+    assert "1 better (HSIC)" in said.evidence[0]
 
 
 def test_each_claim_is_answered_by_its_own_methods(tmp_path):
