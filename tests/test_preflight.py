@@ -123,7 +123,7 @@ def test_fault_12_directions_fitted_to_a_few_prompts_are_steered_by_and_evaluate
     assert main(["sweep", "directions_lm", "--out", str(tmp_path / "runs"), *asked]) == 0
     melbo = next(path for path in (tmp_path / "runs").iterdir() if path.name.startswith("melbo"))
     assert main(["steer", str(melbo), "--latent", "0", "--prompt", "the cat", "--tokens", "2"]) == 0
-    assert "sizes are of the text the run was made from" in " ".join(capsys.readouterr().out.split())
+    assert "tokens of other text (the text the run was made from" in " ".join(capsys.readouterr().out.split())
     assert "held-out" not in (found := steer(Run.open(melbo), 0, "the cat", unit="own", tokens=1)).unit
     assert math.isfinite(found.size) and found.note
     assert main(["eval", *map(str, (tmp_path / "runs").iterdir())]) == 0
