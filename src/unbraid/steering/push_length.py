@@ -4,8 +4,8 @@
     budget  theta_j = l_j v_j,   KL(l_j v_j) = budget, or l_j = R where that costs less
 
 KL is next-token KL at the tokens looked at, in nats. At a fixed radius the largest effects are those of pushes that
-break the model. On the surface of equal KL the gradient of a score s is g_s - (g_s . theta / g_kl . theta) g_kl: what is
-left of it when the length follows. Where s grows with the length and KL with its square, that is the gradient of
+break the model. On the surface of equal KL the gradient of a score s is g_s - (g_s . theta / g_kl . theta) g_kl: what
+is left of it when the length follows. Where s grows with the length and KL with its square, that is the gradient of
 log s - 1/2 log KL, the effect per unit of sqrt(KL).
 
 A radius by which random directions spend the budget would not do: fitted ones of that length break the model. Nor would
