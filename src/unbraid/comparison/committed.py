@@ -26,6 +26,8 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "cosine": ("fidelity", "max_decoder_cosine", {}),
     "mcc": ("recovery", "mcc", {}),
     "f1": ("recovery", "f1", {}),
+    "labelled_l0": ("recovery", "labelled_l0", {}),
+    "labelled_fvu": ("recovery", "labelled_fvu", {}),
     "f1_latents": ("recovery", "f1_latents", {}),
     "absorption": ("absorption", "absorption_full", {}),
     "recall_child": ("absorption", "parent_recall_given_child", {}),
@@ -61,10 +63,10 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 LOWER = (
     "fvu", "cosine", "absorption", "latents_per_factor", "overlap", "interaction", "products", "product_share",
-    "bits",
+    "bits", "labelled_fvu",
 )  # fmt: skip
 """Scores of which less is better."""
-NEITHER = ("l0", "l2_ratio", "hit", "atom_overlap", "context_ceiling", "ev_reported", "meta")
+NEITHER = ("l0", "labelled_l0", "l2_ratio", "hit", "atom_overlap", "context_ceiling", "ev_reported", "meta")
 PARAMS = "params"
 """The key of a row under which params of scores stand."""
 BASELINE = "batchtopk"
