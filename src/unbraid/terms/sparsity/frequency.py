@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.config.settings import ShareAboveZero
-from unbraid.dictionary.activations.base import Activation, Thresholded
+from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.codes import Codes, SparseCodes
 from unbraid.objective.objective import Family, Step, Term, TermOutput
-from unbraid.terms.sparsity.l0 import L0, Kernel
+from unbraid.terms.statistics.above_threshold import Kernel, thresholded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,10 @@ class Frequency(Term):
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:
-        L0().check_activation(activation)
+        thresholded(activation)
 
     def __call__(self, step: Step) -> TermOutput:
-        activation = step.dictionary.activation
-        self.check_activation(activation)
-        assert isinstance(activation, Thresholded)
+        activation = thresholded(step.dictionary.activation)
         rates = firing_rates(step.z, step.dictionary.threshold, activation.kernel)
         return TermOutput(rates.square().sum() / self.scale, {"most": rates.max()})
 

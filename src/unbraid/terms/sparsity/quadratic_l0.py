@@ -12,7 +12,7 @@ from typing import ClassVar
 from unbraid.config.settings import PositiveFloat
 from unbraid.dictionary.activations.base import Activation
 from unbraid.objective.objective import Family, Step, Term, TermOutput
-from unbraid.terms.sparsity.l0 import L0
+from unbraid.terms.statistics.above_threshold import mean_l0, thresholded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class QuadraticL0(Term):
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:
-        L0().check_activation(activation)
+        thresholded(activation)
 
     def __call__(self, step: Step) -> TermOutput:
-        l0 = L0()(step).loss
+        l0 = mean_l0(step)
         return TermOutput((l0 / self.target - 1).square(), {"l0": l0})
