@@ -15,7 +15,6 @@ from unbraid.dictionary.activations.base import Activation, Thresholded
 from unbraid.dictionary.row_blocks import row_blocks
 from unbraid.objective.objective import Step
 
-
 Kernel = Callable[[Tensor, Tensor], Tensor]
 """Returns the density of entries around their thresholds."""
 
