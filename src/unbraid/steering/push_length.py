@@ -10,8 +10,8 @@ log s - 1/2 log KL, the effect per unit of sqrt(KL).
 
 A radius by which random directions spend the budget would not do: fitted ones of that length break the model. Without a
 largest length, what is fitted to cost little on a few texts gets as long as the activations themselves, so R ends every
-length. Neither keeps a fit from learning the texts: of two, what costs .5 nats there costs 1.9 on others, and breaks what
-the model writes. Give it many, and find the length for use on others (`unbraid steer --kl`).
+length. Neither keeps a fit from learning the texts: of two, what costs .5 nats there costs 1.9 on others, and breaks
+what the model writes. Give it many, and find the length for use on others (`unbraid steer --kl`).
 """
 
 import math
