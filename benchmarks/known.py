@@ -28,7 +28,7 @@ FOUND = 0.9
 L2 = 10.0
 
 
-def main(cache: Path, out: Path, pairs: bool = True) -> None:
+def main(cache: tyro.conf.Positional[Path], out: Path, pairs: bool = True) -> None:
     """Probe a cache of activations of the language. pairs: also ask which variables the model follows."""
     source = Cached(folder=str(cache))
     report: dict[str, Any] = probed(source.truth())
