@@ -1,0 +1,81 @@
+"""Latents chosen by output score and by activation, at equal KL: python -m benchmarks.concepts RUN --out FILE
+
+For every word two latents of a dictionary are chosen on one prompt: the one whose push makes the model say the word
+most, and the one that fires most on it. Both are judged on other prompts, next to a random direction: the rise of the
+word's log-odds at equal next-token KL, by the model's exact probabilities, along its own answers. Rows so far are
+written after every word, and a word that has a row is not done again.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unbraid.dictionary.initialisation import no_progress
+from unbraid.runs.run import Run
+from unbraid.seeding import generator
+from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.steering.continuation import expected_along, written
+from unbraid.steering.output_score import output_scores, ranked, wanted_tokens
+from unbraid.system.files import read_json, write_json
+
+WORDS = (
+    "Paris", "war", "music", "water", "money", "king", "doctor", "school", "football", "church", "computer", "film",
+    "army", "river", "train", "disease", "law", "star", "animal", "winter",
+)  # fmt: skip
+CHOSEN_ON = "The most important thing to know about this is that"
+JUDGED_ON = ("When I was young, I often thought about", "Yesterday my friend told me a long story about")
+KL = 0.5
+CANDIDATES = 16
+ANSWER = 16
+"""Tokens of the model's own answer along which expectations are compared."""
+
+
+def along(source: LanguageModel, prompt: str) -> tuple[list[int], list[int]]:
+    """Return a prompt and the model's own answer to it, as tokens."""
+    words = source.loaded_tokenizer(prompt)["input_ids"]
+    return words, written(source, words, ANSWER)
+
+
+def row_of(run: Run, source: LanguageModel, word: str) -> dict[str, Any]:
+    """Choose latents for a word on one prompt, and judge them on the others."""
+    words, own = along(source, CHOSEN_ON)
+    found = ranked(run, source, word, words, own, kl=KL, candidates=CANDIDATES, watch=no_progress)
+    by_output = found[0]
+    by_activation = min(found, key=lambda candidate: candidate.by_activation)
+    atoms = run.dictionary().unit_atoms().detach().cpu()
+    random = torch.nn.functional.normalize(torch.randn(atoms.shape[1], generator=generator(0, word)), dim=0)
+    three = torch.stack([atoms[by_output.latent], atoms[by_activation.latent], random])
+    wanted = wanted_tokens(source, word)
+    scores = []
+    for prompt in JUDGED_ON:
+        expected = expected_along(source, *along(source, prompt))
+        scores.append(output_scores(expected, three, wanted.ids, KL, no_progress)[0])
+    mean = torch.stack(scores).mean(0).tolist()
+    return {
+        "word": word, "tokens": wanted.texts, "by_output": by_output.latent, "by_activation": by_activation.latent,
+        "chosen_score": by_output.output_score, "chosen_score_of_activation": by_activation.output_score,
+        "score_by_output": mean[0], "score_by_activation": mean[1], "score_random": mean[2],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    run = Run.open(options.run)
+    source = run.source
+    if not isinstance(source, LanguageModel):
+        raise SystemExit(f"{options.run} is on {type(source).__name__}; name a run on a language model")
+    rows: list[dict[str, Any]] = read_json(options.out) if options.out.exists() else []
+    for word in WORDS:
+        if word not in {row["word"] for row in rows}:
+            rows.append(row_of(run, source, word))
+            print({key: round(v, 3) if isinstance(v, float) else v for key, v in rows[-1].items()}, flush=True)
+            write_json(options.out, rows)
+
+
+if __name__ == "__main__":
+    main()
