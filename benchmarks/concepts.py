@@ -14,10 +14,11 @@ import torch
 
 from unbraid.dictionary.initialisation import no_progress
 from unbraid.runs.run import Run
-from unbraid.seeding import generator
+from unbraid.seeding import stream
 from unbraid.sources.language_model.language_model import LanguageModel
-from unbraid.steering.continuation import expected_along, written
+from unbraid.steering.continuation import expected_along
 from unbraid.steering.output_score import output_scores, ranked, wanted_tokens
+from unbraid.steering.steer import asked_of, opened
 from unbraid.system.files import read_json, write_json
 
 WORDS = (
@@ -32,25 +33,20 @@ ANSWER = 16
 """Tokens of the model's own answer along which expectations are compared."""
 
 
-def along(source: LanguageModel, prompt: str) -> tuple[list[int], list[int]]:
-    """Return a prompt and the model's own answer to it, as tokens."""
-    words = source.loaded_tokenizer(prompt)["input_ids"]
-    return words, written(source, words, ANSWER)
-
-
 def row_of(run: Run, source: LanguageModel, word: str) -> dict[str, Any]:
     """Choose latents for a word on one prompt, and judge them on the others."""
-    words, own = along(source, CHOSEN_ON)
-    found = ranked(run, source, word, words, own, kl=KL, candidates=CANDIDATES, watch=no_progress)
+    asked = asked_of(source, CHOSEN_ON, ANSWER, chat=False)
+    found = ranked(run, source, word, asked.words, asked.own, kl=KL, candidates=CANDIDATES, watch=no_progress)
     by_output = found[0]
     by_activation = min(found, key=lambda candidate: candidate.by_activation)
     atoms = run.dictionary().unit_atoms().detach().cpu()
-    random = torch.nn.functional.normalize(torch.randn(atoms.shape[1], generator=generator(0, word)), dim=0)
+    random = torch.nn.functional.normalize(torch.randn(atoms.shape[1], generator=stream(0, word)), dim=0)
     three = torch.stack([atoms[by_output.latent], atoms[by_activation.latent], random])
     wanted = wanted_tokens(source, word)
     scores = []
     for prompt in JUDGED_ON:
-        expected = expected_along(source, *along(source, prompt))
+        judged = asked_of(source, prompt, ANSWER, chat=False)
+        expected = expected_along(source, judged.words, judged.own)
         scores.append(output_scores(expected, three, wanted.ids, KL, no_progress)[0])
     mean = torch.stack(scores).mean(0).tolist()
     return {
@@ -65,11 +61,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    run = Run.open(options.run)
-    source = run.source
-    if not isinstance(source, LanguageModel):
-        raise SystemExit(f"{options.run} is on {type(source).__name__}; name a run on a language model")
-    rows: list[dict[str, Any]] = read_json(options.out) if options.out.exists() else []
+    run, source = opened(options.run)
+    rows: list[dict[str, Any]] = read_json(options.out, list) if options.out.exists() else []
     for word in WORDS:
         if word not in {row["word"] for row in rows}:
             rows.append(row_of(run, source, word))
