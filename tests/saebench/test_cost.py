@@ -1,5 +1,6 @@
 """The plan: what will be scored, what cannot be and why, what is there already; nothing is begun."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from unbraid.cli.main import main
@@ -17,6 +18,15 @@ def test_it_adds_up_and_names_what_is_missing(runs, bench):
     assert "to be made in cache: about 4 min, 2.4 GB" in shown[0]
     assert any("core" in line and "explained_variance is wrong" in line for line in shown)
     assert f"{sum(line.minutes for line in lines):.0f} min" in shown[-1]
+
+
+def test_a_model_larger_than_those_that_were_timed_is_said_to_take_longer(runs, bench, tmp_path):
+    lines, _ = estimate(runs, [EVAL_SPECS["core"]], bench())
+    assert not any("parameters" in line for line in describe(lines, [], None))
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(538_000_000)  # sparse: nothing is written
+    large = [replace(line, target=replace(line.target, folder=tmp_path)) for line in lines]
+    assert any("about 134 M: expect many times as many" in line for line in describe(large, [], None))
 
 
 def test_runs_that_are_left_out_share_a_line_by_reason():

@@ -16,6 +16,8 @@ IMPORTS = 0.3
 PROBED_ROWS = {"sparse_probing": 60_000, "scr": 80_000, "tpp": 25_000, "sae_probes": 300_000}
 """Approximate number of texts whose activations are kept on disk for the hub's data sets."""
 FLOAT = 4
+MEASURED_ON = 3e6
+"""Parameters of the models that minutes of the small size were measured on."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,21 @@ def describe(lines: Sequence[CostEstimate], without: Sequence[str], cache: Path 
         shown.append(f"{target.model}, {target.hook} ({where})")
         for one in (one for one in lines if one.target == target):
             shown.append(f"  {one.eval_spec.name:<15} {describe_one(one)}")
+        shown += larger(target)
     return [*shown, *without, describe_total(lines)]
+
+
+def larger(target: Target) -> list[str]:
+    """Return a line that says so where a model in a folder is much larger than those that minutes were measured on."""
+    parameters = (
+        sum(file.stat().st_size for file in target.folder.glob("*.safetensors")) / FLOAT if target.folder else 0
+    )
+    if parameters < 5 * MEASURED_ON:
+        return []
+    return [
+        f"  note            minutes are those of models of {MEASURED_ON / 1e6:.0f} M parameters, and this one has "
+        f"about {parameters / 1e6:.0f} M: expect many times as many (core: 5 a run on one of 135 M)"
+    ]
 
 
 def describe_total(lines: Sequence[CostEstimate]) -> str:
