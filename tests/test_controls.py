@@ -25,8 +25,8 @@ from unbraid.evals.shared.observe import observe
 from unbraid.experiment.study import Study
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
-from unbraid.sources.cached import Cached
 from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.tensor import Activations
 from unbraid.sources.truth import NoTruth
 from unbraid.sources.world.world import World
 from unbraid.studies.methods import ceilings, controls
@@ -199,6 +199,6 @@ def test_what_is_told_the_truth_says_what_it_lacks():
         built(SupervisedProbes(), activation=TopK(3))
     with pytest.raises(ValueError, match="build it with an origin"):
         DictionaryConfig(d_sae=48, activation=JumpReLU(), init=TrueDirections()).build(torch.randn(99, 16), seed=0)
-    unknown: Source = Cached(folder="nowhere")
-    with pytest.raises(NoTruth, match="not known"):
+    unknown: Source = Activations(torch.randn(99, 16))
+    with pytest.raises(NoTruth, match="no factors were given"):
         Study(source=unknown, members=ceilings()).experiments()

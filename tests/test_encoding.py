@@ -157,7 +157,7 @@ def test_a_lone_vector_is_encoded_and_decoded():
 
 
 def test_a_dictionary_says_what_it_is():
-    assert repr(single(TopK(4))) == "Dictionary(d_in=7, d_sae=24, TopK(k=4), float32 on cpu)"
+    assert repr(single(TopK(4))) == "Dictionary(d_in=7, d_sae=24, TopK(k=4, first_k=1.0, anneal=0.8), float32 on cpu)"
     used = single(BatchTopK(4)).for_inference(batch().float())
     assert repr(used) == "Dictionary(d_in=7, d_sae=24, BatchTopK -> JumpReLU, float32 on cpu)"
 

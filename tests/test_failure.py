@@ -75,7 +75,7 @@ def test_the_member_that_failed_keeps_its_last_checkpoints_and_says_why(tmp_path
     folder = tmp_path / sick().folder
     assert sorted(steps_saved(folder)) == [8, 16] and not finished(folder)
     assert "stopped at step 20 for good: term 'breaks' gave nan" in failure(folder)
-    assert "objective.py" in json.loads((folder / "failed.json").read_text())["traceback"]
+    assert "weighted_sum.py" in json.loads((folder / "failed.json").read_text())["traceback"]
     with pytest.raises(ValueError, match="stopped at step 20 for good: term 'breaks' gave nan"):
         Run.open(folder)
 
