@@ -1,6 +1,7 @@
 """Figures of the report in a notebook: each by one call, with names, a legend and the report's own numbers."""
 
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -18,25 +19,28 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
+def traces(figure: Any) -> Any:
+    return figure.data
+
+
 def test_every_figure_of_the_report_is_there_by_its_title(runs, tmp_path):
     drawn = ub.plot.figures(str(runs / "*"))
     write_report(sorted(runs.iterdir()), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert len(drawn) > 10 and all(isinstance(figure, go.Figure) for figure in drawn.values())
     assert all(f">{title}</b>" in html for title in drawn)
-    f1 = drawn["F1 of one latent a factor"]
+    f1: Any = drawn["F1 of one latent a factor"]  # Any: plotly's figures say nothing of their traces
     shown = [trace for trace in f1.data if trace.showlegend]
     assert [trace.name for trace in shown] == ["BatchTopK", "Matryoshka", "HSIC", "truth", "untrained"]
     assert f1.layout.showlegend and f1.layout.title.text == "F1 of one latent a factor"
 
 
 def test_claims_gate_standards_and_costs_by_one_call(runs):
-    claims = ub.plot.claims(str(runs))
-    (hsic,) = claims.data
+    (hsic,) = traces(ub.plot.claims(str(runs)))
     assert hsic.name == "HSIC against BatchTopK" and len(hsic.x) == 2 and max(hsic.x) > 1
-    assert {trace.name for trace in ub.plot.gate(str(runs)).data} >= {"truth", "best trained method"}
-    assert [trace.name for trace in ub.plot.standards(str(runs)).data] == ["Matryoshka against BatchTopK"]
-    assert ub.plot.costs(str(runs)).data[0].orientation == "h"
+    assert {trace.name for trace in traces(ub.plot.gate(str(runs)))} >= {"truth", "best trained method"}
+    assert [trace.name for trace in traces(ub.plot.standards(str(runs)))] == ["Matryoshka against BatchTopK"]
+    assert traces(ub.plot.costs(str(runs)))[0].orientation == "h"
 
 
 def test_what_cannot_be_drawn_says_why(runs):
