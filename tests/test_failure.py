@@ -104,8 +104,8 @@ def test_killed_after_a_failure_and_resumed_the_others_equal_a_run_without_it(tm
     with pytest.raises(Failed, match="sick"), pytest.MonkeyPatch.context() as patch:
         restore = training.resume_learners
 
-        def watched(learners, stream):
-            found = restore(learners, stream)
+        def watched(learners, *rest):
+            found = restore(learners, *rest)
             starts.append((found[0], len(learners)))
             return found
 

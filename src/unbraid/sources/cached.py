@@ -35,6 +35,8 @@ FORMAT = 1
 INDEX = "index.json"
 EVAL_ROWS = 32_768
 """Number of held-out activations that a cache keeps: those that the evals read."""
+INDEX_BYTES = 1_500
+"""Of the index without its shards, about: settings of the source and some of its text."""
 SHARD_BYTES = 600
 """Bytes of a shard's header and its line in the index, about."""
 SAMPLES = 8
@@ -292,7 +294,7 @@ def cache_bytes(source: Source, block: Block, tokens: int, dtype: StorageType = 
         return min(there, math.ceil(wanted / each) * each)
 
     total = rows("train", tokens) + rows("eval", EVAL_ROWS)
-    return round(total * row_bytes(block.rows.x.shape[1], dtype) + math.ceil(total / each) * SHARD_BYTES)
+    return round(total * row_bytes(block.rows.x.shape[1], dtype) + INDEX_BYTES + math.ceil(total / each) * SHARD_BYTES)
 
 
 def fault_of(path: Path, shard: Mapping[str, Any]) -> str:
