@@ -16,7 +16,8 @@ NASTY = "<script>alert(1)</script>"
 def pages(tmp_path: Path) -> Path:
     """A browser's data next to a report: three latents of a dictionary, one of which absorbed a factor."""
     folder = tmp_path / "browser"
-    put(folder / "data" / "index.js", "index", {"runs": [{"method": "batchtopk"}], "factors": ["animal", "dog", NASTY]})
+    factors = [{"name": name, "parent": -1} for name in ("animal", "dog", NASTY)]  # as browser.data.factor_names
+    put(folder / "data" / "index.js", "index", {"runs": [{"method": "batchtopk"}], "factors": factors})
     columns = {"factor": [1, 1, 2], "f1": [0.5, 0.9, 0.7], "absorbs": {1: [[0, 0.8]]}}
     put(folder / "data" / "a" / "list.js", "list", "a", columns)
     (folder / "index.html").write_text("pages")

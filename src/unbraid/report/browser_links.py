@@ -45,7 +45,7 @@ def dictionaries(folder: Path) -> list[DictionaryLinks]:
         return []
     start = quote(f"{folder.name}/index.html")
     named = index[0].get("factors")
-    factors = [str(name) for name in named] if isinstance(named, list) else []
+    factors = [name_of(factor) for factor in named] if isinstance(named, list) else []
     found = []
     for side, run in zip(SIDES, runs, strict=False):
         columns = handed_over(folder / "data" / side / "list.js")
@@ -74,6 +74,11 @@ def named_latents(columns: Mapping[str, Any], factors: Sequence[str]) -> list[tu
         [text for entry in absorbs.items() if (text := absorbed(entry, factors))] if isinstance(absorbs, dict) else []
     )
     return [*best.values(), *said[:1]]
+
+
+def name_of(factor: object) -> str:
+    """Return the name of a factor, of which pages store its name and its parent."""
+    return str(factor.get("name", "")) if isinstance(factor, Mapping) else ""
 
 
 def absorbed(entry: tuple[str, Any], factors: Sequence[str]) -> tuple[int, str] | None:
