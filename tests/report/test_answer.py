@@ -1,6 +1,7 @@
 """Verdicts on made-up studies in which every effect is planted."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from unbraid.comparison.quantities import ScoreSelector
 from unbraid.comparison.scores import arrange, own_base
 from unbraid.comparison.stored_scores import read_scores
 from unbraid.comparison.verdict import Answer, Rules, answer
-from unbraid.report.limitations import limitations
+from unbraid.report.limitations import limitations, unscored
 from unbraid.report.table import table
 
 SEEDS = range(6)
@@ -330,6 +331,14 @@ def test_gaps_name_errors_nan_and_missing_evals(full_study):
     assert len(found["not applicable", "controllability"].runs) == 54
     assert len(found["NaN", "fidelity: max_decoder_cosine"].runs) == 1
     assert ("not tested", "matched bits") in found
+
+
+@pytest.mark.parametrize("name, listed", [("examples", False), ("splitting", True)])
+def test_evals_that_run_only_when_named_are_no_gap_where_they_are_not(full_study, name, listed):
+    stored = read_scores(full_study)
+    first = {**stored.records[0], "eval": name}
+    found = unscored(replace(stored, records=(*stored.records, first)))
+    assert any(g.what == name for g in found) == listed
 
 
 def test_guards_that_were_not_measured_are_listed(full_study):

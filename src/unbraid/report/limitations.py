@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from unbraid import catalog
 from unbraid.comparison.guards import unmeasured_guards
 from unbraid.comparison.intervals import FEWEST_SEEDS
 from unbraid.comparison.names import score_name
@@ -55,8 +56,12 @@ def not_a_number(stored: StoredScores) -> list[Limitation]:
 
 
 def unscored(stored: StoredScores) -> list[Limitation]:
-    """List evals of which some runs have a result and others have none."""
+    """List evals of which some runs have a result and others have none.
+
+    Those that run only when they are named are left out: they were run where somebody wanted them.
+    """
     have: dict[str, set[str]] = {}
+    named = catalog.evals().keys() - catalog.default_evals().keys()
     for result in stored.missing_results:
         if result.eval not in (LOG, EVERY_EVAL):
             have.setdefault(result.eval, set()).add(result.run)
@@ -67,6 +72,8 @@ def unscored(stored: StoredScores) -> list[Limitation]:
         return [Limitation("not scored", EVERY_EVAL, reason, [run.run for run in stored.runs])]
     found = []
     for name, runs in sorted(have.items()):
+        if name in named:
+            continue
         without = [run.run for run in stored.runs if run.run not in runs]
         if without:
             found.append(Limitation("not scored", name, "no result was stored for some runs", without))
