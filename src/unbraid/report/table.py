@@ -125,8 +125,3 @@ def mark_best(rows: list[Row], columns: Sequence[Quantity]) -> list[Row]:
                     cells[j] = replace(cells[j], best=True)
                     marked[i] = replace(marked[i], cells=cells)
     return marked
-
-
-def requested_text(row: Row) -> str:
-    """Format the requested L0; a dash when none was requested."""
-    return f"{row.requested:g}" if math.isfinite(row.requested) else "—"
