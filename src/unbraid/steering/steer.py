@@ -186,7 +186,8 @@ def opened(run: Run | str | Path) -> tuple[Run, LanguageModel]:
     if not isinstance(run.source, LanguageModel):
         raise ValueError(
             f"steering shows text, and this run was trained on a {type(run.source).__name__}; name a run of a "
-            "LanguageModel"
+            "LanguageModel, or, where it was trained from a cache of one, make such a run: unbraid import RUN lm_topk "
+            "--source.model MODEL --source.layer N"
         )
     return run, run.source
 
