@@ -20,6 +20,7 @@ from unbraid.evals.shared.evaluation import NotApplicable, evaluate
 from unbraid.evals.shared.outcomes import Changes, outcomes_of
 from unbraid.runs.results import read_file, read_result
 from unbraid.runs.run import Run
+from unbraid.sources.cached import write_cache
 from unbraid.sources.language_model.predicting import predictions_of
 from unbraid.sources.tensor import Activations
 from unbraid.training.loop import train
@@ -120,3 +121,19 @@ def test_where_nothing_follows_there_are_no_cards(tmp_path: Path):
     x = torch.randn(300, 16)
     with pytest.raises(NotApplicable, match="nothing downstream"):
         outcomes_of(Activations(x))
+
+
+@pytest.mark.parametrize("kind", ["language", "world"])
+def test_a_cache_is_pushed_at_the_source_that_it_was_written_from(kind: str, spoken: Run, tmp_path: Path):
+    source, dictionary = (spoken.source, spoken.dictionary()) if kind == "language" else (STEADY, truth(STEADY))
+    cached = write_cache(source, tmp_path / "cache", seed=0, blocks=1)
+    assert outcomes_of(cached).norm == outcomes_of(source).norm
+    ours, theirs = (
+        {card["latent"]: card for card in cards_of(dictionary, one).to_pylist()} for one in (cached, source)
+    )
+    both = ours.keys() & theirs.keys()
+    assert len(both) > 4
+    for latent in both:
+        assert ours[latent]["reached"] == theirs[latent]["reached"]
+        assert ours[latent]["length"] == pytest.approx(theirs[latent]["length"], rel=1e-3)
+        assert ours[latent]["raised"] == theirs[latent]["raised"]

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from scipy.sparse import csr_array
+from tests import tiny_lm
 from tests.evals.test_absorption import STEADY, absorbing
 from tests.finished_runs import SPOKEN, make_world_run
 from tests.known import EXACT, Undirected, truth
@@ -22,6 +23,8 @@ from unbraid.evals.shared.example_tables import SCHEMAS, unpacked
 from unbraid.evals.shared.factor_matches import factor_matches
 from unbraid.runs.results import read_file, read_result
 from unbraid.runs.run import Run
+from unbraid.sources.cached import write_cache
+from unbraid.sources.language_model.loading import load_model
 from unbraid.training.loop import train
 
 WINDOW = 50
@@ -132,6 +135,29 @@ def test_a_language_shows_its_text_and_the_next_tokens(spoken_run: Run):
     assert all(len(bins) == BINS for bins in latents["histogram"])
     assert all(by == sorted(by, reverse=True) for by in latents["promoted_by"])
     assert max(found["contexts"]["stop"].to_pylist()) <= len(rows["row"])
+
+
+def test_a_cache_shows_the_words_of_the_source_that_it_was_written_from(spoken_run: Run, tmp_path: Path):
+    cached = write_cache(spoken_run.source, tmp_path / "cache", seed=0)
+    ours, theirs = tables_of(spoken_run.dictionary(), cached), tables_of(spoken_run.dictionary(), spoken_run.source)
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs if name != "latents")
+    told, known = (unpacked("latents", found["latents"].tobytes()).to_pydict() for found in (ours, theirs))
+    assert all(told[name] == known[name] for name in ("promoted", "suppressed", "fires", "near"))
+
+
+def test_a_cache_whose_model_is_gone_shows_numbers_of_tokens_and_says_why(tmp_path: Path, caplog):
+    source = tiny_lm.source(tiny_lm.write_model(tmp_path / "model"), tiny_lm.write_corpus(tmp_path / "text.jsonl"))
+    cached = write_cache(source, tmp_path / "cache", seed=0)
+    dictionary = Run.open(train([replace(experiment("t", tokens=640), source=cached)], tmp_path)[0]).dictionary()
+    (tmp_path / "model").rename(tmp_path / "moved")
+    load_model.cache_clear()
+    with caplog.at_level("WARNING", logger="unbraid"):
+        found = tables_of(dictionary, cached)
+    texts = unpacked("rows", found["rows"].tobytes())["text"].to_pylist()
+    assert all(text.startswith("#") and text[1:].isdecimal() for text in texts)
+    assert unpacked("latents", found["latents"].tobytes())["promoted"].null_count == len(dictionary.unit_atoms())
+    for missing in ("words", "next tokens"):
+        assert f"shown without {missing}, as what it was written from cannot be read: " in caplog.text
 
 
 def test_what_is_stored_is_sealed_and_made_again_when_it_is_damaged(world_run: Run, tmp_path: Path):

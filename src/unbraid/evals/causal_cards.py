@@ -28,6 +28,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.effects.budget import LIMIT, Spending, spend
 from unbraid.effects.independence import interactions
 from unbraid.effects.radius import random_units
+from unbraid.evals.shared.behind import behind
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.example_tables import packed
 from unbraid.evals.shared.observe import held_out_codes
@@ -165,7 +166,9 @@ def chosen(codes: csr_array, most: int) -> tuple[Int[Tensor, " k"], Float[Tensor
 def selectivity(changes: Changes, source: Source) -> Float[Tensor, " k"]:
     """Return the share of the change that is in the few outcomes that change most; NaN where nothing does."""
     size = changes.mean.abs()
-    return size.topk(1 if isinstance(source, World) else min(10, size.shape[1]), dim=1).values.sum(1) / size.sum(1)
+    return size.topk(1 if isinstance(behind(source), World) else min(10, size.shape[1]), dim=1).values.sum(
+        1
+    ) / size.sum(1)
 
 
 def named(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.evals.shared.behind import asked_behind
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.example_contexts import contexts_of
 from unbraid.evals.shared.example_rows import codes_of, shown_rows, truth_of
@@ -71,7 +72,7 @@ def tables_of(dictionary: Dictionary, source: Source) -> dict[str, np.ndarray]:
     tables = {
         "latents": latents_table(
             fires, value_histograms(codes, BINS), nearest_atoms(atoms, NEIGHBOURS), firing_together(codes, NEIGHBOURS),
-            source.next_tokens(atoms, NEXT_TOKENS), matches,
+            asked_behind(source, "next tokens", lambda found: found.next_tokens(atoms, NEXT_TOKENS), None), matches,
         ),
         "contexts": contexts_table(contexts),
         "rows": rows_table(rows, contexts),

@@ -7,6 +7,7 @@ from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.evals.shared.behind import asked_behind
 from unbraid.evals.shared.observe import ROWS, factor_matrix, held_out_codes, observe
 from unbraid.sources.base import Source
 from unbraid.sources.stream import held_out
@@ -34,7 +35,8 @@ def shown_rows(source: Source) -> ShownRows:
     rows = held_out(source, ROWS)
     if int(rows.tokens.max()) >= 0:
         windows = rows.window_starts().cumsum(0).numpy() - 1
-        texts = source.token_texts(rows) or [f"#{token}" for token in rows.tokens.tolist()]
+        texts = asked_behind(source, "words", lambda found: found.token_texts(rows), [])
+        texts = texts or [f"#{token}" for token in rows.tokens.tolist()]
         return ShownRows(windows, rows.positions.cpu().numpy(), texts, None)
     truth = truth_of(source)
     factors = None if truth is None else factor_matrix(truth)

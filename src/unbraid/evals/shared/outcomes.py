@@ -18,9 +18,9 @@ from torch import Tensor
 
 from unbraid.effects.budget import Cost
 from unbraid.effects.next_token_kl import POSITIONS, next_token_kl
+from unbraid.evals.shared.behind import behind
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.sources.base import Predictions, Source
-from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.predicting import predictions_of
 from unbraid.sources.world.world import World
@@ -63,13 +63,13 @@ class Outcomes:
 @shared
 @torch.no_grad()
 def outcomes_of(source: Source) -> Outcomes:
-    """Return what can change on a source. Raises NotApplicable when nothing follows its activations."""
+    """Return what can change on a source; of a cache, on the source that it was written from. Raises NotApplicable when
+    nothing follows its activations."""
+    source = behind(source)
     if isinstance(source, LanguageModel):
         return next_tokens(source)
     if isinstance(source, World):
         return readouts(source)
-    if isinstance(source, Cached):
-        raise NotApplicable("a cache holds activations and no model to push; unbraid import makes a run on the model")
     raise NotApplicable(f"a {type(source).__name__} has nothing downstream that a push could change")
 
 
