@@ -11,8 +11,8 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.objective.objective import Step
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch
-from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.tensor import Activations
 from unbraid.sources.world.active_factors import add_factors
 from unbraid.sources.world.world import World
 from unbraid.terms.controls.masked import Masked
@@ -67,9 +67,9 @@ def test_a_models_tokens_are_replaced_by_others_of_its_text():
     assert changed.float().mean() > 0.5  # what comes after a replaced token changes too
 
 
-def test_a_source_that_cannot_says_which_can(tmp_path):
+def test_a_source_that_cannot_says_which_can():
     with pytest.raises(ValueError, match="World or LanguageModel"):
-        Cached(folder=str(tmp_path)).corrupted(4, share=0.1, split="train", seed=0)
+        Activations(torch.eye(8)).corrupted(4, share=0.1, split="train", seed=0)
 
 
 def test_a_supply_draws_once():

@@ -21,8 +21,9 @@ from unbraid.evals.controllability import DEFINITIONS, controllability, controll
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.runs.run import save_run
 from unbraid.sources.base import Source
-from unbraid.sources.cached import Cached, write_cache
+from unbraid.sources.cached import write_cache
 from unbraid.sources.stream import held_out
+from unbraid.sources.tensor import Activations
 from unbraid.sources.world.world import World
 
 ADDITIVE = World(
@@ -227,9 +228,15 @@ def test_a_language_model_is_scored_without_any_truth(tmp_path):
     assert found["interaction/measured"] > 0.1 and 1 < found["effect_rank/measured"] < 16
 
 
+def test_a_cache_of_a_world_is_scored_as_the_world(tmp_path):
+    cached = write_cache(WORLD, tmp_path / "cache", blocks=1, seed=0)
+    made = covering(WORLD)
+    assert scored(made, cached) == scored(made, WORLD)
+
+
 def test_without_layers_after_it_does_not_apply(tmp_path):
-    write_cache(WORLD, tmp_path / "cache", blocks=1, seed=0)
-    run = run_on(tmp_path / "run", Cached(folder=str(tmp_path / "cache")), WORLD.sample(512, seed=0).x)
+    x = WORLD.sample(512, seed=0).x
+    run = run_on(tmp_path / "run", Activations(x), x)
     with pytest.raises(NotApplicable, match="needs the layers downstream of the activations: .*LanguageModel or World"):
         controllability(run)
 

@@ -157,7 +157,7 @@ def test_a_cache_whose_model_is_gone_shows_numbers_of_tokens_and_says_why(tmp_pa
     assert all(text.startswith("#") and text[1:].isdecimal() for text in texts)
     assert unpacked("latents", found["latents"].tobytes())["promoted"].null_count == len(dictionary.unit_atoms())
     for missing in ("words", "next tokens"):
-        assert f"shown without {missing}, as what it was written from cannot be read: " in caplog.text
+        assert f"shown without {missing}: what it was written from cannot be read: " in caplog.text
 
 
 def test_what_is_stored_is_sealed_and_made_again_when_it_is_damaged(world_run: Run, tmp_path: Path):

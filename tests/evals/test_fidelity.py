@@ -1,5 +1,7 @@
 """Fidelity: closed forms, signed codes, and splicing that changes nothing or everything."""
 
+import json
+
 import pytest
 import torch
 from tests.tiny_lm import CONTEXT, write_corpus, write_model
@@ -16,10 +18,10 @@ from unbraid.evals.fidelity import (
     max_decoder_cosine,
     ratio_error,
     reconstruction,
-    say_why_no_loss,
     splicing,
 )
-from unbraid.sources.cached import write_cache
+from unbraid.sources.behind import model_to_splice, say_what_is_missing
+from unbraid.sources.cached import Cached, write_cache
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.splicing import TOKENS, counted, scored_windows
 from unbraid.sources.stream import held_out
@@ -210,11 +212,21 @@ def test_fault_07_few_tokens_are_told(model: LanguageModel, caplog):
     assert f"losses are taken over {len(clean.losses):,} tokens, not 16,384" in caplog.text
 
 
-def test_fault_26_a_run_on_a_cache_is_told_which_command_gives_its_cross_entropy(
-    model: LanguageModel, caplog, tmp_path
-):
+def test_a_run_on_a_cache_has_the_cross_entropy_of_a_run_on_the_model(model: LanguageModel, tmp_path):
     cached = write_cache(model, tmp_path / "cache", seed=0, blocks=1)
-    say_why_no_loss.cache_clear()
+    behind = model_to_splice(cached)
+    assert behind is not None
+    left, right = spliced(zeroing(model), behind), spliced(zeroing(model), model)
+    assert left == right
+
+
+def test_fault_26_a_run_on_a_cache_is_told_why_it_gets_no_cross_entropy(model: LanguageModel, caplog, tmp_path):
+    cached = write_cache(model, tmp_path / "cache", seed=0, blocks=1)
+    index = json.loads((tmp_path / "cache/index.json").read_text())
+    index["source"]["text"] = "gone.jsonl"
+    (tmp_path / "cache/index.json").write_text(json.dumps(index))
+    say_what_is_missing.cache_clear()
     with caplog.at_level("WARNING", logger="unbraid"):
-        say_why_no_loss(cached)
-    assert f"unbraid import RUN lm --source.model {model.model} --source.layer 1" in caplog.text
+        assert model_to_splice(Cached(folder=cached.folder)) is None
+    assert "without cross-entropy: what it was written from cannot be read" in caplog.text
+    assert "gone.jsonl" in caplog.text

@@ -10,11 +10,14 @@ from tests.small import WORLD, experiment
 from tests.tiny_lm import source, write_corpus, write_model
 
 from unbraid.config import serialise as config
+from unbraid.runs.run import Run
 from unbraid.sources.base import Block, Source
 from unbraid.sources.cached import Cached, row_bytes, write_cache
 from unbraid.sources.stream import Stream
+from unbraid.terms.causal.effect import Effect
 from unbraid.terms.weak_supervision.slowness import Slowness
 from unbraid.training.checks import check_needs
+from unbraid.training.loop import train
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +106,39 @@ def test_a_cache_knows_what_its_origin_knew(live, folder):
     assert config.from_json(config.to_json(cached)) == cached and hash(cached)
 
 
-def test_a_cache_has_no_downstream_map(folder):
-    with pytest.raises(ValueError, match="cache of activations has no downstream map; use a source that has one"):
+def test_what_needs_the_model_is_read_from_what_the_cache_was_written_from(live, folder):
+    cached = Cached(folder=str(folder))
+    found, expected = (s.contexts(2, split="train", seed=0) for s in (cached, live))
+    assert torch.equal(found.acts, expected.acts) and torch.equal(found.base, expected.base)
+    assert torch.equal(found.downstream(2 * found.acts), expected.downstream(2 * expected.acts))
+    assert cached.sequences("eval") == live.sequences("eval")
+    block = live.block(0, split="train", seed=3)
+    assert block is not None and cached.token_texts(block.rows[:20]) == live.token_texts(block.rows[:20]) != []
+
+
+def test_a_term_that_looks_through_the_model_trains_from_a_cache_as_on_the_model(live, folder, tmp_path):
+    weights = []
+    for place, source_ in enumerate((Cached(folder=str(folder)), live)):
+        member = experiment(effect=Effect(gradient_ratio=0.1, every=1), tokens=256)
+        short = replace(member.training, batch_size=64, data_seed=3)
+        member = replace(member, source=source_, training=short)
+        weights.append(Run.open(train([member], tmp_path / str(place))[0]).dictionary().W_dec)
+    assert torch.equal(*weights)
+
+
+def test_a_cache_whose_text_is_gone_names_it(folder):
+    index = json.loads((folder / "index.json").read_text())
+    index["source"]["text"] = "gone.jsonl"
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"cache .* activations alone, and what it .*gone\.jsonl.*bring it back"):
+        Cached(folder=str(folder)).contexts(2, split="train", seed=0)
+
+
+def test_a_cache_whose_tokenizer_is_another_now_is_not_read_by_it(folder):
+    index = json.loads((folder / "index.json").read_text())
+    index["metadata"]["tokenizer_sha256"] = "0" * 64
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="another tokenizer_sha256 now"):
         Cached(folder=str(folder)).contexts(2, split="train", seed=0)
 
 

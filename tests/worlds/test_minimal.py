@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unbraid.sources.cached import Cached
+from unbraid.sources.tensor import Activations
 from unbraid.sources.world.minimal_pairs import childless, without_one
 from unbraid.sources.world.world import World
 
@@ -48,6 +48,6 @@ def test_pairs_are_the_seeds_and_the_splits():
     assert not torch.equal(first.x[:8], WORLD.counterfactuals(64, split="eval", seed=1).x[:8])
 
 
-def test_a_source_without_pairs_names_those_that_have_some(tmp_path):
+def test_a_source_without_pairs_names_those_that_have_some():
     with pytest.raises(ValueError, match="World, LanguageModel"):
-        Cached(folder=str(tmp_path)).counterfactuals(4, split="train", seed=0)
+        Activations(torch.eye(8)).counterfactuals(4, split="train", seed=0)

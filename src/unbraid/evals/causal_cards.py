@@ -28,7 +28,6 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.effects.budget import LIMIT, Spending, spend
 from unbraid.effects.independence import interactions
 from unbraid.effects.radius import random_units
-from unbraid.evals.shared.behind import behind
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.example_tables import packed
 from unbraid.evals.shared.observe import held_out_codes
@@ -38,6 +37,7 @@ from unbraid.metrics.neighbours import firing_together, nearest_atoms
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
+from unbraid.sources.behind import behind
 from unbraid.sources.world.world import World
 from unbraid.system.sharing import shared
 
@@ -166,9 +166,8 @@ def chosen(codes: csr_array, most: int) -> tuple[Int[Tensor, " k"], Float[Tensor
 def selectivity(changes: Changes, source: Source) -> Float[Tensor, " k"]:
     """Return the share of the change that is in the few outcomes that change most; NaN where nothing does."""
     size = changes.mean.abs()
-    return size.topk(1 if isinstance(behind(source), World) else min(10, size.shape[1]), dim=1).values.sum(
-        1
-    ) / size.sum(1)
+    few = 1 if isinstance(behind(source), World) else min(10, size.shape[1])
+    return size.topk(few, dim=1).values.sum(1) / size.sum(1)
 
 
 def named(

@@ -37,6 +37,7 @@ from unbraid.metrics.latents_and_factors import LatentsAndFactors
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Contexts, Source
+from unbraid.sources.behind import behind
 from unbraid.sources.stream import held_out
 from unbraid.sources.truth import Labelled, NoTruth
 from unbraid.sources.world.world import World
@@ -117,6 +118,8 @@ def controllability(run: Run) -> list[Score]:
 def controllability_scores(dictionary: Dictionary, source: Source) -> list[Score]:
     """Score a dictionary of raw activations."""
     after = push_setup(source)
+    if isinstance(world := behind(source), World):
+        source = world  # of a cache of a world: its factors and their readouts are known
     observed = observe(dictionary, source) if isinstance(source, World) else None
     latents = held_out_codes(dictionary, source, ROWS) if observed is None else observed.latents
     living = alive(dictionary, latents)

@@ -37,6 +37,7 @@ from unbraid.metrics.description_length import description_length as bits_of
 from unbraid.metrics.early_ratio import EarlyRatio
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
+from unbraid.sources.behind import model_to_splice
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.splicing import Pass, eval_windows, lacks_windows, passes
 from unbraid.sources.stream import held_out
@@ -72,8 +73,8 @@ def description_length(run: Run) -> list[Score]:
     error = described(dictionary, x, z)
     scores = own(z, error, dictionary.d_in)
     scores += curve(z, coarsest_steps(z, error, FVUS), dictionary.d_in, "fvu")
-    if isinstance(run.source, LanguageModel):
-        added = added_loss(dictionary, run.source)
+    if (model := model_to_splice(run.source)) is not None:
+        added = added_loss(dictionary, model)
         scores += curve(z, coarsest_steps(z, added, NATS, octave=4), dictionary.d_in, "nats")
     return scores + [
         Score(

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.evals.shared.behind import asked_behind
 from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.example_contexts import contexts_of
 from unbraid.evals.shared.example_rows import codes_of, shown_rows, truth_of
@@ -26,6 +25,7 @@ from unbraid.metrics.sparse_counts import active_rows
 from unbraid.metrics.value_histograms import value_histograms
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
+from unbraid.sources.behind import asked_behind
 from unbraid.system.sharing import shared
 
 VERSION = 1

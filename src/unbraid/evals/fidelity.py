@@ -20,7 +20,7 @@ from unbraid.evals.shared.evaluation import Score
 from unbraid.evals.shared.observe import ROWS, held_out_codes
 from unbraid.evals.shared.reconstruction import reconstruction
 from unbraid.runs.run import Run
-from unbraid.sources.cached import Cached
+from unbraid.sources.behind import model_to_splice
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.splicing import (
     TOKENS,
@@ -65,10 +65,8 @@ def fidelity(run: Run) -> list[Score]:
     dictionary = run.dictionary()
     scores = reconstruction(dictionary, held_out(run.source, ROWS).x, held_out_codes(dictionary, run.source, ROWS))
     scores.append(Score(metric="max_decoder_cosine", value=max_decoder_cosine(dictionary.W_dec), better="lower"))
-    if isinstance(run.source, LanguageModel):
-        scores += splicing(dictionary, run.source)
-    elif isinstance(run.source, Cached):
-        say_why_no_loss(run.source)
+    if (model := model_to_splice(run.source)) is not None:
+        scores += splicing(dictionary, model)
     return scores
 
 
@@ -181,17 +179,3 @@ def ablated(model: LanguageModel) -> dict[str, Tensor]:
             after, targets = part.predicted(model, way(part.rows))
             found[name].append(nll_loss(after, targets, reduction="none").cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
-
-
-@lru_cache(maxsize=8)
-def say_why_no_loss(source: Cached) -> None:
-    """Warn that a cache holds no model to splice into, and name the command that scores the run on the model."""
-    origin = source.origin()
-    if origin.get("model"):
-        flags = " ".join(
-            f"--source.{name} {origin[name]}" for name in ("model", "layer", "site", "text") if name in origin
-        )
-        log.warning(
-            "runs on the cache %s get no cross-entropy: it holds activations, no model to splice into; on the model: "
-            "unbraid import RUN lm %s --out FOLDER, then unbraid eval FOLDER/*", source.folder, flags,
-        )  # fmt: skip

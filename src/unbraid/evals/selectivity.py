@@ -34,6 +34,7 @@ from unbraid.metrics.detection import FEWEST
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Predictions, Source
+from unbraid.sources.behind import behind
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.predicting import POSITIONS, one_pass
 from unbraid.sources.stream import held_out
@@ -103,6 +104,7 @@ def selectivity_scores(dictionary: Dictionary, source: Source) -> list[Score]:
 @lru_cache(maxsize=4)
 def concepts_of(source: Source) -> Concepts:
     """Return the named concepts of a source. Raises NotApplicable when there are none."""
+    source = behind(source)
     if isinstance(source, World):
         return world_concepts(source)
     if isinstance(source, LanguageModel) and is_language(source.text):

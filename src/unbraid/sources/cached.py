@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import MinLen
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -24,7 +24,17 @@ from unbraid import seeding
 from unbraid.config.old_names import upgraded
 from unbraid.config.serialise import from_json, to_json
 from unbraid.config.settings import PositiveInt, Seed, SomeText, checked
-from unbraid.sources.base import Batch, Block, Contexts, Source, Split, no_downstream, passes, with_own_cache
+from unbraid.sources.base import (
+    Batch,
+    Block,
+    Contexts,
+    Counterfactuals,
+    NextTokens,
+    Source,
+    Split,
+    passes,
+    with_own_cache,
+)
 from unbraid.sources.cached_truth import cached_truth
 from unbraid.sources.stream import check_finite
 from unbraid.sources.truth import Truth
@@ -81,7 +91,28 @@ class Cached(Source):
         return self._read(shards[int(order[place])])
 
     def contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
-        raise no_downstream("a cache of activations")
+        return self.reread().contexts(count, split=split, seed=seed)
+
+    def unpadded_contexts(self, count: int, *, split: Split, seed: int) -> Contexts:
+        return self.reread().unpadded_contexts(count, split=split, seed=seed)
+
+    def counterfactuals(self, count: int, *, split: Split, seed: int) -> Counterfactuals:
+        return self.reread().counterfactuals(count, split=split, seed=seed)
+
+    def corrupted(self, count: int, *, share: float, split: Split, seed: int) -> Float[Tensor, "row d_in"]:
+        return self.reread().corrupted(count, share=share, split=split, seed=seed)
+
+    def sequences(self, split: Split) -> float:
+        return math.inf if self.why_not_reread else self.live().sequences(split)
+
+    def predicting(self, split: Split) -> float:
+        return math.inf if self.why_not_reread else self.live().predicting(split)
+
+    def token_texts(self, rows: Batch) -> list[str]:
+        return [] if self.why_not_reread else self.live().token_texts(rows)
+
+    def next_tokens(self, directions: Float[Tensor, "direction d_in"], count: int) -> NextTokens | None:
+        return None if self.why_not_reread else self.live().next_tokens(directions, count)
 
     def available(self, split: Split) -> float:
         return float(sum(shard["rows"] for shard in self._shards(split)) * passes(self.epochs, split))
@@ -103,7 +134,35 @@ class Cached(Source):
         return self._index["source"]
 
     def live(self) -> Source:
-        """Return the source that the cache was written from: it reads its model again, wherever that is needed."""
+        """Return the source that the cache was written from, one object: it reads its model and text where they are
+        needed, which a cache does not hold."""
+        return self._live
+
+    def reread(self) -> Source:
+        """Return `live`, whose model and text are there. Raises ValueError when they are not, or have changed."""
+        if self.why_not_reread:
+            raise ValueError(
+                f"the cache {self.folder} holds activations alone, and {self.why_not_reread}; bring it back, or write "
+                "the cache again"
+            )
+        return self.live()
+
+    @cached_property
+    def why_not_reread(self) -> str:
+        """Why the source that the cache was written from cannot be read again, or is another one; empty when it can."""
+        stored = self.metadata()
+        try:
+            live = self.live()
+            live.check()
+            live.sequences("train")  # reads the text
+            now = live.metadata()
+        except (ValueError, OSError) as error:
+            return f"what it was written from cannot be read: {str(error).rstrip('.')}"
+        changed = [name for name, value in stored.items() if now.get(name) != value]
+        return f"what it was written from has another {', '.join(changed)} now" if changed else ""
+
+    @cached_property
+    def _live(self) -> Source:
         origin = from_json(self.origin())
         if not isinstance(origin, Source):
             raise ValueError(f"{Path(self.folder) / INDEX} names no source that it was written from; write it again")

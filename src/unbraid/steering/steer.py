@@ -21,6 +21,7 @@ from unbraid.effects.coherence import BROKEN
 from unbraid.effects.departure import Spread, departures
 from unbraid.effects.next_token_kl import next_token_kl
 from unbraid.runs.run import Run
+from unbraid.sources.behind import behind
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.loading import write_chat
 from unbraid.steering.continuation import Words, as_text, expectations, expected_along, perplexities, written
@@ -183,13 +184,12 @@ def find_latents(
 def opened(run: Run | str | Path) -> tuple[Run, LanguageModel]:
     """Return a run and its language model. Raises ValueError for other sources."""
     run = run if isinstance(run, Run) else Run.open(Path(run).expanduser())
-    if not isinstance(run.source, LanguageModel):
+    source = behind(run.source)
+    if not isinstance(source, LanguageModel):
         raise ValueError(
-            f"steering shows text, and this run was trained on a {type(run.source).__name__}; name a run of a "
-            "LanguageModel, or, where it was trained from a cache of one, make such a run: unbraid import RUN lm_topk "
-            "--source.model MODEL --source.layer N"
+            f"steering shows text, and this run was trained on a {type(source).__name__}; name a run of a LanguageModel"
         )
-    return run, run.source
+    return run, source
 
 
 def asked_of(source: LanguageModel, prompt: str, tokens: int, chat: bool) -> Prompt:

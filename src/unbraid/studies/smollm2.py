@@ -7,8 +7,7 @@
     unbraid sweep smollm2 --source.folder activations/smollm2-10 --out runs/smollm2-whitened --only 'batchtopk-*' \\
         'matryoshka-l0*' 'relu-*' --training.normalise whiten --training.whiten-power 0.5
 
-A fresh sweep reads the cache once for all members. Terms that need passes through the model are left out: a cache has
-none without its text.
+A fresh sweep reads the cache once for all members.
 """
 
 from unbraid.experiment.experiment import Training

@@ -7,9 +7,9 @@ from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.evals.shared.behind import asked_behind
 from unbraid.evals.shared.observe import ROWS, factor_matrix, held_out_codes, observe
 from unbraid.sources.base import Source
+from unbraid.sources.behind import asked_behind
 from unbraid.sources.stream import held_out
 from unbraid.sources.truth import NoTruth, Truth
 from unbraid.system.sharing import shared

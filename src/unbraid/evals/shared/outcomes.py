@@ -18,9 +18,9 @@ from torch import Tensor
 
 from unbraid.effects.budget import Cost
 from unbraid.effects.next_token_kl import POSITIONS, next_token_kl
-from unbraid.evals.shared.behind import behind
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.sources.base import Predictions, Source
+from unbraid.sources.behind import behind
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.predicting import predictions_of
 from unbraid.sources.world.world import World

@@ -82,7 +82,7 @@ class Table(NamedTuple):
 def reader_of_language(source: Source) -> LanguageModel | None:
     """Return the model behind a source that reads the language, cached or not; None for all others."""
     if isinstance(source, Cached) and is_language(str(source.origin().get("text", ""))):
-        source = source.live()
+        source = source.reread()
     return source if isinstance(source, LanguageModel) and is_language(source.text) else None
 
 
