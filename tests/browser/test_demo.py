@@ -1,38 +1,92 @@
-"""The demo's end: pages of two dictionaries next to its report, and a reason where there are none."""
+"""The demo's streams: scored where they were trained; pages of two dictionaries of the first, or why there are none."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.browser.stored import told
-from tests.small import experiment
+from tests.small import experiment, seeded
 
-from unbraid.cli import study
+from unbraid.cli import demo, score, train_shards
 from unbraid.cli.arguments import DemoFlags
+from unbraid.cli.demo import DemoStream
+from unbraid.experiment.experiment import Experiment
 
 NAME = "demo_world"
 
 
+def of_seed(name: str, seed: int) -> Experiment:
+    made = seeded(experiment(name, tokens=1600), seed)
+    return replace(made, training=replace(made.training, data_seed=None))
+
+
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoFlags:
-    two = [experiment(name, tokens=1600) for name in study.BROWSED]
-    monkeypatch.setattr(study, "demo_experiments", lambda name: [*two, experiment("relu", tokens=1600)])
-    monkeypatch.setitem(study.DEMO_EVALS, NAME, ("fidelity",))
-    return DemoFlags(out=tmp_path / "demo")
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DemoFlags]:
+    made = [of_seed(name, seed) for seed in (0, 1) for name in (*demo.BROWSED, "relu")]
+    monkeypatch.setattr(demo, "demo_experiments", lambda name: made)
+    monkeypatch.setitem(demo.EVALS, NAME, ("fidelity",))
+    demo.streams.cache_clear()
+    yield DemoFlags(out=tmp_path / "demo")
+    demo.streams.cache_clear()
 
 
-def test_the_demo_writes_pages_of_two_methods_side_by_side(options: DemoFlags, capsys):
-    assert study.demo_part(NAME, options) == 0
-    study.browse_demo(NAME, options, pages := options.out / study.DEMO_BROWSERS["demo_language"])
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What a worker tells."""
+    heard: list[Any] = []
+    for module in (score, train_shards):
+        monkeypatch.setattr(module, "tell", heard.append)
+    return heard
+
+
+def scored(events: list[Any]) -> list[tuple[str, str]]:
+    return [
+        (folder.name.partition("-")[0], name)
+        for kind, *told in events
+        if kind == "scored"
+        for folder, name, _ in [told]
+    ]
+
+
+def test_a_stream_is_scored_where_it_was_trained_and_the_first_is_shown_side_by_side(
+    options: DemoFlags, events, capsys
+):
+    part = DemoStream(NAME, 0)
+    assert demo.demo_stream(0, part, options) == 0
+    shown = [("batchtopk", "examples"), ("matryoshka", "examples"), ("batchtopk", "causal_cards")]
+    assert sorted(scored(events)) == sorted([*((e.name, "fidelity") for e in part.experiments), *shown])
+    assert len(scored(events)) == part.results and events[-1][0] == "scored"
+    pages = options.out / demo.BROWSERS[NAME]
     assert f"pages: {pages / 'index.html'}" in capsys.readouterr().out
     (index,) = told(pages / "data" / "index.js")[1]
-    assert [run["method"].partition(",")[0] for run in index["runs"]] == [*study.BROWSED]
+    assert [run["method"].partition(",")[0] for run in index["runs"]] == [*demo.BROWSED]
     assert ["cards" in run for run in index["runs"]] == [True, False]
-    study.browse_demo(NAME, options, pages)
+    demo.browse_demo(NAME, options, pages)
     assert "kept" in capsys.readouterr().out
+
+
+def test_of_the_other_streams_nothing_is_shown(options: DemoFlags, events):
+    part = DemoStream(NAME, 1)
+    assert demo.demo_stream(3, part, options) == 0
+    assert len(scored(events)) == part.results == len(part.experiments) and {name for _, name in scored(events)} == {
+        "fidelity"
+    }
+    assert {content[0] for kind, *content in events if kind == "trained"} == {3}
+    assert not (options.out / demo.BROWSERS[NAME]).exists()
+
+
+def test_the_longest_streams_come_first_and_each_is_in_one_task():
+    parts = [DemoStream(name, number) for name in demo.EVALS for number in range(len(demo.streams(name)))]
+    assert parts[0].place == "demo_language, stream 1 of 3"
+    folders = [experiment.folder for part in parts for experiment in part.experiments]
+    assert len(folders) == len(set(folders)) == 63
+    assert sum(part.results for part in parts) == 315 + 6
 
 
 def test_without_the_runs_the_demo_says_why_there_are_no_pages(options: DemoFlags, capsys):
     options.out.mkdir()
-    study.browse_demo(NAME, options, options.out / "browser")
+    demo.browse_demo(NAME, options, options.out / "browser")
     assert "batchtopk and matryoshka of demo_world are not finished" in capsys.readouterr().err
     assert not (options.out / "browser").exists()

@@ -27,7 +27,7 @@ RESUME = "stopped; continue with --resume"
 COMMANDS = {
     "demo": Command(
         "train, score, report and browse small studies on a world and on the embedded language model", "DemoFlags",
-        "study:run_demo", stopped=AGAIN,
+        "demo:run_demo", stopped=AGAIN,
     ),
     "list": Command("show experiments, studies, terms and evals, one line each", "ListFlags", "show:run_list"),
     "plan": Command(

@@ -75,6 +75,15 @@ def open_runs(folders: Sequence[Path], scoring: Scoring) -> tuple[list[Run], lis
     return each(folders, lambda folder: Run.open(folder, scoring.packages, scoring.permissions))
 
 
+def say_notes(runs: Sequence[Run]) -> None:
+    """Print what is to be known of runs: their notes, and which did not arrive at their L0."""
+    for run in runs:
+        for text in run.notes:
+            say(f"note: {text}", file=sys.stderr)
+        if short := attempt(run.path.name, lambda run=run: shortfall(run.facts.provenance)):
+            say(f"note: {on_one_line(run.path.name)} {short}", file=sys.stderr)
+
+
 def report_unread(failures: Sequence[Failure]) -> None:
     for one in failures:
         say(f"error: {on_one_line(one.what)}: {one.reason}", file=sys.stderr)
@@ -97,11 +106,7 @@ def score_all(folders: Sequence[Path], scoring: Scoring, crew: Crew) -> int:
     report_unread(unread)
     if not runs:
         return 2
-    for run in runs:
-        for text in run.notes:
-            say(f"note: {text}", file=sys.stderr)
-        if short := attempt(run.path.name, lambda run=run: shortfall(run.facts.provenance)):
-            say(f"note: {on_one_line(run.path.name)} {short}", file=sys.stderr)
+    say_notes(runs)
     # Evals that were named say why they do not apply, others only that they do not.
     tally = Tally(len(runs) * len(names), verbose=bool(scoring.evals) or scoring.verbose)
     notes = set[str]()

@@ -1,13 +1,12 @@
-"""The commands that do the whole line, training, scores and report: demo and study."""
+"""The command that does the whole line on one study: training, scores and report."""
 
 import sys
 from pathlib import Path
 
-from unbraid import catalog
-from unbraid.cli.arguments import DemoFlags, StudyFlags, TrainFlags
+from unbraid.cli.arguments import StudyFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.crews import crew_of
-from unbraid.cli.resolve import calibration_of, experiments_of, packages, registered_of, use_threads
+from unbraid.cli.resolve import calibration_of, experiments_of, packages, registered_of
 from unbraid.cli.score import (
     Scoring,
     bench_of,
@@ -16,105 +15,15 @@ from unbraid.cli.score import (
     run_saebench,
     saebench_environment,
     score_all,
-    write_pages,
 )
-from unbraid.cli.train import evals_named, plan, preflight, train_all, train_checked
+from unbraid.cli.train import evals_named, plan, preflight, train_checked
 from unbraid.cli.worker_process import Task
 from unbraid.cli.workers import Background, Crew, crew_here, in_background
 from unbraid.evals.shared.evaluation import NotApplicable
 from unbraid.experiment.experiment import Experiment
-from unbraid.experiment.study import Study
 from unbraid.runs.run_folder import finished
-from unbraid.system.each import Failure, attempt
 from unbraid.system.locks import held
 from unbraid.system.terminal import say
-
-DEMO_EVALS = {
-    "demo_world": ("fidelity", "recovery", "absorption", "splitting", "controllability"),
-    "demo_language": ("fidelity", "recovery", "absorption", "splitting", "interchange"),
-}
-"""What the demo's minutes allow; `unbraid eval runs/demo/*` makes the rest."""
-DEMO_BROWSERS = {"demo_language": "browser", "demo_world": "browser-world"}
-"""Folders of pages next to the demo's report, which links to the one called browser."""
-BROWSED = ("batchtopk", "matryoshka")
-"""Methods whose latents the demo shows side by side, of the first seed."""
-
-
-# ---- demo ---------------------------------------------------------------------------------------------------
-
-
-def run_demo(call: Call[DemoFlags]) -> int:
-    """Train, score and report two studies, one here and one in another process; the exit code."""
-    options = call.options
-    use_threads(1)
-    folders = [options.out / experiment.folder for name in DEMO_EVALS for experiment in demo_experiments(name)]
-    say("two worlds at once, one core each; the whole takes a few minutes")
-    language = Task("demo_language", demo_part, ("demo_language", options))
-    with held([options.out]):
-        with in_background([language], crew_here(1, 1)) as other:
-            failed = demo_part("demo_world", options)
-        failed = worst(other) or failed
-        for name, folder in DEMO_BROWSERS.items():
-            browse_demo(name, options, options.out / folder)
-        return report_on(folders, options.out / "report.html", options.out / "scores.json") or failed
-
-
-def browse_demo(name: str, options: DemoFlags, pages: Path) -> None:
-    """Write the pages of two of a study's dictionaries, or say why not; pages that are there are kept."""
-    if pages.exists():
-        say(f"pages: {pages / 'index.html'} (kept; remove the folder to have them written anew)")
-    elif len(shown := browsed_folders(name, options.out)) == len(BROWSED):
-        written = attempt(pages.name, lambda: write_pages(shown, packages(options), (), pages))
-        if isinstance(written, Failure):
-            say(f"note: no pages in {pages}: {written.reason}", file=sys.stderr)
-    else:
-        say(f"note: no pages in {pages}: {' and '.join(BROWSED)} of {name} are not finished", file=sys.stderr)
-
-
-def browsed_folders(name: str, out: Path) -> list[Path]:
-    """The finished runs of a study that the demo shows."""
-    first: dict[str, Experiment] = {}
-    for experiment in demo_experiments(name):
-        if experiment.name in BROWSED:
-            first.setdefault(experiment.name, experiment)
-    return trained_folders(out, [first[method] for method in BROWSED if method in first])
-
-
-def worst(work: Background) -> int:
-    """The exit code of what other processes did: 1 when one failed, which is named, else what they returned."""
-    for failure in work.failures:
-        say(f"error: {failure}", file=sys.stderr)
-    return 1 if work.failures else max(work.results.values(), default=0)
-
-
-def demo_part(name: str, options: DemoFlags) -> int:
-    """Train and score one of the demo's studies; the exit code."""
-    experiments, allowed = demo_experiments(name), packages(options)
-    how = TrainFlags(out=options.out, package=options.package, resume=True, threads=1)
-    trained = train_all(how, experiments, evals_named(DEMO_EVALS[name], allowed))
-    if trained > 1:
-        return trained
-    scoring, crew = Scoring(allowed, evals=DEMO_EVALS[name]), crew_here(1, 1)
-    failed = score_all(trained_folders(options.out, experiments), scoring, crew)
-    shown = browsed_folders(name, options.out)
-    # Cards take half a minute a dictionary on the language model: the first has them.
-    for evals, some in (("examples", shown), ("causal_cards", shown[:1])):
-        failed = (score_all(some, Scoring(allowed, evals=(evals,)), crew) if some else 0) or failed
-    return failed or trained
-
-
-def trained_folders(out: Path, experiments: list[Experiment]) -> list[Path]:
-    """The finished runs among those of these experiments; why others failed has been said."""
-    return [folder for experiment in experiments if finished(folder := out / experiment.folder)]
-
-
-def demo_experiments(name: str) -> list[Experiment]:
-    study = catalog.make(catalog.experiments()[name])
-    assert isinstance(study, Study)
-    return study.experiments()
-
-
-# ---- study --------------------------------------------------------------------------------------------------
 
 
 def run_study(call: Call[StudyFlags]) -> int:
@@ -181,3 +90,15 @@ def train_and_score(experiments: list[Experiment], options: StudyFlags, crew: Cr
         failed = worst(work) or failed
     report, rows = options.out / "report.html", options.out / "scores.json"
     return report_on(folders, report, rows, options.card) or failed or trained
+
+
+def worst(work: Background) -> int:
+    """The exit code of what other processes did: 1 when one failed, which is named, else what they returned."""
+    for failure in work.failures:
+        say(f"error: {failure}", file=sys.stderr)
+    return 1 if work.failures else max(work.results.values(), default=0)
+
+
+def trained_folders(out: Path, experiments: list[Experiment]) -> list[Path]:
+    """The finished runs among those of these experiments; why others failed has been said."""
+    return [folder for experiment in experiments if finished(folder := out / experiment.folder)]

@@ -174,17 +174,16 @@ def run_sweep(call: Call[SweepFlags]) -> int:
     return train_all(call.options, cross(named, axes(call.options.cross)))
 
 
-def train_all(options: Trainer, experiments: list[Experiment], evals: Sequence[Eval] | None = None) -> int:
-    """Check and train, by the processes that torchrun has started where it has. `evals`: those that the same command
-    will score by. The exit code."""
+def train_all(options: Trainer, experiments: list[Experiment]) -> int:
+    """Check and train, by the processes that torchrun has started where it has. The exit code."""
     if processes() > 1:
         with joined(experiments[0].training.device) as group:
             return train_by_group(options, experiments, group)
-    if refused := preflight(options, experiments, evals):
+    if refused := preflight(options, experiments):
         return refused
     with crew_of(options, [options.out], experiments) as crew:
         failed = train_checked(options, experiments, crew)
-    if evals is None and any(finished(folder) for folder in folders_of(experiments, options.out)):
+    if any(finished(folder) for folder in folders_of(experiments, options.out)):
         say(f"runs are in {options.out}; next: unbraid eval {options.out}/* && unbraid report {options.out}/*")
     return failed
 

@@ -54,12 +54,18 @@ def train_by_crew(experiments: Sequence[Experiment], how: ShardSettings, crew: C
     if overwrite:
         start_anew(todo)
     work = in_shards(list(todo.values()), how, crew)
+    failed = say_failures(folders)
+    for given_up in work.failures:
+        say(f"error: {given_up}; what was saved of it is kept, for when you resume", file=sys.stderr)
+    return failed + len(work.failures)
+
+
+def say_failures(folders: Mapping[Path, Experiment]) -> int:
+    """Print which trainings have failed, and why; how many."""
     reasons = {folder: reason for folder in folders if (reason := failure(folder))}
     if reasons:
         say(f"error: {len(reasons)} of {len(folders)} failed\n{Failed(reasons)}", file=sys.stderr)
-    for given_up in work.failures:
-        say(f"error: {given_up}; what was saved of it is kept, for when you resume", file=sys.stderr)
-    return len(reasons) + len(work.failures)
+    return len(reasons)
 
 
 def start_anew(todo: Mapping[Path, Experiment]) -> None:
@@ -144,8 +150,13 @@ class ProgressSender(Callback):
 
 
 def train_shard(number: int, place: str, experiments: Sequence[Any], how: ShardSettings) -> None:
-    """Train experiments on one stream, and tell how far they are. Members that fail are marked in their folders."""
+    """Train stored experiments on one stream, and tell how far they are."""
     cohort = [from_json(one, packages=how.packages, permissions=how.permissions) for one in experiments]
+    train_and_tell(number, place, cohort, how)
+
+
+def train_and_tell(number: int, place: str, cohort: Sequence[Experiment], how: ShardSettings) -> None:
+    """Train experiments on one stream, and tell how far they are. Members that fail are marked in their folders."""
     many = "1 dictionary" if len(cohort) == 1 else f"{len(cohort)} dictionaries"
     say(f"{place}{': ' if place else ''}{many} on one stream", flush=True)
     seconds, sender = how.checkpoint_seconds, ProgressSender(number)
