@@ -8,13 +8,13 @@ import errno
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import MinLen
+from annotated_types import Ge, MinLen
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.config.old_names import upgraded
-from unbraid.config.serialise import from_json, to_json
+from unbraid.config.serialise import added, from_json, to_json
 from unbraid.config.settings import PositiveInt, Seed, SomeText, checked
 from unbraid.sources.base import (
     Batch,
@@ -66,6 +66,8 @@ class Cached(Source):
     """The folder of the shards and index.json."""
     epochs: PositiveInt = 1
     """Passes over the shards; from the second on, in another order."""
+    downstream_layer: Annotated[int, Ge(-1)] = added(-1)
+    """Block of the model behind it at which pushes are measured; -1: the one set when the cache was written."""
 
     @property
     def d_in(self) -> int:
@@ -166,7 +168,15 @@ class Cached(Source):
         origin = from_json(self.origin())
         if not isinstance(origin, Source):
             raise ValueError(f"{Path(self.folder) / INDEX} names no source that it was written from; write it again")
-        return with_own_cache(origin)
+        origin = with_own_cache(origin)
+        if self.downstream_layer < 0:
+            return origin
+        if not hasattr(origin, "downstream_layer"):
+            raise ValueError(
+                f"downstream_layer {self.downstream_layer} is of a language model, and {self.folder} was written from "
+                f"a {type(origin).__name__}; leave it out"
+            )
+        return replace(origin, downstream_layer=self.downstream_layer)  # pyright: ignore[reportCallIssue]
 
     def truth(self) -> Truth:
         """Return the factors behind the cached activations: those of the synthetic language, by document and place.
