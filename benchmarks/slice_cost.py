@@ -4,7 +4,7 @@ A step with the reward for effects (kernel DCT), the interaction penalty and the
 step, beside the plain step of the same SAE, without and with the passes that harvest its activations; contexts are
 drawn, and counted. On one thread of one process, in turn, medians of CPU time. `embedded`: the model that comes with
 Unbraid. `100m`: a GPT-NeoX of Pythia-160M's shape (85 M parameters in twelve blocks) with random weights, whose cost is
-that of a trained one.
+that of a trained one; `100m-bfloat16`: the same, which computes in bfloat16.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.training.learner import Learner
 
 EVERY = 8
+MODELS = ["embedded", "100m", "100m-bfloat16"]
 TERMS: dict[str, Term] = {
     "effect": Effect(every=EVERY),
     "interaction": Interaction(every=EVERY, start=0.0),
@@ -55,7 +56,15 @@ def source(which: str, data: Path, folder: Path) -> LanguageModel:
     AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     text = str(data / "corpora" / "tinystories_1000.jsonl.xz")
-    return LanguageModel(model=str(folder), text=text, layer=5, downstream_layer=9, buffer_tokens=8192, context=64)
+    return LanguageModel(
+        model=str(folder),
+        text=text,
+        layer=5,
+        downstream_layer=9,
+        buffer_tokens=8192,
+        context=64,
+        dtype="bfloat16" if which.endswith("bfloat16") else "float32",
+    )
 
 
 def learner(given: LanguageModel, sample: torch.Tensor, penalties: dict[str, Term], d_sae: int, batch: int) -> Learner:
@@ -102,7 +111,7 @@ def measure(given: LanguageModel, d_sae: int, batch: int, repetitions: int) -> d
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["embedded", "100m"], choices=["embedded", "100m"])
+    parser.add_argument("--only", nargs="+", default=MODELS, choices=MODELS)
     parser.add_argument("--data", type=Path, required=True, help="a folder with models/stories260K and corpora")
     parser.add_argument("--d-sae", type=int, default=16_384)
     parser.add_argument("--batch", type=int, default=4096)

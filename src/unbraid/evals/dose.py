@@ -179,10 +179,11 @@ class Measured:
         if "predictions" in term.reads and batches:
             drawn(lambda: Predictions.of(batches[0].extra.contexts()))
         memory: dict[str, Tensor] = {}
-        losses = [float(term(self._step(name, inputs, memory)).loss.detach()) for inputs in batches]
+        losses = [float(term(self.step(name, inputs, memory)).loss.detach()) for inputs in batches]
         return torch.tensor(losses[int(WARM_UP * len(losses)) :], dtype=torch.float64)
 
-    def _step(self, name: str, inputs: Inputs, memory: dict[str, Tensor]) -> Step:
+    def step(self, name: str, inputs: Inputs, memory: dict[str, Tensor]) -> Step:
+        """Return the step of held-out rows that the term sees."""
         x, extra = self.normaliser(inputs.rows.x), inputs.extra
         z = self.dictionary.unchecked_codes(x)
         return Step(
