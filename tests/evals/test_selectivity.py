@@ -108,6 +108,12 @@ def test_text_without_known_variables_has_no_concepts(tmp_path):
         concepts_of(replace(SIMPLE, effect=0.0))
 
 
+def test_a_model_whose_tokens_are_not_the_languages_words_is_refused(tmp_path):
+    model = source(write_model(tmp_path / "model", "llama"), "language://40")
+    with pytest.raises(NotApplicable, match="a model whose tokens are its words, and .*model splits them; interchange"):
+        concepts_of(model)
+
+
 @pytest.mark.slow
 def test_reading_the_other_text_changes_its_own_variable_by_one():
     model = LanguageModel(text="language://60", layer=1, context=128)

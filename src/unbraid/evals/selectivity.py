@@ -30,6 +30,7 @@ from unbraid.effects.next_token_kl import next_token_kl
 from unbraid.effects.radius import random_units
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import held_out_codes, labelled_rows
+from unbraid.evals.shared.readouts import speaks
 from unbraid.metrics.detection import FEWEST
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
@@ -151,6 +152,11 @@ class TextsOfVariables(NamedTuple):
 
 def language_concepts(model: LanguageModel) -> Concepts:
     """Return the variables of the known language that a model follows, in at least half of some texts."""
+    if not speaks(model.loaded_tokenizer):
+        raise NotApplicable(
+            f"selectivity on the language needs a model whose tokens are its words, and {model.model} splits them; "
+            "interchange reads it with any tokenizer"
+        )
     found = [(i, pair) for i, name in enumerate(VARIABLES) for pair in pairs(name, PAIRS, seed=SEED)]
     base, other = (model.whole([getattr(pair, side) for _, pair in found]) for side in ("base", "changed"))
     last = base.attention & (base.attention.cumsum(1) == base.attention.sum(1, keepdim=True))
