@@ -46,5 +46,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    # The longest test first: it runs the whole demo, and started last it would run on alone.
+    # The longest test first: it runs a third of the demo, and started last it would run on alone.
     items.sort(key=lambda item: item.path.name != "test_wheel.py")

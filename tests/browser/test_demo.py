@@ -53,7 +53,7 @@ def scored(events: list[Any]) -> list[tuple[str, str]]:
 def test_a_stream_is_scored_where_it_was_trained_and_the_first_is_shown_side_by_side(
     options: DemoFlags, events, capsys
 ):
-    part = DemoStream(NAME, 0)
+    part = DemoStream(NAME, 0, shown=True)
     assert demo.demo_stream(0, part, options) == 0
     shown = [("batchtopk", "examples"), ("matryoshka", "examples"), ("batchtopk", "causal_cards")]
     assert sorted(scored(events)) == sorted([*((e.name, "fidelity") for e in part.experiments), *shown])
@@ -63,7 +63,7 @@ def test_a_stream_is_scored_where_it_was_trained_and_the_first_is_shown_side_by_
     (index,) = told(pages / "data" / "index.js")[1]
     assert [run["method"].partition(",")[0] for run in index["runs"]] == [*demo.BROWSED]
     assert ["cards" in run for run in index["runs"]] == [True, False]
-    demo.browse_demo(NAME, options, pages)
+    demo.browse_demo(DemoStream(NAME, 0), options, pages)
     assert "kept" in capsys.readouterr().out
 
 
@@ -78,15 +78,26 @@ def test_of_the_other_streams_nothing_is_shown(options: DemoFlags, events):
 
 
 def test_the_longest_streams_come_first_and_each_is_in_one_task():
-    parts = [DemoStream(name, number) for name in demo.EVALS for number in range(len(demo.streams(name)))]
-    assert parts[0].place == "demo_language, stream 1 of 3"
+    parts = demo.parts_of(())
+    assert parts[0].place == "demo_language, stream 1 of 3" and [part.shown for part in parts] == 2 * [
+        True,
+        False,
+        False,
+    ]
     folders = [experiment.folder for part in parts for experiment in part.experiments]
     assert len(folders) == len(set(folders)) == 63
     assert sum(part.results for part in parts) == 315 + 6
 
 
+def test_seeds_that_are_named_are_done_alone_and_the_first_of_them_is_shown():
+    parts = demo.parts_of((2, 1))
+    assert [(part.number, part.shown) for part in parts] == 2 * [(1, True), (2, False)]
+    with pytest.raises(ValueError, match="--seeds names 5, and the demo has seeds 0, 1, 2; name some"):
+        demo.parts_of((0, 5))
+
+
 def test_without_the_runs_the_demo_says_why_there_are_no_pages(options: DemoFlags, capsys):
     options.out.mkdir()
-    demo.browse_demo(NAME, options, options.out / "browser")
+    demo.browse_demo(DemoStream(NAME, 0), options, options.out / "browser")
     assert "batchtopk and matryoshka of demo_world are not finished" in capsys.readouterr().err
     assert not (options.out / "browser").exists()

@@ -116,6 +116,8 @@ class DemoFlags(Options):
 
     out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo")
     """Folder of the runs and of report.html."""
+    seeds: Annotated[tuple[int, ...], arg(metavar="SEED")] = ()
+    """Use only these of the three seeds, e.g. --seeds 0 for a first look; a report needs several to judge by."""
 
 
 @dataclass(frozen=True, kw_only=True)

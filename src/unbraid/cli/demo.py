@@ -49,7 +49,9 @@ class DemoStream:
 
     study: str
     number: int
-    """Of the stream, from 0: the pages are of the first."""
+    """Of the stream, from 0."""
+    shown: bool = False
+    """Whether pages show two of its dictionaries."""
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -63,14 +65,34 @@ class DemoStream:
     @property
     def results(self) -> int:
         """How many results scoring gives."""
-        shown = 0 if self.number else sum(len(shown_by(self.study, name)) for name in SHOWN_BY)
-        return len(self.experiments) * len(EVALS[self.study]) + shown
+        more = sum(len(self.shown_by(name)) for name in SHOWN_BY) if self.shown else 0
+        return len(self.experiments) * len(EVALS[self.study]) + more
+
+    def shown_by(self, eval_name: str) -> list[Experiment]:
+        """The experiments that pages show, by one of the evals that they are made of."""
+        found = {experiment.name: experiment for experiment in self.experiments if experiment.name in BROWSED}
+        ordered = [found[method] for method in BROWSED if method in found]
+        return ordered[:1] if eval_name == SHOWN_BY[1] else ordered
+
+
+def parts_of(seeds: tuple[int, ...]) -> list[DemoStream]:
+    """The tasks of these seeds, of all when none is named; the longest first. Raises ValueError for a seed that the
+    studies do not have."""
+    found: list[DemoStream] = []
+    for name in EVALS:
+        by_seed = {cohort[0].seed: number for number, cohort in enumerate(streams(name))}
+        if unknown := [seed for seed in seeds if seed not in by_seed]:
+            there = ", ".join(map(str, by_seed))
+            raise ValueError(f"--seeds names {unknown[0]}, and the demo has seeds {there}; name some of these")
+        numbers = sorted(by_seed[seed] for seed in set(seeds or by_seed))
+        found += [DemoStream(name, number, shown=number == numbers[0]) for number in numbers]
+    return found
 
 
 def run_demo(call: Call[DemoFlags]) -> int:
     """Train, score, show and report two studies by a process a core; the exit code."""
     options = call.options
-    parts = [DemoStream(name, number) for name in EVALS for number in range(len(streams(name)))]
+    parts = parts_of(options.seeds)
     experiments = [experiment for part in parts for experiment in part.experiments]
     folders = folders_of(experiments, options.out)
     workers = min(cores(), len(parts))
@@ -113,13 +135,6 @@ def demo_experiments(name: str) -> list[Experiment]:
     return study.experiments()
 
 
-def shown_by(name: str, eval_name: str) -> list[Experiment]:
-    """The experiments of a study that pages show, or those that this eval of theirs is of."""
-    found = {experiment.name: experiment for experiment in streams(name)[0] if experiment.name in BROWSED}
-    ordered = [found[method] for method in BROWSED if method in found]
-    return ordered[:1] if eval_name == SHOWN_BY[1] else ordered
-
-
 # ---- in a worker --------------------------------------------------------------------------------------------
 
 
@@ -136,17 +151,17 @@ def demo_stream(number: int, part: DemoStream, options: DemoFlags) -> int:
     report_unread(unread)
     say_notes(runs)
     failed = score_part(folders, Scoring(allowed, evals=EVALS[part.study]))
-    if part.number == 0:
+    if part.shown:
         for name in SHOWN_BY:
-            shown = trained_folders(options.out, shown_by(part.study, name))
+            shown = trained_folders(options.out, part.shown_by(name))
             failed += score_part(shown, Scoring(allowed, evals=(name,)))
-        browse_demo(part.study, options, options.out / BROWSERS[part.study])
+        browse_demo(part, options, options.out / BROWSERS[part.study])
     return 1 if failed else 0
 
 
-def browse_demo(name: str, options: DemoFlags, pages: Path) -> None:
-    """Write the pages of two of a study's dictionaries, or say why not; pages that are there are kept."""
-    shown = trained_folders(options.out, shown_by(name, SHOWN_BY[0]))
+def browse_demo(part: DemoStream, options: DemoFlags, pages: Path) -> None:
+    """Write the pages of two dictionaries, or say why not; pages that are there are kept."""
+    shown = trained_folders(options.out, part.shown_by(SHOWN_BY[0]))
     if pages.exists():
         say(f"pages: {pages / 'index.html'} (kept; remove the folder to have them written anew)")
     elif len(shown) == len(BROWSED):
@@ -154,4 +169,4 @@ def browse_demo(name: str, options: DemoFlags, pages: Path) -> None:
         if isinstance(written, Failure):
             say(f"note: no pages in {pages}: {written.reason}", file=sys.stderr)
     else:
-        say(f"note: no pages in {pages}: {' and '.join(BROWSED)} of {name} are not finished", file=sys.stderr)
+        say(f"note: no pages in {pages}: {' and '.join(BROWSED)} of {part.study} are not finished", file=sys.stderr)
