@@ -1,9 +1,11 @@
 """Size and speed of the browser of latents, in Chromium: the first picture, scrolling, sorting, searching, filtering.
 
     python -m benchmarks.browser --out docs/results/browser.json
+    python -m benchmarks.browser --out docs/results/browser.json --pages "two of 4,096 on SmolLM2" pages
 
 Pages are of made-up latents, with contexts as the eval `examples` stores them: two dictionaries of 4,096 latents side
-by side, and one of 65,536 with fewer contexts. Each action is timed in the page until the frame after the one that
+by side, and one of 65,536 with fewer contexts. Or they are those that `unbraid browse` wrote; what was measured of other
+pages before stays in the file. Each action is timed in the page until the frame after the one that
 shows it; `script` is the CPU time of the page's thread alone, which other work on the machine does not change.
 """
 
@@ -24,6 +26,7 @@ from unbraid.browser.stored_examples import StoredExamples
 from unbraid.browser.twins import Twins
 from unbraid.evals.shared.example_contexts import AFTER, BANDS, BEFORE, EACH, TOP
 from unbraid.evals.shared.example_tables import table_of
+from unbraid.system.files import write_text
 
 ROWS = 25_000
 VOCABULARY = 8_000
@@ -33,9 +36,12 @@ ACTIONS = {
     "scroll to anywhere": "grid.scrollTop = Math.random() * grid.scrollHeight",
     "sort by a number": "columns.querySelector('.highest').click()",
     "sort by name": "columns.querySelector('.label').click()",
-    "search": "query.value = 't' + (10 + Math.floor(90 * Math.random())); query.dispatchEvent(new Event('input'))",
+    "search": "query.value = words[Math.floor(words.length * Math.random())]; query.dispatchEvent(new Event('input'))",
     "filter": "only.value = only.value === 'alive' ? 'dead' : 'alive'; only.dispatchEvent(new Event('change'))",
 }
+MADE = [f"t{i}" for i in range(10, 100)]
+WORDS = ["city", "war", "the", "year", "music", "19", "born", "river", "game", "law", "church", "north", "son", "1"]
+"""What is searched for on pages of made-up tokens, and on those of English text."""
 TRIES = 12
 MANY = 10_000
 """Latents beyond which three contexts of each are made: what is measured is the list, and contexts lie elsewhere."""
@@ -105,8 +111,11 @@ def thread(page: Chromium) -> float:
     return {row["name"]: row["value"] for row in found}["TaskDuration"]
 
 
-def measured(folder: Path) -> dict[str, Any]:
-    """Measure a browser of latents: times in milliseconds, median and largest."""
+def measured(folder: Path, words: list[str]) -> dict[str, Any]:
+    """Measure a browser of latents: size in megabytes, times in milliseconds, median and largest, and the load of the
+    machine meanwhile. `words`: those to search for."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+    about = {"megabytes": round(size, 1), "load": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as profile, Chromium(Path(profile)) as page:
         page.call("Performance.enable", timeDomain="threadTicks")
         address = (folder / "index.html").as_uri()
@@ -114,7 +123,8 @@ def measured(folder: Path) -> dict[str, Any]:
         for _ in range(3):
             page.open(address)
             first.append([page.run("performance.getEntriesByName('first-row')[0].startTime"), 1e3 * thread(page)])
-        found: dict[str, Any] = {"first picture": summary(first)}
+        found: dict[str, Any] = about | {"first picture": summary(first)}
+        page.run(f"void (window.words = {json.dumps(words)})")
         page.run("void Object.assign(window, Object.fromEntries(['grid', 'columns', 'query', 'only']"
                  ".map(id => [id, document.getElementById(id)])))")  # fmt: skip
         for name, action in ACTIONS.items():
@@ -150,25 +160,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--latents", type=int, nargs="*", default=[4096, 65_536])
+    parser.add_argument("--pages", nargs=2, metavar=("NAME", "FOLDER"), help="measure these, in place of made-up ones")
     options = parser.parse_args()
     out = options.out
-    found: dict[str, Any] = {
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg()[0],
-        }
-    }
-    for latents in options.latents:
+    found: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    found["machine"] = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    if options.pages:
+        name, folder = options.pages
+        found[name] = measured(Path(folder), WORDS)
+        print(name, json.dumps(found[name], indent=1), flush=True)
+    for latents in [] if options.pages else options.latents:
         sides = 1 if latents > MANY else 2
         name = f"{'one' if sides == 1 else 'two'} of {latents:,}"
         with tempfile.TemporaryDirectory() as home:
             folder = Path(home) / "pages"
             write(folder, latents, sides)
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-            found[name] = {"megabytes": round(size, 1)} | measured(folder)
+            found[name] = measured(folder, MADE)
         print(name, json.dumps(found[name], indent=1), flush=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    write_text(out, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ class GateResult:
     seeds: int = 0
     facts: tuple[str, ...] = ()
     """Known facts, and whether they came out."""
+    truth_method: str = ""
+    """What the value of the truth is of."""
 
     @property
     def sentence(self) -> str:
@@ -122,6 +124,7 @@ def gate_result(scores: Scores, d_sae: int, metric: Quantity) -> GateResult:
     return GateResult(
         metric, not failed, failed, untested, truth.value, value(best), best.short, value(untrained), name,
         scores.chance(metric, d_sae), len(values_by_seed(scores, best, metric)), tuple(said for _, said in facts),
+        truth.name,
     )  # fmt: skip
 
 

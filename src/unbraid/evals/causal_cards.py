@@ -60,6 +60,11 @@ BUDGET = 0.1
 much the same for every latent and for random directions."""
 WORK = 2**17
 """Latents that get a card, times the width of the activations: passes cost more on a wider model."""
+READING = 2**30
+"""And times the number of outcomes too: a pass of SmolLM2, which expects one of 49,152 tokens, takes half a second of
+one core, and a card a dozen passes."""
+FEWEST_CARDS = 32
+"""However large the model is."""
 NEIGHBOURS = 2
 """Nearest atoms, and as many that fire together, with which a latent is pushed."""
 SHOWN = 8
@@ -130,7 +135,7 @@ def cards_of(dictionary: Dictionary, source: Source) -> pa.RecordBatch:
     """Make the cards of a dictionary of raw activations. Raises NotApplicable where a push changes nothing."""
     outcomes = outcomes_of(source)
     codes = held_out_codes(dictionary, source)
-    latents, high = chosen(codes, max(1, WORK // source.d_in))
+    latents, high = chosen(codes, most_cards(source.d_in, len(outcomes.usual)))
     atoms = dictionary.unit_atoms().detach().float().cpu()
     units = atoms[latents] * high.sign().unsqueeze(1)
     spent = spend(outcomes.cost, units, BUDGET, longest=LIMIT * outcomes.norm)
@@ -146,6 +151,11 @@ def cards_of(dictionary: Dictionary, source: Source) -> pa.RecordBatch:
         **named(outcomes, changes, usual, "raised", 1), **named(outcomes, changes, usual, "lowered", -1),
     }  # fmt: skip
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def most_cards(d_in: int, outcomes: int) -> int:
+    """Return how many latents get a card, by the width of the activations and the number of outcomes."""
+    return max(FEWEST_CARDS, min(WORK // d_in, READING // (d_in * outcomes)))
 
 
 def chosen(codes: csr_array, most: int) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:

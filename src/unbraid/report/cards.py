@@ -11,6 +11,7 @@ from unbraid.comparison.scores import Method, Scores
 from unbraid.comparison.verdict import Answer, Rules, Verdict, primaries_of
 from unbraid.comparison.wording import number
 from unbraid.report.figures import Cell, NumbersTable, rounded
+from unbraid.report.places import sides
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,9 @@ def orphans_of(scores: Scores, found: Answer, rules: Rules, passed: frozenset[Qu
     ]
 
 
-def judged_table(judged: Sequence[Judgement]) -> NumbersTable:
-    """All judgements as a table: what was held equal, both values, the difference, and what may be said of it."""
-    return NumbersTable(JUDGED, tuple(map(judged_row, judged)))
+def judged_table(judged: Sequence[Judgement], d_sae: int) -> NumbersTable:
+    """All judgements at a width as a table: what was held equal, both values, the difference, and what may be said."""
+    return NumbersTable(JUDGED, tuple(map(judged_row, judged)), tuple(sides(j, d_sae) for j in judged))
 
 
 JUDGED = (

@@ -23,13 +23,19 @@ from unbraid.report.figures import (
     rounded,
     rows_layout,
 )
+from unbraid.report.places import sides
 
 FURTHEST = 12.0
 """Gains beyond this many smallest effects are drawn there."""
 
 
-def contrast_plot(title: str, judged: Sequence[Judgement], *, identifier: str = "") -> Plot | None:
-    """Draw judgements, a row a score and a mark a method; None when there is none."""
+def contrast_plot(
+    title: str, judged: Sequence[Judgement], *, identifier: str = "", d_sae: int | None = None
+) -> Plot | None:
+    """Draw judgements, a row a score and a mark a method; None when there is none.
+
+    d_sae: the width whose runs they are of, where the table leads to them.
+    """
     if not judged:
         return None
     drawn = [j for j in judged if units(j) is not None]
@@ -46,7 +52,7 @@ def contrast_plot(title: str, judged: Sequence[Judgement], *, identifier: str = 
     layout |= {"showlegend": True, "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}}
     layout["margin"] |= {"t": 48}
     figure = {"data": traces, "layout": layout}
-    return Plot(title, "", figure, reading(judged), table_of(judged), identifier)
+    return Plot(title, "", figure, reading(judged), table_of(judged, d_sae), identifier)
 
 
 def units(found: Judgement) -> tuple[float, float] | None:
@@ -92,7 +98,7 @@ def reading(judged: Sequence[Judgement]) -> str:
     return f"{len(told)} of {plural(len(judged), 'comparison')} differ; {'; '.join(said)}."
 
 
-def table_of(judged: Sequence[Judgement]) -> NumbersTable:
+def table_of(judged: Sequence[Judgement], d_sae: int | None) -> NumbersTable:
     """The numbers of judgements."""
     rows = [
         (j.metric.name, method_name(j.contrast.method), method_name(j.contrast.other), j.word,
@@ -103,4 +109,4 @@ def table_of(judged: Sequence[Judgement]) -> NumbersTable:
     correction = "q" if judged[0].correction == "q" else "p (Holm)"
     head = ("score", "method", "against", "word", "difference", "± (95 %)", "smallest effect", "could find", correction,
             "seeds", "note")  # fmt: skip
-    return NumbersTable(head, tuple(rows))
+    return NumbersTable(head, tuple(rows), () if d_sae is None else tuple(sides(j, d_sae) for j in judged))

@@ -10,7 +10,7 @@ from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.stored_scores import StoredRun
 from unbraid.comparison.wording import number
-from unbraid.report.figures import NumbersTable, Plot, looks, mean_text, rounded, rows_layout
+from unbraid.report.figures import NumbersTable, Plot, RunsOf, looks, mean_text, rounded, rows_layout
 
 
 def seconds_of(run: StoredRun) -> float:
@@ -42,7 +42,7 @@ def cost_plot(scores: Scores) -> Plot | None:
     first, last = found[0], found[-1]
     reads = f"{labels[0]} took longest, {number(first[0].mean)} s a run; {labels[-1]} {number(last[0].mean)} s."
     table = NumbersTable(("method", "L0 requested", "seconds a run", "± (95 %)", "seeds", "tokens"), tuple(rows),
-                  tuple(name for _, _, name, *_ in found))  # fmt: skip
+                  tuple((RunsOf(name, m.d_sae),) for _, m, name, *_ in found))  # fmt: skip
     figure = {"data": [trace], "layout": rows_layout("seconds of training", labels)}
     return Plot("Time of training", "", figure, reads, table, "seconds")
 

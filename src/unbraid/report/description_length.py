@@ -24,6 +24,7 @@ from unbraid.report.figures import (
     Look,
     NumbersTable,
     Plot,
+    RunsOf,
     chance_line,
     frame,
     line_of_means,
@@ -78,13 +79,13 @@ def rate_distortion(
     stored: StoredScores, table_of: Settings, scheme: CodingScheme, wanted: Sequence[Distortion], scores: Scores
 ) -> Plot:
     """Plot the fewest bits over each method's settings against distortion."""
-    traces, rows, names = [], [], []
+    traces, rows, runs = [], [], []
     for method, look in zip(scores.methods, looks(scores.methods).values(), strict=True):
         best = {at: shortest(table_of[scheme, at], set(method.settings), method.d_sae) for at in wanted}
         points = [(at.at, found) for at, found in best.items() if found is not None]
         traces += [line(points, look, "distortion")] if points else []
         rows += [(method.title, at, *numbers(found)) for at, found in points]
-        names += [found.name for _, found in points]
+        runs += [(RunsOf(found.name, found.d_sae),) for _, found in points]
     linear = principal(stored, wanted) if scheme.decoder == "without" else []
     if linear:
         traces.append(dotted(linear))
@@ -94,7 +95,7 @@ def rate_distortion(
     layout["yaxis"]["rangemode"] = "tozero"
     caption = "fewest bits of each method's settings at each distortion; all seeds reach it"
     caption += " · dotted: principal components" if linear else ""
-    table = NumbersTable(("method", "distortion", *NUMBERS), tuple(rows), tuple(names))
+    table = NumbersTable(("method", "distortion", *NUMBERS), tuple(rows), tuple(runs))
     reads = picked([pick(table_of[scheme, at]) for at in wanted], wanted)
     figure = {"data": traces, "layout": layout}
     return Plot(f"Rate and distortion: {scheme.label}", caption, figure, reads, table, "bits_per_token")
@@ -122,14 +123,14 @@ def picked(picks: Sequence[Pick | None], wanted: Sequence[Distortion]) -> str:
 def against_width(table_of: Settings, scheme: CodingScheme, at: Distortion, scores: Scores) -> Plot:
     """Plot the fewest bits over each method's settings against width."""
     found = table_of[scheme, at]
-    traces, rows, names = [], [], []
+    traces, rows, runs = [], [], []
     for name in dict.fromkeys(s.method for s in found if not s.control):
         widths = sorted({s.d_sae for s in found if s.method == name})
         best = [(width, shortest(found, {s.name for s in found if s.method == name}, width)) for width in widths]
         points = [(float(width), setting) for width, setting in best if setting is not None]
         traces += [line(points, look_of(name, scores), "latents")] if points else []
         rows += [(method_name(name), width, *numbers(setting)) for width, setting in points]
-        names += [setting.name for _, setting in points]
+        runs += [(RunsOf(setting.name, setting.d_sae),) for _, setting in points]
     layout = frame("latents", "bits a token")
     layout["xaxis"] |= width_axis({s.d_sae for s in found if not s.control})
     title = f"Bits and width at {at.label}: {scheme.label}"
@@ -139,7 +140,7 @@ def against_width(table_of: Settings, scheme: CodingScheme, at: Distortion, scor
     )
     figure, numbers_ = (
         {"data": traces, "layout": layout},
-        NumbersTable(("method", "latents", *NUMBERS), tuple(rows), tuple(names)),
+        NumbersTable(("method", "latents", *NUMBERS), tuple(rows), tuple(runs)),
     )
     return Plot(title, "fewest bits of each method's settings at each width", figure, reads, numbers_, "bits_per_token")
 

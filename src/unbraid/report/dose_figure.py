@@ -26,6 +26,7 @@ from unbraid.report.figures import (
     frame,
     rounded,
 )
+from unbraid.report.places import sides
 
 Dosed = tuple[Judgement, float]
 
@@ -41,12 +42,12 @@ def dose_plot(scores: Scores, d_sae: int, judged: Sequence[Judgement]) -> Plot |
     if doses:
         idle = list(dict.fromkeys(method_name(j.contrast.method) for j, value in doses if abs(value) < LITTLE))
         reads = f"Below a dose of {LITTLE:.0%} a term was hardly tried: {listed(idle) or 'none here'}."
-        return drawn(doses, "dose: share of its own target that a term reached", reads)
+        return drawn(doses, "dose: share of its own target that a term reached", reads, d_sae)
     strengths = [(j, value) for j, m in own if math.isfinite(value := strength_of(m))]
     if len({value for _, value in strengths}) < 2:
         return None
     reads = "Dose was not scored (unbraid eval … --evals dose); drawn is the strength that each term was given."
-    return drawn(strengths, "strength: the term's gradient, as a share of the reconstruction's", reads)
+    return drawn(strengths, "strength: the term's gradient, as a share of the reconstruction's", reads, d_sae)
 
 
 def strength_of(method: Method) -> float:
@@ -55,7 +56,7 @@ def strength_of(method: Method) -> float:
     return math.nan if strength is None else float(strength)
 
 
-def drawn(dosed: Sequence[Dosed], axis: str, reads: str) -> Plot:
+def drawn(dosed: Sequence[Dosed], axis: str, reads: str, d_sae: int) -> Plot:
     """Draw gains in smallest effects of interest, a mark a score."""
     metrics = list(dict.fromkeys(j.metric for j, _ in dosed))
     in_units = all(j.smallest > 0 for j, _ in dosed)
@@ -65,7 +66,7 @@ def drawn(dosed: Sequence[Dosed], axis: str, reads: str) -> Plot:
     layout["shapes"] = [flat(dotted_line(0.0, ""))] + ([flat(band(-1.0, 1.0))] if in_units else [])
     traces = [marks([d for d in dosed if d[0].metric == q], q, at, in_units) for at, q in enumerate(metrics)]
     figure = {"data": traces, "layout": layout}
-    return Plot("Dose and response", "", figure, reads, table_of(dosed), "dose")
+    return Plot("Dose and response", "", figure, reads, table_of(dosed, d_sae), "dose")
 
 
 def flat(shape: Figure) -> Figure:
@@ -89,7 +90,7 @@ def marks(dosed: Sequence[Dosed], metric: Quantity, at: int, in_units: bool) -> 
     }  # fmt: skip
 
 
-def table_of(dosed: Sequence[Dosed]) -> NumbersTable:
+def table_of(dosed: Sequence[Dosed], d_sae: int) -> NumbersTable:
     """The numbers of the figure."""
     rows = [
         (method_name(j.contrast.method), j.metric.name, rounded(value), rounded(j.contrast.gain),
@@ -97,4 +98,4 @@ def table_of(dosed: Sequence[Dosed]) -> NumbersTable:
         for j, value in dosed
     ]  # fmt: skip
     head = ("method", "score", "dose or strength", "gain", "± (95 %)", "smallest effect", "word", "seeds")
-    return NumbersTable(head, tuple(rows))
+    return NumbersTable(head, tuple(rows), tuple(sides(j, d_sae) for j, _ in dosed))

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from unbraid.comparison.intervals import Interval
 from unbraid.comparison.quantities import Quantity
@@ -47,14 +47,24 @@ class Look:
     dash: str
 
 
+class RunsOf(NamedTuple):
+    """The runs behind a number: those of a setting at one width, or of all settings of a method."""
+
+    name: str
+    """The setting's, or the method's short one."""
+    d_sae: int
+    whole: bool = False
+    """True for all settings of a method."""
+
+
 @dataclass(frozen=True)
 class NumbersTable:
     """The numbers of a figure, to read and to copy."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    settings: tuple[str, ...] = ()
-    """For each row the experiment's name whose runs it is from; empty where rows are from many."""
+    runs: tuple[tuple[RunsOf, ...], ...] = ()
+    """For each row the runs that it is from."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from unbraid.report.forest_plot import ForestPlot, forest_plot, reach_of
 from unbraid.report.gate_figure import scale_of
 from unbraid.report.limitations import Limitation
 from unbraid.report.over_testbeds import Over, over_testbeds_of
+from unbraid.report.places import Places
 
 QUESTIONS = {
     "Claim 1": "Do objectives from the disentanglement literature give better latents?",
@@ -51,6 +52,8 @@ class Part:
     gates: list[GateLane]
     uncounted: str
     """Which primaries do not count here."""
+    places: Places
+    d_sae: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Judged:
     identifier: str
     href: str
     answer: Answer
+    places: Places
 
 
 def claim_rows(judged: Sequence[Judged]) -> list[ClaimRow]:
@@ -160,7 +164,9 @@ def part(one: Judged, said: Verdict, reach: float) -> Part:
     plots = [forest_plot(js, reach) for js in by_metric.values()]
     gates = [] if plots else gate_lanes(one.answer, said)
     left = listed([f"{name} ({why})" for name, why in said.uncounted.items()])
-    return Part(one.title, one.identifier, one.href, said.tone, said, plots, gates, left)
+    return Part(
+        one.title, one.identifier, one.href, said.tone, said, plots, gates, left, one.places, one.answer.d_sae
+    )  # fmt: skip
 
 
 def gate_lanes(found: Answer, said: Verdict) -> list[GateLane]:

@@ -27,8 +27,10 @@ class ForestRow:
 
     method: str
     base: str
-    identifier: str
+    names: tuple[str, str]
     """Both names as files and code have them."""
+    identifier: str
+    """The comparison, in these names."""
     word: Word
     x: float
     """Where the gain is, in percent of the width; NaN when nothing was compared."""
@@ -89,7 +91,8 @@ def forest_plot(judgements: Sequence[Judgement], reach: float | None = None) -> 
     rows = [known_row(j, place, extent) for j in known]
     rows += [
         ForestRow(
-            method_name(j.contrast.method), method_name(j.contrast.other), identifier(j), j.word, math.nan, math.nan,
+            method_name(j.contrast.method), method_name(j.contrast.other), (j.contrast.method, j.contrast.other),
+            identifier(j), j.word, math.nan, math.nan,
             0.0, False, "", j.note,
         )
         for j in judgements
@@ -111,7 +114,8 @@ def known_row(j: Judgement, place, extent: float) -> ForestRow:
     gain, half = j.contrast.gain, half_of(j)
     low, high = place(gain - half), place(gain + half)
     return ForestRow(
-        method_name(j.contrast.method), method_name(j.contrast.other), identifier(j), j.word, place(gain),
+        method_name(j.contrast.method), method_name(j.contrast.other), (j.contrast.method, j.contrast.other),
+            identifier(j), j.word, place(gain),
         low if j.contrast.enough else math.nan, round(high - low, 2), abs(gain) + half > extent * 1.001,
         change(gain, j.contrast.tested.half), j.note,
     )  # fmt: skip

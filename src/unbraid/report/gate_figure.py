@@ -12,7 +12,18 @@ from unbraid.comparison.names import capital, method_name
 from unbraid.comparison.quantities import Quantity
 from unbraid.comparison.smallest_effect import SmallestEffect
 from unbraid.comparison.wording import listed, number, plural
-from unbraid.report.figures import COLOURS, GREYS, Figure, NumbersTable, Plot, dotted_line, escape, rounded, rows_layout
+from unbraid.report.figures import (
+    COLOURS,
+    GREYS,
+    Figure,
+    NumbersTable,
+    Plot,
+    RunsOf,
+    dotted_line,
+    escape,
+    rounded,
+    rows_layout,
+)
 
 MARKS = (
     ("truth", "truth", "diamond", COLOURS[2]),
@@ -47,10 +58,13 @@ def scale_of(result: GateResult) -> Scale:
     return Scale(low, result.truth if math.isfinite(result.truth) else result.best)
 
 
-def gate_plot(gate: Sequence[GateResult], smallest: Mapping[Quantity, SmallestEffect] | None = None) -> Plot | None:
+def gate_plot(
+    gate: Sequence[GateResult], smallest: Mapping[Quantity, SmallestEffect] | None = None, d_sae: int | None = None
+) -> Plot | None:
     """Draw what the gate found, scores that count first; None when no score could be tried.
 
-    smallest: the smallest effect of interest by score, for the table.
+    smallest: the smallest effect of interest by score, for the table. d_sae: the width whose runs the numbers are of,
+    where the table leads to them.
     """
     ordered = sorted(gate, key=lambda g: not g.passed)
     drawn = [g for g in ordered if math.isfinite(scale_of(g).place(g.best))]
@@ -64,7 +78,7 @@ def gate_plot(gate: Sequence[GateResult], smallest: Mapping[Quantity, SmallestEf
     layout["height"] += 40
     layout["margin"] |= {"t": 48}
     figure = {"data": [marks(drawn, *mark) for mark in MARKS], "layout": layout}
-    return Plot("Which scores count here", "", figure, reading(gate), table_of(ordered, smallest or {}), "gate")
+    return Plot("Which scores count here", "", figure, reading(gate), table_of(ordered, smallest or {}, d_sae), "gate")
 
 
 def marks(gate: Sequence[GateResult], key: str, name: str, symbol: str, colour: str) -> Figure:
@@ -91,7 +105,9 @@ def reading(gate: Sequence[GateResult]) -> str:
     return f"{capital(listed(passed))} {'counts' if len(passed) == 1 else 'count'}{rest if failed else ''}."
 
 
-def table_of(gate: Sequence[GateResult], smallest: Mapping[Quantity, SmallestEffect]) -> NumbersTable:
+def table_of(
+    gate: Sequence[GateResult], smallest: Mapping[Quantity, SmallestEffect], d_sae: int | None
+) -> NumbersTable:
     """The numbers of the gate, with the reasons."""
     effect = lambda g: smallest.get(g.metric) or SmallestEffect(g.metric, math.nan, "")
     rows = [
@@ -102,4 +118,7 @@ def table_of(gate: Sequence[GateResult], smallest: Mapping[Quantity, SmallestEff
     ]  # fmt: skip
     head = ("score", "counts", "truth", "best", "best method", "untrained", "control", "chance", "seeds",
             "smallest effect of interest", "which is", "why not", "known facts", "not tested")  # fmt: skip
-    return NumbersTable(head, tuple(rows))
+    if d_sae is None:
+        return NumbersTable(head, tuple(rows))
+    names = [filter(None, (g.best_method, g.untrained_method, g.truth_method)) for g in gate]
+    return NumbersTable(head, tuple(rows), tuple(tuple(RunsOf(name, d_sae, True) for name in some) for some in names))

@@ -1,11 +1,9 @@
 """The report's page: one self-contained HTML file. A claim a row first, then what it rests on, figure by figure."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,15 +13,16 @@ from unbraid.comparison import wording as text
 from unbraid.comparison.committed import is_rows, read_committed
 from unbraid.comparison.names import capital, method_name, score_name, testbed_name
 from unbraid.comparison.registration import rules_of
-from unbraid.comparison.scores import Scores, arrange
-from unbraid.comparison.stored_scores import Definition, StoredRun, StoredScores, class_name, read_scores
+from unbraid.comparison.scores import arrange
+from unbraid.comparison.stored_scores import Definition, StoredScores, class_name, read_scores
 from unbraid.report.browser_links import browser_links
 from unbraid.report.cards import AnswerView, judged_table, view
 from unbraid.report.description_length import Selection
-from unbraid.report.figures import SYMBOL_PATHS, Cell, Look, Plot, embedded, looks
+from unbraid.report.figures import SYMBOL_PATHS, Look, NumbersTable, Plot, embedded, looks
 from unbraid.report.first_screen import ClaimRow, Judged, claim_rows, untested
 from unbraid.report.library import plotly_js
 from unbraid.report.limitations import Limitation, limitations
+from unbraid.report.places import Places, places_of
 from unbraid.report.setup import Setup, flat, setup
 from unbraid.report.testbed import about, described_by, plot_groups
 from unbraid.system.files import write_text
@@ -58,17 +57,6 @@ class DrawnGroup:
 
 
 @dataclass(frozen=True)
-class RunGroup:
-    """The runs of one setting of one method."""
-
-    anchor: str
-    title: str
-    identifier: str
-    control: bool
-    runs: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class Section:
     """The part of the report on one testbed."""
 
@@ -82,7 +70,7 @@ class Section:
     groups: list[DrawnGroup]
     selection: Selection | None
     """The shortest descriptions, if they were scored."""
-    runs: list[RunGroup]
+    places: Places
     definitions: list[Definition]
     limitations: list[Limitation]
     warnings: list[str]
@@ -191,9 +179,9 @@ def section(
     answers = [answering.answer(scores, d_sae, rules) for d_sae in scores.widths]
     views = [view(scores, found, rules) for found in answers]
     described = described_by(stored, scores)
-    runs = run_groups(scores, index, out)
-    places = {group.identifier: group.anchor for group in runs}
-    found = plot_groups(stored, scores, answers, described)
+    places = places_of(scores, index, out)
+    registered = rules is not None and bool(rules.gate)
+    found = plot_groups(stored, scores, answers, described, registered=registered)
     needed = [[drawn(plot, places) for plot in group.plots] for group in found]
     for data in (each.data for plots in needed for each in plots):
         room.take(data, needed=True)
@@ -205,7 +193,7 @@ def section(
     settings = setup(scores)
     return Section(
         index, title, stored.runs[0].source, about(scores, title), views, settings, looks(scores.methods), groups,
-        described, runs, list(stored.definitions), limitations(stored, scores, answers),
+        described, places, list(stored.definitions), limitations(stored, scores, answers),
         mixed_versions(stored.definitions) + settings.warnings,
     )  # fmt: skip
 
@@ -216,24 +204,25 @@ def first_screen(sections: Sequence[Section]) -> list[ClaimRow]:
     for s in sections:
         for v in s.answers:
             wide = f", {v.answer.d_sae:,} latents" if len(s.answers) > 1 else ""
-            judged.append(Judged(s.title + wide, s.identifier, f"#s{s.index}", v.answer))
+            judged.append(Judged(s.title + wide, s.identifier, f"#s{s.index}", v.answer, s.places))
     return claim_rows(judged)
 
 
-def judged_data(view: AnswerView) -> str:
+def judged_data(view: AnswerView, places: Places) -> str:
     """The first judgements of an answer as JSON, primaries first."""
-    table = judged_table(view.judged[:MOST_JUDGEMENTS])
-    return embedded({"figure": None, "table": {"head": table.head, "rows": table.rows}})
+    table = judged_table(view.judged[:MOST_JUDGEMENTS], view.answer.d_sae)
+    return embedded({"figure": None, "table": table_data(table, places)})
 
 
-def drawn(plot: Plot, places: dict[str, str]) -> Drawn:
-    """Write a figure with its table. places: the anchor of each setting's runs."""
-    table: dict[str, list[Cell] | Any] | None = None
-    if plot.table is not None:
-        table = {"head": plot.table.head, "rows": plot.table.rows}
-        if plot.table.settings:
-            table["runs"] = [places.get(name, "") for name in plot.table.settings]
+def drawn(plot: Plot, places: Places) -> Drawn:
+    """Write a figure with its table."""
+    table = None if plot.table is None else table_data(plot.table, places)
     return Drawn(plot, embedded({"figure": plot.figure, "table": table}))
+
+
+def table_data(table: NumbersTable, places: Places) -> dict[str, Any]:
+    """Return a table as the page reads it: each row with links to its runs."""
+    return {"head": table.head, "rows": table.rows, "runs": list(map(places.links, table.runs))}
 
 
 def source_titles(stored: StoredScores, sources: Sequence[str]) -> dict[str, str]:
@@ -253,40 +242,6 @@ def source_titles(stored: StoredScores, sources: Sequence[str]) -> dict[str, str
         for source, found in fields.items():
             titles[source] = ", ".join([name, *(f"{n.replace('_', ' ')} {found[n]}" for n in differing if n in found)])
     return titles
-
-
-def run_groups(scores: Scores, index: int, out: Path) -> list[RunGroup]:
-    """The runs of every setting, with links to their folders."""
-    return [
-        RunGroup(f"s{index}r{at}", label, name, method.role == "control", [run_facts(run, out) for run in runs])
-        for at, (method, label, name, runs) in enumerate(settings_of(scores))
-    ]
-
-
-def settings_of(scores: Scores) -> Iterator[tuple[Any, str, str, list[StoredRun]]]:
-    """Every setting of every method, with its name for readers and its own."""
-    for method in scores.methods:
-        for name, runs in method.settings.items():
-            at = f", L0 {runs[0].requested_l0:g}" if runs[0].requested_l0 == runs[0].requested_l0 else ""
-            yield method, f"{method_name(method.name)}{at}", name, runs
-
-
-def run_facts(run: StoredRun, out: Path) -> dict[str, Any]:
-    """The facts on a run that the page lists."""
-    href = link(run.folder, out) if run.folder.is_dir() else ""  # of committed rows the folders may be gone
-    return {
-        "run": run.run, "href": href, "seed": run.seed, "d_sae": run.d_sae,
-        "architecture": run.architecture, "seconds": run.provenance.get("seconds"),
-        "finished": run.provenance.get("finished", ""),
-    }  # fmt: skip
-
-
-def link(folder: Path, out: Path) -> str:
-    """A link to a run folder, relative to the report, so that both can be moved together."""
-    try:
-        return quote(Path(os.path.relpath(folder, out.resolve().parent)).as_posix() + "/")
-    except ValueError:  # another drive
-        return folder.as_uri()
 
 
 def mixed_versions(definitions: Sequence[Definition]) -> list[str]:

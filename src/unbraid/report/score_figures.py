@@ -22,6 +22,7 @@ from unbraid.report.figures import (
     Look,
     NumbersTable,
     Plot,
+    RunsOf,
     band,
     caption,
     chance_line,
@@ -109,7 +110,7 @@ def score_plot(
 
 def table_of(scores: Scores, quantity: Quantity, reasons: Reasons) -> NumbersTable:
     """The means of every setting of every method, with intervals, and what is missing with its reason."""
-    rows, names = [], []
+    rows, of = [], []
     for method in scores.methods:
         for name, runs in method.settings.items():
             value = t_interval([scores.value(run, quantity) for run in runs])
@@ -118,11 +119,11 @@ def table_of(scores: Scores, quantity: Quantity, reasons: Reasons) -> NumbersTab
             note = "; ".join(filter(None, (cell(scores, runs, quantity, reasons).note, *lost)))
             rows.append((method.title, rounded(runs[0].requested_l0), rounded(l0), rounded(value.mean),
                          rounded(value.half), value.n, note))  # fmt: skip
-            names.append(name)
+            of.append((RunsOf(name, method.d_sae),))
     head = ("method", "L0 requested", "L0", "mean", "± (95 %)", "seeds", "missing")
     if any(row[-1] for row in rows):
-        return NumbersTable(head, tuple(rows), tuple(names))
-    return NumbersTable(head[:-1], tuple(row[:-1] for row in rows), tuple(names))
+        return NumbersTable(head, tuple(rows), tuple(of))
+    return NumbersTable(head[:-1], tuple(row[:-1] for row in rows), tuple(of))
 
 
 # ---- dots

@@ -60,12 +60,13 @@ class PlotGroup:
 
 
 def plot_groups(
-    stored: StoredScores, scores: Scores, answers: Sequence[Answer], described: Selection | None
-) -> list[PlotGroup]:
+    stored: StoredScores, scores: Scores, answers: Sequence[Answer], described: Selection | None, *,
+    registered: bool = False,
+) -> list[PlotGroup]:  # fmt: skip
     """Draw everything that was measured on a testbed, what decides first."""
     texts = definition_texts(stored.definitions)
     groups = [
-        PlotGroup("Can the scores be trusted?", list(judge_plots(answers)), GATE),
+        PlotGroup("Can the scores be trusted?", list(judge_plots(answers, registered=registered)), GATE),
         PlotGroup("Dose and response", [p for a in answers if (p := dose_plot(scores, a.d_sae, primaries(a)))], DOSE),
         PlotGroup("What a gain costs", tradeoff_plots(scores, deciding(scores)), FRONT),
         PlotGroup("Wider dictionaries", width_plots(scores, texts), WIDER),
@@ -94,12 +95,14 @@ DESCRIPTION = (
 )
 
 
-def judge_plots(answers: Sequence[Answer]) -> Iterable[Plot]:
-    """The gate, and what the procedure says of standard SAEs, at each width."""
+def judge_plots(answers: Sequence[Answer], *, registered: bool) -> Iterable[Plot]:
+    """The gate, and what the procedure says of standard SAEs, at each width. `registered`: the gate is of the runs on
+    which a claim card was registered, which are not among these."""
     for answer in answers:
         wide = f" at {answer.d_sae:,} latents" if len(answers) > 1 else ""
-        gate = gate_plot(answer.gate, answer.smallest)
-        known = contrast_plot("Standard SAEs against BatchTopK", answer.standards, identifier="standards")
+        gate = gate_plot(answer.gate, answer.smallest, None if registered else answer.d_sae)
+        known = contrast_plot("Standard SAEs against BatchTopK", answer.standards, identifier="standards",
+                              d_sae=answer.d_sae)  # fmt: skip
         for plot in (gate, known):
             if plot is not None:
                 yield titled(plot, plot.title + wide)

@@ -11,7 +11,7 @@ from unbraid.comparison.names import capital
 from unbraid.comparison.quantities import AXES, Quantity
 from unbraid.comparison.scores import Scores
 from unbraid.comparison.wording import listed
-from unbraid.report.figures import GREYS, Figure, NumbersTable, Plot, caption, escape, frame, mean_text, rounded
+from unbraid.report.figures import GREYS, Figure, NumbersTable, Plot, RunsOf, caption, escape, frame, mean_text, rounded
 from unbraid.report.score_figures import ScoredSetting, finite_half, measured
 
 COSTS = AXES[1:]
@@ -115,4 +115,4 @@ def table_of(points: Sequence[Point], cost: Quantity) -> NumbersTable:
         for p in points
     ]  # fmt: skip
     head = ("method", "L0 requested", escape(cost.name), "mean", "± (95 %)", "seeds", "on the front")
-    return NumbersTable(head, tuple(rows), tuple(p.at.name for p in points))
+    return NumbersTable(head, tuple(rows), tuple((RunsOf(p.at.name, p.at.method.d_sae),) for p in points))

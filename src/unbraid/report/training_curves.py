@@ -6,7 +6,7 @@ from typing import Any
 from unbraid.comparison.intervals import t_interval
 from unbraid.comparison.names import capital
 from unbraid.comparison.scores import Scores
-from unbraid.report.figures import NumbersTable, Plot, escape, frame, looks, rounded
+from unbraid.report.figures import NumbersTable, Plot, RunsOf, escape, frame, looks, rounded
 
 LOG_POINTS = 50
 """Largest number of points of one curve."""
@@ -57,7 +57,7 @@ def training_plot(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]
 
 def last_values(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]]) -> NumbersTable:
     """The value that each setting ended with, averaged over seeds."""
-    rows, settings = [], []
+    rows, of = [], []
     for method in scores.methods:
         for name, runs in method.settings.items():
             ends = [logs[run.run][-1].get(key, math.nan) for run in runs if logs[run.run]]
@@ -65,8 +65,8 @@ def last_values(scores: Scores, key: str, logs: dict[str, list[dict[str, Any]]])
                 rows.append(
                     (method.title, rounded(runs[0].requested_l0), rounded(mean.mean), rounded(mean.half), mean.n)
                 )
-                settings.append(name)
-    return NumbersTable(("method", "L0 requested", "last value", "± (95 %)", "seeds"), tuple(rows), tuple(settings))
+                of.append((RunsOf(name, method.d_sae),))
+    return NumbersTable(("method", "L0 requested", "last value", "± (95 %)", "seeds"), tuple(rows), tuple(of))
 
 
 def thin(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:

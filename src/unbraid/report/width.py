@@ -20,6 +20,7 @@ from unbraid.report.figures import (
     Look,
     NumbersTable,
     Plot,
+    RunsOf,
     caption,
     defined,
     frame,
@@ -122,13 +123,13 @@ def reading(scores: Scores, quantity: Quantity, lines: list[Grown]) -> str:
 
 def table_of(scores: Scores, quantity: Quantity, lines: list[Grown]) -> NumbersTable:
     """The means by width, with their intervals."""
-    rows, names = [], []
+    rows, of = [], []
     for one in lines:
         for width in one.by_width:
             if (value := one.value(scores, quantity, width)).n:
                 rows.append((method_name(one.name), width, rounded(value.mean), rounded(value.half), value.n))
-                names.append(one.name)
-    return NumbersTable(("method", "latents", "mean", "± (95 %)", "seeds"), tuple(rows), tuple(names))
+                of.append((RunsOf(one.name, width),))
+    return NumbersTable(("method", "latents", "mean", "± (95 %)", "seeds"), tuple(rows), tuple(of))
 
 
 def line(scores: Scores, quantity: Quantity, one: Grown, look: Look) -> Figure:

@@ -65,14 +65,14 @@
     details.filled = true;
     const [element, head] = [make("table", "", { class: "sortable" }), make("tr")];
     table.head.forEach((name) => head.append(make("th", "", { scope: "col" })) ?? head.lastChild.append(make("button", name, { type: "button" })));
-    if (table.runs) head.append(make("th", "runs", { scope: "col" }));
+    if (table.runs.length) head.append(make("th", "runs", { scope: "col" }));
     element.append(make("thead"), make("tbody"));
     element.tHead.append(head);
     table.rows.forEach((cells, at) => {
       const row = make("tr");
       cells.forEach((cell, i) => row.append(make(i ? "td" : "th", shown(cell), { "data-sort": cell ?? "nan", ...(i ? {} : { scope: "row" }) })));
-      if (table.runs) row.append(make("td"));
-      if (table.runs?.[at]) row.lastChild.append(make("a", "runs", { href: "#" + table.runs[at] }));
+      if (table.runs.length) row.append(make("td"));
+      table.runs[at]?.forEach(([said, anchor], i) => row.lastChild.append(i ? ", " : "", make("a", said, { href: "#" + anchor })));
       element.tBodies[0].append(row);
     });
     const copy = make("button", "Copy as text", { type: "button", class: "copy" });
