@@ -615,6 +615,17 @@ def steering() -> Iterator[Case]:
     yield Case("steer", "a chat with a model that has no template", on("--chat"), "chat template")
 
 
+def copying() -> Iterator[Case]:
+    for what, asked, words in (
+        ("a folder that is no run", lambda g: [str(g / "empty folder"), "--to", "memory://bucket"], "holds no run"),
+        ("a store of a kind there is not", lambda g: [str(g.run), "--to", "nosuch://bucket"], "nosuch"),
+        ("a store without runs", lambda g: ["memory://empty", "--to", str(g.fresh())], "no finished run"),
+        ("two places on this machine", lambda g: [str(g.run), "--to", str(g.fresh())], "cp -r"),
+        ("two stores", lambda g: ["memory://one", "--to", "memory://two"], "one side"),
+    ):
+        yield Case("copy", what, lambda g, asked=asked: ["copy", *asked(g)], words)
+
+
 def exporting() -> Iterator[Case]:
     for what, out in (
         ("an existing folder", "empty folder"),
@@ -957,6 +968,7 @@ CASES: list[Case] = [
         runs,
         scoring,
         steering,
+        copying,
         exporting,
         browsing,
         importing,

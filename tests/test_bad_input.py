@@ -32,6 +32,7 @@ def test_every_subcommand_and_every_public_function_is_in_the_table():
         "steer",
         "import",
         "export",
+        "copy",
         "browse",
         "cache",
         "list",

@@ -28,6 +28,7 @@ COMMANDS = (
     "steer",
     "import",
     "export",
+    "copy",
     "cache",
     "list",
 )

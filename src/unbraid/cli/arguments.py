@@ -297,6 +297,18 @@ class ExportFlags(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CopyFlags(Options):
+    """The flags of `unbraid copy`."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")]
+    """Run folders, or the URL of a run or of a folder of runs, e.g. s3://bucket/runs."""
+    to: Annotated[str, arg(metavar="PLACE")]
+    """Where to: a URL of a folder in a store (s3://…, gs://…, anything that fsspec knows), or a folder here."""
+    force: bool = False
+    """Replace scores that are there already."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheFlags(OfExperiment):
     """The flags of `unbraid cache`."""
 

@@ -69,6 +69,10 @@ COMMANDS = {
         "copy a run's dictionary into a folder for another library", "ExportFlags", "exchange:run_export",
         stopped=NOTHING,
     ),
+    "copy": Command(
+        "copy finished runs into an object store, or out of one", "CopyFlags", "exchange:run_copy",
+        stopped="stopped; runs that were copied whole are there, run it again for the others",
+    ),
     "import": Command(
         "make a run of an SAE from a folder of SAELens, dictionary_learning, sparsify or Gemma Scope", "ImportFlags",
         "exchange:run_import", ("SAE", "NAME"), "stopped; run it again",

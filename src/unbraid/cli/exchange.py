@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from unbraid.cli.arguments import ExportFlags, ImportFlags
+from unbraid.cli.arguments import CopyFlags, ExportFlags, ImportFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.resolve import experiments_of, packages
 from unbraid.formats.export import export
 from unbraid.runs.import_run import import_run
 from unbraid.runs.run import Run
+from unbraid.runs.stores import copy_runs
 from unbraid.system.terminal import say
 
 
@@ -55,6 +56,13 @@ def export_steered(options: ExportFlags) -> int:
         f"written: {options.out}   a push of {found.length:.3g} at {found.hookpoint}, {found.kl:.2g} nats a token; "
         f"cd {options.out} && lm_eval --model steered --model_args pretrained=MODEL,steer_path=steer.pt --tasks …"
     )
+    return 0
+
+
+def run_copy(call: Call[CopyFlags]) -> int:
+    """Copy, and print where each run is."""
+    for place in copy_runs(call.options.runs, call.options.to, force=call.options.force):
+        say(f"copied: {place}")
     return 0
 
 
