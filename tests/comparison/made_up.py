@@ -59,6 +59,7 @@ def values(experiment: Experiment, effect: Effect) -> dict[str, float]:
         planted = effect(experiment)
         found = {m: v + added.get(m, 0.0) + planted.get(m, 0.0) for m, v in found.items()}
     noise = lambda key: random.Random(key).gauss(0, SD)
+    folder = experiment.folder  # a hash of all its settings
     return {"l0": experiment.requested_l0 or 5.0} | {
-        m: v + 2 * noise(f"{m}{experiment.seed}") + noise(f"{m}{experiment.folder}") for m, v in found.items()
+        m: v + 2 * noise(f"{m}{experiment.seed}") + noise(f"{m}{folder}") for m, v in found.items()
     }

@@ -20,6 +20,7 @@ from unbraid.comparison.registration import (
     with_seeds,
 )
 from unbraid.comparison.scores import arrange
+from unbraid.comparison.stored_scores import StoredScores
 from unbraid.comparison.verdict import answer
 from unbraid.experiment.experiment import Experiment
 from unbraid.experiment.factorial import Factorial
@@ -53,9 +54,15 @@ def calibration() -> list[Experiment]:
     return study().calibration()
 
 
-def calibrated(path: Path, **how):
+@cache
+def calibration_scores() -> StoredScores:
+    """What most tests register on; it is frozen."""
+    return scored(calibration(), by_strength)
+
+
+def calibrated(path: Path, **how: Any) -> StoredScores:
     assert read_card(path).calibration_seeds == study().calibration_seeds
-    return scored(calibration(), by_strength, **how)
+    return scored(calibration(), by_strength, **how) if how else calibration_scores()
 
 
 @pytest.fixture(scope="module")
