@@ -1,12 +1,17 @@
 """The plan: what will be scored, what cannot be and why, what is there already; nothing is begun."""
 
-from dataclasses import replace
+from dataclasses import astuple
 from pathlib import Path
 
+import pytest
+from transformers import AutoModelForCausalLM
+
 from unbraid.cli.main import main
+from unbraid.saebench import work
 from unbraid.saebench.bench import evaluate
 from unbraid.saebench.cost import by_reason, describe, estimate
 from unbraid.saebench.eval_specs import EVAL_SPECS, chosen
+from unbraid.saebench.targets import target_of
 
 
 def test_it_adds_up_and_names_what_is_missing(runs, bench):
@@ -20,13 +25,34 @@ def test_it_adds_up_and_names_what_is_missing(runs, bench):
     assert f"{sum(line.minutes for line in lines):.0f} min" in shown[-1]
 
 
-def test_a_model_larger_than_those_that_were_timed_is_said_to_take_longer(runs, bench, tmp_path):
-    lines, _ = estimate(runs, [EVAL_SPECS["core"]], bench())
-    assert not any("parameters" in line for line in describe(lines, [], None))
-    with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(538_000_000)  # sparse: nothing is written
-    large = [replace(line, target=replace(line.target, folder=tmp_path)) for line in lines]
-    assert any("about 134 M: expect many times as many" in line for line in describe(large, [], None))
+def test_a_larger_model_takes_longer_by_its_passes_at_the_speed_that_is_measured(runs, bench, monkeypatch):
+    monkeypatch.setattr(work, "speed", lambda width: 1e9)
+    tiny, _ = estimate(runs, [EVAL_SPECS["core"]], bench())
+    large = work.Model(parameters=1e8, to_hook=1e8, after=3e8, width=32)
+    monkeypatch.setattr(work, "model_in", lambda folder, layer: large)
+    (line,), _ = estimate(runs, [EVAL_SPECS["core"]], bench())
+    # 81,920 tokens to the hook and 20,480 through the rest; clean and ablated once, 102,400 through each of three SAEs.
+    tokens = 81_920 * 1e8 + 2 * 20_480 * 4e8 + 3 * (20_480 * 3e8 + 102_400 * 4 * 32 * 32)
+    assert line.minutes == pytest.approx(0.3 + 0.1 + 3 * 0.3 + tokens / (0.75 * 1e9) / 60)
+    assert line.minutes > 10 * tiny[0].minutes
+
+
+def test_every_eval_counts_tokens_at_every_size_and_fewer_at_the_least():
+    for name, spec in EVAL_SPECS.items():
+        small, least = (work.tokens_of(name, settings) for settings in (spec.small, {**spec.small, **spec.least}))
+        counts = [(a, b) for a, b in zip(astuple(small), astuple(least), strict=True)]
+        assert all(a >= b for a, b in counts), name
+        assert any(a > b for a, b in counts) == bool(spec.least), name
+
+
+def test_the_model_is_weighed_without_its_weights(runs):
+    target = target_of(runs[0])
+    model = work.model_in(target.folder, target.layer)
+    lm = AutoModelForCausalLM.from_pretrained(target.folder)
+    assert model.parameters == sum(weight.numel() for weight in lm.parameters())
+    blocks = sum(weight.numel() for name, weight in lm.named_parameters() if ".layers." in name or ".h." in name)
+    after = model.to_hook / 2 * (lm.config.num_hidden_layers / (target.layer + 1))
+    assert after == pytest.approx(blocks, rel=0.02)  # but for the last normalisation
 
 
 def test_runs_that_are_left_out_share_a_line_by_reason():

@@ -1,5 +1,6 @@
 """SAEBench itself, offline, on the embedded model and on one that spells."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -75,3 +76,23 @@ def test_absorption_of_a_model_that_spells_and_of_one_that_does_not(tmp_path, be
     assert scores["first_letter_absorption_fraction", "0.3.2"] != scores["first_letter_absorption_fraction", "0.6.0"]
     assert 0 <= scores["first_letter_absorption_full", None] < 1
     assert "F1" in refused["not_applicable"] or "cannot be scored" in refused["not_applicable"]
+
+
+def test_scores_of_runs_that_share_what_does_not_depend_on_them_are_those_of_runs_that_do_not(tmp_path, bench):
+    data = data_folder()
+    source = LanguageModel(
+        model=str(data / "models" / "stories260K"), layer=1, buffer_tokens=8192,
+        text=str(data / "corpora" / "tinystories_1000.jsonl.xz"),
+    )  # fmt: skip
+    runs = [trained(source, tmp_path), trained(source, tmp_path, tokens=0)]
+
+    def scored(share: bool) -> list[dict[str, float]]:
+        asked = dataclasses.replace(bench, share=share, size="least")
+        assert evaluate(runs, [EVAL_SPECS["core"]], asked, force=True) == 0
+        found = [json.loads((run.path / "saebench" / "core.json").read_text())["eval_result_metrics"] for run in runs]
+        return [{name: v for group in one.values() for name, v in group.items()} for one in found]
+
+    apart, shared = scored(False), scored(True)
+    assert apart[0]["kl_div_with_sae"] != pytest.approx(apart[1]["kl_div_with_sae"], rel=0.1)
+    for alone, together in zip(apart, shared, strict=True):
+        assert together == pytest.approx(alone, rel=1e-4, abs=1e-5)

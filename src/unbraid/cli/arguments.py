@@ -95,8 +95,9 @@ class SaeBench:
     """Folder of SAEBench's environment, made on first use. The variable UNBRAID_CACHE sets it too."""
     python: Annotated[Path | None, arg(metavar="FILE")] = None
     """Python interpreter of an environment of yours that has sae-bench."""
-    size: Literal["auto", "small", "published"] = "auto"
-    """Size of SAEBench's data sets. auto: small for a model in a folder, as published for one on the hub."""
+    size: Literal["auto", "least", "small", "published"] = "auto"
+    """Size of SAEBench's data sets. auto: small for a model in a folder, as published for one on the hub. least: for a
+    model of a hundred million parameters on a CPU."""
     text: Annotated[str, arg(metavar="TEXT")] = ""
     """Documents for its evals core and autointerp, e.g. corpus.jsonl (default: the run's held-out text)."""
     labelled: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE:CLASS:ATTRIBUTE")] = ()

@@ -61,8 +61,10 @@ class Bench(Settings):
     seed: Seed = 42
     limit: PositiveFloat = 3600.0
     """Seconds that one run, or the loading before the first, may take."""
-    size: Literal["auto", "small", "published"] = "auto"
-    """small, published, or auto: small for a model in a folder."""
+    size: Literal["auto", "least", "small", "published"] = "auto"
+    """least, small, published, or auto: small for a model in a folder."""
+    share: bool = True
+    """Whether runs share what does not depend on them; without, the scores are the same and take longer."""
     text: str = ""
     """Documents to read; empty: the run's held-out text, or SAEBench's own for a model on the hub."""
     labelled: tuple[SomeText, ...] = ()
@@ -72,13 +74,14 @@ class Bench(Settings):
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def small(self, target: Target) -> bool:
-        """True if the target is scored with the small configuration."""
-        return self.size == "small" or (self.size == "auto" and target.local)
+        """True if the target is scored with the small configuration, or with less."""
+        return self.size in ("least", "small") or (self.size == "auto" and target.local)
 
     def settings(self, eval_spec: EvalSpec, target: Target) -> dict[str, Any]:
         """SAEBench's configuration of an eval for a target."""
         own = ON_LANGUAGE.get(eval_spec.name, {}) if is_language(self.text or target.text) else {}
-        return {**(eval_spec.small if self.small(target) else eval_spec.published), **own}
+        least = eval_spec.least if self.size == "least" else {}
+        return {**(eval_spec.small if self.small(target) else eval_spec.published), **own, **least}
 
     def labelled_of(self, target: Target) -> tuple[str, ...]:
         """Labelled sets for a target: the user's, those of the synthetic language, or none, which is the hub's."""
@@ -247,6 +250,7 @@ def write_request(folder: Path, eval_spec: EvalSpec, target: Target, runs: Seque
             "layer": target.layer, "device": bench.device, "dtype": bench.dtype, "batch": eval_spec.batch,
             "seed": bench.seed, "threads": bench.threads, "text": text or None, "labelled": labelled,
             "ravel": entities, "settings": bench.settings(eval_spec, target), "out": str(folder / "out"),
+            "share": bench.share,
         },
     )  # fmt: skip
     return folder / "request.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unbraid.runs.run import Run
-from unbraid.saebench import environment, targets
+from unbraid.saebench import environment, targets, work
 from unbraid.saebench.bench import Bench, reason_not_applicable, up_to_date
 from unbraid.saebench.datasets import CLASSES, ROWS
 from unbraid.saebench.eval_specs import EvalSpec
@@ -16,8 +16,6 @@ IMPORTS = 0.3
 PROBED_ROWS = {"sparse_probing": 60_000, "scr": 80_000, "tpp": 25_000, "sae_probes": 300_000}
 """Approximate number of texts whose activations are kept on disk for the hub's data sets."""
 FLOAT = 4
-MEASURED_ON = 3e6
-"""Parameters of the models that minutes of the small size were measured on."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def estimate(runs: Sequence[Run], eval_specs: Sequence[EvalSpec], bench: Bench) 
     """Return one estimate per eval and target, and lines that say which runs are left out, with the reason."""
     groups, without = targets.group_by_target(runs)
     lines = [
-        estimate_one(eval_spec, target, bench, runs=len(members) - kept, kept=kept, d_in=members[0].d_in)
+        estimate_one(eval_spec, target, bench, runs=len(members) - kept, kept=kept, of=members[0])
         for target, members in groups.items()
         for eval_spec in eval_specs
         for kept in [sum(up_to_date(run, eval_spec, bench.request_key(eval_spec, target)) for run in members)]
@@ -59,14 +57,24 @@ def by_reason(without: Mapping[Path, Exception]) -> dict[str, list[str]]:
     }
 
 
-def estimate_one(eval_spec: EvalSpec, target: Target, bench: Bench, *, runs: int, kept: int, d_in: int) -> CostEstimate:
-    """Estimate the cost of one eval for `runs` runs of one target."""
+def estimate_one(eval_spec: EvalSpec, target: Target, bench: Bench, *, runs: int, kept: int, of: Run) -> CostEstimate:
+    """Estimate the cost of one eval for `runs` runs of one target, which are as large as the run `of`."""
     small, reason = bench.small(target), reason_not_applicable(eval_spec, target, bench)
+    if not runs or reason:
+        return CostEstimate(eval_spec, target, runs, kept, 0.0, 0.0, reason)
     cost = eval_spec.small_cost if small else eval_spec.published_cost
-    minutes = IMPORTS + cost.once + cost.each * runs if runs and not reason else 0.0
-    return CostEstimate(
-        eval_spec, target, runs, kept, minutes, gigabytes(eval_spec, d_in, small) if minutes else 0.0, reason
-    )
+    minutes = IMPORTS + cost.once + cost.each * runs
+    if small and target.folder is not None:
+        model, settings = work.model_in(target.folder, target.layer), bench.settings(eval_spec, target)
+        minutes += work.minutes(
+            eval_spec.name,
+            settings,
+            model,
+            runs=runs,
+            d_sae=of.experiment.dictionary.d_sae,
+            products=work.speed(model.width),
+        )
+    return CostEstimate(eval_spec, target, runs, kept, minutes, gigabytes(eval_spec, of.d_in, small), reason)
 
 
 def gigabytes(eval_spec: EvalSpec, d_in: int, small: bool) -> float:
@@ -86,21 +94,7 @@ def describe(lines: Sequence[CostEstimate], without: Sequence[str], cache: Path 
         shown.append(f"{target.model}, {target.hook} ({where})")
         for one in (one for one in lines if one.target == target):
             shown.append(f"  {one.eval_spec.name:<15} {describe_one(one)}")
-        shown += larger(target)
     return [*shown, *without, describe_total(lines)]
-
-
-def larger(target: Target) -> list[str]:
-    """Return a line that says so where a model in a folder is much larger than those that minutes were measured on."""
-    parameters = (
-        sum(file.stat().st_size for file in target.folder.glob("*.safetensors")) / FLOAT if target.folder else 0
-    )
-    if parameters < 5 * MEASURED_ON:
-        return []
-    return [
-        f"  note            minutes are those of models of {MEASURED_ON / 1e6:.0f} M parameters, and this one has "
-        f"about {parameters / 1e6:.0f} M: expect many times as many (core: 5 a run on one of 135 M)"
-    ]
 
 
 def describe_total(lines: Sequence[CostEstimate]) -> str:

@@ -32,6 +32,8 @@ class EvalSpec:
     reads: tuple[Reads, ...] = ()
     small: Mapping[str, Any] = field(default_factory=dict)
     """Its configuration for a model in a folder, where minutes count."""
+    least: Mapping[str, Any] = field(default_factory=dict)
+    """What of it is less for a model of a hundred million parameters on a CPU."""
     published: Mapping[str, Any] = field(default_factory=dict)
     """Its configuration as SAEBench's authors ran it; settings left out have SAEBench's defaults."""
     batch: int = 64
@@ -52,6 +54,7 @@ EVAL_SPECS = {
             name="core", question="reconstruction, sparsity, cross-entropy with the reconstruction spliced in",
             reads=("text",), batch=16,
             small={"reconstruction_batches": 10, "variance_batches": 40, "context_size": 128, "documents_apart": False},
+            least={"reconstruction_batches": 3, "variance_batches": 10},
             published={
                 "reconstruction_batches": 200, "variance_batches": 2000, "context_size": 128, "documents_apart": False,
             },
@@ -61,12 +64,14 @@ EVAL_SPECS = {
         EvalSpec(
             name="absorption",
             question="do latents of first letters stop firing where a latent of the word itself fires",
+            least={"words_a_letter": 120},
             small_cost=Minutes(once=1.2, each=0.8), published_cost=Minutes(once=33.0, each=26.0),
             caveat="refused where fewer than 20 first letters can be read from the model (probe F1 above 0.6)",
         ),
         EvalSpec(
             name="sparse_probing", question="do few latents separate classes of texts", reads=("labelled",),
-            small={"context_length": 128}, published={},
+            small={"context_length": 128},
+            least={"context_length": 64, "probe_train_set_size": 400, "probe_test_set_size": 400},
             small_cost=Minutes(once=0.9, each=0.1), published_cost=Minutes(once=15.0, each=3.0),
         ),
         EvalSpec(
@@ -94,6 +99,7 @@ EVAL_SPECS = {
                 "entity_attribute_selection": {"city": ["Country", "Continent", "Language"]}, "top_n_entities": 100,
                 "full_dataset_downsample": 4000, "num_pairs_per_attribute": 200,
             },
+            least={"full_dataset_downsample": 1000, "num_pairs_per_attribute": 60},
             published={}, small_cost=Minutes(once=1.5, each=1.0), published_cost=Minutes(once=45.0, each=45.0),
             caveat="refused where the model does not know the facts",
         ),

@@ -23,13 +23,15 @@ def absorption(request: dict, model: str, name: str, sae):
 
     if not sae.cfg.metadata.hook_name.endswith("hook_resid_post"):
         raise loading.Refused(f"absorption reads hook_resid_post only; this SAE is on {sae.cfg.metadata.hook_name}")
+    settings = dict(request["settings"])
+    most = settings.pop("words_a_letter", None)
     config = main.AbsorptionEvalConfig(
         model_name=model, llm_batch_size=request["batch"], llm_dtype=request["dtype"],
-        precalc_k_sparse_probe_sae_acts=True, random_seed=request["seed"], **request["settings"],
+        precalc_k_sparse_probe_sae_acts=True, random_seed=request["seed"], **settings,
     )  # fmt: skip
     lm = HookedTransformer.from_pretrained_no_processing(model, device=request["device"], dtype=torch.float32)
     refuse_unspellable(lm.tokenizer)
-    in_order()
+    in_order(most)
     here = Path("artifacts/absorption").resolve()
     probes, probed, raw = here / "probes", here / "k_sparse_probing", here / "raw"
     train_probe(lm, config, probes, request)
@@ -65,12 +67,13 @@ def absorption(request: dict, model: str, name: str, sae):
     probe = main_probe(lm, probes, sae.cfg.hook_layer, request["device"])
     fraction = published_fraction(lm, sae, probe, seen["words"], good, config.prompt_token_pos)
     return out, {
-        "settings": dataclasses.asdict(config), "probe_f1": f1, "letters": good, "absorption_fraction_0_3_2": fraction,
+        "settings": {**dataclasses.asdict(config), "words_a_letter": most}, "probe_f1": f1, "letters": good,
+        "absorption_fraction_0_3_2": fraction,
     }  # fmt: skip
 
 
-def in_order() -> None:
-    """Make SAEBench list words in alphabetical order.
+def in_order(most: int | None) -> None:
+    """Make SAEBench list words in alphabetical order, and of each first letter at most so many, at equal distances.
 
     A tokenizer lists its vocabulary in another order every time, and SAEBench splits words into training and test and
     draws examples by their positions, whatever the seed.
@@ -78,9 +81,22 @@ def in_order() -> None:
     from sae_bench.evals.absorption import common, feature_absorption, vocab
 
     def words(*args, **kwargs):
-        return sorted(vocab.get_alpha_tokens(*args, **kwargs))
+        return fewer(sorted(vocab.get_alpha_tokens(*args, **kwargs)), most)
 
     common.get_alpha_tokens = feature_absorption.get_alpha_tokens = words
+
+
+def fewer(words: list[str], most: int | None) -> list[str]:
+    """At most so many of sorted words for each first letter, at equal distances; all for None."""
+    letters: dict[str, list[str]] = {}
+    for word in words:
+        letters.setdefault(word.strip()[0].lower(), []).append(word)
+    kept = {
+        found[i * len(found) // min(most or len(found), len(found))]
+        for found in letters.values()
+        for i in range(min(most or len(found), len(found)))
+    }
+    return [word for word in words if word in kept]
 
 
 def refuse_unspellable(tokenizer) -> None:

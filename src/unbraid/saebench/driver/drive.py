@@ -44,14 +44,23 @@ def main(path: Path) -> None:
     say(**{"is": "versions"}, **versions)
 
     import loading
+    import sharing
+    import tail
 
     import evals
 
     score = getattr(evals, request["eval"])
     model = loading.register(request)
+    shared = sharing.Shared()
+    if request["share"]:
+        shared.install()
+        if request["eval"] == "core":
+            tail.install(shared)
     for run in request["runs"]:
         say(**{"is": "begin", "run": run["name"]})
         started, worked = time.monotonic(), time.process_time()
+        if request["eval"] != "core":  # the others read other texts for every run, or keep activations on disk
+            shared.kept.clear()
         try:
             sae = loading.load_sae(run["folder"], model, request["device"])
             found, about = score(request, model, run["name"], sae)

@@ -45,7 +45,7 @@ def sparse_probing(request: dict, model: str, name: str, sae) -> EvalResult:
 
     sets, settings = labelled.register(request), request["settings"]
     config = SparseProbingEvalConfig(
-        **model_settings(request, model), **(labelled.probe_sizes(sets) if sets else {}), **settings
+        **model_settings(request, model), **{**settings, **(labelled.probe_sizes(sets, settings) if sets else {})}
     )
     out = loading.empty(Path("sparse_probing"))
     for _ in passes():

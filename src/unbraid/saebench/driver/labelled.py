@@ -25,12 +25,14 @@ def register(request: dict) -> list[dict]:
     return request["labelled"]
 
 
-def probe_sizes(sets: list[dict]) -> dict:
-    """The number of rows of a probe: a quarter from each of two classes x two values; at most SAEBench's defaults."""
-    fits = lambda split, default: min(default, *(4 * found[split] for found in sets))
+def probe_sizes(sets: list[dict], settings: dict) -> dict:
+    """The number of rows of a probe: a quarter from each of two classes x two values; at most SAEBench's defaults, or
+    what the settings ask for."""
+    most = {"probe_train_set_size": 4000, "probe_test_set_size": 1000} | settings
+    fits = lambda split: min(most[f"probe_{split}_set_size"], *(4 * found[split] for found in sets))
     return {
         "dataset_names": [found["name"] for found in sets],
-        "probe_train_set_size": fits("train", 4000), "probe_test_set_size": fits("test", 1000),
+        "probe_train_set_size": fits("train"), "probe_test_set_size": fits("test"),
     }  # fmt: skip
 
 
