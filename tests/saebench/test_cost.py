@@ -47,6 +47,7 @@ def test_every_eval_counts_tokens_at_every_size_and_fewer_at_the_least():
 
 def test_the_model_is_weighed_without_its_weights(runs):
     target = target_of(runs[0])
+    assert target.folder is not None
     model = work.model_in(target.folder, target.layer)
     lm = AutoModelForCausalLM.from_pretrained(target.folder)
     assert model.parameters == sum(weight.numel() for weight in lm.parameters())

@@ -15,7 +15,7 @@ from unbraid.sources.language_model.language_model import LanguageModel
 
 pytestmark = pytest.mark.saebench
 
-TEMPLATES = {"Country": "One day, %s", "Continent": "%s and", "Language": "Once upon a time, %s"}
+TEMPLATES = {"Country": "One day, %s", "Continent": "%s and", "Language": "I saw %s"}
 SMALL = dataclasses.replace(
     EVAL_SPECS["ravel"], batch=8,
     small={

@@ -1,5 +1,7 @@
 """What runs share: a model's activations by the tokens they are of, and losses from one pass of the blocks after."""
 
+# pyright: reportMissingImports=false
+
 import sys
 from types import SimpleNamespace
 
@@ -126,3 +128,13 @@ def test_a_model_that_cannot_be_replayed_is_left_to_saebench(driver, changed):
 def test_the_blocks_that_read_a_hook(driver):
     of = driver.sharing.start_of
     assert (of("blocks.3.hook_resid_post"), of("blocks.3.hook_resid_pre"), of("blocks.3.hook_mlp_out")) == (4, 3, None)
+
+
+def test_of_each_first_letter_so_many_words_are_read_at_equal_distances(monkeypatch):
+    monkeypatch.syspath_prepend(str(DRIVER.parent))
+    monkeypatch.setitem(sys.modules, "loading", SimpleNamespace())  # it needs SAEBench's environment
+    import absorption
+
+    words = sorted([" as", " at", "Ab", "ant", "air", "b", " by", "zoo"])
+    assert absorption.fewer(words, None) == words
+    assert absorption.fewer(words, 2) == [" as", " by", "Ab", "b", "zoo"]

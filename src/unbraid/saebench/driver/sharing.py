@@ -74,15 +74,15 @@ class Shared:
                 self.models[key] = self.remembering(load(*args, **kwargs))
             return self.models[key]
 
-        HookedTransformer.from_pretrained_no_processing = staticmethod(loaded)
+        setattr(HookedTransformer, "from_pretrained_no_processing", staticmethod(loaded))  # noqa: B010
 
     def remembering(self, model):
         """Make a model stop after the one hook that it is asked for, and remember what it found there."""
         run = model.run_with_cache
 
         def run_with_cache(tokens, *args, names_filter=None, stop_at_layer=None, **kwargs):
-            hook = names_filter[0] if isinstance(names_filter, list) and len(names_filter) == 1 else names_filter
-            after = start_of(hook) if isinstance(hook, str) else None
+            hook = names_filter[0] if isinstance(names_filter, list) and len(names_filter) == 1 else ""
+            after = start_of(hook)
             if args or after is None or stop_at_layer not in (None, after):
                 return run(tokens, *args, names_filter=names_filter, stop_at_layer=stop_at_layer, **kwargs)
             key = key_of(f"{hook} {sorted(kwargs.items())} {id(model)}", tokens)
