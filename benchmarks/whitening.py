@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Testbed:
+class WhiteningTestbed:
     """What is trained on, how, and by which scores it is judged."""
 
     source: Callable[[int], Source]
@@ -69,32 +69,32 @@ class Testbed:
         )
 
 
-def forest(spectrum: float) -> Testbed:
+def forest(spectrum: float) -> WhiteningTestbed:
     """The forest of the factorial studies, 96 factors in 48 dimensions, at a spectrum from 0, flat, to 1."""
     world = lambda seed: World(factors=96, d_in=48, l0=4.0, roots=12, spectrum=spectrum, seed=seed)
-    return Testbed(world, 192, 4, Training(tokens=500_000, batch_size=512, lr=3e-3, dead_after=50_000))
+    return WhiteningTestbed(world, 192, 4, Training(tokens=500_000, batch_size=512, lr=3e-3, dead_after=50_000))
 
 
-def testbeds(cache: str) -> Mapping[str, Testbed]:
+def testbeds(cache: str) -> Mapping[str, WhiteningTestbed]:
     """All testbeds by name. cache: where the known language's activations are."""
     language = LanguageModel(text="language://6000", buffer_tokens=32_768)
     return {
         "forest-flat": forest(0.0),
         "forest-half": forest(0.5),
         "forest-real": forest(1.0),
-        "language": Testbed(
+        "language": WhiteningTestbed(
             lambda seed: language, 512, 8, Training(tokens=300_000, batch_size=1024, lr=2e-3, dead_after=50_000),
             evals=EVALS,
         ),
-        "synth": Testbed(
+        "synth": WhiteningTestbed(
             lambda seed: Synth(seed=seed), 128, 4,
             Training(tokens=1_000_000, batch_size=512, lr=3e-3, dead_after=50_000),
         ),
-        "known": Testbed(lambda seed: Cached(folder=cache, epochs=7), 1024, 16, TRAINING, (0, 1, 2), EVALS),
+        "known": WhiteningTestbed(lambda seed: Cached(folder=cache, epochs=7), 1024, 16, TRAINING, (0, 1, 2), EVALS),
     }  # fmt: skip
 
 
-def measured(name: str, testbed: Testbed, seed: int, geometry: str, runs: Path | None) -> list[Row]:
+def measured(name: str, testbed: WhiteningTestbed, seed: int, geometry: str, runs: Path | None) -> list[Row]:
     """Train and score one cohort. runs: where its run folders are kept; None: nowhere."""
     with tempfile.TemporaryDirectory() if runs is None else nullcontext(runs / name) as folder:
         experiments = testbed.study(seed, geometry).experiments()
