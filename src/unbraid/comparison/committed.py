@@ -53,17 +53,21 @@ SCORES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "loss_recovered": ("fidelity", "loss_recovered", {"against": "mean"}),
     "bits": ("description_length", "bits_per_token", {}),
     "ce_loss_score": ("saebench_core", "ce_loss_score", {}),
+    "kl_div_score": ("saebench_core", "kl_div_score", {}),
     "ev_reported": ("saebench_core", "explained_variance_reported", {}),
     "dose": ("dose", "dose", {}),
     "probe_k1": ("saebench_sparse_probing", "probe_accuracy", {"k": 1.0, "reads": "latents"}),
     "probe_k5": ("saebench_sparse_probing", "probe_accuracy", {"k": 5.0, "reads": "latents"}),
+    "first_letter": ("saebench_absorption", "first_letter_absorption_full", {}),
+    "first_letter_fraction": ("saebench_absorption", "first_letter_absorption_fraction", {"definition": "0.6.0"}),
+    "ravel": ("saebench_ravel", "ravel_disentanglement", {}),
     "meta": ("saebench_meta_structure", "decoder_variance_explained", {}),
     "tpp": ("saebench_tpp", "tpp", {"n": 20.0}),
     "scr": ("saebench_scr", "scr", {"n": 20.0}),
 }
 LOWER = (
     "fvu", "cosine", "absorption", "latents_per_factor", "overlap", "interaction", "products", "product_share",
-    "bits", "labelled_fvu",
+    "bits", "labelled_fvu", "first_letter", "first_letter_fraction",
 )  # fmt: skip
 """Scores of which less is better."""
 NEITHER = ("l0", "labelled_l0", "l2_ratio", "hit", "atom_overlap", "context_ceiling", "ev_reported", "meta")
