@@ -7,10 +7,20 @@ import torch
 from torch import Tensor
 
 from tests.exact import ACTIVATIONS, BATCH, D_IN, D_SAE, batch, dictionary, normal
+from unbraid.dictionary.activations import cpu_search, selection
 from unbraid.dictionary.activations.batch_topk import BatchTopK
 from unbraid.dictionary.activations.jumprelu import JumpReLU, window
 from unbraid.dictionary.activations.relu import ReLU
-from unbraid.dictionary.activations.selection import above, calibrate, largest, largest_at_once, nonzero, top_k
+from unbraid.dictionary.activations.selection import (
+    above,
+    ascending_top_k,
+    calibrate,
+    largest,
+    largest_at_once,
+    largest_in_order,
+    top_k,
+    true_places,
+)
 from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import DenseCodes, SparseCodes
 from unbraid.dictionary.dictionary import Dictionary
@@ -73,12 +83,11 @@ def test_the_largest_pairs_found_at_once_are_those_found_above_a_bound():
     """Where too few are positive, others are found too."""
     pre = normal(BATCH, D_SAE, seed=1)
     for k, shift in ((4, 0.0), (1, 3.0), (4, -1.5)):
-        found, rows, latents = largest_at_once(chunked(pre + shift), k * BATCH)
+        found, places = largest_at_once(chunked(pre + shift), k * BATCH)
         positive = found > 0
         others, expected = largest(chunked(pre + shift), k)
         assert torch.equal(found[positive], others) and len(found) == k * BATCH
-        assert torch.equal(latents[positive], expected.latents)
-        assert torch.equal(rows[positive], expected.rows)
+        assert torch.equal(places[positive], expected.rows * D_SAE + expected.latents)
     assert not positive.all()
 
 
@@ -123,7 +132,7 @@ def test_the_calibrated_threshold_is_zero_when_nothing_is_active():
 @pytest.mark.parametrize("density", [0.0, 0.05, 0.5, 1.0])
 def test_true_entries_are_found_in_order(shape, density):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < density
-    assert torch.equal(nonzero(mask), mask.view(-1).nonzero().squeeze(1))
+    assert torch.equal(true_places(mask), mask.view(-1).nonzero().squeeze(1))
 
 
 def test_threshold_scans_give_up_above_the_limit():
@@ -199,3 +208,47 @@ def check_against(ours: Dictionary, theirs: Any) -> None:
     for path in ("sparse", "dense"):
         torch.testing.assert_close(ours.codes(x, path).dense(), codes)
     torch.testing.assert_close(ours(x), theirs.decode(codes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("d_sae", "k"), [(96, 5), (300, 7), (512, 8), (513, 8), (519, 64), (520, 66)])
+def test_searches_on_the_cpu_find_what_torch_finds(d_sae, k, dtype):
+    pre = normal(9, d_sae, seed=d_sae + k).to(dtype)
+    values, latents = top_k(pre, k)
+    latents, order = latents.sort(dim=1)
+    found = cpu_search.largest_in_rows(pre, k)
+    assert found is not None
+    assert torch.equal(found[0], values.gather(1, order)) and torch.equal(found[1], latents)
+    assert cpu_search.places_above(pre, 0.5).tolist() == (pre > 0.5).view(-1).nonzero().squeeze(1).tolist()
+    bound = normal(d_sae, seed=3).to(dtype)
+    assert cpu_search.places_above(pre, bound).tolist() == (pre > bound).view(-1).nonzero().squeeze(1).tolist()
+    assert cpu_search.count_above(pre, bound) == int((pre > bound).sum())
+    flat = pre.view(-1)
+    places = cpu_search.largest_places(flat, 9 * k)
+    assert places is not None
+    assert torch.equal(places, flat.topk(9 * k, sorted=False).indices.sort().values)
+
+
+@pytest.mark.parametrize("d_sae", [96, 512])
+@pytest.mark.parametrize("spoilt", [0.0, torch.nan])
+def test_searches_on_the_cpu_leave_equal_values_and_nan_to_torch(d_sae, spoilt):
+    """Which of them are taken is then as before there were such searches."""
+    pre = normal(9, d_sae, seed=0)
+    pre[4] = spoilt
+    assert cpu_search.largest_in_rows(pre, 8) is None
+    values, latents = ascending_top_k(pre, 8)
+    assert (latents.diff(dim=1) > 0).all()
+    assert torch.equal(latents, top_k(pre, 8)[1].sort(dim=1).values)
+    torch.testing.assert_close(values, pre.gather(1, latents), rtol=0, atol=0, equal_nan=True)
+    same = torch.full((20,), spoilt)
+    assert cpu_search.largest_places(same, 8) is None
+    assert len(largest_in_order(same, 8)) == 8
+
+
+def test_the_pairs_chosen_do_not_depend_on_the_bound_that_is_tried_first(monkeypatch):
+    pre = normal(BATCH, D_SAE, seed=1)
+    expected = largest(chunked(pre), 4)
+    for bound in (0.0, 1.0, 10.0):
+        monkeypatch.setattr(selection, "bound_of", lambda k, share, first, rows, bound=bound: share * bound)
+        found = largest(chunked(pre), 4)
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1].latents, expected[1].latents)

@@ -239,6 +239,20 @@ def test_dead_latents_are_counted_in_tokens():
     assert dead[9] == 0 and dead[10] >= 60, "1,600 tokens are 10 steps of 160"
 
 
+def test_steps_that_are_not_logged_train_alike():
+    block = WORLD.block(0, split="train", seed=0)
+    assert block is not None
+    learners = [Learner(experiment(), fitting_sample(WORLD, 0)) for _ in range(2)]
+    for index in range(5):
+        rows, extra = block.rows[160 * index : 160 * (index + 1)], ExtraInputs(WORLD, 0, index)
+        logged, silent = (
+            learner.step(rows, index, extra, logged=said) for learner, said in zip(learners, (True, False), strict=True)
+        )
+        assert "metrics/reconstruction/fvu" in logged and silent == {}
+    states = [learner.state() for learner in learners]
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0, equal_nan=True)  # a controller that is off has NaN
+
+
 def test_atoms_have_unit_norm_after_every_step():
     learner = Learner(experiment(), fitting_sample(WORLD, 0))
     block = WORLD.block(0, split="train", seed=0)

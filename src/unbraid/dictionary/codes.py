@@ -10,11 +10,13 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -51,12 +53,25 @@ class SparseSupport:
     @cached_property
     def by_latent(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae"]]:
         """The order that groups entries by latent, and where each latent's group starts."""
-        return torch.argsort(self.latents, stable=True), starts(self.counts)
+        order, latent_starts, _ = self._grouped
+        return order, latent_starts
 
     @cached_property
     def rows_by_latent(self) -> Int[Tensor, " nnz"]:
         """The rows of the entries in the order of `by_latent`."""
-        return self.rows[self.by_latent[0]]
+        return self._grouped[2]
+
+    @cached_property
+    def _grouped(self) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " d_sae"], Int[Tensor, " nnz"]]:
+        """`by_latent`, and the entries' rows in this order."""
+        if not self.latents.is_cpu:
+            order = torch.argsort(self.latents, stable=True)
+            return order, starts(self.counts), self.rows[order]
+        # From compressed rows to compressed columns: by counting, five to ten times as fast as a sort.
+        numbered = (np.arange(len(self.latents)), self.latents.numpy(), self.offsets.numpy())
+        columns = csr_array(numbered, shape=(self.batch, self.d_sae)).tocsc()
+        order, column_starts, rows = map(torch.from_numpy, (columns.data, columns.indptr, columns.indices))
+        return order, column_starts[:-1].long(), rows.long()
 
     def sum_by_latent(
         self, weights: Float[Tensor, " nnz"], vectors: Float[Tensor, "bag d_in"], bags: Int[Tensor, " nnz"]
@@ -260,11 +275,19 @@ def pair_products(
 
 def _sampled_products(left: Tensor, right: Tensor, items: Tensor, bounds: Tensor) -> Float[Tensor, " nnz"]:
     """`pair_products` on the CPU, in half the time: the kernel of embedding bags calls BLAS once a pair."""
+    _hear_of_beta()
     shape = (len(left), len(right))
+    pairs = torch.sparse_csr_tensor(bounds, items, left.new_zeros(len(items)), shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(pairs, left, right.t(), beta=0.0).values()
+
+
+@cache
+def _hear_of_beta() -> None:
+    """Have torch say the one time it does, unheard, that compressed matrices are in beta: to ignore a warning takes as
+    long as a small step's products."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        pairs = torch.sparse_csr_tensor(bounds, items, left.new_zeros(len(items)), shape, check_invariants=False)
-    return torch.sparse.sampled_addmm(pairs, left, right.t(), beta=0.0).values()
+        torch.sparse_csr_tensor([0, 1], [0], [1.0], (1, 1), check_invariants=False)
 
 
 class _SumOfAtoms(torch.autograd.Function):

@@ -102,6 +102,8 @@ class Step:
     `living` latents are in it where finding them out would make the host wait."""
     group: Group = ALONE
     """The processes that the batch is shared out to, where these rows are a share of it."""
+    logged: bool = True
+    """Whether what terms log of this step is looked at; where it is not, they need not work it out."""
 
     @property
     def dead_latents(self) -> Int[Tensor, " dead"]:
@@ -138,6 +140,10 @@ class Step:
     def spread(self) -> Float[Tensor, ""]:
         """Squared distance of the activations from their mean, summed: an error over it is the FVU."""
         return self.spread_of(self.x)
+
+    def fvu(self, error: Float[Tensor, ""]) -> Mapping[str, Tensor]:
+        """What a reconstruction with this squared error, summed, logs: the FVU, of steps that are logged."""
+        return {"fvu": error / self.spread} if self.logged else {}
 
     def spread_of(self, rows: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
         """Squared distance of a vector of every row from their mean, summed; of a batch that is shared out, its mean

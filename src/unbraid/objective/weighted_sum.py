@@ -1,5 +1,6 @@
 """The weighted sum of terms on one step: what training minimises, and who is to blame when it is not finite."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +30,8 @@ class Weighted(NamedTuple):
 
 def all_finite(numbers: Tensor) -> bool:
     """True when none is NaN or infinite; the host waits for the answer."""
+    if numbers.numel() == 1:
+        return math.isfinite(numbers.item())
     return bool(torch.isfinite(numbers).all())
 
 

@@ -69,15 +69,16 @@ class Learner:
         self.memory = TermMemory(experiment.objective, training.device)
         self._parts = (self.optimiser, self.dead_latents, self.l0_controller, self.memory)
 
-    def step(self, batch: Batch, index: int, extra: ExtraInputs) -> dict[str, Tensor]:
-        """Make one update on a batch of raw activations, or on this process's share of it; what to log, by name. Raises
-        NotFinite, naming the term, for a loss or a gradient that is not finite; the parameters are then as before the
-        step. On devices that work off a queue that is found out a few steps later, or when `check` is called."""
+    def step(self, batch: Batch, index: int, extra: ExtraInputs, *, logged: bool = True) -> dict[str, Tensor]:
+        """Make one update on a batch of raw activations, or on this process's share of it; what to log, by name, which
+        is nothing unless `logged`. Raises NotFinite, naming the term, for a loss or a gradient that is not finite; the
+        parameters are then as before the step. On devices that work off a queue that is found out a few steps later, or
+        when `check` is called."""
         checks, scale = self.finite_checks, self.l0_controller.scale()
         if index % EVERY == 0:
             self.check()
         checks.begin(batch, index, extra)
-        step, metrics = self._backward(batch, index, extra, scale, checks.finite)
+        step, metrics = self._backward(batch, index, extra, scale, checks.finite, logged=logged)
         self.optimiser.step(index, checks.bad(index))
         self.constraints.apply()
         firings, rows = self.group.sum(step.z.firings()), len(step.x) * self.group.size
@@ -85,6 +86,8 @@ class Learner:
         self._restart_dead_latents(step.x, index)
         l0 = firings.sum().to(step.x.dtype) / rows
         self.l0_controller.update(l0)
+        if not logged:
+            return {}
         return {
             **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
         }  # fmt: skip
@@ -116,13 +119,14 @@ class Learner:
         extra: ExtraInputs,
         scale: Mapping[str, float | Tensor],
         finite: Callable[[Tensor], bool],
+        logged: bool = False,
     ) -> tuple[Step, dict[str, Tensor]]:
         """Compute the gradients of a step for the optimiser; return the step and what to log."""
         x = self.normaliser(batch.x)
         self.dictionary.activation = self.experiment.dictionary.activation.at(index / self.steps)
         with self._products():
             z = self._codes(x)
-        step = self._step(batch, x, z, index, extra)
+        step = self._step(batch, x, z, index, extra, logged)
         streams = partial(self._term_stream, index)
         loss, metrics = evaluate(
             self.experiment.objective, step, index, scale=scale, streams=streams, memory=self.memory, finite=finite
@@ -162,7 +166,7 @@ class Learner:
         at differences that would be of the size of that."""
         return rounded_products(self.experiment.training.device) if self.experiment.training.tf32 else nullcontext()
 
-    def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, extra: ExtraInputs) -> Step:
+    def _step(self, batch: Batch, x: Tensor, z: Codes, index: int, extra: ExtraInputs, logged: bool) -> Step:
         """The record that terms read."""
         dead, numbers = self.dead_latents.seen_at(index)
         return Step(
@@ -171,7 +175,7 @@ class Learner:
             counterfactuals=lambda: self._normalised(extra.counterfactuals()),
             corrupted=lambda share: self.normaliser(sent(extra.corrupted(share), x.device)),
             normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
-            group=self.group,
+            group=self.group, logged=logged,
         )  # fmt: skip
 
     def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:

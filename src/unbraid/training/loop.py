@@ -232,7 +232,7 @@ def _stepped(
     due = log.due(learner, index)
 
     def step() -> None:
-        metrics.update(learner.step(batch, index, extra))
+        metrics.update(learner.step(batch, index, extra, logged=due))
         if due:
             learner.check()
 

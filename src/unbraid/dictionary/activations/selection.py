@@ -1,11 +1,12 @@
 """Selection of the (row, latent) pairs that may be active, from chunks of pre-activations, a few rows at a time."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unbraid.dictionary.activations import cpu_search
 from unbraid.dictionary.codes import SparseSupport, counted, starts
 from unbraid.dictionary.weights import Chunks, Latents
 from unbraid.system.devices import queued
@@ -16,8 +17,8 @@ PEEK = 32
 
 Selection = tuple[Float[Tensor, " nnz"], SparseSupport]
 """Pre-activations of the selected pairs, and which pairs they are."""
-Pairs = tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"], Int[Tensor, " nnz"]]
-"""Pre-activations, rows and latents of pairs, row by row."""
+Pairs = tuple[Float[Tensor, " nnz"], Int[Tensor, " nnz"]]
+"""Pre-activations of pairs and their places: row * d_sae + latent, ascending."""
 
 
 def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 8) -> tuple[Tensor, Tensor]:
@@ -50,12 +51,18 @@ def largest_of_rows(chunks: Chunks, k: int) -> Selection:
 
 def proposed_of_rows(chunks: Chunks, k: int) -> Selection:
     """Select the k largest of every row, by pre-activations as they are, rounded or not."""
-    values, latents = [], []
-    for _, pre in chunks:
-        index = top_k(pre, k)[1].sort(dim=1).values
-        values.append(pre.gather(1, index).view(-1))
-        latents.append(index)
-    return torch.cat(values), same_in_rows(torch.cat(latents), chunks.d_sae)
+    parts = [ascending_top_k(pre, k) for _, pre in chunks]
+    values, latents = joined(parts)
+    return values.view(-1), same_in_rows(latents, chunks.d_sae)
+
+
+def ascending_top_k(pre: Float[Tensor, "rows d_sae"], k: int) -> tuple[Tensor, Tensor]:
+    """Return values and latents of the k largest of each row, latents ascending."""
+    found = cpu_search.largest_in_rows(pre, k) if cpu_search.searchable(pre) else None
+    if found is None:
+        latents = top_k(pre, k)[1].sort(dim=1).values
+        found = pre.gather(1, latents), latents
+    return found
 
 
 def same_in_rows(latents: Int[Tensor, "batch k"], d_sae: int) -> SparseSupport:
@@ -77,18 +84,20 @@ def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) ->
     # The host waits for the number of the first chunk's pairs anyway, and should not wait twice.
     if waits and len(first[0]) > dense_above * min(chunks.rows, chunks.batch) * chunks.d_sae:
         return None
-    pre, rows, latents = joined([first, *parts])
+    pre, places = joined([first, *parts])
     if chunks.rounded is not None:
-        pre = chunks.rounded.exact(support_of(rows, latents, chunks.batch, chunks.d_sae))
-        kept = (pre > bound[latents]).nonzero().squeeze(1)
-        pre, rows, latents = pre[kept], rows[kept], latents[kept]
-    return pre, support_of(rows, latents, chunks.batch, chunks.d_sae)
+        support = support_at(places, chunks)
+        pre = chunks.rounded.exact(support)
+        kept = (pre > bound[support.latents]).nonzero().squeeze(1)
+        pre, places = pre[kept], places[kept]
+    return pre, support_at(places, chunks)
 
 
 def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
     """Return the share of pairs above a per-latent bound in the first rows."""
     pre = chunks.compute(slice(0, min(PEEK, chunks.rows, chunks.batch)))
-    return int((pre > bound).sum()) / pre.numel()
+    above = cpu_search.count_above(pre, bound) if cpu_search.searchable(pre) else int((pre > bound).sum())
+    return above / pre.numel()
 
 
 def largest(chunks: Chunks, k: int) -> Selection:
@@ -97,28 +106,31 @@ def largest(chunks: Chunks, k: int) -> Selection:
     wanted = k * chunks.batch * chunks.group.size
     proposed = wanted if chunks.rounded is None else 2 * wanted
     if queued(chunks.device):
-        pre, rows, latents = largest_at_once(chunks, proposed)
+        pre, places = largest_at_once(chunks, proposed)
     else:
-        pre, rows, latents = largest_above_bound(chunks, k, proposed)
+        pre, places = largest_above_bound(chunks, k, proposed)
     if chunks.rounded is not None:
-        pre = chunks.rounded.exact(support_of(rows, latents, chunks.batch, chunks.d_sae))
+        pre = chunks.rounded.exact(support_at(places, chunks))
         kept = largest_in_group(pre, wanted, chunks.group)
-        pre, rows, latents = pre[kept], rows[kept], latents[kept]
-    return pre, support_of(rows, latents, chunks.batch, chunks.d_sae)
+        pre, places = pre[kept], places[kept]
+    return pre, support_at(places, chunks)
 
 
 def largest_above_bound(chunks: Chunks, k: int, wanted: int) -> Pairs:
     """Return so many largest positive pairs, at least k a row where there are as many, by looking at those above a
     bound, the same in all processes of a group."""
     group = chunks.group
-    bound = lambda share: lambda first: group.first(bound_of(k, share, first))
-    pre, rows, latents = joined(pairs_above(chunks, bound(0.8)))
+    # Of rounded pairs more are proposed than are kept, as many as exceed the bound: there it decides what is found.
+    exact = chunks.rounded is None
+    rows = 32 if exact else chunks.rows
+    bound = lambda share: lambda first: group.first(bound_of(k, share, first, rows))
+    pre, places = joined([*pairs_above(chunks, bound(0.9 if exact else 0.8))])
     for share in (0.4, 0.0):
         # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
         if sum(group.counts(pre.numel())) < k * chunks.batch * group.size:
-            pre, rows, latents = joined(pairs_above(chunks, bound(share)))
+            pre, places = joined([*pairs_above(chunks, bound(share))])
     kept = largest_in_group(pre, wanted, group)
-    return pre[kept], rows[kept], latents[kept]
+    return pre[kept], places[kept]
 
 
 def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
@@ -128,7 +140,7 @@ def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
     for start, pre in chunks:
         best = pre.view(-1).topk(min(wanted, pre.numel()), sorted=False)
         parts.append((best.values, best.indices + start * chunks.d_sae))
-    pre, places = (torch.cat(column) for column in zip(*parts, strict=True))
+    pre, places = joined(parts)
     if len(pre) > wanted:
         pre, chosen = pre.topk(wanted, sorted=False)
         places = places[chosen]
@@ -136,15 +148,15 @@ def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
         kept = largest_in_group(pre, wanted, chunks.group)
         pre, places = pre[kept], places[kept]
     places, order = places.sort()
-    rows = places.div(chunks.d_sae, rounding_mode="floor")
-    return pre[order], rows, places - rows * chunks.d_sae
+    return pre[order], places
 
 
 def largest_in_order(values: Float[Tensor, " nnz"], count: int) -> Int[Tensor, " kept"]:
     """Return the places of so many largest values, or of all, ascending."""
     if values.numel() <= count:
         return torch.arange(values.numel(), device=values.device)
-    return values.topk(count, sorted=False).indices.sort().values
+    found = cpu_search.largest_places(values, count) if cpu_search.searchable(values) else None
+    return values.topk(count, sorted=False).indices.sort().values if found is None else found
 
 
 def largest_in_group(values: Float[Tensor, " nnz"], count: int, group: Group) -> Int[Tensor, " kept"]:
@@ -156,10 +168,10 @@ def largest_in_group(values: Float[Tensor, " nnz"], count: int, group: Group) ->
     return kept[(kept >= 0) & (kept < len(values))]
 
 
-def bound_of(k: int, share: float, first: Latents) -> float:
-    """Return a share of the smallest entry that a sixteenth of these rows would keep. Exactness does not depend on
-    it."""
-    sample = first[::16]
+def bound_of(k: int, share: float, first: Latents, rows: int) -> float:
+    """Return a share of the smallest entry that a sixteenth of these rows would keep, or about as few as `rows`.
+    Exactness does not depend on it."""
+    sample = first[:: max(16, len(first) // rows)]
     smallest_kept = sample.reshape(-1).topk(k * sample.shape[0], sorted=False).values.min()
     return max(0.0, share * float(smallest_kept))
 
@@ -176,26 +188,27 @@ def pairs_above(chunks: Chunks, bound_from: Callable[[Latents], Tensor | float])
     bound: Tensor | float | None = None
     for start, pre in chunks:
         bound = bound_from(pre) if bound is None else bound
-        hits = nonzero(pre > bound)
-        row = hits.div(chunks.d_sae, rounding_mode="floor")
-        yield pre.view(-1)[hits], row + start, hits - row * chunks.d_sae
+        hits = cpu_search.places_above(pre, bound) if cpu_search.searchable(pre) else true_places(pre > bound)
+        yield pre.view(-1).index_select(0, hits), hits + start * chunks.d_sae if start else hits
 
 
-def joined(parts: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Pairs:
-    """Return the pairs of all parts."""
-    pre, rows, latents = (torch.cat(column) for column in zip(*parts, strict=True))
-    return pre, rows, latents
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the two columns of all parts."""
+    if len(parts) == 1:
+        return parts[0]
+    first, second = (torch.cat(column) for column in zip(*parts, strict=True))
+    return first, second
 
 
-def nonzero(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
-    """Return flat positions of the true entries, ascending. Eight entries, one integer, are searched at a time, where
-    the host does not wait for each search."""
-    if mask.numel() % 8 or queued(mask.device):
-        return mask.view(-1).nonzero().squeeze(1)
-    words = mask.view(-1, 8)
-    word = words.view(torch.int64).view(-1).nonzero().squeeze(1)
-    place = words.index_select(0, word).view(-1).nonzero().squeeze(1)
-    return word[place.div(8, rounding_mode="floor")] * 8 + place % 8
+def true_places(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
+    """Return flat positions of the true entries, ascending."""
+    return cpu_search.true_places(mask) if mask.is_cpu else mask.view(-1).nonzero().squeeze(1)
+
+
+def support_at(places: Int[Tensor, " nnz"], chunks: Chunks) -> SparseSupport:
+    """Return the support of the pairs at these places, which ascend."""
+    rows = places.div(chunks.d_sae, rounding_mode="floor")
+    return support_of(rows, places - rows * chunks.d_sae, chunks.batch, chunks.d_sae)
 
 
 def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], batch: int, d_sae: int) -> SparseSupport:

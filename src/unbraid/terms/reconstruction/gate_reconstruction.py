@@ -29,4 +29,4 @@ class GateReconstruction(Term):
         self.check_activation(dictionary.activation)
         alone = gate_codes(step.z, dictionary.threshold).decode(dictionary.W_dec.detach()) + dictionary.b_dec.detach()
         error = (alone - step.x).square().sum()
-        return TermOutput(error / len(step.x), {"fvu": (error / step.spread).detach()})
+        return TermOutput(error / len(step.x), step.fvu(error))

@@ -23,6 +23,7 @@ from unbraid.config.serialise import added
 from unbraid.config.settings import NonNegativeFloat, ShareAboveZero
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.terms.statistics.moving_average import move, warm_decay
+from unbraid.terms.statistics.squared_error import squared_errors_of_levels
 
 DECAY = 0.99
 """Weight of the past in firing rates, as in the entries of that table."""
@@ -64,26 +65,26 @@ class NestedReconstruction(Term):
             order = by_rate(move(step.memory, RATE, now, warm_decay(step.memory, DECAY)))
             z, atoms = z.in_order(order), atoms.index_select(0, order)
         levels = z.decode_nested(atoms, self.widths(z.d_sae))
-        inner, whole = (
-            self._inner_errors(levels, step),
-            (levels[:, -1] - (step.x - step.dictionary.b_dec)).square().sum(),
-        )
+        inner, whole = self._errors(levels, step)
         total = self.inner_weight * inner + whole
         count = levels.shape[1] if self.levels == "mean" else 1
-        return TermOutput(total / (count * len(step.x)), {"fvu": whole / step.spread})
+        return TermOutput(total / (count * len(step.x)), step.fvu(whole))
 
-    def _inner_errors(self, levels: Float[Tensor, "batch level d_in"], step: Step) -> Float[Tensor, ""]:
-        """Return the squared errors of all prefixes but the whole, summed."""
+    def _errors(
+        self, levels: Float[Tensor, "batch level d_in"], step: Step
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """Return the squared errors of all prefixes but the whole, summed, and of the whole."""
         inner, centre = levels[:, :-1], step.dictionary.b_dec
         if not self.detached:
-            return (inner - (step.x - centre).unsqueeze(1)).square().sum()
+            return squared_errors_of_levels(levels, centre, step.x)
+        whole = (levels[:, -1] - (step.x - centre)).square().sum()
         if not inner.shape[1]:
-            return levels.new_zeros(())
+            return levels.new_zeros(()), whole
         before = inner[:, :-1]
         alone = torch.cat([inner[:, :1], inner[:, 1:] - before + before.detach()], 1)
         # The offset, too, is moved by the narrowest level and the whole alone.
         centres = torch.cat([centre.unsqueeze(0), centre.detach().expand(inner.shape[1] - 1, -1)])
-        return (alone + centres - step.x.unsqueeze(1)).square().sum()
+        return (alone + centres - step.x.unsqueeze(1)).square().sum(), whole
 
 
 def by_rate(rate: Float[Tensor, " d_sae"]) -> Int[Tensor, " d_sae"]:

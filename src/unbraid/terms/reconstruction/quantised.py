@@ -41,7 +41,7 @@ class Quantised(Term):
         error = (step.dictionary.decode(rounded(step.z, rounding.detach())) - step.x).square().sum()
         loss = (error + self.commit * rounding.square().sum()) / len(step.x)
         use = torch.bincount(chosen, minlength=self.levels) / max(1, len(chosen))
-        return TermOutput(loss, {"fvu": error / step.spread, "levels_used": torch.special.entr(use).sum().exp()})
+        return TermOutput(loss, {**step.fvu(error), "levels_used": torch.special.entr(use).sum().exp()})
 
     @torch.no_grad()
     def _follow(

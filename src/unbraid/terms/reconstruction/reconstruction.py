@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from unbraid.objective.objective import Family, Step, Term, TermOutput
+from unbraid.terms.statistics.squared_error import squared_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,5 +14,5 @@ class Reconstruction(Term):
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
-        error = (step.x_hat - step.x).square().sum()
-        return TermOutput(error / len(step.x), {"fvu": error / step.spread})
+        error = squared_error(step.x_hat, step.x)
+        return TermOutput(error / len(step.x), step.fvu(error))

@@ -35,4 +35,4 @@ class SampledPrefixes(Term):
         widths = self.widths(dictionary.d_sae, step.rng)
         centred = (step.x - dictionary.b_dec).unsqueeze(1)
         errors = (step.z.decode_nested(dictionary.W_dec, widths) - centred).square().sum((0, 2))
-        return TermOutput(errors.mean() / len(step.x), {"fvu": errors[-1] / step.spread})
+        return TermOutput(errors.mean() / len(step.x), step.fvu(errors[-1]))
