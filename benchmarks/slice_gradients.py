@@ -2,7 +2,7 @@
 
     python -m benchmarks.slice_gradients RUN --downstream-layer 16 --out docs/results/slice-gradients.json
 
-`effect`, `melbo` and `interaction` on the run's own atoms and the model behind it, in float32 and in bfloat16, with the
+`effect`, `orthogonal_jacobian` and `hessian` (second differences, where rounding weighs most) on the run's own atoms and the model behind it, in float32 and in bfloat16, with the
 same contexts, latents and random draws: the gradient on the atoms that were sampled, compared atom by atom, and CPU
 time of one thread, in turn. Beside it, in float32, what other contexts change: the noise that a step has anyway.
 """
@@ -31,8 +31,8 @@ from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.stream import held_out
 from unbraid.system.files import write_json
 from unbraid.terms.causal.effect import Effect
-from unbraid.terms.causal.interaction import Interaction
-from unbraid.terms.causal.melbo import MelboReward
+from unbraid.terms.causal.hessian import Hessian
+from unbraid.terms.causal.orthogonal_jacobian import OrthogonalJacobian
 
 ROWS = 1024
 LATENTS = 16
@@ -46,10 +46,12 @@ class Gradient(NamedTuple):
 
 
 def terms(radius: float) -> dict[str, Term]:
+    """Terms that sample latents by number: those of `melbo` and `interaction` are of latents that fire, which rounding
+    changes."""
     return {
         "effect": Effect(columns=LATENTS, radius=radius),
-        "melbo": MelboReward(columns=LATENTS, radius=radius),
-        "interaction": Interaction(radius=radius),
+        "orthogonal_jacobian": OrthogonalJacobian(radius=radius),
+        "hessian": Hessian(radius=radius),
     }
 
 
