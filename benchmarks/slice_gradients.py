@@ -2,9 +2,10 @@
 
     python -m benchmarks.slice_gradients RUN --downstream-layer 16 --out docs/results/slice-gradients.json
 
-`effect`, `orthogonal_jacobian` and `hessian` (second differences, where rounding weighs most) on the run's own atoms and the model behind it, in float32 and in bfloat16, with the
-same contexts, latents and random draws: the gradient on the atoms that were sampled, compared atom by atom, and CPU
-time of one thread, in turn. Beside it, in float32, what other contexts change: the noise that a step has anyway.
+`effect`, `orthogonal_jacobian` and `hessian` (second differences, where rounding weighs most) on the run's own atoms
+and the model behind it, in float32 and in bfloat16, with the same contexts, latents and random draws: the gradient on
+the atoms that were sampled, compared atom by atom, and CPU time of one thread, in turn. Beside it, in float32, what
+other contexts change: the noise that a step has anyway.
 """
 
 import argparse
