@@ -4,9 +4,9 @@
     python -m benchmarks.browser --out docs/results/browser.json --pages "two of 4,096 on SmolLM2" pages
 
 Pages are of made-up latents, with contexts as the eval `examples` stores them: two dictionaries of 4,096 latents side
-by side, and one of 65,536 with fewer contexts. Or they are those that `unbraid browse` wrote; what was measured of other
-pages before stays in the file. Each action is timed in the page until the frame after the one that
-shows it; `script` is the CPU time of the page's thread alone, which other work on the machine does not change.
+by side, and one of 65,536 with fewer contexts. Or they are those that `unbraid browse` wrote; what was measured of
+other pages before stays in the file. Each action is timed in the page until the frame after the one that shows it;
+`script` is the CPU time of the page's thread alone, which other work on the machine hardly changes.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from tests.known import EXACT, truth
 
 from unbraid import catalog
 from unbraid.browser import write_browser
-from unbraid.browser.data import headline_scores, list_data, rows_data, shards
+from unbraid.browser.data import headline_scores, list_data, rows_data, shards, without_folder
 from unbraid.browser.stored_cards import read_cards
 from unbraid.browser.stored_examples import StoredExamples, read_examples
 from unbraid.browser.twins import twins
@@ -72,6 +72,12 @@ def test_scores_are_shown_that_are_of_its_weights_alone(run: Run, turned: Run, t
     shutil.copy(scored.path / "results" / "fidelity.json", other.path / "results")
     assert [title for title, _ in headline_scores(scored)] == ["FVU", "L0", "alive"]
     assert headline_scores(other) == []
+
+
+def test_of_a_text_on_disk_the_name_alone_is_shown():
+    known = {"/home/x/corpus.jsonl": "corpus.jsonl", "../data/corpus.jsonl": "corpus.jsonl"}
+    known |= {name: name for name in ("hf://owner/name", "owner/model", "smollm2", "language://300")}
+    assert {name: without_folder(name) for name in known} == known
 
 
 def test_a_shard_holds_the_latents_of_its_number_in_order(run: Run):

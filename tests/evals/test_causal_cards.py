@@ -15,7 +15,7 @@ from tests.small import experiment
 
 from unbraid import catalog
 from unbraid.effects.next_token_kl import next_token_kl
-from unbraid.evals.causal_cards import BUDGET, NEIGHBOURS, SCHEMA, SHOWN, cards_of, chosen, selectivity
+from unbraid.evals.causal_cards import BUDGET, NEIGHBOURS, SCHEMA, SHOWN, cards_of, chosen, most_cards, selectivity
 from unbraid.evals.shared.evaluation import NotApplicable, evaluate
 from unbraid.evals.shared.outcomes import Changes, outcomes_of
 from unbraid.runs.results import read_file, read_result
@@ -115,6 +115,10 @@ def test_some_of_many_latents_are_spread_over_their_rates():
     rates = (codes.toarray() != 0).sum(0)
     assert rates[some].min() == rates.min() and rates[some].max() == rates.max() and len(some) == 5
     assert (high == -1).all() and len(chosen(codes, 1000)[0]) == 50
+
+
+def test_the_number_of_cards_falls_with_the_model_but_not_without_end():
+    assert [most_cards(*size) for size in ((128, 600), (576, 49_152), (2304, 256_000))] == [1024, 37, 32]
 
 
 def test_where_nothing_follows_there_are_no_cards(tmp_path: Path):

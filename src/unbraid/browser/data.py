@@ -5,6 +5,7 @@ Every number is rounded to three or four digits, which is what a page shows.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,14 @@ def site_of(run: Run, found: StoredExamples) -> str:
     known = run.facts.cfg.get("metadata") if found.has_text else {}
     known = known if isinstance(known, dict) else {}
     named = {"model": "model_name", "site": "hook_name", "text": "dataset_path"}
-    site = [f"{word} {known[key]}" for word, key in named.items() if known.get(key)]
+    site = [f"{word} {without_folder(str(known[key]))}" for word, key in named.items() if known.get(key)]
     return " · ".join(site) or f"{type(run.source).__name__}, {run.d_in} dimensions"
+
+
+def without_folder(named: str) -> str:
+    """Return the name of a file or folder alone: where it lies on one machine says nothing on another. Addresses and
+    names of the hub stay as they are."""
+    return Path(named).name if "://" not in named and (Path(named).is_absolute() or ".." in named) else named
 
 
 def headline_scores(run: Run) -> list[tuple[str, float]]:
