@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.small import WORLD
 from unbraid.metrics.linear_probes import difference_of_means, logistic
-from unbraid.sources.truth import Labelled
+from unbraid.sources.truth import Labelled, of_factors
 from unbraid.sources.world.world import World
 
 
@@ -86,3 +86,12 @@ def test_probes_of_labels_without_meaning_are_at_chance():
     found = logistic(noise)
     assert found.weights[:2].abs().max() < 0.1 and found.bias[:2].abs().max() < 0.1
     torch.testing.assert_close(found.weights[0], -found.weights[1], atol=1e-3, rtol=0)
+
+
+def test_probes_of_some_factors_are_those_of_all():
+    rows = WORLD.truth().labelled(4096, split="train")
+    part = of_factors(rows, [7, 2])
+    assert part.dense().equal(rows.dense()[:, [7, 2]])
+    every, some = logistic(rows), logistic(part)
+    near = 0.02 * float(every.weights[[7, 2]].norm(dim=1).min())  # each descent ends within its tolerance
+    torch.testing.assert_close(some.weights, every.weights[[7, 2]], rtol=0, atol=near)

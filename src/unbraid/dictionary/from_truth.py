@@ -91,13 +91,19 @@ class ProbeFit(NamedTuple):
 
 @lru_cache(maxsize=2)
 def fit_probes(source: Source, rows: int, l2: float) -> ProbeFit:
-    """Fit a logistic probe of each factor on `rows` labelled rows of the train split, scaled to unit mean square, so
-    that `l2` has no units. Cached, as seeds and methods share it."""
+    """Fit a logistic probe of each factor on `rows` labelled rows of the train split. Cached, as seeds and methods
+    share it."""
     labelled = source.truth().labelled(rows, split="train")
+    return ProbeFit(labelled, scaled_probes(labelled, l2))
+
+
+def scaled_probes(labelled: Labelled, l2: float) -> Probes:
+    """Fit a logistic probe of each factor on rows scaled to unit mean square, so that `l2` has no units; the probes are
+    for rows as they are."""
     scale = labelled.x.double().sub(labelled.x.double().mean(0)).square().mean().sqrt().to(labelled.x.dtype)
     unit = Labelled(labelled.x / scale, labelled.rows, labelled.factors, labelled.magnitudes, labelled.count)
     probes = logistic(unit, l2=l2)
-    return ProbeFit(labelled, Probes(probes.weights / scale, probes.bias))
+    return Probes(probes.weights / scale, probes.bias)
 
 
 def check_origin(dictionary: Dictionary, origin: Origin | None) -> Origin:

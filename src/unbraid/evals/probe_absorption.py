@@ -31,20 +31,20 @@ from torch import Tensor
 
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.from_truth import ROWS as TRAIN_ROWS
-from unbraid.dictionary.from_truth import ProbeFit, fit_probes
+from unbraid.dictionary.from_truth import scaled_probes
 from unbraid.evals.shared.evaluation import NotApplicable, Score
 from unbraid.evals.shared.observe import ROWS, Baseline, baseline_of, factor_matrix, labelled_rows, observe
 from unbraid.metrics.detection import FEWEST
 from unbraid.metrics.k_sparse_probe import Labels, Rows, f1, k_sparse
-from unbraid.metrics.linear_probes import difference_of_means
+from unbraid.metrics.linear_probes import Probes, difference_of_means
 from unbraid.metrics.matching import unit
 from unbraid.runs.results import ScoreKind
 from unbraid.runs.run import Run
 from unbraid.sources.base import Source
-from unbraid.sources.truth import Labelled, Truth
+from unbraid.sources.truth import Labelled, Truth, of_factors
 from unbraid.system.sharing import shared
 
-VERSION = 3
+VERSION = 4
 _KINDS = (
     "kind=chance: an untrained dictionary of the same shape and L0; ceiling: the true directions, or differences of "
     "means, with the true codes"
@@ -72,7 +72,7 @@ SUPPLIED = 0.4
 ABSORBERS = 3
 """Largest number of latents that may each have absorbed a part (0.6.0)."""
 L2 = 1.0
-"""L2 penalty of the probes; that of the informed dictionaries, which then share them."""
+"""L2 penalty of the probes; that of the informed dictionaries."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,13 +180,15 @@ def scores(coded: CodedRows, held: Labelled, parents: list[Parent], kind: ScoreK
 @lru_cache(maxsize=2)
 def probed(source: Source) -> Probed:
     """Fit probes of parents, and score the truth."""
-    truth, fit = source.truth(), fit_probes(source, TRAIN_ROWS, L2)
-    held = labelled_rows(truth, ROWS)
-    tried = candidates(truth, fit.labelled, held)
+    truth = source.truth()
+    train, held = labelled_rows(truth, TRAIN_ROWS, "train"), labelled_rows(truth, ROWS)
+    tried = candidates(truth, train, held)
     if not len(tried):
         raise NotApplicable(f"no factor with children is active in {FEWEST} rows and inactive in {FEWEST}")
-    parents = [parent for factor in tried if (parent := probed_parent(factor, fit, held)) is not None]
-    ceiling = scores(true_codes(truth, fit.labelled), held, parents, "ceiling")
+    probes = scaled_probes(of_factors(train, tried), L2)
+    found = [probed_parent(factor, probes, place, train, held) for place, factor in enumerate(tried)]
+    parents = [parent for parent in found if parent is not None]
+    ceiling = scores(true_codes(truth, train), held, parents, "ceiling")
     return Probed(held, parents, len(parents) / len(tried), ceiling)
 
 
@@ -204,15 +206,15 @@ def candidates(truth: Truth, train: Labelled, held: Labelled) -> list[int]:
     return frequent[places].tolist()
 
 
-def probed_parent(factor: int, fit: ProbeFit, held: Labelled) -> Parent | None:
-    """Return a parent with its probe; None when the probe is poor."""
-    weights, bias = fit.probes.weights[factor], fit.probes.bias[factor]
+def probed_parent(factor: int, probes: Probes, place: int, train: Labelled, held: Labelled) -> Parent | None:
+    """Return a parent with its probe, which is at this place; None when the probe is poor."""
+    weights, bias = probes.weights[place], probes.bias[place]
     says = (held.x @ weights + bias > 0).numpy()
     active = rows_with(factor, held)
     if f1(says, active) <= PROBE_F1:
         return None
     probe = weights / torch.linalg.vector_norm(weights)
-    return Parent(probe, rows_with(factor, fit.labelled), active, np.flatnonzero(says & active))
+    return Parent(probe, rows_with(factor, train), active, np.flatnonzero(says & active))
 
 
 def rows_with(factor: int, labelled: Labelled) -> Rows:

@@ -1,6 +1,7 @@
 """Experiments: what to train, on what and how long, as one frozen dataclass whose fingerprint names the run."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from unbraid.config.serialise import added, fingerprint, packages_of, to_json
@@ -113,7 +114,7 @@ class Experiment(Settings):
     """True where the experiment's seed drew the source too (World, Synth): such runs are draws from one testbed, and
     compared over seeds as runs on one source are."""
 
-    @property
+    @cached_property
     def requested_l0(self) -> float | None:
         """The requested sparsity: the activation's k, objective.target_l0's, or l0; None when none is."""
         return requested_l0(to_json(self))
@@ -134,7 +135,7 @@ class Experiment(Settings):
         data = to_json(self)
         return summarise(data, packages_of(data))
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """Name of the run's folder: the experiment's label, its seed and its fingerprint."""
         return f"{self.label}-s{self.seed}-{fingerprint(self)}"

@@ -36,6 +36,15 @@ class Labelled:
         return z.index_put((self.rows, self.factors), self.magnitudes)
 
 
+def of_factors(labelled: Labelled, factors: Sequence[int]) -> Labelled:
+    """Return the same rows with these factors alone, numbered in this order."""
+    place = torch.full((labelled.count,), -1)
+    place[list(factors)] = torch.arange(len(factors))
+    number = place[labelled.factors]
+    kept = number >= 0
+    return Labelled(labelled.x, labelled.rows[kept], number[kept], labelled.magnitudes[kept], len(factors))
+
+
 class Truth(ABC):
     """Known factors. A child is active only where its parent is, and in worlds of loose `co_occurrence` elsewhere too.
 
