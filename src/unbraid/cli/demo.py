@@ -101,7 +101,7 @@ def run_demo(call: Call[DemoFlags]) -> int:
     tasks = [Task(part.place, demo_stream, (number, part, options)) for number, part in enumerate(parts)]
     with held([options.out]):
         with JointProgress(shards) as progress:
-            hear = heard(progress, Tally(sum(part.results for part in parts)))
+            hear = heard(progress, Tally(sum(part.results for part in parts), alone=False))
             with in_background(tasks, crew_here(workers, 1), hear=hear) as work:
                 pass
         failed = worst(work) or (1 if say_failures(folders) else 0)

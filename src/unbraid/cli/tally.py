@@ -13,9 +13,10 @@ from unbraid.system.terminal import say
 class Tally:
     """Counts every run and eval that is settled, and estimates the time left from those that were made anew."""
 
-    def __init__(self, total: int, *, verbose: bool = True):
-        """`verbose`: evals that do not apply have lines of their own, with the reason."""
-        self.total, self.verbose = total, verbose
+    def __init__(self, total: int, *, verbose: bool = True, alone: bool = True):
+        """`verbose`: evals that do not apply have lines of their own, with the reason. `alone`: nothing else is done
+        meanwhile, so that the results so far tell how long the others take."""
+        self.total, self.verbose, self.alone = total, verbose, alone
         self.begun = time.monotonic()
         self.done = self.worked = 0
         self.settled: set[tuple[str, str]] = set()
@@ -34,7 +35,7 @@ class Tally:
             self.silent[name].add(folder.name)
             return
         left = (time.monotonic() - self.begun) / max(self.worked, 1) * (self.total - self.done)
-        soon = f", {duration(left)} left" if self.worked and left >= 10 else ""
+        soon = f", {duration(left)} left" if self.alone and self.worked and left >= 10 else ""
         say(f"[{self.done}/{self.total}{soon}] {name:<18} {on_one_line(folder.name):<60} {status}", flush=True)
 
     def summary(self) -> str:
