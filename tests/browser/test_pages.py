@@ -185,6 +185,51 @@ def test_a_card_says_what_pushing_the_latent_raises_and_the_list_sorts_by_it(pag
     assert len(values) == 24 and values == sorted(values, reverse=True) and values[0] > 10 * values[-1]
 
 
+def press(browser: Chromium, key: str, code: int) -> None:
+    """Press a key as a hand does; Enter types a return, by which a button is pressed."""
+    text = {"text": "\r"} if key == "Enter" else {}
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text)
+    browser.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+
+def test_by_keys_alone_one_sorts_opens_and_comes_back_and_sees_where_one_is(pages: Path, browser: Chromium, shown):
+    shown(pages, "#in=b")
+    for _ in range(20):
+        press(browser, "Tab", 9)
+        outline = browser.run("(e => [e.className, getComputedStyle(e).outlineStyle])(document.activeElement)")
+        assert outline[1] == "solid"
+        if "highest" in outline[0]:
+            break
+    press(browser, "Enter", 13)
+    assert browser.run("document.activeElement.getAttribute('aria-sort')") == "descending"
+    press(browser, "Enter", 13)
+    assert browser.run("document.activeElement.getAttribute('aria-sort')") == "ascending"
+    values = [float(v) for v in browser.run("[...document.querySelectorAll('#rows .highest')].map(e => e.textContent)")]
+    assert values == sorted(values)
+    browser.run("document.querySelector('#grid').focus()")
+    press(browser, "ArrowDown", 40)
+    chosen = browser.run("document.querySelector('#rows .chosen').dataset.latent")
+    press(browser, "Enter", 13)
+    browser.until(f"document.querySelector('.panel[data-side=b][data-latent=\"{chosen}\"]')")
+    press(browser, "Escape", 27)
+    browser.until("!document.querySelector('#list').hidden")
+
+
+def test_on_paper_the_list_has_its_rows_and_what_is_scrolled_on_a_screen_is_laid_out(pages: Path, tmp_path: Path):
+    with Chromium(tmp_path / "profile", 800, 240, dark=True) as page:
+        page.open((pages / "index.html").as_uri())
+        rows = "document.querySelectorAll('#rows [data-latent]').length"
+        assert page.run(rows) < 24
+        page.call("Emulation.setEmulatedMedia", media="print")
+        page.run("dispatchEvent(new Event('beforeprint'))")
+        assert page.run(rows) == 24
+        bottom = page.run("document.querySelector('#rows [data-latent]:last-child').getBoundingClientRect().bottom")
+        assert page.run("document.documentElement.scrollHeight") >= bottom > 24 * 30
+        assert page.run("getComputedStyle(document.body).color") == "rgb(0, 0, 0)", "black, in a dark theme too"
+        page.run("dispatchEvent(new Event('afterprint'))")
+        assert not page.errors
+
+
 @pytest.mark.parametrize("address", ["", f"#latent={CHILD}&in=a"])
 def test_on_a_telephone_nothing_is_wider_than_the_screen(address: str, pages: Path, tmp_path: Path):
     with Chromium(tmp_path / "profile", 390, 800, dark=True) as page:

@@ -100,6 +100,8 @@
     addEventListener("hashchange", go);
     document.addEventListener("keydown", key);
     document.addEventListener("click", follow);
+    addEventListener("beforeprint", () => latents.print());
+    addEventListener("afterprint", () => latents.draw());
     await go();
     requestAnimationFrame(() => setTimeout(() => performance.mark("first-row"))); // for benchmarks
   } catch (fault) {

@@ -4,6 +4,9 @@
  * that tens of thousands scroll without a stutter.
  */
 unbraid.List = class {
+  /** The number of rows that paper gets. */
+  printed = 100;
+
   constructor() {
     const by = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
     this.grid = by("grid");
@@ -220,8 +223,9 @@ unbraid.List = class {
     this.draw();
   }
 
-  /** The titles, by which one sorts. */
+  /** The titles, by which one sorts; the one that has the focus keeps it. */
   head() {
+    const focused = [...this.heads.children].findIndex((one) => one === document.activeElement);
     this.heads.replaceChildren(
       ...(this.fields ?? []).map((field) => {
         const sorted = field.name === this.sort.name;
@@ -232,7 +236,6 @@ unbraid.List = class {
             type: "button",
             class: this.kind(field),
             title: field.about,
-            tabindex: -1,
             "aria-sort": sorted ? (this.sort.down ? "descending" : "ascending") : "none",
             onclick: () => {
               this.sort = { name: field.name, down: sorted ? !this.sort.down : true };
@@ -243,6 +246,7 @@ unbraid.List = class {
         );
       }),
     );
+    if (focused >= 0) /** @type {HTMLElement} */ (this.heads.children[focused]).focus();
   }
 
   kind(/** @type {any} */ field) {
@@ -259,8 +263,19 @@ unbraid.List = class {
     if (!this.fields || !this.grid.clientHeight) return;
     const height = this.height;
     const first = Math.max(0, Math.floor(this.grid.scrollTop / height) - 6);
-    const last = Math.min(this.order.length, first + Math.ceil(this.grid.clientHeight / height) + 12);
-    this.rows.style.height = `${this.order.length * height}px`;
+    this.put(first, first + Math.ceil(this.grid.clientHeight / height) + 12, this.order.length);
+  }
+
+  /** Put the first rows into the page, for paper, on which one cannot scroll. */
+  print() {
+    if (this.fields) this.put(0, this.printed, Math.min(this.printed, this.order.length));
+  }
+
+  /** Put rows into the page, and leave room for so many. */
+  put(/** @type {number} */ first, /** @type {number} */ beyond, /** @type {number} */ room) {
+    const height = this.height;
+    const last = Math.min(this.order.length, beyond);
+    this.rows.style.height = `${room * height}px`;
     const made = [];
     for (let place = first; place < last; place++) made.push(this.row(place, height));
     this.rows.replaceChildren(...made);
