@@ -83,6 +83,27 @@ def test_what_does_not_fit_is_computed_again(driver, monkeypatch):
     assert len(model.passes) == 4
 
 
+def test_of_a_list_of_texts_those_that_are_new_are_read(driver):
+    words, model, shared = {"a b": [1, 2], "c d": [3, 4], "e f": [5, 6], "g": [7]}, Residual(), driver.sharing.Shared()
+    read, passes = [], model.run_with_cache
+
+    def run_with_cache(texts, **kwargs):
+        read.append(list(texts))
+        longest = max(len(words[text]) for text in texts)
+        return passes(torch.tensor([(words[text] + [0, 0])[:longest] for text in texts]), **kwargs)
+
+    model.run_with_cache = run_with_cache
+    shared.remembering(model)
+    ask = lambda *texts: model.run_with_cache(list(texts), names_filter=[HOOK])[1][HOOK]
+    ask("a b", "c d")
+    found = ask("e f", "c d", "a b")
+    torch.testing.assert_close(found, model.embedding[torch.tensor([[5, 6], [3, 4], [1, 2]])] * 4)
+    ask("g")
+    padded = ask("g", "a b")  # kept alone it has another length: all are read
+    assert padded.shape == (2, 2, WIDTH)
+    assert read == [["a b", "c d"], ["e f"], ["g"], ["g", "a b"]]
+
+
 def distribution(model, residual):
     return (model.ln_final(residual * 2) @ model.W_U).log_softmax(-1)
 

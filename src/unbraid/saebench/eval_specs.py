@@ -64,7 +64,7 @@ EVAL_SPECS = {
         EvalSpec(
             name="absorption",
             question="do latents of first letters stop firing where a latent of the word itself fires",
-            least={"words_a_letter": 120},
+            small={"prompts_by_word": True}, least={"words_a_letter": 120},
             small_cost=Minutes(once=1.2, each=0.8), published_cost=Minutes(once=33.0, each=26.0),
             caveat="refused where fewer than 20 first letters can be read from the model (probe F1 above 0.6)",
         ),

@@ -8,6 +8,7 @@ three; in the last case the eval is refused.
 # pyright: reportMissingImports=false
 import dataclasses
 import functools
+import random
 from pathlib import Path
 
 import loading
@@ -24,7 +25,7 @@ def absorption(request: dict, model: str, name: str, sae):
     if not sae.cfg.metadata.hook_name.endswith("hook_resid_post"):
         raise loading.Refused(f"absorption reads hook_resid_post only; this SAE is on {sae.cfg.metadata.hook_name}")
     settings = dict(request["settings"])
-    most = settings.pop("words_a_letter", None)
+    most, by_word = settings.pop("words_a_letter", None), settings.pop("prompts_by_word", False)
     config = main.AbsorptionEvalConfig(
         model_name=model, llm_batch_size=request["batch"], llm_dtype=request["dtype"],
         precalc_k_sparse_probe_sae_acts=True, random_seed=request["seed"], **settings,
@@ -32,6 +33,8 @@ def absorption(request: dict, model: str, name: str, sae):
     lm = HookedTransformer.from_pretrained_no_processing(model, device=request["device"], dtype=torch.float32)
     refuse_unspellable(lm.tokenizer)
     in_order(most)
+    if by_word:
+        draw_by_word(request["seed"])
     here = Path("artifacts/absorption").resolve()
     probes, probed, raw = here / "probes", here / "k_sparse_probing", here / "raw"
     train_probe(lm, config, probes, request)
@@ -67,7 +70,8 @@ def absorption(request: dict, model: str, name: str, sae):
     probe = main_probe(lm, probes, sae.cfg.hook_layer, request["device"])
     fraction = published_fraction(lm, sae, probe, seen["words"], good, config.prompt_token_pos)
     return out, {
-        "settings": {**dataclasses.asdict(config), "words_a_letter": most}, "probe_f1": f1, "letters": good,
+        "settings": {**dataclasses.asdict(config), "words_a_letter": most, "prompts_by_word": by_word},
+        "probe_f1": f1, "letters": good,
         "absorption_fraction_0_3_2": fraction,
     }  # fmt: skip
 
@@ -84,6 +88,26 @@ def in_order(most: int | None) -> None:
         return fewer(sorted(vocab.get_alpha_tokens(*args, **kwargs)), most)
 
     common.get_alpha_tokens = feature_absorption.get_alpha_tokens = words
+
+
+def draw_by_word(seed: int) -> None:
+    """Make SAEBench draw the examples in front of a word from the word, so that all runs read a word in one prompt.
+
+    It draws them one after another, so that a word stands after other examples in each run, by which scores of runs
+    differ and nothing can be shared.
+    """
+    from sae_bench.evals.absorption import feature_absorption_calculator as calculator
+    from sae_bench.evals.absorption.prompting import create_icl_prompt
+
+    def create(word, **arguments):
+        state = random.getstate()
+        random.seed(f"{seed} {word}")
+        try:
+            return create_icl_prompt(word, **arguments)
+        finally:
+            random.setstate(state)
+
+    calculator.create_icl_prompt = create
 
 
 def fewer(words: list[str], most: int | None) -> list[str]:

@@ -59,7 +59,10 @@ def main(path: Path) -> None:
     for run in request["runs"]:
         say(**{"is": "begin", "run": run["name"]})
         started, worked = time.monotonic(), time.process_time()
-        if request["eval"] != "core":  # the others read other texts for every run, or keep activations on disk
+        if request["eval"] not in (
+            "core",
+            "absorption",
+        ):  # the others read no text twice, or keep what they need on disk
             shared.kept.clear()
         try:
             sae = loading.load_sae(run["folder"], model, request["device"])

@@ -76,6 +76,23 @@ class Shared:
 
         setattr(HookedTransformer, "from_pretrained_no_processing", staticmethod(loaded))  # noqa: B010
 
+    def of_texts(self, what: str, tokens, compute) -> torch.Tensor:
+        """What `compute` finds for tokens, or for a list of texts, of which those that are kept are not read again."""
+        texts = tokens if isinstance(tokens, list) else None
+        keys = [key_of(what, text) for text in (texts or [tokens])]
+        missing = [i for i, key in enumerate(keys) if self.kept.get(key) is None]
+        if missing:
+            found = compute([texts[i] for i in missing] if texts else tokens)
+            for row, i in enumerate(missing):
+                self.kept.put(keys[i], {"found": found[row : row + 1].clone() if texts else found})
+            if len(missing) == len(keys):
+                return found.clone()
+        kept = [self.kept.get(key) for key in keys]
+        rows = [one["found"] for one in kept if one is not None]
+        if len(rows) < len(keys) or len({row.shape[1:] for row in rows}) > 1:  # too much to keep; or padded otherwise
+            return compute(tokens)
+        return torch.cat(rows)
+
     def remembering(self, model):
         """Make a model stop after the one hook that it is asked for, and remember what it found there."""
         run = model.run_with_cache
@@ -85,12 +102,10 @@ class Shared:
             after = start_of(hook)
             if args or after is None or stop_at_layer not in (None, after):
                 return run(tokens, *args, names_filter=names_filter, stop_at_layer=stop_at_layer, **kwargs)
-            key = key_of(f"{hook} {sorted(kwargs.items())} {id(model)}", tokens)
-            if (kept := self.kept.get(key)) is None:
-                # SAEBench reads the activations only, so that the blocks after them need not run.
-                kept = {hook: run(tokens, names_filter=[hook], stop_at_layer=max(after, 1), **kwargs)[1][hook]}
-                self.kept.put(key, kept)
-            return None, {hook: kept[hook].clone()}
+            what = f"{hook} {sorted(kwargs.items())} {id(model)}"
+            # SAEBench reads the activations only, so that the blocks after them need not run.
+            stopped = lambda some: run(some, names_filter=[hook], stop_at_layer=max(after, 1), **kwargs)[1][hook]
+            return None, {hook: self.of_texts(what, tokens, stopped)}
 
         model.run_with_cache = run_with_cache
         return model
