@@ -124,7 +124,8 @@ REFUSED: dict[type[Settings], dict[str, list[Any]]] = {
         "threshold_lr": [-1.0], "betas": [(1, 2), (0.9, 1.0), (0.9,), [0.9, 0.99], 0.9], "warmup": [-0.1, 2, 0.9],
         "decay": [-1, 5, 0.99], "clip": [0, -1.0], "weight_decay": [-1.0], "dead_after": [-1, 0],
         "resample_every": [-1], "normalise": ["centre", None], "matmul": ["float16"], "data_seed": [-1, 2**64, "0"],
-        "tf32": [1, "yes", None], "whiten_ridge": [-1e-3, NAN, math.inf, "1"], "whiten_power": [-0.1, 1.1, NAN, None],
+        "tf32": [1, "yes", None], "kernels": ["cuda", None],
+        "whiten_ridge": [-1e-3, NAN, math.inf, "1"], "whiten_power": [-0.1, 1.1, NAN, None],
         "device": ["gpu0", "", "cuda:x", 0, "cpu\n"],
     },
     Experiment: {
@@ -256,7 +257,8 @@ UNBOUNDED: dict[tuple[type[Settings], str], str] = {
 def own_classes() -> list[type[Settings]]:
     """Every dataclass of settings in the package."""
     for module in pkgutil.walk_packages(unbraid.__path__, "unbraid."):
-        if not module.name.startswith("unbraid.saebench.driver"):  # for SAEBench's own environment
+        # For SAEBench's own environment, and for one with triton.
+        if not module.name.startswith(("unbraid.saebench.driver", "unbraid.dictionary.triton_kernels")):
             importlib.import_module(module.name)
     found, left = set(), [Settings]
     while left:

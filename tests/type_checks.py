@@ -100,6 +100,12 @@ def like(plain: Callable[..., Any], other: Any) -> Callable[..., Any]:
     return functools.update_wrapper(made, plain)
 
 
+def is_kernel(function: FunctionType) -> bool:
+    """True for functions whose arguments say no types, or that they are constants of a kernel: Triton compiles the
+    latter from their source, and there is nothing to check."""
+    return all(getattr(said, "__name__", "") == "constexpr" for said in function.__annotations__.values())
+
+
 def install() -> None:
     """Let what the import hook decorates from here on be checked once for each combination."""
     original: Any = jaxtyping.jaxtyped
@@ -116,6 +122,8 @@ def install() -> None:
             if "__dataclass_fields__" in vars(thing) and "__init__" in vars(thing):
                 thing.__init__ = once_for_each_kind(thing.__init__, check)
             return thing
-        return once_for_each_kind(thing, check) if inspect.isfunction(thing) else check(thing)
+        if inspect.isfunction(thing):
+            return thing if is_kernel(thing) else once_for_each_kind(thing, check)
+        return check(thing)
 
     jaxtyping.jaxtyped = jaxtyped

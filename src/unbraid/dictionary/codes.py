@@ -9,7 +9,7 @@ one is tested against, and the faster form when many latents are active (`Weight
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from unbraid.dictionary.kernels import Kernels
 from unbraid.dictionary.row_blocks import row_blocks
 from unbraid.system.devices import sent
 
@@ -34,6 +35,8 @@ class SparseSupport:
     offsets: Int[Tensor, " starts"]
     """Row b holds entries offsets[b] to offsets[b + 1]."""
     d_sae: int
+    kernels: Kernels | None = None
+    """What computes sums and products over the pairs; None: torch's operations."""
 
     @property
     def batch(self) -> int:
@@ -79,7 +82,19 @@ class SparseSupport:
         """Return, for each latent, the sum over its entries of weight * vectors[bag]: the form of a weight gradient.
         `bags`, unlike `weights`, in the order of `by_latent`."""
         order, latent_starts = self.by_latent
-        return embedding_bag(bags, vectors, latent_starts, per_sample_weights=weights[order], mode="sum")
+        return self.sums(bags, vectors, latent_starts, weights[order])
+
+    def sums(
+        self,
+        items: Int[Tensor, " nnz"],
+        vectors: Float[Tensor, "item d_in"],
+        bag_starts: Int[Tensor, " bag"],
+        weights: Float[Tensor, " nnz"],
+    ) -> Float[Tensor, "bag d_in"]:
+        """Return, for each bag, the sum over its items of weight * vectors[item]."""
+        if self.kernels is not None:
+            return self.kernels.sums(items, vectors, bag_starts, weights)
+        return embedding_bag(items, vectors, bag_starts, per_sample_weights=weights, mode="sum")
 
     def products(
         self, vectors: Float[Tensor, "bag d_in"], atoms: Atoms, bags: Int[Tensor, " nnz"]
@@ -88,7 +103,8 @@ class SparseSupport:
         # Latent by latent an atom stays in cache and the few vectors are gathered: over three times faster than row by
         # row once the atoms outgrow the cache (16k latents), equal before.
         order, latent_starts = self.by_latent
-        ordered = pair_products(atoms, vectors, bags, latent_starts)
+        products = pair_products if self.kernels is None else self.kernels.products
+        ordered = products(atoms, vectors, bags, latent_starts)
         return torch.empty_like(ordered).index_copy_(0, order, ordered)
 
 
@@ -215,7 +231,7 @@ class SparseCodes(Codes):
         latents = place[self.support.latents]
         # Latents ascend within a row.
         moved = (self.support.rows * self.d_sae + latents).argsort()
-        support = SparseSupport(latents[moved], self.support.offsets, self.d_sae)
+        support = replace(self.support, latents=latents[moved])
         return SparseCodes(self.pre[moved], self.values[moved], support)
 
     def firings(self) -> Int[Tensor, " d_sae"]:
@@ -299,7 +315,7 @@ class _SumOfAtoms(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(values, atoms, bags)
         ctx.support = support
-        return embedding_bag(support.latents, atoms, bag_starts, per_sample_weights=values, mode="sum")
+        return support.sums(support.latents, atoms, bag_starts, values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

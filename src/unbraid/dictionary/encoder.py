@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from unbraid.dictionary.codes import SparseSupport
 
@@ -56,7 +55,7 @@ class _EncodedPairs(torch.autograd.Function):
         d_bias.index_add_(0, support.latents, d_pre)
         if ctx.needs_input_grad[0]:
             rows_of_W = W_enc.t().contiguous()
-            d_x = embedding_bag(support.latents, rows_of_W, support.offsets[:-1], per_sample_weights=d_pre, mode="sum")
+            d_x = support.sums(support.latents, rows_of_W, support.offsets[:-1], d_pre)
         if ctx.needs_input_grad[1]:
             d_b_dec = -(W_enc @ d_bias)
         if ctx.needs_input_grad[2]:

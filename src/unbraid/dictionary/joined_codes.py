@@ -20,7 +20,7 @@ def joined_codes(z: Codes, group: Group) -> Codes:
     assert isinstance(z, SparseCodes)
     counts = group.joined(z.support.offsets.diff())
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-    support = SparseSupport(group.joined(z.support.latents), offsets, z.d_sae)
+    support = SparseSupport(group.joined(z.support.latents), offsets, z.d_sae, z.support.kernels)
     return SparseCodes(_Joined.apply(z.pre, group), _Joined.apply(z.values, group), support)
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unbraid.dictionary.codes import SparseSupport
+from unbraid.dictionary.kernels import Kernels
 from unbraid.system.group import ALONE, Group
 
 Acts = Float[Tensor, "batch d_in"]
@@ -50,6 +51,8 @@ class Chunks:
     """What mends them where they are rounded; None where they are exact."""
     group: Group = ALONE
     """The processes whose rows, after one another, are the batch that is encoded."""
+    kernels: Kernels | None = None
+    """What chooses the largest of rows and computes with the pairs chosen; None: torch's operations."""
 
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
         for start in range(0, self.batch, self.rows):
@@ -85,6 +88,8 @@ class Weights(nn.Module):
         dense codes are exact throughout."""
         self.dense_above: float | None = None
         """Share of active latents above which codes are dense; None: that of the device."""
+        self.kernels: Kernels | None = None
+        """What sparse codes are chosen and computed with; None: torch's operations."""
         self.group = ALONE
         """The processes that what is encoded is shared out to."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
@@ -130,7 +135,7 @@ class Weights(nn.Module):
         """Return pre-activations of x a few rows at a time, without gradient; rounded where products are."""
         centred, readers, bias = (x - self.b_dec).detach(), self.W_enc.detach(), self.b_enc.detach()
         if not self.low_precision:
-            return replace(chunks_of(centred, readers, bias), group=self.group)
+            return replace(chunks_of(centred, readers, bias), group=self.group, kernels=self.kernels)
         low_centred, low_readers, low_bias = (part.bfloat16() for part in (centred, readers, bias))
 
         def exact(pairs: SparseSupport) -> Tensor:
@@ -142,12 +147,14 @@ class Weights(nn.Module):
             return (torch.addmm(bias, centred[rows], readers) - measured).abs().max()
 
         rounded = Rounded(exact, error)
-        return replace(chunks_of(low_centred, low_readers, low_bias), rounded=rounded, group=self.group)
+        chunks = chunks_of(low_centred, low_readers, low_bias)
+        return replace(chunks, rounded=rounded, group=self.group, kernels=self.kernels)
 
     def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
         """Return `chunks` as if there were these latents alone, in the precision of the weights."""
         readers = self.W_enc.detach().t().index_select(0, latents)
-        return chunks_of((x - self.b_dec).detach(), readers.t(), self.b_enc.detach().index_select(0, latents))
+        chunks = chunks_of((x - self.b_dec).detach(), readers.t(), self.b_enc.detach().index_select(0, latents))
+        return replace(chunks, kernels=self.kernels)
 
 
 def chunks_of(centred: Acts, readers: Float[Tensor, "d_in latent"], bias: Float[Tensor, " latent"]) -> Chunks:

@@ -18,6 +18,7 @@ from unbraid.config.settings import (
     ShareBelowOne,
 )
 from unbraid.dictionary.config import DictionaryConfig
+from unbraid.dictionary.kernels import KernelsName
 from unbraid.experiment.summary import Summary, label, requested_l0, summarise
 from unbraid.objective.objective import Objective
 from unbraid.sources.base import Source
@@ -67,6 +68,9 @@ class Training(Settings):
     dense_above: Share | None = added(None)
     """Share of active latents above which a step computes with whole matrices, which is then faster; None: .15 on the
     CPU, .05 elsewhere. Results differ by rounding alone (docs/performance.md)."""
+    kernels: KernelsName = added("torch")
+    """What sparse steps compute with: torch's operations, or on CUDA kernels of ours in Triton, which no GPU has run
+    yet (docs/performance.md)."""
     data_seed: Seed | None = None
     """Order of the data; None: the experiment's seed. Experiments with the same one share a stream of activations."""
     score_every: NonNegativeInt = 250_000

@@ -9,6 +9,7 @@ from unbraid import seeding
 from unbraid.config.old_names import upgraded
 from unbraid.config.serialise import to_json
 from unbraid.config.settings import shown
+from unbraid.dictionary.kernels import kernels_named
 from unbraid.effects.radius import calibrate_radius, checked_radius
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Reads
@@ -42,6 +43,7 @@ def check_needs(members: Sequence[Experiment]) -> None:
     give."""
     check_device(members[0].training.device, "--training.device")
     for member in members:
+        kernels_named(member.training.kernels, member.training.device)
         for name, term in member.objective.terms().items():
             if term.enabled:
                 term.check_activation(member.dictionary.activation)

@@ -12,6 +12,7 @@ from unbraid import seeding
 from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import NOT_KEPT, Kept, Origin, ProgressCallback, no_progress
+from unbraid.dictionary.kernels import kernels_named
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
@@ -51,6 +52,7 @@ class Learner:
             normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
             origin=Origin(experiment.source, normaliser, watch, kept),
         )  # fmt: skip
+        self.dictionary.kernels = kernels_named(training.kernels, training.device)
         target = experiment.objective.target_l0
         self.dictionary.to(training.device).dense_above = training.dense_above
         if target is not None and not experiment.dictionary.init.sets_thresholds:

@@ -18,6 +18,7 @@ from unbraid.config.settings import NonNegativeFloat, PositiveInt
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.activations.selection import check_k, support_of
 from unbraid.dictionary.codes import Codes, DenseCodes, SparseCodes, SparseSupport
+from unbraid.dictionary.kernels import Kernels
 from unbraid.dictionary.weights import Acts, Path, Weights
 
 ENTRIES = 2**22
@@ -45,7 +46,7 @@ class MatchingPursuit(Activation):
         if path == "dense" or (path == "auto" and self.k / len(atoms) > dictionary.dense_limit()):
             dense = values.new_zeros(len(x), len(atoms)).scatter_add(1, chosen, values)
             return DenseCodes(dense, dense)
-        merged, support = merge(values, chosen, len(atoms))
+        merged, support = merge(values, chosen, len(atoms), dictionary.kernels)
         return SparseCodes(merged, merged, support)
 
     def architecture(self) -> Mapping[str, Any]:
@@ -110,10 +111,11 @@ def replay(
 
 
 def merge(
-    values: Float[Tensor, "batch k"], chosen: Int[Tensor, "batch k"], d_sae: int
+    values: Float[Tensor, "batch k"], chosen: Int[Tensor, "batch k"], d_sae: int, kernels: Kernels | None
 ) -> tuple[Float[Tensor, " nnz"], SparseSupport]:
     """Return one entry a (row, latent) pair, however often it was chosen; rounds without a value leave none."""
     row, turn = (values.detach() > 0).nonzero(as_tuple=True)
     pairs, place = torch.unique(row * d_sae + chosen[row, turn], return_inverse=True)
     merged = values.new_zeros(len(pairs)).index_add(0, place, values[row, turn])
-    return merged, support_of(pairs.div(d_sae, rounding_mode="floor"), pairs % d_sae, len(values), d_sae)
+    rows = pairs.div(d_sae, rounding_mode="floor")
+    return merged, support_of(rows, pairs % d_sae, len(values), d_sae, kernels)

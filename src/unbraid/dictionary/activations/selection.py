@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unbraid.dictionary.activations import cpu_search
 from unbraid.dictionary.codes import SparseSupport, counted, starts
+from unbraid.dictionary.kernels import Kernels
 from unbraid.dictionary.weights import Chunks, Latents
 from unbraid.system.devices import queued
 from unbraid.system.group import Group
@@ -46,14 +47,14 @@ def largest_of_rows(chunks: Chunks, k: int) -> Selection:
     _, proposed = proposed_of_rows(chunks, min(2 * k, chunks.d_sae))
     pre = chunks.rounded.exact(proposed).view(chunks.batch, -1)
     place = pre.topk(k, dim=1, sorted=False).indices.sort(dim=1).values
-    return pre.gather(1, place).view(-1), same_in_rows(proposed.latents.view_as(pre).gather(1, place), chunks.d_sae)
+    return pre.gather(1, place).view(-1), same_in_rows(proposed.latents.view_as(pre).gather(1, place), chunks)
 
 
 def proposed_of_rows(chunks: Chunks, k: int) -> Selection:
     """Select the k largest of every row, by pre-activations as they are, rounded or not."""
-    parts = [ascending_top_k(pre, k) for _, pre in chunks]
-    values, latents = joined(parts)
-    return values.view(-1), same_in_rows(latents, chunks.d_sae)
+    largest_in_rows = ascending_top_k if chunks.kernels is None else chunks.kernels.largest_in_rows
+    values, latents = joined([largest_in_rows(pre, k) for _, pre in chunks])
+    return values.view(-1), same_in_rows(latents, chunks)
 
 
 def ascending_top_k(pre: Float[Tensor, "rows d_sae"], k: int) -> tuple[Tensor, Tensor]:
@@ -65,10 +66,11 @@ def ascending_top_k(pre: Float[Tensor, "rows d_sae"], k: int) -> tuple[Tensor, T
     return found
 
 
-def same_in_rows(latents: Int[Tensor, "batch k"], d_sae: int) -> SparseSupport:
+def same_in_rows(latents: Int[Tensor, "batch k"], chunks: Chunks) -> SparseSupport:
     """Return the support that has these latents in each row."""
     batch, k = latents.shape
-    return SparseSupport(latents.reshape(-1), torch.arange(0, batch * k + 1, k, device=latents.device), d_sae)
+    offsets = torch.arange(0, batch * k + 1, k, device=latents.device)
+    return SparseSupport(latents.reshape(-1), offsets, chunks.d_sae, chunks.kernels)
 
 
 def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
@@ -208,14 +210,20 @@ def true_places(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
 def support_at(places: Int[Tensor, " nnz"], chunks: Chunks) -> SparseSupport:
     """Return the support of the pairs at these places, which ascend."""
     rows = places.div(chunks.d_sae, rounding_mode="floor")
-    return support_of(rows, places - rows * chunks.d_sae, chunks.batch, chunks.d_sae)
+    return support_of(rows, places - rows * chunks.d_sae, chunks.batch, chunks.d_sae, chunks.kernels)
 
 
-def support_of(rows: Int[Tensor, " nnz"], latents: Int[Tensor, " nnz"], batch: int, d_sae: int) -> SparseSupport:
+def support_of(
+    rows: Int[Tensor, " nnz"],
+    latents: Int[Tensor, " nnz"],
+    batch: int,
+    d_sae: int,
+    kernels: Kernels | None,
+) -> SparseSupport:
     """Return the support of these pairs, which are ordered by row, then by latent."""
     counts = counted(rows, batch)
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])
-    return SparseSupport(latents, offsets, d_sae)
+    return SparseSupport(latents, offsets, d_sae, kernels)
 
 
 def check_k(k: int, d_sae: int, first_k: float = 1.0) -> None:

@@ -49,10 +49,10 @@ def most_active(
     """Return the codes of x by the k largest of these latents alone, rectified, a row; differentiable."""
     with torch.no_grad():
         pre, among = largest_of_rows(dictionary.chunks_among(x, latents), k)
-        support = SparseSupport(latents[among.latents], among.offsets, dictionary.d_sae)
+        support = SparseSupport(latents[among.latents], among.offsets, dictionary.d_sae, dictionary.kernels)
         if not queued(pre.device):  # there the host would wait for the number of positive ones
             active = pre > 0
             pre, rows, found = pre[active], support.rows[active], support.latents[active]
-            support = support_of(rows, found, len(x), dictionary.d_sae)
+            support = support_of(rows, found, len(x), dictionary.d_sae, dictionary.kernels)
     pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
     return SparseCodes(pre, pre.relu(), support)
