@@ -24,6 +24,7 @@ from unbraid.experiment.factorial import Factorial
 from unbraid.experiment.study import Member
 from unbraid.experiment.tuning import Tuning
 from unbraid.objective.objective import Objective, TargetL0
+from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.synth import Synth
 from unbraid.studies import factorials
 from unbraid.terms.dead_latents.aux_k import AuxK
@@ -305,6 +306,8 @@ def test_the_studies_can_be_made(make: str):
     study = getattr(factorials, make)()
     assert isinstance(study, Factorial) and len(study.seeds) >= 8
     axes = {"seeds": (0,), "sparsities": study.sparsities[:1], "tuning_sparsities": (), "widths": study.widths[:1]}
+    if isinstance(study.source, LanguageModel):  # its probes need a latent a factor, so its text is told
+        axes["source"] = replace(study.source, text="language://300")
     small = replace(study, **axes, strengths=(0.3,), base_settings={"training.lr": (2.0,)}, calibration_seeds=(1000,))
     made = small.test() + small.calibration()
     assert len({one.folder for one in made}) == len(made)

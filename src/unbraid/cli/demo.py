@@ -64,7 +64,7 @@ class DemoStream:
 
     @property
     def results(self) -> int:
-        """How many results scoring gives."""
+        """The number of results that scoring gives."""
         more = sum(len(self.shown_by(name)) for name in SHOWN_BY) if self.shown else 0
         return len(self.experiments) * len(EVALS[self.study]) + more
 
@@ -110,7 +110,7 @@ def run_demo(call: Call[DemoFlags]) -> int:
 
 
 def heard(progress: JointProgress, tally: Tally) -> Callable[[Any], None]:
-    """What is done with the events of workers: trained tokens are shown as progress, results counted."""
+    """Return what hears the events of workers: it shows trained tokens as progress, and counts results."""
 
     def hear(event: tuple[Any, ...]) -> None:
         if event[0] == "scored":
