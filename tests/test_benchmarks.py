@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import eval_cost, peers, run, terms, worker
+from benchmarks import eval_cost, peers, run, small_shapes, stacked_steps, terms, worker
 from benchmarks.contender import CannotRun, Contender, Setting
 from benchmarks.contenders import floor, unbraid
 
@@ -231,3 +231,39 @@ def test_the_cost_of_evals_is_told_by_first_and_later_runs_and_scores_that_diffe
     assert later["before"] == [2.0, 2.5] and later["after"] == [0.5, 0.25, 0.5, 0.25] and later["apart"] == 0.25
     assert rows["all", "first"]["before"] == [3.0] and rows["all", "first"]["after"] == [2.0, 2.0]
     assert eval_cost.rows_of({"before": [before], "after": [found([1.0], 0.5)]})[0]["apart"] is None
+
+
+def test_members_stepped_together_learn_what_they_learn_alone():
+    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    together = stacked_steps.Stacked([0, 1, 2], d_in=8, d_sae=24, k=3)
+    alone = [stacked_steps.Stacked([seed], d_in=8, d_sae=24, k=3) for seed in range(3)]
+    start = together.W_dec.detach().clone()
+    for _ in range(5):
+        for stacked in (together, *alone):
+            stacked.step(x)
+    for parameter, parts in zip(together.parameters, zip(*(one.parameters for one in alone), strict=True), strict=True):
+        torch.testing.assert_close(parameter, torch.cat(parts))
+    assert torch.equal(together.fired, torch.cat([one.fired for one in alone])) and together.fired.sum() > 0
+    assert (together.W_dec - start).abs().max() > 0.01
+
+
+class Answering(small_shapes.Side):
+    """A checkout that takes so many seconds a step, without a process."""
+
+    def __init__(self, seconds: float, trained: str):
+        self.seconds, self.trained = seconds, trained
+
+    def ask(self, what: str, shape: str = "", kind: str = "", count: int = 0) -> Any:
+        return self.trained if what == "trained" else 0.001 if kind == "floor" else self.seconds
+
+
+def test_a_row_of_a_small_shape_compares_both_sides_and_the_floor():
+    rows = [*small_shapes.rows_of({"before": Answering(0.009, "a"), "after": Answering(0.003, "a")}, "demo", 3)]
+    assert [row["kind"] for row in rows] == list(small_shapes.KINDS)
+    for row in rows:
+        assert (row["before_over_floor"], row["after_over_floor"], row["before_over_after"]) == (9.0, 3.0, 3.0)
+        assert row["after_ms"] == [3.0, 3.0, 3.0] and row["equal"]
+    (other, *_) = small_shapes.rows_of({"before": Answering(0.009, "a"), "after": Answering(0.003, "b")}, "demo", 1)
+    assert not other["equal"]
+    (single, *_) = small_shapes.rows_of({"after": Answering(0.003, "a")}, "demo", 1)
+    assert "before_over_after" not in single and single["after_over_floor"] == 3.0

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def squared_error(predicted: Float[Tensor, "batch d_in"], x: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
+def squared_error(predicted: Float[Tensor, "*row d_in"], x: Float[Tensor, "*row d_in"]) -> Float[Tensor, ""]:
     """Return |predicted - x|^2, summed over rows. No gradient reaches x."""
     return _SquaredError.apply(predicted, x.detach())
 
