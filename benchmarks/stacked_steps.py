@@ -112,7 +112,7 @@ def row_of(shape: str, members: int, rounds: int) -> dict[str, Any]:
         for _ in range(WARM_UP):
             step()
     pairs = zip(together.parameters, zip(*(one.parameters for one in alone), strict=True), strict=True)
-    apart = [(stacked - torch.cat(parts)).abs().max() for stacked, parts in pairs]
+    apart = [float((stacked - torch.cat(parts)).detach().abs().max()) for stacked, parts in pairs]
     seconds: list[tuple[float, float, float]] = []
     for _ in range(rounds):
         stacked = core_seconds(lambda: together.step(x)) / members
@@ -127,7 +127,7 @@ def row_of(shape: str, members: int, rounds: int) -> dict[str, Any]:
         "shape": shape, "members": members, "d_in": d_in, "d_sae": d_sae, "k": k, "batch": rows,
         "rounds": rounds, **found,
         "alone_over_stacked": round(statistics.median(single / stacked for stacked, single, _ in seconds), 2),
-        "equal": not any(map(bool, apart)), "apart": float(max(apart)), "apart_after": WARM_UP,
+        "equal": not any(apart), "apart": max(apart), "apart_after": WARM_UP,
     }  # fmt: skip
 
 

@@ -252,3 +252,14 @@ def test_the_pairs_chosen_do_not_depend_on_the_bound_that_is_tried_first(monkeyp
         monkeypatch.setattr(selection, "bound_of", lambda k, share, first, rows, bound=bound: share * bound)
         found = largest(chunked(pre), 4)
         assert torch.equal(found[0], expected[0]) and torch.equal(found[1].latents, expected[1].latents)
+
+
+def test_of_equal_pairs_the_same_are_chosen_whatever_bound_was_tried_first(monkeypatch):
+    """Those that a search among more pairs has always chosen, so that runs made again are the same."""
+    pre = (normal(40, D_SAE, seed=1) * 4).round() / 4
+    found = largest(chunked(pre, 40), 4)
+    monkeypatch.setattr(selection, "largest_at_first_try", lambda chunks, k, wanted: None)
+    expected = largest(chunked(pre, 40), 4)
+    border = expected[0].min()
+    assert int((pre == border).sum()) > int((expected[0] == border).sum()), "otherwise nothing is left open"
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1].latents, expected[1].latents)

@@ -122,17 +122,26 @@ def largest_above_bound(chunks: Chunks, k: int, wanted: int) -> Pairs:
     """Return so many largest positive pairs, at least k a row where there are as many, by looking at those above a
     bound, the same in all processes of a group."""
     group = chunks.group
-    # Of rounded pairs more are proposed than are kept, as many as exceed the bound: there it decides what is found.
-    exact = chunks.rounded is None
-    rows = 32 if exact else chunks.rows
-    bound = lambda share: lambda first: group.first(bound_of(k, share, first, rows))
-    pre, places = joined([*pairs_above(chunks, bound(0.9 if exact else 0.8))])
+    if chunks.rounded is None and group.alone and (found := largest_at_first_try(chunks, k, wanted)) is not None:
+        return found
+    bound = lambda share: lambda first: group.first(bound_of(k, share, first, chunks.rows))
+    pre, places = joined([*pairs_above(chunks, bound(0.8))])
     for share in (0.4, 0.0):
         # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
         if sum(group.counts(pre.numel())) < k * chunks.batch * group.size:
             pre, places = joined([*pairs_above(chunks, bound(share))])
     kept = largest_in_group(pre, wanted, group)
     return pre[kept], places[kept]
+
+
+def largest_at_first_try(chunks: Chunks, k: int, wanted: int) -> Pairs | None:
+    """Return so many largest pairs by a bound that is found, and leaves fewer pairs, in less time; None where it leaves
+    too few, or where equal values leave open which these are: which are taken then is decided among more."""
+    pre, places = joined([*pairs_above(chunks, lambda first: bound_of(k, 0.9, first, 32))])
+    if len(pre) <= wanted or not cpu_search.searchable(pre):
+        return None
+    kept = cpu_search.largest_places(pre, wanted)
+    return None if kept is None else (pre[kept], places[kept])
 
 
 def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
