@@ -149,13 +149,14 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
     there = {(row["testbed"], row["seed"], row["geometry"]) for row in rows}
-    for name in options.testbeds:
-        for seed in known[name].seeds:
-            for geometry in GEOMETRIES:
-                if (name, seed, geometry) not in there:
-                    rows += measured(name, known[name], seed, geometry, options.runs)
-                    write_text(options.out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-                    print(name, seed, geometry, flush=True)
+    asked = [
+        (seed, name, geometry) for name in options.testbeds for seed in known[name].seeds for geometry in GEOMETRIES
+    ]
+    for seed, name, geometry in sorted(asked, key=lambda one: one[0]):  # so that rows cut short are of all testbeds
+        if (name, seed, geometry) not in there:
+            rows += measured(name, known[name], seed, geometry, options.runs)
+            write_text(options.out, "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+            print(name, seed, geometry, flush=True)
     for name in dict.fromkeys(row["testbed"] for row in rows):
         print(table(rows, name), end="\n\n")
 
