@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Bench = Literal["topk", "batchtopk", "jumprelu", "relu", "matryoshka"]
-D_IN, BATCH, K = 512, 2048, 32
+D_IN, BATCH, K = 512, 512, 32
 BANDWIDTH = 0.05
 """Of JumpReLU's windows, for every contender."""
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 17 / 32)
@@ -30,6 +30,13 @@ class Setting:
     d_in: int = D_IN
     batch: int = BATCH
     k: int = K
+    dead: float = 0.0
+    """Share of latents that the contender is made to take for dead at every step."""
+
+    @property
+    def dead_latents(self) -> int:
+        """The number of latents, the first ones, that count as dead."""
+        return round(self.dead * self.d_sae)
 
     def atoms(self) -> Tensor:
         """Unit rows [d_sae, d_in], the same for every contender."""

@@ -17,6 +17,8 @@ class Peer:
     """What must import once installed."""
     remove: tuple[str, ...] = ()
     """Dependencies to uninstall again."""
+    only: tuple[str, ...] = ()
+    """The dependencies to install, where they are not all of those it names."""
 
 
 PEERS = {
@@ -24,6 +26,12 @@ PEERS = {
     # The torchvision it pulls in cannot load beside a CPU build of torch, and then nothing of it imports.
     "dictionary-learning": Peer("dictionary-learning==0.1.0", "dictionary_learning", ("torchvision",)),
     "sparsify": Peer("eai-sparsify==1.3.3", "sparsify"),
+    # What it names besides is for vision models: hundreds of megabytes that its SAEs do not import.
+    "overcomplete": Peer(
+        "overcomplete==0.3.0",
+        "benchmarks.contenders.overcomplete",
+        only=("einops", "numpy", "scipy", "scikit-learn", "tqdm", "pillow"),
+    ),
 }
 
 
@@ -41,12 +49,23 @@ def python_of(name: str, folder: Path = FOLDER) -> Path:
         run([sys.executable, "-m", "venv", str(home)], name)
     constraints = home / "constraints.txt"
     constraints.write_text(f"{torch}\n")
-    run([str(python), "-m", "pip", "install", "-c", str(constraints), torch, peer.requirement], name)
+    install = [str(python), "-m", "pip", "install", "-c", str(constraints)]
+    if peer.only:
+        run([*install, torch, *peer.only], name)
+        run([*install, "--no-deps", peer.requirement], name)
+    else:
+        run([*install, torch, peer.requirement], name)
     if peer.remove:
         run([str(python), "-m", "pip", "uninstall", "-y", *peer.remove], name)
     run([str(python), "-c", f"import {peer.module}"], name)
     done.write_text(wanted)
     return python
+
+
+def environment(who: str) -> str | None:
+    """The peer in whose environment a contender runs; None for our own."""
+    name = who.removesuffix("-autocast")
+    return name if name in PEERS else None
 
 
 def torch_requirement(constraints: Path = ROOT / "constraints.txt") -> str:
@@ -55,7 +74,7 @@ def torch_requirement(constraints: Path = ROOT / "constraints.txt") -> str:
 
 
 def run(command: list[str], name: str) -> None:
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     if result.returncode:
         tail = "\n".join(result.stdout.splitlines()[-20:])
         raise SystemExit(

@@ -1,6 +1,9 @@
 """One contender in a process of its own: reads commands from stdin, answers each with a line of JSON.
 
-    python -m benchmarks.worker CONTENDER PROBLEM.pt
+    python -m benchmarks.worker CONTENDER
+
+Libraries are imported once. Every line then names a file with a problem, which a child process serves, with memory of
+its own, until it is told to `end`.
 
 CPU time is the whole process's. Peak memory above the weights is the largest resident set during the measured steps,
 minus the resident set once imports and data are in memory and before the contender is built, minus the bytes of its
@@ -25,8 +28,12 @@ CONTENDERS = {
     "unbraid": ("unbraid", "build"),
     "unbraid-bf16": ("unbraid", "build_bfloat16"),
     "sae-lens": ("sae_lens", "build"),
+    "sae-lens-autocast": ("sae_lens", "build_autocast"),
     "dictionary-learning": ("dictionary_learning", "build"),
     "sparsify": ("sparsify", "build"),
+    "overcomplete": ("overcomplete", "build"),
+    "floor": ("floor", "build"),
+    "floor-bf16": ("floor", "build_bfloat16"),
     "floor-dense": ("floor", "dense"),
     "floor-encoder": ("floor", "encoder"),
 }
@@ -82,14 +89,14 @@ class Worker:
 
 
 def serve(who: str, problem: Path, answers: TextIO) -> None:
+    """Answer the commands for one problem."""
+
     def answer(**content: Any) -> None:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
     try:
         module, function = CONTENDERS[who]
-        # Optimisers import this at their first step: it is code, not memory that training needs.
-        importlib.import_module("torch._dynamo")
         build = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), function)
         saved = torch.load(problem)
         before = resident("VmRSS")
@@ -97,13 +104,34 @@ def serve(who: str, problem: Path, answers: TextIO) -> None:
     except CannotRun as reason:
         answer(cannot=str(reason))
         return
+    except Exception:
+        answer(error=traceback.format_exc())
+        return
     answer(ready=True)
-    for line in sys.stdin:
+    commands = {"step": worker.step, "reset": worker.reset, "memory": worker.memory}
+    while (line := sys.stdin.readline().strip()) not in ("", "end"):
         try:
-            answer(**{"step": worker.step, "reset": worker.reset, "memory": worker.memory}[line.strip()]())
+            answer(**commands[line]())
         except Exception:
             answer(error=traceback.format_exc())
             return
+
+
+def serve_all(who: str, answers: TextIO) -> None:
+    """Answer the commands for one problem after another, each in a child, so that none finds what another left."""
+    importlib.import_module(f"benchmarks.contenders.{CONTENDERS[who][0]}")
+    # Optimisers import this at their first step: it is code, not memory that training needs.
+    importlib.import_module("torch._dynamo")
+    while problem := sys.stdin.readline().strip():
+        child = os.fork()
+        if not child:
+            serve(who, Path(problem), answers)
+            answers.flush()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        if status:
+            answers.write(json.dumps({"error": f"its process ended with status {status}: out of memory?"}) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":
@@ -111,4 +139,4 @@ if __name__ == "__main__":
     # Libraries print; answers keep the real stdout to themselves.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
-        serve(sys.argv[1], Path(sys.argv[2]), answers)
+        serve_all(sys.argv[1], answers)

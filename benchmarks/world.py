@@ -12,7 +12,7 @@ from itertools import count
 
 import torch
 
-from benchmarks.contender import BATCH, Setting
+from benchmarks.contender import Setting
 from benchmarks.contenders import unbraid as ours
 from benchmarks.run import names
 from unbraid.dictionary.normaliser import Normaliser
@@ -21,6 +21,8 @@ from unbraid.sources.world.world import World
 
 K = 32
 WARM_UP = 2
+ROWS = 2048
+"""Of a batch."""
 
 
 def sampling(world: World) -> Callable[[], None]:
@@ -35,9 +37,9 @@ def sampling(world: World) -> Callable[[], None]:
 
 def training(world: World) -> Callable[[], None]:
     """Takes the next training step when called, on rows of the world drawn beforehand."""
-    x = world.labelled(4 * BATCH, split="train").x
-    batches = Normaliser.fit(x, "centre-scale")(x).view(4, BATCH, world.d_in)
-    setting = Setting("topk", max(world.factors, 2 * K), threshold=0.0, d_in=world.d_in)
+    x = world.labelled(4 * ROWS, split="train").x
+    batches = Normaliser.fit(x, "centre-scale")(x).view(4, ROWS, world.d_in)
+    setting = Setting("topk", max(world.factors, 2 * K), threshold=0.0, d_in=world.d_in, batch=ROWS)
     contender, steps = ours.build(setting), count()
 
     def step() -> None:
@@ -61,7 +63,7 @@ def measure(world: World, repetitions: int) -> tuple[float, float]:
         step()
     pairs = [(cpu_seconds(draw), cpu_seconds(step)) for _ in range(repetitions)]
     drawing, stepping = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return world.block_rows / drawing, BATCH / stepping
+    return world.block_rows / drawing, ROWS / stepping
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,27 +1,40 @@
 import io
 import json
 import subprocess
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from benchmarks import eval_cost, peers, run, small_shapes, stacked_steps, terms, worker
-from benchmarks.contender import CannotRun, Contender, Setting
+from benchmarks import (
+    bench_tables,
+    eval_cost,
+    growth,
+    peers,
+    regimes,
+    run,
+    small_shapes,
+    stacked_steps,
+    terms,
+    worker,
+)
+from benchmarks.contender import Bench, CannotRun, Contender, Setting
 from benchmarks.contenders import floor, unbraid
+from benchmarks.regimes import Case
 
 from unbraid import catalog
 from unbraid.objective.objective import Term
 from unbraid.sources.world.world import World
 from unbraid.terms.controls.masked import Masked
+from unbraid.terms.dead_latents.aux_k import AuxK
 from unbraid.terms.sparsity.gate_kl import GateKl
 
 SMALL = {"d_in": 16, "batch": 64, "k": 2}
 
 
-def small(bench: run.Bench, batches: torch.Tensor, d_sae: int = 128) -> Setting:
-    setting = run.problem(bench, d_sae, batches)
-    return Setting(bench, d_sae, threshold=setting.threshold, **SMALL)
+def small(bench: Bench, batches: torch.Tensor, **changed: Any) -> Setting:
+    return run.problem(Case("small", bench, 128, **SMALL, **changed), batches)
 
 
 @pytest.fixture
@@ -29,7 +42,7 @@ def batches() -> torch.Tensor:
     return torch.randn(2, SMALL["batch"], SMALL["d_in"], generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("bench", run.BENCHES)
+@pytest.mark.parametrize("bench", regimes.BENCHES)
 def test_our_contender_takes_training_steps(bench, batches):
     contender = unbraid.build(small(bench, batches))
     before = [p.detach().clone() for p in contender.parameters]
@@ -44,7 +57,27 @@ def test_threshold_activations_start_at_the_agreed_density(bench, batches):
     contender = unbraid.build(small(bench, batches))
     assert contender.active is not None
     active = (contender.active(batches[0]) != 0).sum(1).double().mean()
-    assert float(active) == pytest.approx(run.THRESHOLD_L0, abs=0.1)
+    assert float(active) == pytest.approx(regimes.THRESHOLD_L0, abs=0.1)
+
+
+@pytest.mark.parametrize("bench", ["relu", "jumprelu"])
+def test_a_case_says_how_many_are_active(bench, batches):
+    contender = unbraid.build(small(bench, batches, l0=64.0))
+    assert contender.active is not None
+    assert float((contender.active(batches[0]) != 0).sum(1).double().mean()) == pytest.approx(64, abs=0.1)
+
+
+def test_latents_that_count_as_dead_get_the_loss_that_revives_them(batches, monkeypatch):
+    seen: list[int] = []
+    original = AuxK.__call__
+    monkeypatch.setattr(
+        AuxK, "__call__", lambda self, step: (seen.append(len(step.dead_latents)), original(self, step))[1]
+    )
+    for share in (0.0, 0.25):
+        contender = unbraid.build(small("topk", batches, dead=share))
+        for index, x in enumerate(batches):
+            contender.step(index, x)
+    assert seen == [0, 0, 32, 32]
 
 
 def test_the_floors_hold_only_their_weights(batches):
@@ -53,6 +86,17 @@ def test_the_floors_hold_only_their_weights(batches):
     for made, count in ((floor.dense(setting), 2), (floor.encoder(setting), 1)):
         made.step(0, batches[0])
         assert made.parameter_bytes() == made.state_bytes() == count * weights
+
+
+@pytest.mark.parametrize("build", [floor.build, floor.build_bfloat16])
+def test_the_floor_of_a_step_updates_all_weights_and_holds_what_the_optimiser_does(build, batches):
+    setting = small("topk", batches)
+    made = build(setting)
+    before = [p.detach().clone() for p in made.parameters]
+    made.step(0, batches[0])
+    assert all(not torch.equal(p, start) for p, start in zip(made.parameters, before, strict=True))
+    numbers = 2 * setting.d_sae * setting.d_in + setting.d_sae + setting.d_in
+    assert made.state_bytes() == 4 * 4 * numbers + 4 * len(before)
 
 
 def test_state_is_parameters_gradients_and_both_moments(batches):
@@ -116,8 +160,12 @@ class FakeLane(run.Lane):
         return {"cpu_seconds": 0.5 if self.who == "unbraid" else 3.0} if command == "step" else memory
 
 
+USUAL = Case("usual", "topk", 4096)
+
+
 def rows_of(names: list[str], order: list[str]) -> list[dict[str, Any]]:
-    return run.race([FakeLane(who, order) for who in names], Setting("topk", 4096, 0.0), repetitions=3)
+    rows = run.race([FakeLane(who, order) for who in names], USUAL, seconds=0.0)
+    return [{**row, "run": number} for number in (1, 2) for row in rows]
 
 
 def test_contenders_take_measured_steps_in_turn():
@@ -129,7 +177,7 @@ def test_contenders_take_measured_steps_in_turn():
 
 def test_rows_hold_what_the_report_reads():
     rows = rows_of(["unbraid", "sae-lens"], [])
-    assert rows[0]["tokens_per_second"] == 4096 and rows[1]["cpu_seconds_per_step"] == 3.0
+    assert rows[0]["tokens_per_second"] == 2 * USUAL.batch and rows[1]["cpu_seconds_per_step"] == 3.0
     wanted = {
         "bench",
         "d_sae",
@@ -142,9 +190,97 @@ def test_rows_hold_what_the_report_reads():
     assert all(wanted <= row.keys() for row in rows)
 
 
-def test_the_table_gives_times_as_multiples_of_ours():
-    lines = run.table(rows_of(["unbraid", "sae-lens"], [])).splitlines()
-    assert "1.00" in lines[1] and "6.00" in lines[2] and "sae-lens" in lines[2]
+def test_the_table_gives_times_as_multiples_of_ours_and_their_range_over_runs():
+    rows = rows_of(["unbraid", "sae-lens"], [])
+    rows[3]["cpu_seconds_per_step"] = 3.5
+    line = bench_tables.times(rows, "usual").splitlines()[2]
+    assert line.startswith("| topk 4,096, 32 active, 512 rows | 500 | 6.00 to 7.00 |  |")
+    assert bench_tables.times_sae_lens(rows) == (6.0, 7.0) and bench_tables.slower(rows) == []
+    assert "| 3.00 | 3.00 |" in bench_tables.memory(rows, "usual")
+
+
+def test_pages_say_what_the_rows_do():
+    rows = json.loads((peers.ROOT / "docs/results/bench.json").read_text())
+    page, readme = ((peers.ROOT / name).read_text() for name in ("docs/performance.md", "README.md"))
+    tables = [bench_tables.times(rows, regime) for regime in dict.fromkeys(row["regime"] for row in rows)]
+    assert all(table in page for table in [*tables, bench_tables.memory(rows, "usual")])
+    assert bench_tables.said_of_sae_lens(rows) in readme
+
+
+def test_a_peer_that_is_faster_in_every_run_is_named():
+    rows = rows_of(["unbraid", "sparsify"], [])
+    for row in rows:
+        if row["who"] == "sparsify":
+            row["cpu_seconds_per_step"] = 0.4
+    assert bench_tables.slower(rows) == ["usual: topk 4,096, 32 active, 512 rows: sparsify takes 0.80 of our time"]
+    rows[3]["cpu_seconds_per_step"] = 0.6
+    assert bench_tables.slower(rows) == []
+
+
+def test_fast_contenders_take_more_steps_until_the_time_is_spent():
+    order: list[str] = []
+    run.race([FakeLane("unbraid", order)], USUAL, seconds=4.0)
+    assert order.count("unbraid:step") == run.WARM_UP + 8  # half a second each
+    assert run.race([FakeLane("unbraid", [])], USUAL, seconds=1e9)[0]["repetitions"] == run.MOST
+
+
+def test_every_case_is_named_once_in_a_run_and_a_quick_run_has_one_a_regime():
+    chosen = run.arguments([])
+    plan = run.plan(chosen)
+    assert len({run.planned(case, number, "unbraid") for number, case in plan}) == len(plan)
+    assert {number for number, _ in plan} == {1, 2}
+    quick = run.plan(run.arguments(["--quick"]))
+    assert len(quick) == len(regimes.REGIMES) and all(case.batch == 128 for _, case in quick)
+
+
+class Workers:
+    """What stands for starting workers and measuring: it remembers which cases were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.asked: list[str] = []
+        monkeypatch.setattr(run, "start", lambda who, folder: FakeLane(who, []))
+        monkeypatch.setattr(FakeLane, "close", lambda self: None)
+        monkeypatch.setattr(run, "measure", self.measure)
+
+    def measure(self, case: Case, lanes: Any, folder: Path, seconds: float) -> list[dict[str, Any]]:
+        self.asked.append(str(case))
+        return run.race(lanes, case, seconds=0.0)
+
+
+def test_an_interrupted_bench_goes_on_where_it_was_and_ends_in_the_rows(tmp_path, monkeypatch, capsys):
+    workers, out, kept = Workers(monkeypatch), tmp_path / "out.json", tmp_path / "kept.json"
+    asked = ["--regimes", "small", "--who", "unbraid,floor", "--kept", str(kept), "--out", str(out)]
+    rows, _ = run.bench(run.arguments([*asked, "--runs", "1"]))
+    assert len(rows) == 10 and json.loads(kept.read_text()) == rows and not out.exists()
+    run.main(asked)
+    assert len(workers.asked) == 10 and workers.asked[:5] == workers.asked[5:]
+    assert len(json.loads(out.read_text())) == 20 and not kept.exists()
+    assert "min left" in capsys.readouterr().out
+
+
+def test_a_case_that_memory_does_not_hold_is_left_out_and_said(tmp_path, monkeypatch):
+    workers = Workers(monkeypatch)
+    free = lambda: types.SimpleNamespace(available=1e9)
+    monkeypatch.setattr(run.psutil, "virtual_memory", free)
+    asked = ["--regimes", "growth", "--who", "unbraid,floor", "--runs", "1", "--kept", str(tmp_path / "kept.json")]
+    with pytest.raises(SystemExit, match="left out(.|\n)*65,536 latents(.|\n)*takes about 2 GB, of which 1 are free"):
+        run.main([*asked, "--out", str(tmp_path / "out.json")])
+    assert len(workers.asked) == 3 and not (tmp_path / "out.json").exists()
+
+
+def test_growth_is_drawn_a_line_a_library_with_its_range_over_runs():
+    rows = [
+        {"regime": "growth", "who": who, "d_sae": d_sae, "tokens_per_second": 1e6 / (d_sae * number)}
+        for who in ("unbraid", "sae-lens")
+        for d_sae in (4096, 1024)
+        for number in (1, 3)
+    ]
+    ours, theirs = growth.lines(rows)
+    assert ours["name"] == "unbraid" and theirs["name"] == "sae-lens" and ours["x"] == [1024, 4096]
+    assert ours["y"] == pytest.approx([2048, 8192]) and ours["error_y"]["array"] == pytest.approx([1024, 4096])
+    assert "Plotly.newPlot" in growth.page(rows)
+    with pytest.raises(SystemExit, match="no row is of the regime growth; run"):
+        growth.page([])
 
 
 def test_unknown_names_are_refused_with_the_choice(capsys):

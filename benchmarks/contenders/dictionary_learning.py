@@ -3,6 +3,7 @@
 import importlib
 
 import torch
+from torch import Tensor
 
 from benchmarks.contender import BANDWIDTH, LEARNING_RATE, Contender, Setting
 
@@ -48,4 +49,10 @@ def build(setting: Setting) -> Contender:
             model.threshold.fill_(setting.threshold)
     # Its BatchTopK encodes with a threshold it has not fitted yet, which says nothing about training.
     active = model.encode if setting.bench in ("relu", "jumprelu") else None
-    return Contender(trainer.update, list(model.parameters()), trainer.optimizer, active)
+
+    def step(index: int, x: Tensor) -> None:
+        if setting.dead:
+            trainer.num_tokens_since_fired[: setting.dead_latents] = 10**9
+        trainer.update(index, x)
+
+    return Contender(step, list(model.parameters()), trainer.optimizer, active)

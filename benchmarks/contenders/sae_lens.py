@@ -18,7 +18,7 @@ CLASSES = {
 }
 
 
-def build(setting: Setting) -> Contender:
+def build(setting: Setting, *, autocast: bool = False) -> Contender:
     module, name = CLASSES[setting.bench]
     classes = importlib.import_module(f"sae_lens.saes.{module}")
     prefixes = [sum(setting.widths()[: level + 1]) for level in range(len(setting.widths()))]
@@ -48,14 +48,22 @@ def build(setting: Setting) -> Contender:
             lr=LEARNING_RATE,
             lr_end=LEARNING_RATE / 10,
             device="cpu",
+            autocast=autocast,
         ),
         sae=sae,
         data_provider=iter(()),
     )
 
     def step(index: int, x: Tensor) -> None:
+        if setting.dead:
+            trainer.n_forward_passes_since_fired[: setting.dead_latents] = 10**6
         trainer.maybe_reset_sparsity()
         trainer.step(x)
         trainer.n_training_steps += 1
 
     return Contender(step, list(sae.parameters()), trainer.optimizer, sae.encode)
+
+
+def build_autocast(setting: Setting) -> Contender:
+    """The same with its own switch for products in bfloat16."""
+    return build(setting, autocast=True)

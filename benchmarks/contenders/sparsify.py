@@ -25,13 +25,15 @@ def build(setting: Setting) -> Contender:
     optimiser.train()
     silent = torch.zeros(setting.d_sae, dtype=torch.long)
     fired = torch.zeros(setting.d_sae, dtype=torch.bool)
+    dead = torch.arange(setting.d_sae) < setting.dead_latents if setting.dead else None
 
     def step(index: int, x: Tensor) -> None:
         coder.set_decoder_norm_to_unit_norm()
-        out = coder(x=x, y=x, dead_mask=None, total_variance=(x - x.mean(0)).pow(2).sum())
+        out = coder(x=x, y=x, dead_mask=dead, total_variance=(x - x.mean(0)).pow(2).sum())
         fired[out.latent_indices.flatten()] = True
         float(out.fvu.detach())  # logged every step
-        (out.fvu + out.multi_topk_fvu / 8).backward()
+        # Its loss on dead latents has no weight by default; with one, it is that of the paper it is from.
+        (out.fvu + out.multi_topk_fvu / 8 + (out.auxk_loss / 32 if setting.dead else 0)).backward()
         coder.remove_gradient_parallel_to_decoder_directions()
         optimiser.step()
         optimiser.zero_grad()

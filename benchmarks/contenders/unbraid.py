@@ -39,6 +39,8 @@ def build(setting: Setting, *, bfloat16: bool = False) -> Contender:
                 dictionary.threshold.fill_(setting.threshold)
 
     def step(index: int, x: Tensor) -> None:
+        if setting.dead:
+            learner.dead_latents.since_fired[: setting.dead_latents] = 10**9
         nowhere = torch.full((len(x),), -1)
         learner.step(Batch(x, nowhere, nowhere, nowhere), index, ExtraInputs(learner.experiment.source, 0, index))
 
