@@ -1,4 +1,4 @@
-"""Where the runs of a report are listed, setting by setting, so that every number leads to the runs it is from."""
+"""The list of the runs of a report, setting by setting, with the anchors by which every number leads to its runs."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ class Places:
         return self.of(RunsOf(name, d_sae))
 
     def links(self, runs: Sequence[RunsOf]) -> list[tuple[str, str]]:
-        """What links to these runs say, and where they lead."""
+        """The links to these runs: the text and the anchor of each."""
         found = [(method_name(each.name) if len(runs) > 1 else "runs", self.of(each)) for each in dict.fromkeys(runs)]
         return [(said, anchor) for said, anchor in found if anchor]
 

@@ -1,8 +1,8 @@
 """The source behind a source: of a cache of activations what it was written from, of any other the source itself.
 
-A cache holds activations and the numbers of tokens. What they read as, and what follows from them in later layers, is
-asked of the source that the cache names, which is read again. Evals ask it in float32 whatever the cache was made in:
-a change of logits is a difference of two numbers of which bfloat16 keeps three digits.
+A cache holds activations and the numbers of tokens. What they read as, and what follows from them in later layers,
+comes from the source that the cache names, which is read again; for evals in float32 whatever the cache was made in: a
+change of logits is a difference of two numbers of which bfloat16 keeps three digits.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,8 @@ def behind(source: Source) -> Source:
 
 
 def asked_behind(source: Source, what: str, ask: Callable[[Source], T], without: T) -> T:
-    """Ask the source behind a run for `what`. Of a cache whose source cannot be read here, the rest can still be told:
-    `without` is returned, and a warning says what is missing and why."""
+    """Return what the source behind a run gives for `what`; `without`, with a warning that says why, for a cache whose
+    source cannot be read here."""
     if isinstance(source, Cached) and source.why_not_reread:
         say_what_is_missing(source, what)
         return without
@@ -41,7 +41,7 @@ def asked_behind(source: Source, what: str, ask: Callable[[Source], T], without:
 
 
 def model_to_splice(source: Source) -> LanguageModel | None:
-    """Return the language model into which reconstructions can be spliced; None where there is none, which is told
+    """Return the language model into which reconstructions can be spliced; None where there is none, with a warning
     where one was to be expected."""
     found = asked_behind(source, "cross-entropy", lambda found: found, source)
     return found if isinstance(found, LanguageModel) else None
@@ -49,5 +49,5 @@ def model_to_splice(source: Source) -> LanguageModel | None:
 
 @lru_cache(maxsize=32)
 def say_what_is_missing(source: Cached, what: str) -> None:
-    """Warn, once, that the source behind a cache is not there to be asked."""
+    """Warn, once, that the source behind a cache cannot be read."""
     log.warning("the cache %s is scored and shown without %s: %s", source.folder, what, source.why_not_reread)
