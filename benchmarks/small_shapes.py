@@ -4,7 +4,7 @@ Checkouts of this repository, a process and a thread each, make ten steps each i
 of a run are logged), and so does the floor: the encoder's product and the fused optimiser alone. Core-seconds (user and
 system), median and range over rounds. All start from the same numbers and see the same batches; `equal` says whether
 what they have trained is the same bit for bit. `--tokens` also trains the members of the demo's world as one cohort,
-for so many tokens, saved. Without `--before` this checkout is measured alone.
+for so many tokens, saved. Rows so far are written after every one. Without `--before` this checkout is measured alone.
 """
 
 import argparse
@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="another checkout of this repository")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=0, help="of the cohort of the demo's world; 0 leaves it out")
     parser.add_argument("--out", type=Path, help="also write the rows to this JSON file")
@@ -192,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in rows_of(sides, shape, chosen.rounds):
             rows.append(row)
             print(json.dumps(row), flush=True)
+            if chosen.out:
+                write_json(chosen.out, rows)
     if chosen.tokens:
         taken = {f"{side}_seconds": round(of.ask("cohort", count=chosen.tokens), 1) for side, of in sides.items()}
         rows.append({"shape": "cohort of the demo's world", "tokens": chosen.tokens, **taken})
