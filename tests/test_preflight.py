@@ -19,7 +19,8 @@ from unbraid.evals.shared.evaluation import evaluate
 from unbraid.experiment.study import Study
 from unbraid.runs.run import Run
 from unbraid.sources.base import NoHeldOut
-from unbraid.sources.cached import EVAL_ROWS, Cached, write_cache
+from unbraid.sources.cache_files import EVAL_ROWS
+from unbraid.sources.cached import Cached, write_cache
 from unbraid.sources.stream import held_out
 from unbraid.steering.linear_dct import LinearDct
 from unbraid.steering.melbo import Melbo

@@ -12,7 +12,8 @@ from tests.tiny_lm import source, write_corpus, write_model
 from unbraid.config import serialise as config
 from unbraid.runs.run import Run
 from unbraid.sources.base import Block, Source
-from unbraid.sources.cached import Cached, row_bytes, write_cache
+from unbraid.sources.cache_files import row_bytes
+from unbraid.sources.cached import Cached, write_cache
 from unbraid.sources.stream import Stream
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.weak_supervision.slowness import Slowness

@@ -9,7 +9,8 @@ from unbraid.cli.calls import Call
 from unbraid.cli.command_line import fail
 from unbraid.cli.resolve import experiments_of
 from unbraid.sources.base import Source, Split
-from unbraid.sources.cached import EVAL_ROWS, write_cache, write_caches
+from unbraid.sources.cache_files import EVAL_ROWS
+from unbraid.sources.cached import write_cache, write_caches
 from unbraid.sources.language_model.harvest import Harvest, at_layers
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.system.terminal import say

@@ -24,7 +24,7 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Source
-from unbraid.sources.cached import cache_bytes
+from unbraid.sources.cache_files import cache_bytes
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream
 from unbraid.steering.base import SliceFit
