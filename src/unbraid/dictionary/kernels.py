@@ -17,8 +17,10 @@ KernelsName = Literal["torch", "triton"]
 
 
 class Kernels(ABC):
-    """What the sparse step computes with, in place of torch's operations. Bags of items follow one another, and begin
-    at `bag_starts`."""
+    """Base of the kernels that the sparse step computes with, in place of torch's operations.
+
+    Bags of items follow one another, and begin at `bag_starts`.
+    """
 
     @abstractmethod
     def sums(

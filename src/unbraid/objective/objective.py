@@ -142,7 +142,7 @@ class Step:
         return self.spread_of(self.x)
 
     def fvu(self, error: Float[Tensor, ""]) -> Mapping[str, Tensor]:
-        """What a reconstruction with this squared error, summed, logs: the FVU, of steps that are logged."""
+        """Return what a reconstruction with this squared error, summed, logs: the FVU, of steps that are logged."""
         return {"fvu": error / self.spread} if self.logged else {}
 
     def spread_of(self, rows: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:

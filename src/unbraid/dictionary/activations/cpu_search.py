@@ -12,7 +12,7 @@ from torch import Tensor
 WHOLE = 256
 """Columns up to which a row's k-th largest is found at once, not in two stages (measured)."""
 MEMBERS = 8
-"""Columns of a group whose maximum stands for it in the first stage."""
+"""Columns of a group, of which the first stage sees the maximum alone."""
 
 
 def searchable(matrix: Tensor) -> bool:

@@ -90,10 +90,10 @@ def refuse_too_few(known: dict[str, int], config) -> None:
     """Raise Refused when an attribute has fewer known prompts than fill one batch of pairs held out from training."""
     least = math.ceil(config.llm_batch_size / (2 * (1 - config.train_test_split)))
     if few := {name: count for name, count in known.items() if count < least}:
-        asked = "" if config.full_dataset_downsample is None else f", of {config.full_dataset_downsample} asked in all"
+        tried = "" if config.full_dataset_downsample is None else f", of {config.full_dataset_downsample} tried in all"
         raise loading.Refused(
             f"the model answers too few of RAVEL's prompts correctly ({loading.listed(few)}; {least} of each attribute "
-            f"are needed{asked}): it does not know the facts that RAVEL would swap; use a larger model, one trained on "
+            f"are needed{tried}): it does not know the facts that RAVEL would swap; use a larger model, one trained on "
             "them, or a larger --size, which asks more"
         )
 
@@ -121,7 +121,7 @@ def lighter(main, activation_collection) -> None:
     activation_collection.get_layer_activations = layer_activations
 
 
-class Read(Exception):
+class PromptsRead(Exception):
     """The block that was to be read has run."""
 
 
@@ -132,12 +132,12 @@ def layer_activations(model, target_layer: int, inputs, source_pos_B) -> torch.T
 
     def read(module, args, outputs):
         seen.append(outputs[0])
-        raise Read
+        raise PromptsRead
 
     handle = layer_in_tuples(model, target_layer).register_forward_hook(read)
     try:
         model(input_ids=inputs["input_ids"].to(model.device), attention_mask=inputs.get("attention_mask", None))
-    except Read:
+    except PromptsRead:
         pass
     finally:
         handle.remove()

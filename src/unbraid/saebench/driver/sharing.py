@@ -1,6 +1,6 @@
-"""What the runs of one model share: the model in memory, and its activations at the hook.
+"""Shares between the runs of one model the model in memory and its activations at the hook.
 
-Nothing of SAEBench is edited. Its model is loaded once a process instead of once a run, its passes that are asked for
+Nothing of SAEBench is edited. Its model is loaded once a process instead of once a run, its passes that read
 one hook stop after that layer, and what they find is kept for the next run that reads the same tokens.
 """
 
@@ -15,7 +15,7 @@ MOST_BYTES = 2e9
 HOOK = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 
 
-class Kept:
+class KeptTensors:
     """Tensors by the tokens that they were computed on, up to a size."""
 
     def __init__(self) -> None:
@@ -56,11 +56,11 @@ def start_of(hook: str) -> int | None:
 
 
 class Shared:
-    """The models of a process, by how they were asked for, and what was found with them."""
+    """The models of a process, by how they are loaded, and what was found with them."""
 
     def __init__(self) -> None:
         self.models: dict[str, object] = {}
-        self.kept = Kept()
+        self.kept = KeptTensors()
 
     def install(self) -> None:
         """Make SAEBench's way to load a model return the one that is loaded already."""
@@ -77,7 +77,8 @@ class Shared:
         setattr(HookedTransformer, "from_pretrained_no_processing", staticmethod(loaded))  # noqa: B010
 
     def of_texts(self, what: str, tokens, compute) -> torch.Tensor:
-        """What `compute` finds for tokens, or for a list of texts, of which those that are kept are not read again."""
+        """Return what `compute` finds for tokens, or for a list of texts, of which those that are kept are not read
+        again."""
         texts = tokens if isinstance(tokens, list) else None
         keys = [key_of(what, text) for text in (texts or [tokens])]
         missing = [i for i, key in enumerate(keys) if self.kept.get(key) is None]
@@ -94,7 +95,7 @@ class Shared:
         return torch.cat(rows)
 
     def remembering(self, model):
-        """Make a model stop after the one hook that it is asked for, and remember what it found there."""
+        """Make a model stop after the one hook that a pass reads, and remember what it found there."""
         run = model.run_with_cache
 
         def run_with_cache(tokens, *args, names_filter=None, stop_at_layer=None, **kwargs):

@@ -73,7 +73,7 @@ def final(model, residual: Tensor, hook: str) -> Tensor:
 
 
 def of_all_runs(model, hook: str, tokens: Tensor) -> dict[str, Tensor]:
-    """What a batch gives without an SAE: activations, the clean distribution's parts, losses of the ablated model."""
+    """Return what a batch gives without an SAE: activations, parts of the clean distribution, losses when ablated."""
     residual = model.run_with_cache(tokens, prepend_bos=False, names_filter=[hook])[1][hook]
     states = final(model, residual, hook)
     expected, total, chosen = torch.empty_like(states), states.new_empty(tokens.shape), states.new_empty(tokens.shape)
