@@ -132,7 +132,7 @@ def test_codes_and_gradients_equal_the_dense_ones_in_float64(kernels, calls, act
         made, x = made.float(), x.float()
     made.kernels = kernels
     sparse = made.codes(x, "sparse")
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if rounded else {"rtol": 1e-11, "atol": 1e-11}
+    tolerance: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4} if rounded else {"rtol": 1e-11, "atol": 1e-11}
     torch.testing.assert_close(sparse.dense().double(), dense.dense(), **tolerance)
     nested, whole = sparse.decode_nested(made.W_dec, WIDTHS), dense.decode_nested(made.W_dec.double(), WIDTHS)
     torch.testing.assert_close(nested.double(), whole, **tolerance)
