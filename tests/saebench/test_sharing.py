@@ -92,7 +92,7 @@ def test_of_a_list_of_texts_those_that_are_new_are_read(driver):
         longest = max(len(words[text]) for text in texts)
         return passes(torch.tensor([(words[text] + [0, 0])[:longest] for text in texts]), **kwargs)
 
-    model.run_with_cache = run_with_cache
+    setattr(model, "run_with_cache", run_with_cache)  # noqa: B010 (its argument has another name)
     shared.remembering(model)
     ask = lambda *texts: model.run_with_cache(list(texts), names_filter=[HOOK])[1][HOOK]
     ask("a b", "c d")

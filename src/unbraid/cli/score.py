@@ -200,7 +200,8 @@ def plan_saebench(experiments: list[Experiment], options: StudyFlags) -> int:
     source, how = experiments[0].source, bench_of(options)
     target = targets.target_in(source.metadata(), source)
     chosen = eval_specs.chosen(list(options.saebench or ()))
-    lines = [cost.estimate_one(one, target, how, runs=len(experiments), kept=0, d_in=source.d_in) for one in chosen]
+    of = experiments[0]
+    lines = [cost.estimate_one(one, target, how, runs=len(experiments), kept=0, of=of) for one in chosen]
     say("\n".join(["SAEBench", *cost.describe(lines, [], environment_to_make(options))]))
     return 0
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unbraid.experiment.experiment import Experiment
 from unbraid.runs.run import Run
 from unbraid.saebench import environment, targets, work
 from unbraid.saebench.bench import Bench, reason_not_applicable, up_to_date
@@ -39,7 +40,7 @@ def estimate(runs: Sequence[Run], eval_specs: Sequence[EvalSpec], bench: Bench) 
     """Return one estimate per eval and target, and lines that say which runs are left out, with the reason."""
     groups, without = targets.group_by_target(runs)
     lines = [
-        estimate_one(eval_spec, target, bench, runs=len(members) - kept, kept=kept, of=members[0])
+        estimate_one(eval_spec, target, bench, runs=len(members) - kept, kept=kept, of=members[0].experiment)
         for target, members in groups.items()
         for eval_spec in eval_specs
         for kept in [sum(up_to_date(run, eval_spec, bench.request_key(eval_spec, target)) for run in members)]
@@ -57,8 +58,10 @@ def by_reason(without: Mapping[Path, Exception]) -> dict[str, list[str]]:
     }
 
 
-def estimate_one(eval_spec: EvalSpec, target: Target, bench: Bench, *, runs: int, kept: int, of: Run) -> CostEstimate:
-    """Estimate the cost of one eval for `runs` runs of one target, which are as large as the run `of`."""
+def estimate_one(
+    eval_spec: EvalSpec, target: Target, bench: Bench, *, runs: int, kept: int, of: Experiment
+) -> CostEstimate:
+    """Estimate the cost of one eval for `runs` runs of one target, each as large as the experiment `of`."""
     small, reason = bench.small(target), reason_not_applicable(eval_spec, target, bench)
     if not runs or reason:
         return CostEstimate(eval_spec, target, runs, kept, 0.0, 0.0, reason)
@@ -71,10 +74,10 @@ def estimate_one(eval_spec: EvalSpec, target: Target, bench: Bench, *, runs: int
             settings,
             model,
             runs=runs,
-            d_sae=of.experiment.dictionary.d_sae,
+            d_sae=of.dictionary.d_sae,
             products=work.speed(model.width),
         )
-    return CostEstimate(eval_spec, target, runs, kept, minutes, gigabytes(eval_spec, of.d_in, small), reason)
+    return CostEstimate(eval_spec, target, runs, kept, minutes, gigabytes(eval_spec, of.source.d_in, small), reason)
 
 
 def gigabytes(eval_spec: EvalSpec, d_in: int, small: bool) -> float:
