@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.small_shapes import AT_ONCE, SHAPES, WARM_UP, ms, steps_of
-from unbraid.dictionary.activations.selection import ascending_top_k, same_in_rows
+from unbraid.dictionary.activations.selection import ascending_top_k
 from unbraid.dictionary.codes import SparseCodes, SparseSupport
 from unbraid.sources.world.world import World
 from unbraid.system.files import write_json
@@ -50,7 +50,8 @@ class Stacked:
             pre = torch.baddbmm(self.b_enc.unsqueeze(1), centred, self.W_enc.transpose(1, 2))
             values, latents = ascending_top_k(pre.view(-1, d_sae), self.k)
             first = (torch.arange(members) * d_sae).repeat_interleave(len(x)).unsqueeze(1)
-            support = same_in_rows(latents + first, members * d_sae)
+            offsets = torch.arange(0, latents.numel() + 1, self.k)
+            support = SparseSupport((latents + first).reshape(-1), offsets, members * d_sae)
         pairs = _StackedPairs.apply(self.W_enc, self.b_enc, values.view(-1), centred.view(-1, d_in), support)
         codes = SparseCodes(pairs, pairs.relu(), support)
         decoded = codes.decode(self.W_dec.view(-1, d_in)).view(members, len(x), d_in)

@@ -188,7 +188,9 @@ def test_no_memory_is_no_bug(capsys, monkeypatch):
 
 def test_fault_26_something_is_said_before_the_first_step(tmp_path, capsys, monkeypatch):
     said = []
-    monkeypatch.setattr("unbraid.training.loop.Learner.step", lambda *_: said.append(capsys.readouterr().out) or {})
+    monkeypatch.setattr(
+        "unbraid.training.loop.Learner.step", lambda *_, **__: said.append(capsys.readouterr().out) or {}
+    )
     train_quickly(tmp_path)
     assert "reading the text and the model" in said[0] and "starting dictionaries" in said[0]
 

@@ -23,6 +23,7 @@ from unbraid.objective.objective import Objective, TargetL0
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.runs.run import Run
 from unbraid.sources.fitting_sample import fitting_sample
+from unbraid.sources.tensor import Activations
 from unbraid.terms.causal.effect import Effect
 from unbraid.terms.geometry.orthogonality import Orthogonality
 from unbraid.terms.reconstruction.nested_reconstruction import NestedReconstruction
@@ -204,10 +205,7 @@ def test_a_term_that_is_not_finite_names_itself_and_keeps_the_last_checkpoint(tm
 
 
 def test_a_slice_term_on_a_source_without_a_model_stops_before_training(tmp_path):
-    from unbraid.sources.cached import Cached, write_cache
-
-    write_cache(WORLD, tmp_path / "cache", blocks=1, seed=0)
-    slice_term = replace(experiment(effect=Effect()), source=Cached(folder=str(tmp_path / "cache")))
+    slice_term = replace(experiment(effect=Effect()), source=Activations(WORLD.sample(4096, seed=0).x))
     with pytest.raises(ValueError, match="term 'effect' reads contexts, but .*LanguageModel or World"):
         train([slice_term], tmp_path / "runs")
     assert not list((tmp_path / "runs").glob("*/metrics.jsonl"))

@@ -84,7 +84,7 @@ def test_the_report_shows_picks_and_valid_figures(run: MakeRun, tmp_path: Path):
     write_report(grid(run), tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     section = page.partition(">Description length</h3>")[2].partition("<h3")[0]
-    assert ">TopK L0 4, 64 latents</b>: 20.0" in section and ">TopK L0 4, 128 latents</b>" in section
+    assert ">TopK L0 4, 64 latents</a></b>: 20.0" in section and ">TopK L0 4, 128 latents</a></b>" in section
     assert "untrained" not in section.partition("<figure")[0]
     drawn = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', section, re.S)]
     assert len(drawn) == 8, "four ways of counting, along distortion and along width"

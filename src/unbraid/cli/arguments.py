@@ -70,7 +70,7 @@ class Checkpoints:
     """The flags of checkpoints."""
 
     checkpoint_seconds: Annotated[NonNegativeFloat, arg(metavar="SECONDS")] = 120.0
-    """Time between checkpoints. A kill loses at most this much work."""
+    """Time between checkpoints; a kill loses at most that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,8 @@ class SaeBench:
     python: Annotated[Path | None, arg(metavar="FILE")] = None
     """Python interpreter of an environment of yours that has sae-bench."""
     size: Literal["auto", "least", "small", "published"] = "auto"
-    """Size of SAEBench's data sets. auto: small for a model in a folder, as published for one on the hub. least: for a
-    model of a hundred million parameters on a CPU."""
+    """Size of SAEBench's data sets. auto: small for a model in a folder, as published for one on the hub. least: for
+    large models on a CPU."""
     text: Annotated[str, arg(metavar="TEXT")] = ""
     """Documents for its evals core and autointerp, e.g. corpus.jsonl (default: the run's held-out text)."""
     labelled: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE:CLASS:ATTRIBUTE")] = ()
@@ -157,7 +157,7 @@ class StudyFlags(Parallel, Checkpoints, OfExperiment, SaeBench):
     """Processes that train, then score, side by side. Those that train share the members out, with equal results; each
     reads the source, and needs the memory of one model."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
-    """Score by these evals of ours (default: all that apply and store no tables), e.g. --evals fidelity recovery."""
+    """Score by these evals of ours (default: all that apply and store no tables)."""
     verbose: bool = False
     """Also print why an eval does not apply to a run."""
     saebench: Annotated[tuple[str, ...] | None, arg(metavar="[EVAL ...]")] = None
@@ -176,7 +176,7 @@ class EvalFlags(Parallel, Trusting, SaeBench):
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
     """Run folders, e.g. runs/*; what is none is passed over."""
     evals: Annotated[tuple[str, ...], arg(metavar="EVAL")] = ()
-    """Score by these evals (default: all that apply and store no tables), e.g. --evals fidelity recovery."""
+    """Score by these evals (default: all that apply and store no tables)."""
     suite: Literal["own", "saebench"] = "own"
     """Whose evals: our own, or SAEBench's."""
     force: bool = False
