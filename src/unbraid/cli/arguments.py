@@ -26,7 +26,7 @@ class Options:
     """The flags of every command."""
 
     package: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PACKAGE")] = ()
-    """Also look for studies, terms and evals in this Python package of yours; may be repeated."""
+    """Also look for names in this Python package of yours; may be repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Trusting(Options):
     """The flags of commands that load models."""
 
     trust_remote_code: bool = False
-    """Run Python code that comes with a model from the hub. Off, such models are refused."""
+    """Run Python code that comes with a model; such models are refused else."""
 
 
 @dataclass(frozen=True, kw_only=True)
