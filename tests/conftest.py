@@ -21,6 +21,15 @@ os.environ.setdefault("UNBRAID_CACHE", os.path.join(tempfile.gettempdir(), f"unb
 type_checks.install()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_shared_with_the_next_test():
+    """A test that does a worker's task in its own process leaves what workers share to their end."""
+    from unbraid.system import sharing  # not before types are checked
+
+    yield
+    sharing._store.set(None)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-call", action="store_true", help="check types at every call, not once for each combination of them"
