@@ -42,6 +42,7 @@ WAYS: dict[str, Training] = {
     "bfloat16": replace(TRAINING, dense_above=1.0, matmul="bfloat16"),
 }
 SEEDS = (0, 1, 2)
+TICKS = (10, 20, 50, 100)
 COLOURS = {"dense": "#1b6ca8", "sparse": "#c8553d", "bfloat16": "#5a8f29"}
 Row = dict[str, Any]
 
@@ -106,8 +107,12 @@ def page(rows: Sequence[Row]) -> str:
             }
             for row in rows if row["activation"] == activation
         ]  # fmt: skip
-        axes = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "squared error"}, "type": "log"}}
-        figures.append({"data": lines, "layout": {"title": {"text": activation}, "width": 460, "height": 320, **axes}})
+        axes = {
+            "xaxis": {"title": {"text": "step"}},
+            "yaxis": {"title": {"text": "squared error"}, "type": "log", "tickvals": TICKS},
+        }
+        title = {"text": type(ACTIVATIONS[activation]).__name__}
+        figures.append({"data": lines, "layout": {"title": title, "width": 460, "height": 320, **axes}})
     drawn = "".join(f"<div id=p{i}></div>" for i in range(len(figures)))
     calls = "".join(
         f'{{const f={json.dumps(figure)};Plotly.newPlot("p{i}",f.data,f.layout,{{staticPlot:true}})}}'

@@ -131,7 +131,7 @@ def test_a_cache_whose_text_is_gone_names_it(folder):
     index = json.loads((folder / "index.json").read_text())
     index["source"]["text"] = "gone.jsonl"
     (folder / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=r"cache .* activations alone, and what it .*gone\.jsonl.*bring it back"):
+    with pytest.raises(ValueError, match=r"cache .* activations alone, and what it .*gone\.jsonl.*mend that"):
         Cached(folder=str(folder)).contexts(2, split="train", seed=0)
 
 
@@ -275,7 +275,9 @@ def test_a_shard_is_verified_once(folder, monkeypatch):
 
 
 def test_a_folder_without_a_cache_is_named(tmp_path):
-    with pytest.raises(ValueError, match="there is no cache of activations at .*; write one with write_cache"):
+    with pytest.raises(
+        ValueError, match="there is no cache of activations at .*; write one with `unbraid cache NAME --to "
+    ):
         _ = Cached(folder=str(tmp_path)).d_in
     (tmp_path / "index.json").write_text('{"format": 9}')
     with pytest.raises(ValueError, match="has format 9, not 1"):

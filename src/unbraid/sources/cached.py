@@ -136,7 +136,7 @@ class Cached(Source):
         """Return `live`, whose model and text are there. Raises ValueError when they are not, or have changed."""
         if self.why_not_reread:
             raise ValueError(
-                f"the cache {self.folder} holds activations alone, and {self.why_not_reread}; bring it back, or write "
+                f"the cache {self.folder} holds activations alone, and {self.why_not_reread}; mend that, or write "
                 "the cache again"
             )
         return self.live()
@@ -189,7 +189,10 @@ class Cached(Source):
     def _index(self) -> dict[str, Any]:
         path = Path(self.folder) / INDEX
         if not path.is_file():
-            raise ValueError(f"there is no cache of activations at {self.folder!r}; write one with write_cache")
+            raise ValueError(
+                f"there is no cache of activations at {self.folder!r}; write one with `unbraid cache NAME --to "
+                f"{self.folder}`"
+            )
         return read_index(path)
 
     @cached_property
