@@ -17,7 +17,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from unbraid.comparison.contrast import contrast
 from unbraid.comparison.convergence import fall
 from unbraid.comparison.gate import GateResult, gate
 from unbraid.comparison.judgement import Judgement
+from unbraid.comparison.names import testbed_name
 from unbraid.comparison.power import pooled, seeds_needed
 from unbraid.comparison.registration import rules_of
 from unbraid.comparison.scores import Scores, arrange
@@ -46,6 +47,7 @@ from unbraid.comparison.verdict import answer, judge_pairs
 from unbraid.comparison.wording import change, number
 from unbraid.config.old_names import upgraded, upgraded_score
 from unbraid.experiment.summary import requested_l0
+from unbraid.sources.cached import Cached
 from unbraid.sources.language_model.loading import EMBEDDED
 from unbraid.system.files import read_json, write_text
 
@@ -65,10 +67,8 @@ def collect(folders: Sequence[Path], name: str | None = None) -> list[dict[str, 
             continue
         experiment = upgraded(read_json(folder / "experiment.json"))
         method, l0 = experiment["name"], requested_l0(experiment)
-        source = experiment["source"]
-        world = name or ("twin" if source.get("independent") else world_of(source))
         row = {
-            "world": world, "method": method, "asked": finite(l0),
+            "world": name or world_of(experiment["source"]), "method": method, "asked": finite(l0),
             "d_sae": read_json(folder / "cfg.json")["d_sae"], "seed": experiment["seed"],
             "control": bool(experiment.get("control")),
         }  # fmt: skip
@@ -88,9 +88,17 @@ def design_of(folder: Path) -> dict[str, Any]:
     return about | {"summary": asdict(run.summary)}
 
 
-def world_of(source: dict[str, Any]) -> str:
-    """The name of a testbed: its model's, or its world's by the number of factors."""
-    return model_name(source["model"]) if "model" in source else WORLDS[source["factors"]]
+def world_of(source: Mapping[str, Any]) -> str:
+    """The name of a testbed: its model's, or its world's by the number of factors; of a cache that of what it was
+    written from."""
+    try:
+        node = Cached(folder=source["folder"]).origin() if source.get("type") == "Cached" else source
+        if node.get("independent"):
+            return "twin"
+        return model_name(node["model"]) if node.get("model") else WORLDS[node["factors"]]
+    except (KeyError, ValueError) as error:
+        why = f": {error}" if isinstance(error, ValueError) else ""
+        raise SystemExit(f"no name is known of the testbed {testbed_name(source)}{why}; give one by --name") from error
 
 
 def model_name(model: str) -> str:

@@ -9,10 +9,12 @@ import pytest
 from benchmarks import judge
 from benchmarks.judge import cell, chosen, contrast_table, contrasts, gate_table
 
+from tests.small import WORLD
 from unbraid.comparison.committed import SCORES, quantity_of, scores_of_rows
 from unbraid.comparison.gate import gate
 from unbraid.comparison.quantities import PRIMARIES
 from unbraid.comparison.verdict import answer
+from unbraid.sources.cached import write_cache
 
 LEVELS = {"f1": 0.5, "absorption": 0.3, "fvu": 0.1, "l2_ratio": 1.0, "recall_rarest": 0.5, "recall_child": 0.6}
 PLANTED = {
@@ -124,6 +126,22 @@ def test_commands_print_what_they_found(command: str, tmp_path: Path, monkeypatc
     judge.main()
     said = capsys.readouterr().out
     assert "|---" in said and ("hsic" in said or command == "gate")
+
+
+def test_a_testbed_has_the_name_of_its_model_or_world_and_a_cache_that_of_what_it_was_written_from(tmp_path: Path):
+    write_cache(WORLD, tmp_path / "cache", seed=0, blocks=1)
+    index = tmp_path / "cache" / "index.json"
+    cached = {"type": "Cached", "folder": str(tmp_path / "cache")}
+    known = {"type": "LanguageModel", "model": "smollm2"}, {"type": "World", "factors": 96, "independent": True}
+    for node, name in ((known[0], "smollm2"), (known[1], "twin"), ({"type": "World", "factors": 96}, "forest")):
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"source": node}))
+        assert judge.world_of(node) == judge.world_of(cached) == name
+
+
+@pytest.mark.parametrize("node", [{"type": "World", "factors": 5}, {"type": "Cached", "folder": "gone"}])
+def test_a_testbed_without_a_name_ends_in_one_sentence(node: dict):
+    with pytest.raises(SystemExit, match="no name is known of the testbed .*; give one by --name"):
+        judge.world_of(node)
 
 
 def test_the_committed_study_is_undecided_on_both_claims():
