@@ -61,7 +61,7 @@ much the same for every latent and for random directions."""
 WORK = 2**17
 """Latents that get a card, times the width of the activations: passes cost more on a wider model."""
 READING = 2**30
-"""And times the number of outcomes too. A card of SmolLM2, which expects one of 49,152 tokens, takes three seconds of
+"""And times the number of outcomes too. A card of SmolLM2, which expects one of 49,152 tokens, takes five seconds of
 one core."""
 FEWEST_CARDS = 32
 """However large the model is."""
