@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from unbraid.saebench.datasets import CLASSES, ROWS
+from unbraid.saebench.eval_specs import EVAL_SPECS
 
 PROMPT = 85
 """Tokens of absorption's prompts: ten examples and a word."""
@@ -51,15 +52,15 @@ class Tokens:
 def tokens_of(name: str, settings: Mapping[str, Any]) -> Tokens:
     """The tokens that an eval reads at some settings."""
     if name == "core":
-        batch = 16 * settings["context_size"]
+        batch = EVAL_SPECS[name].batch * settings["context_size"]
         spliced, read = settings["reconstruction_batches"] * batch, settings["variance_batches"] * batch
         return Tokens(to_hook=read, whole=2 * spliced, each_after=spliced, each_sae=spliced + read)
     if name == "absorption":
         words = LETTERS * settings["words_a_letter"] if "words_a_letter" in settings else WORDS
         return Tokens(to_hook=words * PROMPT, each_to_hook=MISSED * words * PROMPT, each_sae=words)
     if name in ("sparse_probing", "scr", "tpp"):
-        most = {split: settings.get(f"probe_{split}_set_size", 4 * rows) // 4 for split, rows in ROWS.items()}
-        read = 2 * CLASSES * sum(min(most[split], ROWS[split]) for split in ROWS) * settings["context_length"]
+        rows = sum(min(settings.get(f"probe_{split}_set_size", 4 * most) // 4, most) for split, most in ROWS.items())
+        read = 2 * CLASSES * rows * settings["context_length"]
         return Tokens(to_hook=read, each_sae=read)
     if name == "sae_probes":
         return Tokens(to_hook=SHORT, each_sae=SHORT)

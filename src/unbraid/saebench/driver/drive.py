@@ -18,6 +18,8 @@ from pathlib import Path
 
 MARK = "unbraid> "
 PACKAGES = ("sae-bench", "sae-lens", "transformer-lens", "transformers", "torch", "sae-probes")
+READ_AGAIN = ("core", "absorption")
+"""Evals whose runs read the same texts again; the others keep what they need on disk."""
 
 
 def say(**event) -> None:
@@ -59,10 +61,7 @@ def main(path: Path) -> None:
     for run in request["runs"]:
         say(**{"is": "begin", "run": run["name"]})
         started, worked = time.monotonic(), time.process_time()
-        if request["eval"] not in (
-            "core",
-            "absorption",
-        ):  # the others read no text twice, or keep what they need on disk
+        if request["eval"] not in READ_AGAIN:
             shared.kept.clear()
         try:
             sae = loading.load_sae(run["folder"], model, request["device"])

@@ -64,11 +64,6 @@ def empty(folder: Path) -> Path:
     return folder
 
 
-def listed(counts: dict[str, int]) -> str:
-    """Format counts by name: "city Country 12, city Language 3"."""
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
 def unknown_share(tokenizer, texts: list[str]) -> float:
     """The share of the tokens of `texts` that the tokenizer does not know."""
     ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False)]

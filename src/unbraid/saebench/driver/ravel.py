@@ -90,9 +90,10 @@ def refuse_too_few(known: dict[str, int], config) -> None:
     """Raise Refused when an attribute has fewer known prompts than fill one batch of pairs held out from training."""
     least = math.ceil(config.llm_batch_size / (2 * (1 - config.train_test_split)))
     if few := {name: count for name, count in known.items() if count < least}:
+        said = ", ".join(f"{name} {count}" for name, count in few.items())
         tried = "" if config.full_dataset_downsample is None else f", of {config.full_dataset_downsample} tried in all"
         raise loading.Refused(
-            f"the model answers too few of RAVEL's prompts correctly ({loading.listed(few)}; {least} of each attribute "
+            f"the model answers too few of RAVEL's prompts correctly ({said}; {least} of each attribute "
             f"are needed{tried}): it does not know the facts that RAVEL would swap; use a larger model, one trained on "
             "them, or a larger --size, which asks more"
         )
