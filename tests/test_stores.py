@@ -75,7 +75,8 @@ def test_a_file_that_changed_in_the_store_is_refused_and_leaves_nothing(run, tmp
 
 def test_another_run_of_that_name_is_kept(run, tmp_path):
     copy_runs([run], MEMORY)
-    (other,) = train([experiment(tokens=640)], tmp_path)  # the same experiment, trained at another time
+    (trained,) = train([experiment(tokens=800)], tmp_path / "elsewhere")
+    other = trained.rename(tmp_path / run.name)
     with pytest.raises(ValueError, match="holds another run of that name; copy into another folder"):
         copy_runs([other], MEMORY)
     with pytest.raises(ValueError, match="holds another run of that name"):
