@@ -247,9 +247,11 @@ def arguments() -> argparse.Namespace:
     for name in ("collect", "table", "gate", "gates", "contrasts", "verdict"):
         one = commands.add_parser(name)
         one.add_argument("paths", nargs="+", type=Path, help="run folders (collect), or a file of rows")
-        one.add_argument("--out", type=Path, help="the file to write (collect)")
+        writes = name in ("collect", "gates")
+        one.add_argument("--out", type=Path, required=writes, help="the file to write (collect, gates)")
         one.add_argument("--world")
-        one.add_argument("--name", help="what the testbed is called in the rows (collect)")
+        called = "what the testbed is called in the rows (collect, gates)"
+        one.add_argument("--name", required=name == "gates", help=called)
         one.add_argument("--card", type=Path, help="a registered claim card (verdict)")
         one.add_argument("--d-sae", type=int)
         one.add_argument("--l0", type=float, help="of the table")
