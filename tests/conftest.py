@@ -57,5 +57,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in reasons.items():
             if reason and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    # The longest test first: it runs a third of the demo, and started last it would run on alone.
-    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+    # The longest tests first, a third of the demo and the tutorial: started last they would run on alone.
+    items.sort(key=lambda item: item.path.name not in ("test_wheel.py", "test_tutorial.py"))
