@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PARALLEL) -m slow --every-call
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(PARALLEL) --every-call
