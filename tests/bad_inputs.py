@@ -700,6 +700,20 @@ def browsing() -> Iterator[Case]:
     yield Case("browse", "no place", lambda g: ["browse", str(g.run)], "--out")
 
 
+def checking() -> Iterator[Case]:
+    of = lambda *words: ["check", "published", *map(str, words)]
+    yield Case("check published", "no run", lambda g: of(g / "empty folder"), "no run")
+    yield Case("check published", "no word", lambda g: of(), "required: runs")
+    yield Case(
+        "check published", "an unfinished run", lambda g: of(g.damaged("provenance.json", None)), "none .* is finished"
+    )
+    yield Case("check published", "a damaged run", lambda g: of(g.damaged("cfg.json", b"{")), "cfg.json")
+    yield Case(
+        "check published", "an architecture that is none", lambda g: of(g.run, "--architecture", "batchtop"),
+        "batchtopk, ",
+    )  # fmt: skip
+
+
 def importing() -> Iterator[Case]:
     def of(folder: str, *more: str) -> Callable[[Ground], list[str]]:
         return lambda g: ["import", str(g / folder), "world", "--out", str(g.fresh()), *SMALL[4:-4], *more]
@@ -971,6 +985,7 @@ CASES: list[Case] = [
         copying,
         exporting,
         browsing,
+        checking,
         importing,
         caches,
         python,

@@ -29,6 +29,7 @@ def test_every_subcommand_and_every_public_function_is_in_the_table():
         "study",
         "eval",
         "report",
+        "check published",
         "steer",
         "import",
         "export",

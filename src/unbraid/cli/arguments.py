@@ -212,6 +212,17 @@ class PowerFlags(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedFlags(Options):
+    """The flags of `unbraid check published`."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]
+    """Scored runs, e.g. runs/*; what is none is passed over."""
+    architecture: Annotated[str, arg(metavar="NAME")] = ""
+    """Published architecture to compare with, e.g. batchtopk (default: the run's own, where it says it; an imported SAE
+    may know only what is left at inference)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportFlags(Options):
     """The flags of `unbraid report`."""
 

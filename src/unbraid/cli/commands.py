@@ -61,6 +61,10 @@ COMMANDS = {
         "say from calibration runs how many seeds a difference needs, score by score", "PowerFlags",
         "claims:run_power", stopped=NOTHING,
     ),
+    "check published": Command(
+        "compare scored runs with the published figures of SAEs of the same model, layer, width and architecture",
+        "PublishedFlags", "published:run_check_published", stopped=NOTHING,
+    ),
     "steer": Command(
         "show what a model writes with the atoms of latents added to its activations, chosen by number or by words",
         "SteerFlags", "steering:run_steer", stopped=NOTHING,

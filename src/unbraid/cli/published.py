@@ -1,0 +1,75 @@
+"""The command that compares runs with published SAEs."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from unbraid.cli.arguments import PublishedFlags
+from unbraid.cli.calls import Call
+from unbraid.cli.resolve import run_folders
+from unbraid.comparison.wording import number, signed
+from unbraid.runs.failure import failure
+from unbraid.runs.run_folder import finished
+from unbraid.system.each import each
+from unbraid.system.terminal import name as on_one_line
+from unbraid.system.terminal import say
+
+if TYPE_CHECKING:
+    from unbraid.saebench.check_published import PublishedCheck, PublishedRow
+
+TITLES = ("score", "yours", "published at this L0", "difference", "noise")
+
+
+def run_check_published(call: Call[PublishedFlags]) -> int:
+    """Print each finished run next to published SAEs: 1 when a run could not be read, which is named."""
+    from unbraid.saebench.check_published import check_run
+    from unbraid.saebench.figures import check_architecture
+
+    options = call.options
+    check_architecture(options.architecture)
+    folders = run_folders(options.runs)
+    done = [folder for folder in folders if finished(folder)]
+    for folder in sorted(set(folders) - set(done)):
+        reason = failure(folder) or "not finished; continue it with --resume"
+        say(f"passed over {on_one_line(folder)}: {reason}", file=sys.stderr)
+    if not done:
+        raise ValueError("none of these runs is finished; train them to the end with --resume")
+    checks, unread = each(done, lambda folder: check_run(folder, options.architecture))
+    if checks:
+        say("\n\n".join("\n".join(lines_of(check)) for check in checks))
+    for one in unread:
+        say(f"error: {on_one_line(one.what)}: {one.reason}", file=sys.stderr)
+    return 1 if unread else 0
+
+
+def lines_of(check: "PublishedCheck") -> Iterator[str]:
+    """The run, a table of its scores, and what to know about them, a line each."""
+    yield on_one_line(check.run)
+    sparsity = "L0 not known: unbraid eval RUN --evals fidelity" if check.l0 is None else f"L0 {number(check.l0)}"
+    yield f"  {check.about}; {sparsity}{f' ({check.l0_from})' if check.l0_from else ''}"
+    if check.nothing:
+        yield f"  {check.nothing}"
+        return
+    yield from table([TITLES, *map(cells, check.rows)])
+    scored = {
+        f"{row.eval}: {text}": None for row in check.rows for text in (row.missing, "; ".join(row.differs)) if text
+    }
+    yield from (f"  {text}" for text in (*scored, *check.differs))
+    yield from (f"  published: {source}" for source in dict.fromkeys(row.source for row in check.rows))
+
+
+def cells(row: "PublishedRow") -> tuple[str, ...]:
+    """A row of the table; where nothing was published at the run's L0, the nearest that was."""
+    decimals = 4
+    shown = lambda value: "–" if value is None else number(value, decimals)
+    there = f"{shown(row.nearest[1])} at L0 {number(row.nearest[0])}" if row.published is None else shown(row.published)
+    gap = "–" if row.difference is None else signed(row.difference, decimals)
+    return row.score, shown(row.yours), there, gap, "–" if row.noise is None else f"≤ {shown(row.noise)}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows in columns, the first flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        right = "  ".join(f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        yield f"  {first:<{widths[0]}}  {right}"
