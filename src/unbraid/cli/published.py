@@ -55,7 +55,10 @@ def lines_of(check: "PublishedCheck") -> Iterator[str]:
         f"{row.eval}: {text}": None for row in check.rows for text in (row.missing, "; ".join(row.differs)) if text
     }
     yield from (f"  {text}" for text in (*scored, *check.differs))
-    yield from (f"  published: {source}" for source in dict.fromkeys(row.source for row in check.rows))
+    sources = [row.source.rpartition(": ") for row in check.rows]
+    for source in dict.fromkeys(source for source, _, _ in sources):
+        files = dict.fromkeys(file for of, _, file in sources if of == source)
+        yield f"  published in {source}: {', '.join(files)}"
 
 
 def cells(row: "PublishedRow") -> tuple[str, ...]:

@@ -101,9 +101,9 @@ def matching(model: str, where: tuple[Any, str], width: int, architecture: str) 
         (f"on layer {where[0]} ({where[1]}) of {model}", lambda one: (one.layer, one.site) == where,
          lambda one: f"layer {one.layer} ({one.site})"),
         (f"of {width:,} latents there", lambda one: one.width == width, lambda one: f"{one.width:,}"),
-        (f"of the architecture {architecture} there" if architecture else "where the architecture is not known: what "
-         "is left at inference is not enough; name it with --architecture", lambda one: architecture in one.saes,
-         lambda one: ", ".join(one.saes)),
+        (f"of the architecture {architecture} there" if architecture else "of an architecture like this run's there, "
+         "unless it does not say what it was trained as (name it with --architecture)",
+         lambda one: architecture in one.saes, lambda one: ", ".join(one.saes)),
     )  # fmt: skip
     for what, is_it, named in parts:
         there = dict.fromkeys(map(named, found))
