@@ -243,6 +243,9 @@ def imported(folder: Path, **init: str) -> Path:
      ({"format": "Gemma Scope", "architecture": "jumprelu"}, "jumprelu"),
      ({"format": "SAELens", "architecture": "jumprelu", "trained": '{"training_architecture": "batchtopk"}'},
       "batchtopk"),
+     ({"format": "SAELens", "architecture": "jumprelu", "trained": '{"training_architecture": "batchtopk", '
+       '"training_architecture_details": {"objective": {"reconstruction": {"type": "NestedReconstruction"}}}}'},
+      "matryoshka"),
      ({"format": "SAELens", "architecture": "jumprelu"}, "")],
 )  # fmt: skip
 def test_an_imported_sae_has_the_architecture_that_its_library_names(make, init, name):

@@ -37,6 +37,8 @@ def imported_architecture(run: StoredRun) -> str:
     trained = (run.provenance.get("imported") or {}).get("trained") or {}
     if "PAnneal" in str(trained.get("trainer_class")):
         return "panneal"
+    if "NestedReconstruction" in str(trained.get("training_architecture_details")):  # a folder of ours
+        return "matryoshka"
     named = str(trained.get("training_architecture") or run.imported.get("architecture", ""))
     letters = re.sub(r"[^a-z]", "", named.lower())
     if letters == "jumprelu" and run.imported.get("format") == "SAELens":
