@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -190,14 +190,16 @@ def test_two_processes_train_a_cohort_of_every_kind_as_one_does(tmp_path):
     assert_two_equal_one(cohort(), tmp_path)
 
 
-def killed_and_resumed(members: Sequence[Experiment], root: Path, *, at: int) -> None:
-    """Train by two processes of which one dies at a step; then again, to the end."""
+def killed_and_resumed(
+    members: Sequence[Experiment], root: Path, *, at: int, of: Literal["rows", "latents"] = "rows"
+) -> None:
+    """Train by two processes of which one dies at a step; then again, to the end. `of`: what is shared out to them."""
 
     def die(group: Group) -> str:
         kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done >= at * 160 else None
         dying = [AtProgress(kill)]
         try:
-            train(members, root / "killed", checkpoint_steps=3, group=group, callbacks=dying)
+            train(members, root / "killed", checkpoint_steps=3, group=replace(group, of=of), callbacks=dying)
         except ConnectionError as error:
             return str(error)
         return "not killed"
@@ -206,9 +208,11 @@ def killed_and_resumed(members: Sequence[Experiment], root: Path, *, at: int) ->
     assert codes == [-signal.SIGKILL, 0], "the first dies, and the other ends by itself"
     said = torch.load(root / "group" / "1.pt", weights_only=True)
     assert "has ended" in said and "--resume" in said and "\n" not in said
-    resumed = lambda group: str(train(members, root / "killed", resume=True, checkpoint_steps=3, group=group))
+    resumed = lambda group: str(
+        train(members, root / "killed", resume=True, checkpoint_steps=3, group=replace(group, of=of))
+    )
     ranks(resumed, root / "group")
-    ranks(lambda group: str(train(members, root / "whole", group=group)), root / "group")
+    ranks(lambda group: str(train(members, root / "whole", group=replace(group, of=of))), root / "group")
 
 
 def test_a_group_of_which_one_was_killed_resumes_bit_for_bit(tmp_path):

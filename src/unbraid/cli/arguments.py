@@ -77,6 +77,10 @@ class Checkpoints:
 class Trains(Checkpoints):
     """The flags of commands that train, and score nothing."""
 
+    shard_latents: bool = False
+    """Under torchrun: give each process some of the latents and every row, not all latents and some of the rows. For
+    widths that one does not hold."""
+
     resume: Annotated[bool, ONE_OF] = False
     """Continue unfinished runs from their last checkpoint."""
     overwrite: Annotated[bool, ONE_OF] = False

@@ -1,6 +1,7 @@
 """Training by the processes that torchrun starts, as one group.
 
     torchrun --nproc-per-node 2 -m unbraid train NAME --out FOLDER
+    torchrun --nproc-per-node 2 -m unbraid train NAME --out FOLDER --shard-latents
 
 torchrun says in variables of the environment which of how many processes this is, and where they meet.
 """
@@ -10,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import distributed
@@ -44,9 +45,9 @@ def check_command(name: str) -> None:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Group]:
-    """Context manager of the group that torchrun has started; of one process without it. `device`: of training. In a
-    group, what ends all is said by one of them."""
+def joined(device: str, of: Literal["rows", "latents"] = "rows") -> Iterator[Group]:
+    """Context manager of the group that torchrun has started; of one process without it. `device`: of training; `of`:
+    what is shared out. In a group, what ends all is said by one of them."""
     if processes() == 1:
         yield ALONE
         return
@@ -54,7 +55,7 @@ def joined(device: str) -> Iterator[Group]:
         torch.cuda.set_device(local_device(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()))
     # What is decided on the host goes by the CPU, so that it does not wait for a GPU.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-    group = Group(distributed.get_rank(), distributed.get_world_size(), distributed.group.WORLD)
+    group = Group(distributed.get_rank(), distributed.get_world_size(), distributed.group.WORLD, of)
     if not group.leads:
         notices.log.setLevel(logging.ERROR)
     store = distributed.distributed_c10d._get_default_store()

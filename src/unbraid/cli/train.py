@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from unbraid import catalog
-from unbraid.cli.arguments import PlanFlags, StudyFlags, SweepFlags, TrainFlags
+from unbraid.cli.arguments import PlanFlags, StudyFlags, SweepFlags, TrainFlags, Trains
 from unbraid.cli.calls import Call
 from unbraid.cli.crews import check_crew, crew_of
 from unbraid.cli.crossing import axes
@@ -176,9 +176,15 @@ def run_sweep(call: Call[SweepFlags]) -> int:
 
 def train_all(options: Trainer, experiments: list[Experiment]) -> int:
     """Check and train, by the processes that torchrun has started where it has. The exit code."""
+    shards = isinstance(options, Trains) and options.shard_latents
     if processes() > 1:
-        with joined(experiments[0].training.device) as group:
+        with joined(experiments[0].training.device, "latents" if shards else "rows") as group:
             return train_by_group(options, experiments, group)
+    if shards:
+        raise ValueError(
+            "--shard-latents shares latents out to processes that torchrun starts, and this is one alone: start "
+            "torchrun --nproc-per-node 2 -m unbraid …, or leave it out"
+        )
     if refused := preflight(options, experiments):
         return refused
     with crew_of(options, [options.out], experiments) as crew:

@@ -16,6 +16,7 @@ from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Initialisation, Origin, RandomAtoms
 from unbraid.dictionary.orthonormalise import orthonormalise_blocks
 from unbraid.dictionary.weights import Acts
+from unbraid.system.group import ALONE, Group
 
 Parameter = Literal["W_enc", "b_enc", "W_dec", "b_dec", "threshold"]
 Cosine = Annotated[float, Ge(-1), Lt(1)]
@@ -73,10 +74,14 @@ class DictionaryConfig(DictionaryChoices):
             why = "W_enc is frozen" if "W_enc" in self.frozen else f"{type(self.activation).__name__} has none"
             raise ValueError(f"aligned moves the encoder, and {why}: leave out one of the two")
 
-    def build(self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None) -> Dictionary:
-        """Return an initialised dictionary on the CPU. `sample`: normalised activations [batch, d_in]. Raises
-        ValueError for settings that these activations do not allow."""
-        dictionary = Dictionary(sample.shape[1], self.d_sae, self.activation, bfloat16=bfloat16)
+    def build(
+        self, sample: Acts, *, seed: int, bfloat16: bool = False, origin: Origin | None = None, shards: Group = ALONE
+    ) -> Dictionary:
+        """Return an initialised dictionary on the CPU. `sample`: normalised activations [batch, d_in]. `shards`: the
+        processes that hold it together; this one gets its share. Raises ValueError for settings that these activations
+        do not allow."""
+        dictionary = Dictionary(sample.shape[1], self.d_sae // shards.size, self.activation, bfloat16=bfloat16)
+        dictionary.shards = shards
         if self.orthonormal_blocks > dictionary.d_in:
             raise ValueError(
                 f"{self.orthonormal_blocks} atoms cannot be orthonormal in {dictionary.d_in} dimensions: "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unbraid.dictionary.activations.base import Activation
 from unbraid.dictionary.codes import Codes
+from unbraid.dictionary.latent_shards import summed
 from unbraid.dictionary.weights import Acts, Path, Weights
 from unbraid.sources.stream import check_finite
 
@@ -73,7 +74,12 @@ class Dictionary(Weights):
                 f"these codes are {z.values.dtype} on {z.values.device}, the dictionary is {self.W_dec.dtype} on "
                 f"{self.W_dec.device}; encode with this dictionary, or move it"
             )
-        return z.decode(self.W_dec) + self.b_dec
+        # Of processes with some latents each, one alone has b_dec's gradient: it is summed over them.
+        return self.written(z) + (self.b_dec if self.shards.leads else self.b_dec.detach())
+
+    def written(self, z: Codes) -> Float[Tensor, "batch d_in"]:
+        """Return the sums of active atoms, those that other processes hold (`shards`) among them, without b_dec."""
+        return summed(z.decode(self.W_dec), self.shards)
 
     def forward(self, x: Any) -> Float[Tensor, "*fold d_in"]:
         """Return reconstructions of x [..., d_in], in its shape; for the rest as `encode`."""
@@ -103,6 +109,7 @@ class Dictionary(Weights):
             return self
         activation, parameters = self.activation.for_inference(self, sample)
         made = Dictionary(self.d_in, self.d_sae, activation).to(self.W_dec)
+        made.shards = self.shards
         made.load_state_dict(parameters)
         made.trained_as = type(self.activation).__name__
         return made

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unbraid.config.settings import Settings
 from unbraid.dictionary.dictionary import Dictionary
+from unbraid.dictionary.latent_shards import own_rows_of_normal
 from unbraid.dictionary.normaliser import Normaliser
 from unbraid.dictionary.weights import Acts
 from unbraid.sources.base import Source
@@ -69,6 +70,9 @@ class Initialisation(Settings, ABC):
     sets_thresholds: ClassVar[bool] = False
     """Whether it fills thresholds and extra parameters too; the activation initialises them otherwise."""
 
+    shards: ClassVar[bool] = False
+    """Whether it can fill some of the latents alone, of a dictionary that processes hold together."""
+
     @abstractmethod
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
@@ -80,10 +84,12 @@ class Initialisation(Settings, ABC):
 class RandomAtoms(Initialisation):
     """Random unit atoms, the encoder their transpose, b_dec the mean of the data."""
 
+    shards: ClassVar[bool] = True
+
     def __call__(
         self, dictionary: Dictionary, sample: Acts, rng: torch.Generator, origin: Origin | None = None
     ) -> None:
-        atoms = torch.randn(dictionary.d_sae, dictionary.d_in, generator=rng)
+        atoms = own_rows_of_normal(dictionary.d_sae, dictionary.d_in, rng, dictionary.shards)
         set_tied(dictionary, atoms, sample)
 
 

@@ -51,8 +51,15 @@ class Chunks:
     """What mends them where they are rounded; None where they are exact."""
     group: Group = ALONE
     """The processes whose rows, after one another, are the batch that is encoded."""
+    shards: Group = ALONE
+    """The processes of which each has some of the latents."""
     kernels: Kernels | None = None
     """What chooses the largest of rows and computes with the pairs chosen; None: torch's operations."""
+
+    @property
+    def among(self) -> Group:
+        """The processes that have the pairs of the whole batch together."""
+        return self.group if self.shards.alone else self.shards
 
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
         for start in range(0, self.batch, self.rows):
@@ -92,6 +99,9 @@ class Weights(nn.Module):
         """What sparse codes are chosen and computed with; None: torch's operations."""
         self.group = ALONE
         """The processes that what is encoded is shared out to."""
+        self.shards = ALONE
+        """The processes that hold the dictionary together: each an equal share of its latents, in order, and all b_dec.
+        These weights are this one's."""
         self.W_enc = nn.Parameter(torch.zeros(d_sae, d_in).t())
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
@@ -110,6 +120,11 @@ class Weights(nn.Module):
     @property
     def d_sae(self) -> int:
         return self.W_dec.shape[0]
+
+    @property
+    def width(self) -> int:
+        """The number of latents in all processes that hold the dictionary together."""
+        return self.d_sae * self.shards.size
 
     def dense_limit(self) -> float:
         """Return the share of active latents above which codes are dense."""
@@ -135,7 +150,7 @@ class Weights(nn.Module):
         """Return pre-activations of x a few rows at a time, without gradient; rounded where products are."""
         centred, readers, bias = (x - self.b_dec).detach(), self.W_enc.detach(), self.b_enc.detach()
         if not self.low_precision:
-            return replace(chunks_of(centred, readers, bias), group=self.group, kernels=self.kernels)
+            return self._known(chunks_of(centred, readers, bias))
         low_centred, low_readers, low_bias = (part.bfloat16() for part in (centred, readers, bias))
 
         def exact(pairs: SparseSupport) -> Tensor:
@@ -147,19 +162,22 @@ class Weights(nn.Module):
             return (torch.addmm(bias, centred[rows], readers) - measured).abs().max()
 
         rounded = Rounded(exact, error)
-        chunks = chunks_of(low_centred, low_readers, low_bias)
-        return replace(chunks, rounded=rounded, group=self.group, kernels=self.kernels)
+        return replace(self._known(chunks_of(low_centred, low_readers, low_bias)), rounded=rounded)
 
     def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
         """Return `chunks` as if there were these latents alone, in the precision of the weights."""
         readers = self.W_enc.detach().t().index_select(0, latents)
         chunks = chunks_of((x - self.b_dec).detach(), readers.t(), self.b_enc.detach().index_select(0, latents))
-        return replace(chunks, kernels=self.kernels)
+        return replace(self._known(chunks), group=ALONE)
+
+    def _known(self, chunks: Chunks) -> Chunks:
+        """Return chunks that know with whom and by what pairs are chosen from them."""
+        return replace(chunks, group=self.group, shards=self.shards, kernels=self.kernels)
 
 
 def chunks_of(centred: Acts, readers: Float[Tensor, "d_in latent"], bias: Float[Tensor, " latent"]) -> Chunks:
     """Return products of rows and readers, plus the bias, in the precision of the rows."""
-    rows = max(1, CHUNK_ENTRIES.get(centred.device.type, 2**22) // len(bias))
+    rows = max(1, CHUNK_ENTRIES.get(centred.device.type, 2**22) // max(1, len(bias)))
     bias = bias.to(centred.dtype)
     buffer = centred.new_empty(min(rows, len(centred)), len(bias))
 

@@ -94,7 +94,7 @@ def clipped(value: Number, most: float) -> Number:
 def start_at(dictionary: Dictionary, sample: Float[Tensor, "batch d_in"], l0: int | float) -> None:
     """Raise the thresholds, or lower the encoder's biases, all by as much, until at most `l0` latents a row are active
     on the sample. What is not trained stays as it is, and so do activations that count their latents themselves."""
-    wanted = min(max(1, round(l0)), dictionary.d_sae)
+    wanted = min(max(1, round(l0)), dictionary.width)
     dictionary.activation.start_at_l0(dictionary, sample[:ROWS], wanted)
 
 

@@ -31,6 +31,7 @@ from unbraid.dictionary.codes import Codes
 from unbraid.dictionary.dictionary import Dictionary
 from unbraid.dictionary.initialisation import Claim
 from unbraid.dictionary.joined_codes import joined_codes
+from unbraid.dictionary.latent_shards import summed
 from unbraid.sources.base import Batch, Contexts, Counterfactuals
 from unbraid.system.devices import sent
 from unbraid.system.group import ALONE, Group
@@ -145,6 +146,11 @@ class Step:
         """Return what a reconstruction with this squared error, summed, logs: the FVU, of steps that are logged."""
         return {"fvu": error / self.spread} if self.logged else {}
 
+    def over_latents(self, part: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Return a sum over all latents, given that over those of this process: all there are, but where processes hold
+        some each."""
+        return summed(part, self.dictionary.shards)
+
     def spread_of(self, rows: Float[Tensor, "batch d_in"]) -> Float[Tensor, ""]:
         """Squared distance of a vector of every row from their mean, summed; of a batch that is shared out, its mean
         over the processes, to which an error is as to the whole."""
@@ -198,6 +204,9 @@ class Term(Settings, ABC):
     splits: ClassVar[bool] = False
     """Whether it is a mean over rows, but for `Step.spread_of`: processes that train together then evaluate it on their
     own rows. They evaluate all others on the whole batch, each the same."""
+    shards: ClassVar[bool] = False
+    """Whether it depends on latents by sums over all of them alone: of `Step.x_hat`, or that it takes by
+    `Step.over_latents`. Processes that train together may then hold some of the latents each."""
     per_latent: ClassVar[tuple[str, ...]] = ()
     """What of its memory is about one latent each, a row a latent: forgotten of latents that are restarted."""
 

@@ -103,14 +103,15 @@ def culprits(
             kept = {key: tensor.clone() for key, tensor in memory[name].items()}
             loss = term(replace_keeping(rows_of(step, term), streams(name), kept)).loss
             grads = gradient_ratio.gradients(loss, step.dictionary, step.group).values()
-            found += [] if all(map(all_finite, grads)) else [name]
+            found += [name] if step.dictionary.shards.any(not all(map(all_finite, grads))) else []
     return found
 
 
 def what_is_bad(step: Step, metrics: Mapping[str, Tensor]) -> str:
     """Name the tensors of the step, or of the term's metrics, that are not finite."""
     seen = {"x": step.x, "z": step.z.values, **dict(step.dictionary.named_parameters()), **metrics}
-    bad = [name for name, tensor in seen.items() if step.group.any(not all_finite(tensor.detach()))]
+    anywhere = step.group if step.dictionary.shards.alone else step.dictionary.shards
+    bad = [name for name, tensor in seen.items() if anywhere.any(not all_finite(tensor.detach()))]
     return f"not finite: {', '.join(bad)}" if bad else "what it read is finite, so it is the term's own arithmetic"
 
 

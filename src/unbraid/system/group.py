@@ -1,14 +1,14 @@
 """Groups of processes that train as one: what they add up, gather and decide together.
 
-The ranks of a group have equal shares of every batch's rows, in order, and the same of everything else. A process by
-itself is a group of one, which is given back what it gives. What ranks exchange are tensors, and text as tensors: no
-rank runs what another sends.
+The ranks of a group have equal shares of every batch's rows, in order, and the same of everything else; or all rows,
+and equal shares of the latents (`of`). A process by itself is a group of one, which is given back what it gives. What
+ranks exchange are tensors, and text as tensors: no rank runs what another sends.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,18 @@ class Group:
     size: int = 1
     channel: ProcessGroup | None = None
     """The connection to the others; None in a group of one."""
+    of: Literal["rows", "latents"] = "rows"
+    """What is shared out."""
+
+    @property
+    def rows(self) -> "Group":
+        """The group among which rows are shared out: of one where latents are."""
+        return self if self.of == "rows" else ALONE
+
+    @property
+    def latents(self) -> "Group":
+        """The group among which latents are shared out: of one where rows are."""
+        return self if self.of == "latents" else ALONE
 
     @property
     def alone(self) -> bool:
@@ -125,6 +137,34 @@ class Group:
             shared[name] = mine.contiguous()
         self.copy_first(shared.values())
         return shared
+
+    def collected(self, rows: Tensor) -> Tensor | None:
+        """Return the rows of all ranks, as many of each, to rank 0, on the CPU; None to the others. They come one
+        rank's after another's, straight to their place."""
+        own = rows.detach().cpu().contiguous()
+        if self.alone:
+            return own
+        if not self.leads:
+            self._wait(lambda to: to.send([own], 0, 0))
+            return None
+        whole = own.new_empty(self.size * len(own), *own.shape[1:])
+        parts = whole.chunk(self.size)
+        parts[0].copy_(own)
+        for rank in range(1, self.size):
+            self._wait(lambda to, rank=rank: to.recv([parts[rank]], rank, 0))
+        return whole
+
+    def dealt(self, rows: Tensor | None, own: Tensor) -> Tensor:
+        """Return this rank's share of the rows that rank 0 has; the reverse of `collected`. `own`: a tensor of the
+        share's shape and kind, which is overwritten."""
+        if self.leads:
+            assert rows is not None, "rank 0 has the rows"
+            first, *others = rows.contiguous().chunk(self.size)
+            for rank, part in enumerate(others, 1):
+                self._wait(lambda to, rank=rank, part=part: to.send([part], rank, 0))
+            return own.copy_(first)
+        self._wait(lambda to: to.recv([own], 0, 0))
+        return own
 
     def _wait(self, work: Callable[[ProcessGroup], Any]) -> None:
         """Do work with the others. Raises Lost when one of them has ended."""

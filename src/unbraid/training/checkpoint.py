@@ -24,6 +24,7 @@ from unbraid.sources.base import Batch
 from unbraid.sources.stream import Position
 from unbraid.system.files import clear_leftovers, reading, write_atomically, write_text
 from unbraid.system.group import Group
+from unbraid.training.latent_shards import own_state
 
 KEPT = 2
 COLUMNS = ("x", "tokens", "documents", "positions")
@@ -110,13 +111,14 @@ def newest(folder: Path, tell: Callable[[str], None]) -> tuple[int, dict[str, Te
 def newest_in(
     group: Group, folder: Path, tell: Callable[[str], None]
 ) -> tuple[int, dict[str, Tensor], Position, float] | None:
-    """Return the newest checkpoint, as the first process of a group finds it."""
+    """Return the newest checkpoint, as the first process of a group finds it; this one's latents of it, where they are
+    shared out."""
     found = newest(folder, tell) if group.leads else None
     if group.alone:
         return found
     tensors, facts = packed(*found) if found is not None else ({}, {})
     facts = json.loads(group.first_text(json.dumps(facts)))
-    tensors = group.named_tensors(tensors)
+    tensors = group.named_tensors(tensors) if group.latents.alone else own_state(tensors, group)
     return (int(facts["step"]), *unpacked(tensors, facts)) if facts else None
 
 

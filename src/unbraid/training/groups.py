@@ -21,6 +21,7 @@ from unbraid.system.group import Apart, Group
 from unbraid.training.checkpoint import digest
 from unbraid.training.checks import difference
 from unbraid.training.cohort import left_to_train
+from unbraid.training.latent_shards import check_shards
 from unbraid.training.learner import Learner
 
 COMPARED = 64
@@ -30,21 +31,22 @@ CLOSE = 0.05
 
 
 def check_group(members: Sequence[Experiment], settings: Mapping[str, Any], group: Group) -> None:
-    """Raise ValueError unless a group can share out the batches of a cohort, and all its processes are to do the same.
-    `settings`: what else must be equal in all of them."""
+    """Raise ValueError unless a group can share out the batches of a cohort, or its latents, and all its processes are
+    to do the same. `settings`: what else must be equal in all of them."""
     if group.alone:
         return
-    versions = {"unbraid": __version__, "torch": str(torch.__version__), "processes": group.size}
+    versions = {"unbraid": __version__, "torch": str(torch.__version__), "processes": group.size, "of": group.of}
     of_members = {f"member {number}": to_json(member) for number, member in enumerate(members)}
     check_alike({"version": versions, "settings": dict(settings)} | of_members, group)
     training = members[0].training
-    for member in members:
+    check_shards(members, group.latents)
+    for member in () if group.rows.alone else members:
         if not (activation := member.dictionary.activation).splits:
             raise ValueError(
                 f"{member.label}: {type(activation).__name__} may look at the whole batch, of which each of "
                 f"{group.size} processes has a share; train it by one process, or set its `splits` where it does not"
             )
-    if training.batch_size % group.size:
+    if training.batch_size % group.rows.size:
         near = group.size * max(1, round(training.batch_size / group.size))
         raise ValueError(
             f"batches of {training.batch_size} cannot be shared out equally to {group.size} processes; set "
@@ -102,9 +104,10 @@ def failures_of_group(folders: Mapping[Path, Experiment], group: Group) -> dict[
 
 
 def check_equal(learners: Mapping[Path, Learner], group: Group) -> None:
-    """Raise Apart unless all processes of a group have the same parameters, bit for bit."""
+    """Raise Apart unless the processes of a group have the same parameters, bit for bit, where they have the same."""
     for folder, learner in () if group.alone else learners.items():
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in learner.dictionary.state_dict().items()}
+        common = learner.common_parameters()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in common.items()}
         if len({*group.texts(digest(tensors, {}))}) > 1:
             raise Apart(
                 f"{folder.name} has come to differ between the processes that train it, most likely as their "

@@ -63,6 +63,6 @@ def score(
     error, spread = missed.square().sum(), away.square().sum()
     return {
         "heldout/fvu": error / spread.clamp_min(torch.finfo(x.dtype).tiny),
-        "heldout/l0": z.l0(),
-        "heldout/dead": (z.firings() == 0).float().mean(),
+        "heldout/l0": used.shards.sum(z.l0()),
+        "heldout/dead": used.shards.mean((z.firings() == 0).float().mean()),
     }

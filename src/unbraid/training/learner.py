@@ -27,13 +27,14 @@ from unbraid.training.constraints import Constraints
 from unbraid.training.dead_latents import DeadLatents
 from unbraid.training.finite_checks import EVERY, FiniteChecks, FoundLate
 from unbraid.training.l0_controller import L0Controller
+from unbraid.training.latent_shards import COMMON, whole_dictionary
 from unbraid.training.optimiser import BadGradient, Optimiser
 from unbraid.training.schedule import steps
 from unbraid.training.term_memory import TermMemory
 
 
 class Learner:
-    """A dictionary in training. Its state is what a checkpoint holds."""
+    """A dictionary in training, or this process's latents of one. Its state is what a checkpoint holds of these."""
 
     def __init__(
         self, experiment: Experiment, sample: Tensor, watch: ProgressCallback = no_progress, kept: Kept = NOT_KEPT,
@@ -41,7 +42,7 @@ class Learner:
     ):  # fmt: skip
         """`sample`: raw activations [batch, d_in] for the normaliser and the initialisation. `watch`: called with
         (done, total) by an initialisation that takes a while. `kept`: where what it has reached is kept. `group`: the
-        processes that each batch is shared out to."""
+        processes that each batch, or the dictionary, is shared out to."""
         training = experiment.training
         self.experiment, self.group = experiment, group
         normaliser = Normaliser.fit(
@@ -50,7 +51,7 @@ class Learner:
         self.normaliser = normaliser.to(training.device)
         self.dictionary = experiment.dictionary.build(
             normaliser(sample), seed=experiment.seed, bfloat16=training.matmul == "bfloat16",
-            origin=Origin(experiment.source, normaliser, watch, kept),
+            origin=Origin(experiment.source, normaliser, watch, kept), shards=group.latents,
         )  # fmt: skip
         self.dictionary.kernels = kernels_named(training.kernels, training.device)
         target = experiment.objective.target_l0
@@ -59,7 +60,7 @@ class Learner:
             rows = sent(sample[: l0_control.ROWS], training.device)
             l0_control.start_at(self.dictionary, self.normaliser(rows), target.l0)
         # Processors of several kinds may round differently: all go on from the same numbers.
-        group.copy_first([*self.normaliser.tensors().values(), *self.dictionary.parameters()])
+        group.copy_first([*self.normaliser.tensors().values(), *self.common_parameters().values()])
         self.steps = steps(training)
         self.begins = 0
         """The step it goes on from: it waits for the others of its cohort when they are behind."""
@@ -83,21 +84,26 @@ class Learner:
         step, metrics = self._backward(batch, index, extra, scale, checks.finite, logged=logged)
         self.optimiser.step(index, checks.bad(index))
         self.constraints.apply()
-        firings, rows = self.group.sum(step.z.firings()), len(step.x) * self.group.size
+        firings, rows = self.group.rows.sum(step.z.firings()), len(step.x) * self.group.rows.size
         self.dead_latents.count(firings > 0, rows)
         self._restart_dead_latents(step.x, index)
-        l0 = firings.sum().to(step.x.dtype) / rows
+        latents = self.group.latents
+        l0 = latents.sum(firings.sum()).to(step.x.dtype) / rows
         self.l0_controller.update(l0)
         if not logged:
             return {}
         return {
-            **metrics, "metrics/l0": l0, "sparsity/dead": step.dead.sum(), **self.l0_controller.metrics(scale),
+            **metrics, "metrics/l0": l0, "sparsity/dead": latents.sum(step.dead.sum()),
+            **self.l0_controller.metrics(scale),
         }  # fmt: skip
 
     def finished(self) -> Dictionary:
         """Return the dictionary as training leaves it, latents in the order that the reconstruction saves them in. What
-        an initialisation fitted goes by the number of a latent, which then stays."""
+        an initialisation fitted goes by the number of a latent, which then stays. Of one that a group holds together,
+        the first process gets the whole, on the CPU; the others' is empty."""
         self.dictionary.activation = self.experiment.dictionary.activation
+        if not self.group.latents.alone:
+            return whole_dictionary(self.dictionary)
         order = self.experiment.objective.reconstruction.saved_order(self.memory["reconstruction"])
         return self.dictionary if order is None or self.dictionary.fitted else self.dictionary.in_order(order)
 
@@ -135,7 +141,7 @@ class Learner:
         )
         with self._products():
             loss.backward()
-        self._average_gradients()
+        self._reduce_gradients()
         self.constraints.project_gradient()
         try:
             self.optimiser.take_gradients(finite)
@@ -145,23 +151,30 @@ class Learner:
 
     def _codes(self, x: Tensor) -> Codes:
         """The codes of rows that are this process's share of a batch."""
-        self.dictionary.group = self.group
+        self.dictionary.group = self.group.rows
         try:
             return self.dictionary.unchecked_codes(x)
         finally:
             self.dictionary.group = ALONE  # whatever else is encoded is the same in all processes
 
-    def _average_gradients(self) -> None:
-        """Give every process the mean gradient, of all parameters that the loss reaches in any of them."""
+    def common_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The parameters that all processes of the group have, by name: all there are, or those of no latent."""
+        every = self.group.latents.alone
+        return {name: p for name, p in self.dictionary.named_parameters() if every or name in COMMON}
+
+    def _reduce_gradients(self) -> None:
+        """Give every process the mean gradient, or of parameters of no latent the sum over the latents that each has,
+        wherever the loss reaches a parameter in any of them."""
         if self.group.alone:
             return
-        parameters = list(self.dictionary.parameters())
+        parameters = list(self.common_parameters().values())
+        reduced = self.group.mean if self.group.latents.alone else self.group.sum
         reached = self.group.sum(torch.tensor([int(p.grad is not None) for p in parameters])).tolist()
         for parameter, ranks in zip(parameters, reached, strict=True):
             if ranks:
                 mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                mean = self.group.mean(optimiser.as_stored(mine))
-                parameter.grad = mean if mine.is_contiguous() else mean.t()
+                whole = reduced(optimiser.as_stored(mine))
+                parameter.grad = whole if mine.is_contiguous() else whole.t()
 
     def _products(self) -> AbstractContextManager[None]:
         """The precision of the encoder and of gradients. What terms compute of other layers is never rounded: they look
@@ -177,7 +190,7 @@ class Learner:
             counterfactuals=lambda: self._normalised(extra.counterfactuals()),
             corrupted=lambda share: self.normaliser(sent(extra.corrupted(share), x.device)),
             normalise=self.normaliser, restore=self.normaliser.undo, directions=self.normaliser.directions,
-            group=self.group, logged=logged,
+            group=self.group.rows, logged=logged,
         )  # fmt: skip
 
     def _normalised(self, pairs: Counterfactuals) -> Counterfactuals:

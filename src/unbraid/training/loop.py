@@ -104,8 +104,8 @@ def train_folders(
     A member whose initialisation or step raises one of `MEMBER_ERRORS` drops out, marked (`failure`) and with the
     checkpoints it has; once the others are finished, `Failed` says why. It is not tried again but by `overwrite`.
 
-    `group`: processes that all call this with the same arguments, and share every batch out. The first of them alone
-    reads and writes folders, and calls `callbacks`. When one ends, the others raise `Lost`.
+    `group`: processes that all call this with the same arguments, and share every batch out, or the latents. The first
+    of them alone reads and writes folders, and calls `callbacks`. When one ends, the others raise `Lost`.
     """
     checked("checkpoint_seconds", checkpoint_seconds, NonNegativeFloat)
     checked("checkpoint_steps", checkpoint_steps, NonNegativeInt)
@@ -179,6 +179,9 @@ def _trained(
                 check_equal(learners, group)
                 if group.leads:
                     save_runs(learners, stream, sample, made_by, time.monotonic() - started, callbacks)
+                else:
+                    for learner in learners.values():
+                        learner.finished()  # gives the first its latents, where each has some
     finally:
         callbacks.on_close()
 
@@ -204,7 +207,7 @@ def _loop(
         try:
             # Reading may take minutes, and moves no member. A group ends together, after a step.
             with stop.at_once() if group.alone else nullcontext():
-                batch = group.share(next(stream)).to(training.device)
+                batch = group.rows.share(next(stream)).to(training.device)
         except KeyboardInterrupt:
             _save(learners, dict.fromkeys(learners, (index, before)), started, log)
             raise interrupted_at(index, last) from None
@@ -238,7 +241,7 @@ def _stepped(
 
     if not _survived(folder, learner, index, step, log):
         return False
-    if due and learner.group.leads:
+    if due:
         log.step(folder, learner, index, metrics, position)
     return True
 
@@ -250,8 +253,7 @@ def _save(learners: dict[Path, Learner], at: Mapping[Path, tuple[int, Position]]
             del learners[folder]
     group = next((learner.group for learner in learners.values()), ALONE)
     check_equal(learners, group)
-    if group.leads:
-        save_checkpoints(learners, {folder: at[folder] for folder in learners}, started)
+    save_checkpoints(learners, {folder: at[folder] for folder in learners}, started, group)
 
 
 def _survived(folder: Path, learner: Learner, index: int, act: Callable[[], None], log: StepLog) -> bool:

@@ -24,7 +24,7 @@ class Optimiser:
     """AdamW with the settings of a `Training`. Its state is the moments of every trained parameter."""
 
     def __init__(self, dictionary: Dictionary, training: Training):
-        self._training, self._steps = training, steps(training)
+        self._training, self._steps, self._shards = training, steps(training), dictionary.shards
         self._parameters = {n: p for n, p in dictionary.named_parameters() if p.requires_grad}
         # W_enc is a transposed view, of which the fused optimiser would copy the gradient every step: it is given the
         # same memory in the order it has.
@@ -92,9 +92,12 @@ class Optimiser:
 
     def _gradient_norm(self, finite: Callable[[Tensor], bool]) -> Tensor:
         grads = {name: p.grad for name, p in self.stored.items() if p.grad is not None}
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(grad) for grad in grads.values()]))
+        # Of processes with some latents each, all have b_dec's gradient, which counts once.
+        own = {name: grad if name != "b_dec" or self._shards.leads else grad[:0] for name, grad in grads.items()}
+        norms = torch.stack([torch.linalg.vector_norm(grad) for grad in own.values()])
+        norm = torch.linalg.vector_norm(self._shards.joined(norms))
         if not finite(norm):
-            bad = [name for name, grad in grads.items() if not all_finite(grad)]
+            bad = [name for name, grad in grads.items() if self._shards.any(not all_finite(grad))]
             raise BadGradient(f"the gradient of {', '.join(bad) or 'all parameters together'} is not finite")
         return norm
 

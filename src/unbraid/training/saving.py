@@ -15,8 +15,10 @@ from unbraid.runs.run import save_run
 from unbraid.sources.stream import Position, Stream
 from unbraid.system import notices
 from unbraid.system.devices import sent
+from unbraid.system.group import ALONE, Group
 from unbraid.training.callbacks import Callback
 from unbraid.training.checkpoint import drop_checkpoints, prune, save_checkpoint
+from unbraid.training.latent_shards import whole_state
 from unbraid.training.learner import Learner
 
 
@@ -40,10 +42,12 @@ def save_runs(
             "tokens": learner.steps * training.batch_size,
             "filtered": stream.position.filtered,
             "device": training.device,
-            **({} if learner.group.alone else {"processes": learner.group.size}),
+            **({} if learner.group.alone else {"processes": learner.group.size, "shared_out": learner.group.of}),
         }
-        dictionary, normaliser = learner.finished(), learner.normaliser
-        rows = sent(sample[: l0_control.ROWS], training.device)
+        dictionary = learner.finished()
+        device = dictionary.W_dec.device
+        normaliser = learner.normaliser.to(device)
+        rows = sent(sample[: l0_control.ROWS], device)
         provenance |= l0_reached(learner.experiment, dictionary, normaliser(rows))
         try:
             save_run(folder, learner.experiment, dictionary, normaliser, sample, {**made_by, **provenance})
@@ -69,16 +73,25 @@ def l0_reached(experiment: Experiment, dictionary: Dictionary, sample: Tensor) -
     return {"l0_target": target.l0, "l0_reached": round(l0_control.measured(dictionary, sample), 3)}
 
 
-def save_checkpoints(learners: Mapping[Path, Learner], at: Mapping[Path, tuple[int, Position]], started: float) -> None:
-    """Write a checkpoint of every member at its step and position of the stream, then remove old ones. When one cannot
-    be written, as on a full disk, the others still are; then the first error is raised, and nothing is removed."""
+def save_checkpoints(
+    learners: Mapping[Path, Learner],
+    at: Mapping[Path, tuple[int, Position]],
+    started: float,
+    group: Group = ALONE,
+) -> None:
+    """Write a checkpoint of every member at its step and position of the stream, then remove old ones: the first
+    process of a group does. When one cannot be written, as on a full disk, the others still are; then the first error
+    is raised, and nothing is removed."""
     full: OSError | None = None
     for folder, (step, position) in at.items():
         if step > learners[folder].begins:  # else it waits, or has done nothing
+            state = whole_state(learners[folder].state(), group.latents)
             try:
-                save_checkpoint(folder, step, learners[folder].state(), position, time.monotonic() - started)
+                if group.leads:
+                    save_checkpoint(folder, step, state, position, time.monotonic() - started)
             except OSError as error:
                 full = full or error
     if full is not None:
         raise full
-    prune(list(learners))
+    if group.leads:
+        prune(list(learners))

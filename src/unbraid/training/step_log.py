@@ -36,10 +36,14 @@ class StepLog:
     def step(
         self, folder: Path, learner: Learner, index: int, metrics: Mapping[str, Tensor], position: Position
     ) -> None:
-        """Log a step that is due."""
+        """Log a step that is due, as the first process of a group; where each has some latents, all score together."""
+        takes_part = learner.group.leads or not learner.group.latents.alone
+        scored = takes_part and measured(learner, index)
+        found = {**metrics, **(self.scores(learner.dictionary, learner.normaliser) if scored else {})}
+        if not learner.group.leads:
+            return
         training = learner.experiment.training
         tokens = (index + 1) * training.batch_size
-        found = {**metrics, **(self.scores(learner.dictionary, learner.normaliser) if measured(learner, index) else {})}
         values = {"lr": learner.optimiser.learning_rate} | numbers(found)
         row = {"step": index, "tokens": tokens, "filtered": position.filtered, **values}
         append_text(folder / "metrics.jsonl", json.dumps(row) + "\n")

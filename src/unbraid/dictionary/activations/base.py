@@ -39,6 +39,9 @@ class Activation(Settings, ABC):
     splits: ClassVar[bool] = False
     """Whether processes that train together may each encode their own rows: no row's code depends on other rows, or on
     those of the whole group (`Chunks.group`)."""
+    shards: ClassVar[bool] = False
+    """Whether processes that train together may hold some of the latents each: it chooses by what all of them offer
+    (`Chunks.among`), or each latent by itself."""
     for_training_only: ClassVar[bool] = False
     """Whether `for_inference` gives another activation, which is what is saved."""
 

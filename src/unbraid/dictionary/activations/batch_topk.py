@@ -38,10 +38,11 @@ class BatchTopK(Selecting):
     compares_latents: ClassVar[bool] = True
     for_training_only: ClassVar[bool] = True
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
 
     def support(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
-        # Shared out, codes stay sparse: `dense` sees this process's rows alone.
-        dense = self.k / chunks.d_sae > dense_above and chunks.group.alone
+        # Shared out, codes stay sparse: `dense` sees this process's pairs alone.
+        dense = self.k / chunks.d_sae > dense_above and chunks.among.alone
         return None if dense else largest(chunks, self.k)
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:

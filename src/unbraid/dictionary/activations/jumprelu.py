@@ -29,6 +29,7 @@ class JumpReLU(Thresholded):
     them); with an L0 target, as many as that."""
     learns_threshold: ClassVar[bool] = True
     homogeneous: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return _JumpReLU.apply(pre, threshold, self.bandwidth)
@@ -44,7 +45,7 @@ class JumpReLU(Thresholded):
 
     @torch.no_grad()
     def initialise(self, dictionary: Weights, sample: Acts) -> None:
-        wanted = min(self.initial_l0, max(1, dictionary.d_sae // 4))
+        wanted = min(self.initial_l0, max(1, dictionary.width // 4))
         dictionary.threshold.fill_(calibrate(wanted, dictionary.chunks(sample)))
 
     @torch.no_grad()

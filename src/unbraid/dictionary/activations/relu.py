@@ -15,6 +15,7 @@ class ReLU(Thresholded):
     """max(pre, 0)."""
 
     homogeneous: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()

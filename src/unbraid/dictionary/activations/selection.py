@@ -41,7 +41,36 @@ def top_k(pre: Float[Tensor, "rows d_sae"], k: int, group: int = 8) -> tuple[Ten
 
 
 def largest_of_rows(chunks: Chunks, k: int) -> Selection:
-    """Select the k largest of every row, whatever their sign."""
+    """Select the k largest of every row, whatever their sign, of which processes may have some latents each."""
+    if chunks.shards.alone:
+        return own_largest_of_rows(chunks, k)
+    own = min(k, chunks.d_sae)
+    pre, offered = own_largest_of_rows(chunks, own) if own else no_pairs(chunks)
+    kept = agreed_in_rows(pre.view(chunks.batch, own), k, chunks.shards).reshape(-1).nonzero().squeeze(1)
+    rows, latents = offered.rows[kept], offered.latents[kept]
+    return pre[kept], support_of(rows, latents, chunks.batch, chunks.d_sae, chunks.kernels)
+
+
+def agreed_in_rows(offered: Float[Tensor, "batch own"], k: int, group: Group) -> Bool[Tensor, "batch own"]:
+    """Return which of the values that this process offers for each row are among the k largest of all that are."""
+    batch, own = offered.shape
+    most = max(group.counts(own))
+    mine = offered.new_full((most, batch), -torch.inf)
+    mine[:own] = offered.T
+    values = group.joined(mine)
+    # All have the same values, so that where some are equal all take the same ones.
+    chosen = torch.zeros_like(values, dtype=torch.bool).scatter_(0, values.topk(k, dim=0).indices, True)
+    return chosen[group.rank * most :][:own].T
+
+
+def no_pairs(chunks: Chunks) -> Selection:
+    """Select nothing, as of no latents."""
+    none = torch.empty(0, dtype=torch.long, device=chunks.device)
+    return chunks.compute(slice(0, 0)).view(-1), support_at(none, chunks)
+
+
+def own_largest_of_rows(chunks: Chunks, k: int) -> Selection:
+    """Select the k largest of every row among this process's latents."""
     if chunks.rounded is None:
         return proposed_of_rows(chunks, k)
     _, proposed = proposed_of_rows(chunks, min(2 * k, chunks.d_sae))
@@ -103,8 +132,8 @@ def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
 
 
 def largest(chunks: Chunks, k: int) -> Selection:
-    """Select the k * batch largest positive pairs of the whole batch, of which a group's processes have some rows each;
-    where there are fewer, all of these, and perhaps others."""
+    """Select the k * batch largest positive pairs of the whole batch, of which a group's processes have some rows, or
+    some latents, each; where there are fewer, all of these, and perhaps others."""
     wanted = k * chunks.batch * chunks.group.size
     proposed = wanted if chunks.rounded is None else 2 * wanted
     if queued(chunks.device):
@@ -113,7 +142,7 @@ def largest(chunks: Chunks, k: int) -> Selection:
         pre, places = largest_above_bound(chunks, k, proposed)
     if chunks.rounded is not None:
         pre = chunks.rounded.exact(support_at(places, chunks))
-        kept = largest_in_group(pre, wanted, chunks.group)
+        kept = largest_in_group(pre, wanted, chunks.among)
         pre, places = pre[kept], places[kept]
     return pre, support_at(places, chunks)
 
@@ -121,14 +150,15 @@ def largest(chunks: Chunks, k: int) -> Selection:
 def largest_above_bound(chunks: Chunks, k: int, wanted: int) -> Pairs:
     """Return so many largest positive pairs, at least k a row where there are as many, by looking at those above a
     bound, the same in all processes of a group."""
-    group = chunks.group
+    group = chunks.among
     if chunks.rounded is None and group.alone and (found := largest_at_first_try(chunks, k, wanted)) is not None:
         return found
-    bound = lambda share: lambda first: group.first(bound_of(k, share, first, chunks.rows))
+    typical = -(-k // chunks.shards.size)  # of the latents here
+    bound = lambda share: lambda first: group.first(bound_of(typical, share, first, chunks.rows))
     pre, places = joined([*pairs_above(chunks, bound(0.8))])
     for share in (0.4, 0.0):
         # Should the first chunk not be typical, too few entries exceed its bound and a lower one is tried.
-        if sum(group.counts(pre.numel())) < k * chunks.batch * group.size:
+        if sum(group.counts(pre.numel())) < k * chunks.batch * chunks.group.size:
             pre, places = joined([*pairs_above(chunks, bound(share))])
     kept = largest_in_group(pre, wanted, group)
     return pre[kept], places[kept]
@@ -155,8 +185,8 @@ def largest_at_once(chunks: Chunks, wanted: int) -> Pairs:
     if len(pre) > wanted:
         pre, chosen = pre.topk(wanted, sorted=False)
         places = places[chosen]
-    if not chunks.group.alone:
-        kept = largest_in_group(pre, wanted, chunks.group)
+    if not chunks.among.alone:
+        kept = largest_in_group(pre, wanted, chunks.among)
         pre, places = pre[kept], places[kept]
     places, order = places.sort()
     return pre[order], places
@@ -190,7 +220,7 @@ def bound_of(k: int, share: float, first: Latents, rows: int) -> float:
 def calibrate(k: int, chunks: Chunks) -> float:
     """Return the threshold that keeps k latents a row on average over these rows, 0 where none is positive."""
     pre, _ = largest(chunks, k)
-    positive = pre[pre > 0]
+    positive = chunks.shards.joined(pre[pre > 0])
     return float(positive.min()) if positive.numel() else 0.0
 
 
@@ -218,7 +248,7 @@ def true_places(mask: Bool[Tensor, "rows d_sae"]) -> Int[Tensor, " hit"]:
 
 def support_at(places: Int[Tensor, " nnz"], chunks: Chunks) -> SparseSupport:
     """Return the support of the pairs at these places, which ascend."""
-    rows = places.div(chunks.d_sae, rounding_mode="floor")
+    rows = places.div(max(1, chunks.d_sae), rounding_mode="floor")
     return support_of(rows, places - rows * chunks.d_sae, chunks.batch, chunks.d_sae, chunks.kernels)
 
 

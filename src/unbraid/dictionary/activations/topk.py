@@ -29,9 +29,12 @@ class TopK(Selecting):
     compares_latents: ClassVar[bool] = True
     same_l0: ClassVar[bool] = True
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
 
     def support(self, chunks: Chunks, threshold: Tensor, dense_above: float) -> Selection | None:
-        return None if self.k / chunks.d_sae > dense_above else largest_of_rows(chunks, self.k)
+        # Of some latents alone `dense` would see the largest of these.
+        dense = self.k / chunks.d_sae > dense_above and chunks.shards.alone
+        return None if dense else largest_of_rows(chunks, self.k)
 
     def value(self, pre: Tensor, threshold: Tensor) -> Tensor:
         return pre.relu()

@@ -29,16 +29,17 @@ class AuxK(Term):
     """Dead latents used a token, as a share of d_in (Gao et al. 2024, B.1)."""
     family: ClassVar[Family] = "dead latents"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
-        dead = step.dead_latents
-        if not dead.numel():
+        dead, dictionary = step.dead_latents, step.dictionary
+        dying = sum(dictionary.shards.counts(dead.numel()))
+        if not dying:
             return step.no_loss()
-        dictionary = step.dictionary
         error = (step.x - step.x_hat).detach()
-        k = min(max(1, round(self.k_share * dictionary.d_in)), dead.numel())
-        explained = most_active(dictionary, step.x, dead, k).decode(dictionary.W_dec)
+        k = min(max(1, round(self.k_share * dictionary.d_in)), dying)
+        explained = dictionary.written(most_active(dictionary, step.x, dead, k))
         scale = step.spread_of(error).clamp_min(1e-12)
         return TermOutput((explained - error).square().sum() / scale)
 

@@ -11,6 +11,7 @@ from unbraid.terms.statistics.squared_error import squared_error
 class Reconstruction(Term):
     family: ClassVar[Family] = "reconstruction"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:

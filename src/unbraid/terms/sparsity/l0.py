@@ -16,6 +16,7 @@ class L0(Term):
     signed: ClassVar[bool] = True
     family: ClassVar[Family] = "sparsity"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def check_activation(self, activation: Activation) -> None:

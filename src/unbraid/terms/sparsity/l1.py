@@ -13,10 +13,11 @@ from unbraid.objective.objective import Family, Step, Term, TermOutput
 class L1(Term):
     family: ClassVar[Family] = "sparsity"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
-        return TermOutput(_SumOfSizes.apply(step.z.values) / step.z.batch)
+        return TermOutput(step.over_latents(_SumOfSizes.apply(step.z.values)) / step.z.batch)
 
 
 class _SumOfSizes(torch.autograd.Function):

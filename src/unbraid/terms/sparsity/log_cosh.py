@@ -20,10 +20,11 @@ class LogCosh(Term):
     """How soon the quadratic becomes a line: at latents of about 1 / sharpness."""
     family: ClassVar[Family] = "sparsity"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
         values, _, _ = step.z.entries()
         size = self.sharpness * values.abs()
         # cosh itself overflows float32 from 89 on.
         charges = size + softplus(-2 * size) - math.log(2)
-        return TermOutput(charges.sum() / (self.sharpness * step.z.batch))
+        return TermOutput(step.over_latents(charges.sum()) / (self.sharpness * step.z.batch))

@@ -19,9 +19,10 @@ class Lp(Term):
     """Added to every size, in normalised activations."""
     family: ClassVar[Family] = "sparsity"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
         values, _, _ = step.z.entries()
         charged = (values.abs() + self.floor).pow(self.p) - self.floor**self.p
-        return TermOutput(charged.sum() / step.z.batch)
+        return TermOutput(step.over_latents(charged.sum()) / step.z.batch)

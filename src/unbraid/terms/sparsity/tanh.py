@@ -18,7 +18,8 @@ class Tanh(Term):
     """Its slope at 0, for normalised activations (the update's c)."""
     family: ClassVar[Family] = "sparsity"
     splits: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
     standard: ClassVar[bool] = True
 
     def __call__(self, step: Step) -> TermOutput:
-        return TermOutput((self.scale * step.z.values).tanh().sum() / step.z.batch)
+        return TermOutput(step.over_latents((self.scale * step.z.values).tanh().sum()) / step.z.batch)

@@ -30,12 +30,13 @@ def thresholded(activation: Activation) -> Thresholded:
 
 
 def mean_l0(step: Step) -> Float[Tensor, ""]:
-    """Return the mean number of active latents a row. Raises ValueError where the activation learns no thresholds."""
+    """Return the mean number of active latents a row, those of other processes among them. Raises ValueError where the
+    activation learns no thresholds."""
     activation = thresholded(step.dictionary.activation)
     threshold = step.z.per_entry(step.dictionary.threshold)
     count = _CountAbove.apply(step.z.pre, threshold, activation.kernel)
     assert isinstance(count, Tensor)
-    return count / step.z.batch
+    return step.over_latents(count) / step.z.batch
 
 
 class _CountAbove(torch.autograd.Function):
