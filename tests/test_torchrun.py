@@ -26,6 +26,15 @@ def test_a_command_that_processes_cannot_share_is_refused(monkeypatch, capsys, t
     assert processes() == 1, "another launcher's variables mean nothing"
 
 
+def test_one_process_has_nobody_to_share_latents_out_to(capsys, tmp_path):
+    assert main(["train", "world", "--shard-latents", "--out", str(tmp_path / "runs")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: --shard-latents shares latents out to processes that torchrun starts, and this is one"
+    )
+    assert said.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
 def test_a_process_without_a_gpu_of_its_own_is_refused():
     assert local_device(1, 2) == 1
     with pytest.raises(ValueError, match="more processes here than there are GPUs \\(2\\); set --nproc-per-node 2"):
@@ -57,8 +66,9 @@ def torchrun(*words: str, out: Path) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow  # Python and torch start six times; test_groups has the same without torchrun, and bit for bit
-def test_a_killed_process_ends_torchrun_with_one_sentence_and_all_resume(tmp_path):
-    first = torchrun(out=tmp_path)
+@pytest.mark.parametrize("words", [(), ("--shard-latents",)])
+def test_a_killed_process_ends_torchrun_with_one_sentence_and_all_resume(tmp_path, words):
+    first = torchrun(*words, out=tmp_path)
     while first.poll() is None and not [*tmp_path.glob("*/checkpoints/*.safetensors")]:
         time.sleep(0.05)
     victim = psutil.Process(first.pid).children()[-1]
@@ -69,7 +79,7 @@ def test_a_killed_process_ends_torchrun_with_one_sentence_and_all_resume(tmp_pat
     assert "Interrupted" not in said and "bug in unbraid" not in said
     assert [*tmp_path.glob("*/checkpoints/*.safetensors")], "what was saved is kept"
 
-    again = torchrun("--resume", out=tmp_path)
+    again = torchrun("--resume", *words, out=tmp_path)
     said = again.communicate()[0]
     assert again.returncode == 0, said
     assert [*tmp_path.glob("*/provenance.json")] and not [*tmp_path.glob("*/checkpoints")]
