@@ -38,7 +38,10 @@ def relevant(state: State) -> State:
 
     There are few such states, so results for them are kept.
     """
-    return state._make(state[i] if i in DEPENDS_ON[state.node] else -1 for i in range(len(state)))
+    values = list(NOTHING)
+    for place in DEPENDS_ON[state.node]:
+        values[place] = state[place]
+    return state._make(values)
 
 
 @cache
@@ -380,4 +383,5 @@ READS = {
     "again will": ("tense", "subject", "plural"), "again be": ("adjective", "subject"),
 }  # fmt: skip
 """Variables that the next word may depend on, where there are any."""
-DEPENDS_ON = {node: {0, *(PLACE_OF[name] for name in READS.get(node, ()))} for node in NODES}
+DEPENDS_ON = {node: (0, *(PLACE_OF[name] for name in READS.get(node, ()))) for node in NODES}
+NOTHING = (-1,) * len(State._fields)

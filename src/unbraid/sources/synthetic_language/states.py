@@ -1,6 +1,7 @@
 """States of a document, and the moves between them."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from unbraid.sources.synthetic_language import lexicon as lex
@@ -56,6 +57,7 @@ class Move(NamedTuple):
     turn: Turn
 
 
+@cache
 def to(node: str, **changes: int) -> Turn:
     return Turn(node, tuple((PLACE_OF[name], value) for name, value in changes.items()))
 
