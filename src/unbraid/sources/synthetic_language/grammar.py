@@ -11,6 +11,7 @@ from the form it takes (flies, flew), so a document can be written again with on
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from unbraid.sources.synthetic_language import lexicon as lex
 from unbraid.sources.synthetic_language.choices import (
@@ -38,7 +39,7 @@ def relevant(state: State) -> State:
 
     There are few such states, so results for them are kept.
     """
-    values = list(NOTHING)
+    values: list[Any] = [-1] * len(state)
     for place in DEPENDS_ON[state.node]:
         values[place] = state[place]
     return state._make(values)
@@ -384,4 +385,3 @@ READS = {
 }  # fmt: skip
 """Variables that the next word may depend on, where there are any."""
 DEPENDS_ON = {node: (0, *(PLACE_OF[name] for name in READS.get(node, ()))) for node in NODES}
-NOTHING = (-1,) * len(State._fields)
