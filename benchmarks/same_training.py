@@ -3,8 +3,9 @@
     python -m benchmarks.same_training --out docs/results/same-training.json --figure runs/same-training.html
 
 The same experiment three times a seed, with whole matrices (`training.dense_above` 0), with active pairs alone (1), and
-with pairs that a product in bfloat16 proposes. They differ by rounding, and bfloat16 also by the pairs that it misses;
-rounding grows as training goes on, so what is compared is a difference with the spread of three seeds.
+with pairs that a product in bfloat16 proposes; a TopK of which a quarter is active with whole matrices in float32 and
+in bfloat16. They differ by rounding, and proposals also by the pairs that they miss; rounding grows as training goes
+on, so what is compared is a difference with the spread of three seeds.
 """
 
 import argparse
@@ -33,18 +34,24 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.training.loop import train
 
 WORLD = World(factors=512, d_in=64, l0=8.0, roots=64)
-ACTIVATIONS: dict[str, Activation] = {"topk": TopK(8), "batchtopk": BatchTopK(8)}
+ACTIVATIONS: dict[str, Activation] = {"topk": TopK(8), "batchtopk": BatchTopK(8), "topk-quarter": TopK(256)}
 BATCH, STEPS = 512, 2000
 TRAINING = Training(tokens=BATCH * STEPS, batch_size=BATCH, lr=2e-3, dead_after=100_000, score_every=0)
 WAYS: dict[str, Training] = {
     "dense": replace(TRAINING, dense_above=0.0),
     "sparse": replace(TRAINING, dense_above=1.0),
     "bfloat16": replace(TRAINING, dense_above=1.0, matmul="bfloat16"),
+    "dense-bfloat16": replace(TRAINING, dense_above=0.0, matmul="bfloat16"),
 }
 SEEDS = (0, 1, 2)
 TICKS = (10, 20, 50, 100)
-COLOURS = {"dense": "#1b6ca8", "sparse": "#c8553d", "bfloat16": "#5a8f29"}
+COLOURS = {"dense": "#1b6ca8", "sparse": "#c8553d", "bfloat16": "#5a8f29", "dense-bfloat16": "#7b5ea7"}
 Row = dict[str, Any]
+
+
+def ways(activation: str) -> list[str]:
+    """Those in which it is trained: where a quarter is active, with whole matrices."""
+    return ["dense", "dense-bfloat16"] if activation.endswith("-quarter") else ["dense", "sparse", "bfloat16"]
 
 
 def experiment(activation: str, way: str, seed: int) -> Experiment:
@@ -77,15 +84,15 @@ def trained(activation: str, way: str, seed: int, folder: Path) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """A row an activation and score: means over seeds, and the largest difference by seed beside the seeds."""
-    lines = [
-        "| | score | dense | sparse | bfloat16 | sparse − dense | bfloat16 − dense | seeds, dense |",
-        "|---" * 8 + "|",
-    ]
+    others = [way for way in WAYS if way != "dense"]
+    names = ["", "score", *WAYS, *(f"{way} − dense" for way in others), "seeds, dense"]
+    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for activation, score in product(ACTIVATIONS, ("fvu", "mcc")):
         found = {way: [r[score] for r in rows if (r["activation"], r["way"]) == (activation, way)] for way in WAYS}
-        means = [f"{sum(values) / len(values):.4f}" for values in found.values()]
+        means = [f"{sum(values) / len(values):.4f}" if values else "" for values in found.values()]
         apart = [
-            span([a - b for a, b in zip(found[way], found["dense"], strict=True)]) for way in ("sparse", "bfloat16")
+            span([a - b for a, b in zip(found[way], found["dense"], strict=True)]) if found[way] else ""
+            for way in others
         ]
         lines.append("| " + " | ".join([activation, score, *means, *apart, span(found["dense"])]) + " |")
     return "\n".join(lines)
@@ -111,7 +118,7 @@ def page(rows: Sequence[Row]) -> str:
             "xaxis": {"title": {"text": "step"}},
             "yaxis": {"title": {"text": "squared error"}, "type": "log", "tickvals": TICKS},
         }
-        title = {"text": type(ACTIVATIONS[activation]).__name__}
+        title = {"text": f"{type(ACTIVATIONS[activation]).__name__}{', a quarter active' * ('-' in activation)}"}
         figures.append({"data": lines, "layout": {"title": title, "width": 460, "height": 320, **axes}})
     drawn = "".join(f"<div id=p{i}></div>" for i in range(len(figures)))
     calls = "".join(
@@ -133,7 +140,7 @@ def main() -> None:
     rows: list[Row] = json.loads(options.out.read_text()) if options.out.exists() else []
     there = {(row["activation"], row["way"], row["seed"]) for row in rows}
     for key in product(ACTIVATIONS, WAYS, SEEDS):
-        if key not in there:
+        if key not in there and key[1] in ways(key[0]):
             with tempfile.TemporaryDirectory() as folder:
                 rows.append(trained(*key, Path(folder)))
             write_json(options.out, rows)

@@ -61,7 +61,8 @@ def test_the_first_step_starts_from_the_mean_of_the_data(activation):
 
 
 @pytest.mark.parametrize("activation", [ReLU(), TopK(4), BatchTopK(4), JumpReLU()], ids=str)
-def test_bfloat16_proposes_the_support_but_values_are_exact(activation):
+def test_bfloat16_proposes_the_support_but_values_are_exact(activation, monkeypatch):
+    monkeypatch.setattr("unbraid.dictionary.weights.PROPOSED_UP_TO", 1.0)
     made = dictionary(activation, bfloat16=True).float()
     x = batch().float()
     codes = made.codes(x, "sparse")
@@ -73,7 +74,8 @@ def test_bfloat16_proposes_the_support_but_values_are_exact(activation):
     assert (codes.pre - at_support).abs().max() < 1e-3 * (rounded - at_support).abs().max()
 
 
-def test_bfloat16_gradients_are_those_of_the_exact_values():
+def test_bfloat16_gradients_are_those_of_the_exact_values(monkeypatch):
+    monkeypatch.setattr("unbraid.dictionary.weights.PROPOSED_UP_TO", 1.0)
     x = batch().float()
     grads = []
     for bfloat16 in (False, True):

@@ -86,7 +86,8 @@ def test_what_ranks_add_up_gather_and_decide_is_the_same_on_all(tmp_path):
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_batchtopk_chooses_the_largest_of_the_whole_batch_however_they_are_spread(tmp_path, bfloat16):
+def test_batchtopk_chooses_the_largest_of_the_whole_batch_however_they_are_spread(tmp_path, bfloat16, monkeypatch):
+    monkeypatch.setattr("unbraid.dictionary.weights.PROPOSED_UP_TO", 1.0)
     of = dictionary(torch.float32, bfloat16=bfloat16)
     # Nearly all of the largest are in the rows of one process.
     x = WORLD.sample(64, seed=0).x * torch.linspace(0.2, 4, 64).unsqueeze(1)

@@ -315,7 +315,8 @@ def test_a_frozen_decoder_does_not_move(tmp_path):
 
 
 @pytest.mark.slow
-def test_bfloat16_products_train_nearly_as_float32_does(tmp_path):
+def test_bfloat16_products_train_nearly_as_float32_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("unbraid.dictionary.weights.PROPOSED_UP_TO", 1.0)
     base = experiment(tokens=32_000)
     low = replace(base, name="low", training=replace(base.training, matmul="bfloat16"))
     losses = []

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from unbraid.dictionary.kernels import Kernels
+from unbraid.dictionary.products import decoded
 from unbraid.dictionary.row_blocks import row_blocks
 from unbraid.system.devices import sent
 
@@ -244,6 +245,8 @@ class DenseCodes(Codes):
 
     pre: Float[Tensor, "batch d_sae"]
     values: Float[Tensor, "batch d_sae"]
+    bfloat16: bool = False
+    """Whether products with atoms, and those of their gradients, round their factors."""
 
     @property
     def batch(self) -> int:
@@ -264,15 +267,16 @@ class DenseCodes(Codes):
         return self.values[rows, latents], rows, latents
 
     def decode(self, atoms: Atoms) -> Float[Tensor, "batch d_in"]:
-        return self.values @ atoms
+        return decoded(self.values, atoms, bfloat16=self.bfloat16)
 
     def decode_nested(self, atoms: Atoms, widths: Sequence[int]) -> Float[Tensor, "batch level d_in"]:
         lows = [0, *widths[:-1]]
-        parts = [self.values[:, a:b] @ atoms[a:b] for a, b in zip(lows, widths, strict=True)]
+        bounds = zip(lows, widths, strict=True)
+        parts = [decoded(self.values[:, a:b], atoms[a:b], bfloat16=self.bfloat16) for a, b in bounds]
         return torch.stack(parts, 1).cumsum(1)
 
     def in_order(self, order: Int[Tensor, " d_sae"]) -> "DenseCodes":
-        return DenseCodes(self.pre.index_select(1, order), self.values.index_select(1, order))
+        return replace(self, pre=self.pre.index_select(1, order), values=self.values.index_select(1, order))
 
     def firings(self) -> Int[Tensor, " d_sae"]:
         return torch.stack([(rows != 0).sum(0) for (rows,) in row_blocks(self.values.detach())]).sum(0)

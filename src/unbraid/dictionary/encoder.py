@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unbraid.dictionary.codes import SparseSupport
+from unbraid.dictionary.products import product
 
 
 def encoded_pairs(
@@ -30,9 +31,12 @@ def encoded(
     b_dec: Float[Tensor, " d_in"],
     W_enc: Float[Tensor, "d_in d_sae"],
     b_enc: Float[Tensor, " d_sae"],
+    *,
+    bfloat16: bool = False,
 ) -> Float[Tensor, "batch d_sae"]:
-    """Return (x - b_dec) @ W_enc + b_enc. Its gradient takes one product where x has none, not two."""
-    return _Encoded.apply(x, b_dec, W_enc, b_enc)
+    """Return (x - b_dec) @ W_enc + b_enc. Its gradient takes one product where x has none, not two. With `bfloat16` the
+    factors of all of them are rounded."""
+    return _Encoded.apply(x, b_dec, W_enc, b_enc, bfloat16)
 
 
 class _EncodedPairs(torch.autograd.Function):
@@ -69,17 +73,20 @@ class _Encoded(torch.autograd.Function):
     """The encoder."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, b_dec: Tensor, W_enc: Tensor, b_enc: Tensor, bfloat16: bool) -> Tensor:
         ctx.save_for_backward(x, b_dec, W_enc)
+        ctx.bfloat16 = bfloat16
+        if bfloat16:
+            return product(x - b_dec, W_enc, bfloat16=True).add_(b_enc)
         return torch.addmm(b_enc, x - b_dec, W_enc)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, b_dec, W_enc = ctx.saved_tensors
-        d_pre = grads[0]
+        d_pre, bfloat16 = grads[0], ctx.bfloat16
         d_bias = d_pre.sum(0)
-        d_x = d_pre @ W_enc.t() if ctx.needs_input_grad[0] else None
+        d_x = product(d_pre, W_enc.t(), bfloat16=bfloat16) if ctx.needs_input_grad[0] else None
         d_b_dec = -(W_enc @ d_bias) if ctx.needs_input_grad[1] else None
         # As W_enc is stored, a latent at a time.
-        d_W = (d_pre.t() @ (x - b_dec)).t() if ctx.needs_input_grad[2] else None
-        return d_x, d_b_dec, d_W, d_bias if ctx.needs_input_grad[3] else None
+        d_W = product(d_pre.t(), x - b_dec, bfloat16=bfloat16).t() if ctx.needs_input_grad[2] else None
+        return d_x, d_b_dec, d_W, d_bias if ctx.needs_input_grad[3] else None, None

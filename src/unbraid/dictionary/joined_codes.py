@@ -4,6 +4,7 @@ Each process then computes the same loss of them, so the gradient of its own row
 processes: the mean over the group, which training takes, is the gradient of that loss.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from unbraid.system.group import Group
 def joined_codes(z: Codes, group: Group) -> Codes:
     """Return the codes of all rows of a group, in order, differentiable by this process's own."""
     if isinstance(z, DenseCodes):
-        return DenseCodes(_Joined.apply(z.pre, group), _Joined.apply(z.values, group))
+        return replace(z, pre=_Joined.apply(z.pre, group), values=_Joined.apply(z.values, group))
     assert isinstance(z, SparseCodes)
     counts = group.joined(z.support.offsets.diff())
     offsets = torch.cat([starts(counts), counts.sum(0, keepdim=True)])

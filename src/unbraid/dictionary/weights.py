@@ -8,6 +8,7 @@ contiguous (a transposed view), because the sparse kernels read and write it a l
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 import torch
@@ -32,6 +33,13 @@ MEASURED = 8
 # is at .13 (d_in 64, 512 latents) to .21 (512, 4,096; docs/performance.md), elsewhere it has not been measured.
 DENSE_ABOVE = {"cpu": 0.15}
 DENSE_ABOVE_ELSEWHERE = 0.05
+
+# With products in bfloat16 whole matrices pay sooner, from about 256 inputs on: break-even is at .04 to .08 for ReLU
+# and TopK, at some .1 for JumpReLU (512 inputs, 4,096 latents), and proposing pairs pays up to .01 to .015 alone. These
+# are constants, not measured as a run begins, so that the machine's load does not decide what a run computes.
+DENSE_ABOVE_BFLOAT16 = 0.06
+BFLOAT16_PAYS_FROM = 256
+PROPOSED_UP_TO = 0.0125
 
 ROUNDING = 1e-5
 """Distance of a norm from 1 that is float32's own."""
@@ -61,6 +69,11 @@ class Chunks:
         """The processes that have the pairs of the whole batch together."""
         return self.group if self.shards.alone else self.shards
 
+    def for_share(self, active: float) -> "Chunks":
+        """Return these or, where they are rounded and such a share of latents is active that mending them takes longer
+        than rounding saves, exact ones."""
+        return self if self.rounded is None or active <= PROPOSED_UP_TO else self.rounded.chunks
+
     def __iter__(self) -> Iterator[tuple[int, Float[Tensor, "rows d_sae"]]]:
         for start in range(0, self.batch, self.rows):
             yield start, self.compute(slice(start, min(start + self.rows, self.batch)))
@@ -74,6 +87,8 @@ class Rounded:
     """Return the exact pre-activations of these pairs."""
     error: Callable[[], Float[Tensor, ""]]
     """Return the largest error among all latents of the few largest rows."""
+    chunks: Chunks
+    """All exact pre-activations."""
 
 
 class Weights(nn.Module):
@@ -91,8 +106,8 @@ class Weights(nn.Module):
     ):
         super().__init__()
         self.low_precision = bfloat16
-        """Encoder products in bfloat16. They propose pairs for sparse codes, which are chosen by exact values;
-        dense codes are exact throughout."""
+        """Products in bfloat16: those of dense codes and of their gradients, and the encoder's where few latents are
+        active; it then proposes pairs for sparse codes, which are chosen by exact values."""
         self.dense_above: float | None = None
         """Share of active latents above which codes are dense; None: that of the device."""
         self.kernels: Kernels | None = None
@@ -130,7 +145,8 @@ class Weights(nn.Module):
         """Return the share of active latents above which codes are dense."""
         if self.dense_above is not None:
             return self.dense_above
-        return DENSE_ABOVE.get(self.W_dec.device.type, DENSE_ABOVE_ELSEWHERE)
+        limit = DENSE_ABOVE.get(self.W_dec.device.type, DENSE_ABOVE_ELSEWHERE)
+        return min(limit, DENSE_ABOVE_BFLOAT16) if self.low_precision and self.d_in >= BFLOAT16_PAYS_FROM else limit
 
     def norms(self) -> Float[Tensor, " d_sae"]:
         """Return the norms of the atoms: exactly 1, but where latents that are compared were trained on whitened
@@ -149,20 +165,24 @@ class Weights(nn.Module):
     def chunks(self, x: Acts) -> Chunks:
         """Return pre-activations of x a few rows at a time, without gradient; rounded where products are."""
         centred, readers, bias = (x - self.b_dec).detach(), self.W_enc.detach(), self.b_enc.detach()
+        whole = self._known(chunks_of(centred, readers, bias))
         if not self.low_precision:
-            return self._known(chunks_of(centred, readers, bias))
-        low_centred, low_readers, low_bias = (part.bfloat16() for part in (centred, readers, bias))
+            return whole
+        # What is not asked for is not rounded: codes may turn out dense.
+        low = cache(lambda: (centred.bfloat16(), readers.bfloat16(), bias.bfloat16()))
+        low_chunks = cache(lambda: chunks_of(*low()))
 
         def exact(pairs: SparseSupport) -> Tensor:
             return pairs.products(centred, readers.t(), pairs.rows_by_latent) + bias[pairs.latents]
 
         def error() -> Tensor:
             rows = torch.linalg.vector_norm(centred, dim=1).topk(min(MEASURED, len(x))).indices
+            low_centred, low_readers, low_bias = low()
             measured = torch.addmm(low_bias, low_centred[rows], low_readers)
             return (torch.addmm(bias, centred[rows], readers) - measured).abs().max()
 
-        rounded = Rounded(exact, error)
-        return replace(self._known(chunks_of(low_centred, low_readers, low_bias)), rounded=rounded)
+        compute = lambda part: low_chunks().compute(part)
+        return replace(whole, compute=compute, rounded=Rounded(exact, error, whole))
 
     def chunks_among(self, x: Acts, latents: Int[Tensor, " some"]) -> Chunks:
         """Return `chunks` as if there were these latents alone, in the precision of the weights."""

@@ -60,14 +60,15 @@ class Training(Settings):
     whiten_power: Share = added(1.0)
     """How far to whiten: variances to the power of 1 less this are left, 1 whitens fully, 0 is centre-scale."""
     matmul: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the encoder's product. In bfloat16 it proposes latents, and exact values choose among them: faster
-    where the processor has such products (docs/performance.md)."""
+    """Precision of products. In bfloat16, where few latents are active the encoder's proposes them and exact values
+    choose; where many are, factors of whole matrices are rounded: faster where the processor has such products
+    (docs/performance.md)."""
     tf32: bool = added(True)
     """On CUDA, let float32 products of the encoder and of gradients round their factors to 10 bits (TF32), which is
     several times faster; other devices have no such products."""
     dense_above: Share | None = added(None)
     """Share of active latents above which a step computes with whole matrices, which is then faster; None: .15 on the
-    CPU, .05 elsewhere. Results differ by rounding alone (docs/performance.md)."""
+    CPU (.06 in bfloat16, from 256 inputs on), .05 elsewhere. Results differ by rounding alone (docs/performance.md)."""
     kernels: KernelsName = added("torch")
     """What sparse steps compute with: torch's operations, or on CUDA kernels of ours in Triton, which no GPU has run
     yet (docs/performance.md)."""

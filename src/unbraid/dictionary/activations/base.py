@@ -124,8 +124,9 @@ class Selecting(Activation):
                 limit = dictionary.dense_limit() if path == "auto" else float("inf")
                 selected = self._selected(dictionary.chunks(x), thresholds, limit)
         if selected is None:
-            pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc)
-            return self.postprocess(DenseCodes(pre, self.dense(pre, thresholds)), dictionary)
+            low = dictionary.low_precision
+            pre = encoded(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, bfloat16=low)
+            return self.postprocess(DenseCodes(pre, self.dense(pre, thresholds), low), dictionary)
         pre, support = selected
         pre = encoded_pairs(x, dictionary.b_dec, dictionary.W_enc, dictionary.b_enc, pre, support)
         threshold = thresholds.index_select(0, support.latents)

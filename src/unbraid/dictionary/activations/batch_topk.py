@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unbraid.config.serialise import added
 from unbraid.config.settings import PositiveInt, ShareAboveZero
+from unbraid.dictionary.activations import cpu_search
 from unbraid.dictionary.activations.base import Activation, Selecting
 from unbraid.dictionary.activations.jumprelu import JumpReLU
 from unbraid.dictionary.activations.selection import Selection, annealed_k, calibrate, check_anneal, check_k, largest
@@ -50,7 +51,10 @@ class BatchTopK(Selecting):
 
     def dense(self, pre: Latents, threshold: Tensor) -> Latents:
         flat = pre.relu().view(-1)
-        values, index = flat.topk(min(self.k * pre.shape[0], flat.numel()), sorted=False)
+        count = min(self.k * pre.shape[0], flat.numel())
+        if cpu_search.searchable(flat) and count and (kept := cpu_search.among_largest(flat, count)) is not None:
+            return (flat * kept).view_as(pre)
+        values, index = flat.topk(count, sorted=False)
         return torch.zeros_like(flat).scatter(0, index, values).view_as(pre)
 
     def for_inference(self, dictionary: Weights, sample: Acts) -> tuple[Activation, Mapping[str, Tensor]]:

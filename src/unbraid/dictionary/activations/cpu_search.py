@@ -40,12 +40,28 @@ def _above(matrix: Tensor, bound: Tensor | float) -> np.ndarray:
         return matrix.detach().numpy() > (bound.detach().numpy() if isinstance(bound, Tensor) else bound)
 
 
+def among_largest(values: Float[Tensor, " nnz"], count: int) -> Bool[Tensor, " nnz"] | None:
+    """Return whether each value is among so many largest, of which there are at least as many; None where equal values,
+    or NaN, leave open which these are."""
+    entries = values.detach().numpy()
+    mask = entries >= np.partition(entries, len(entries) - count)[len(entries) - count]
+    return torch.from_numpy(mask) if np.count_nonzero(mask) == count else None
+
+
 def largest_places(values: Float[Tensor, " nnz"], count: int) -> Int[Tensor, " kept"] | None:
     """Return the places of so many largest values, of which there are more, ascending; None where equal values, or NaN,
     leave open which these are."""
     least = values.kthvalue(len(values) - count + 1).values
     places = np.flatnonzero(values.numpy() >= float(least))
     return torch.from_numpy(places) if len(places) == count else None
+
+
+def among_largest_in_rows(matrix: Float[Tensor, "rows column"], k: int) -> Bool[Tensor, "rows column"] | None:
+    """Return whether each entry is among the k largest of its row; None where equal values, or NaN, leave open which
+    these are."""
+    entries, width = matrix.detach().numpy(), matrix.shape[1]
+    mask = entries >= np.partition(entries, width - k, axis=1)[:, width - k, None]
+    return torch.from_numpy(mask) if np.count_nonzero(mask) == k * len(entries) else None
 
 
 def largest_in_rows(

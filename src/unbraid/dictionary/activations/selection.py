@@ -71,6 +71,7 @@ def no_pairs(chunks: Chunks) -> Selection:
 
 def own_largest_of_rows(chunks: Chunks, k: int) -> Selection:
     """Select the k largest of every row among this process's latents."""
+    chunks = chunks.for_share(k / chunks.d_sae)
     if chunks.rounded is None:
         return proposed_of_rows(chunks, k)
     _, proposed = proposed_of_rows(chunks, min(2 * k, chunks.d_sae))
@@ -105,11 +106,14 @@ def same_in_rows(latents: Int[Tensor, "batch k"], chunks: Chunks) -> SparseSuppo
 def above(chunks: Chunks, bound: Float[Tensor, " d_sae"], dense_above: float) -> Selection | None:
     """Select all pairs above a per-latent bound; None where of the first rows' pairs a larger share than `dense_above`
     is."""
+    waits = queued(chunks.device)
+    if not waits and (dense_above < 1 or chunks.rounded is not None):
+        share = share_above(chunks if chunks.rounded is None else chunks.rounded.chunks, bound)
+        if share > dense_above:
+            return None
+        chunks = chunks.for_share(share)
     # Twice the error: the lower bound is rounded itself.
     lower = bound if chunks.rounded is None else bound - 2 * chunks.rounded.error()
-    waits = queued(chunks.device)
-    if not waits and dense_above < 1 and share_above(chunks, lower) > dense_above:
-        return None
     parts = pairs_above(chunks, lambda first: lower.to(first.dtype))
     first = next(parts)
     # The host waits for the number of the first chunk's pairs anyway, and should not wait twice.
@@ -134,6 +138,8 @@ def share_above(chunks: Chunks, bound: Float[Tensor, " d_sae"]) -> float:
 def largest(chunks: Chunks, k: int) -> Selection:
     """Select the k * batch largest positive pairs of the whole batch, of which a group's processes have some rows, or
     some latents, each; where there are fewer, all of these, and perhaps others."""
+    # Shards of latents may differ in size, and all are to do the same.
+    chunks = chunks.for_share(chunks.shards.first(k / chunks.d_sae))
     wanted = k * chunks.batch * chunks.group.size
     proposed = wanted if chunks.rounded is None else 2 * wanted
     if queued(chunks.device):

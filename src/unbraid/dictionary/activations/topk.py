@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unbraid.config.serialise import added
 from unbraid.config.settings import PositiveInt, ShareAboveZero
+from unbraid.dictionary.activations import cpu_search
 from unbraid.dictionary.activations.base import Selecting
 from unbraid.dictionary.activations.selection import Selection, annealed_k, check_anneal, check_k, largest_of_rows
 from unbraid.dictionary.codes import Codes
@@ -40,6 +41,8 @@ class TopK(Selecting):
         return pre.relu()
 
     def dense(self, pre: Latents, threshold: Tensor) -> Latents:
+        if cpu_search.searchable(pre) and (kept := cpu_search.among_largest_in_rows(pre, self.k)) is not None:
+            return pre.relu() * kept
         values, latents = pre.topk(self.k, dim=1, sorted=False)
         return torch.zeros_like(pre).scatter(1, latents, values.relu())
 
