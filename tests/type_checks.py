@@ -3,7 +3,8 @@
 The import hook of jaxtyping checks each call of each function of the package: half of the time of all tests, nearly all
 of it on types and shapes that were found right before. Here a call is checked when its arguments or its result are of
 types, shapes, number formats or short texts that this function has not had yet, four times at most in one test (the
-numbers of active latents differ at every step). With `--every-call`, as in `make test-all`, all are checked: a sixth more time.
+numbers of active latents differ at every step). With `--every-call`, as in `make test-all`, all are checked, in a sixth
+more time.
 """
 
 import functools
