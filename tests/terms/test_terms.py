@@ -154,14 +154,17 @@ def dense_aux_k(step: Step, k: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shift", [1.5, -1.0, -20.0], ids=["all active", "some active", "none active"])
-def test_aux_k_and_its_gradients_are_those_of_dense_matrices(shift):
+@pytest.mark.parametrize("dense_above", [0.0, 1.0], ids=["by whole matrices", "by pairs"])
+def test_aux_k_and_its_gradients_are_those_of_dense_matrices(shift, dense_above):
     made = dictionary(TopK(3), shift=shift)
+    made.dense_above = dense_above
+    made.low_precision = dense_above == 0  # float64 is not rounded
     now = step(batch(), made, dead=[latent % 3 > 0 for latent in range(made.d_sae)])
     names = ("W_enc", "b_enc", "W_dec", "b_dec")
     weights = [getattr(made, name) for name in names]
-    sparse, dense = AuxK(k_share=0.7)(now).loss, dense_aux_k(now, round(0.7 * made.d_in))
-    torch.testing.assert_close(sparse, dense)
-    ours, theirs = (torch.autograd.grad(loss, weights, retain_graph=True) for loss in (sparse, dense))
+    found, wanted = AuxK(k_share=0.7)(now).loss, dense_aux_k(now, round(0.7 * made.d_in))
+    torch.testing.assert_close(found, wanted)
+    ours, theirs = (torch.autograd.grad(loss, weights, retain_graph=True) for loss in (found, wanted))
     for name, grad, wanted in zip(names, ours, theirs, strict=True):
         torch.testing.assert_close(grad, wanted, msg=lambda text, name=name: f"{name}: {text}")
         assert bool(grad.any()) == (shift > -20), name

@@ -2,8 +2,8 @@
 
     |e - e_hat|^2 / |e - mean e|^2,   e = x - x_hat (no gradient),   e_hat = the k_aux most active dead latents, decoded
 
-One product with the dead columns finds those; all else touches the pairs found alone. Zero, and free, while nothing is
-dead.
+One product with the dead columns finds those; all else touches the pairs found alone or, in bfloat16, whole matrices of
+the dead, where so large a share of them is used that these are faster. Zero, and free, while nothing is dead.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ from torch import Tensor
 
 from unbraid.config.settings import PositiveFloat
 from unbraid.dictionary.activations.selection import largest_of_rows, support_of
+from unbraid.dictionary.activations.topk import TopK
 from unbraid.dictionary.codes import SparseCodes, SparseSupport
 from unbraid.dictionary.dictionary import Dictionary
-from unbraid.dictionary.encoder import encoded_pairs
+from unbraid.dictionary.encoder import encoded, encoded_pairs
+from unbraid.dictionary.products import decoded
 from unbraid.objective.objective import Family, Step, Term, TermOutput
 from unbraid.system.devices import queued
 
@@ -39,9 +41,23 @@ class AuxK(Term):
             return step.no_loss()
         error = (step.x - step.x_hat).detach()
         k = min(max(1, round(self.k_share * dictionary.d_in)), dying)
-        explained = dictionary.written(most_active(dictionary, step.x, dead, k))
+        low = dictionary.low_precision and step.x.is_cpu and dictionary.shards.alone
+        if low and k / dying > dictionary.dense_limit():
+            explained = decoded_densely(dictionary, step.x, dead, k)
+        else:
+            explained = dictionary.written(most_active(dictionary, step.x, dead, k))
         scale = step.spread_of(error).clamp_min(1e-12)
         return TermOutput((explained - error).square().sum() / scale)
+
+
+def decoded_densely(
+    dictionary: Dictionary, x: Float[Tensor, "batch d_in"], latents: Int[Tensor, " some"], k: int
+) -> Float[Tensor, "batch d_in"]:
+    """Return what `most_active` decodes to, by whole matrices of these latents, in bfloat16."""
+    readers, bias = dictionary.W_enc.t().index_select(0, latents), dictionary.b_enc.index_select(0, latents)
+    pre = encoded(x, dictionary.b_dec, readers.t(), bias, bfloat16=True)
+    values = TopK(k).dense(pre, bias)
+    return decoded(values, dictionary.W_dec.index_select(0, latents), bfloat16=True)
 
 
 def most_active(
