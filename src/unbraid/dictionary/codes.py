@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_array
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
@@ -71,11 +70,12 @@ class SparseSupport:
         if not self.latents.is_cpu:
             order = torch.argsort(self.latents, stable=True)
             return order, starts(self.counts), self.rows[order]
-        # From compressed rows to compressed columns: by counting, five to ten times as fast as a sort.
-        numbered = (np.arange(len(self.latents)), self.latents.numpy(), self.offsets.numpy())
-        columns = csr_array(numbered, shape=(self.batch, self.d_sae)).tocsc()
-        order, column_starts, rows = map(torch.from_numpy, (columns.data, columns.indptr, columns.indices))
-        return order, column_starts[:-1].long(), rows.long()
+        # NumPy sorts numbers of up to 16 bits by counting: five to ten times as fast as torch.
+        latents = self.latents.numpy()
+        order = np.argsort(latents.astype(np.min_scalar_type(self.d_sae - 1)), kind="stable")
+        counts = np.bincount(latents, minlength=self.d_sae)
+        rows = np.repeat(np.arange(self.batch), np.diff(self.offsets.numpy()))[order]
+        return torch.from_numpy(order), torch.from_numpy(counts.cumsum() - counts), torch.from_numpy(rows)
 
     def sum_by_latent(
         self, weights: Float[Tensor, " nnz"], vectors: Float[Tensor, "bag d_in"], bags: Int[Tensor, " nnz"]

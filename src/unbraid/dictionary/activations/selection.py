@@ -219,8 +219,12 @@ def bound_of(k: int, share: float, first: Latents, rows: int) -> float:
     """Return a share of the smallest entry that a sixteenth of these rows would keep, or about as few as `rows`.
     Exactness does not depend on it."""
     sample = first[:: max(16, len(first) // rows)]
-    smallest_kept = sample.reshape(-1).topk(k * sample.shape[0], sorted=False).values.min()
-    return max(0.0, share * float(smallest_kept))
+    entries, kept = sample.reshape(-1), k * len(sample)
+    if cpu_search.searchable(entries):
+        smallest_kept = cpu_search.smallest_of_largest(entries, kept)
+    else:
+        smallest_kept = float(entries.topk(kept, sorted=False).values.min())
+    return max(0.0, share * smallest_kept)
 
 
 def calibrate(k: int, chunks: Chunks) -> float:
