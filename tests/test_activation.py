@@ -219,11 +219,13 @@ def test_searches_on_the_cpu_find_what_torch_finds(d_sae, k, dtype):
     found = cpu_search.largest_in_rows(pre, k)
     assert found is not None
     assert torch.equal(found[0], values.gather(1, order)) and torch.equal(found[1], latents)
-    assert cpu_search.places_above(pre, 0.5).tolist() == (pre > 0.5).view(-1).nonzero().squeeze(1).tolist()
+    for least in (-5.0, 0.5, 1.5, 2.0, 5.0):  # all, and 31, 7, 2 and no percent
+        assert cpu_search.places_above(pre, least).tolist() == (pre > least).view(-1).nonzero().squeeze(1).tolist()
     bound = normal(d_sae, seed=3).to(dtype)
     assert cpu_search.places_above(pre, bound).tolist() == (pre > bound).view(-1).nonzero().squeeze(1).tolist()
     assert cpu_search.count_above(pre, bound) == int((pre > bound).sum())
     flat = pre.view(-1)
+    assert cpu_search.smallest_of_largest(flat, 9 * k) == flat.topk(9 * k).values.min()
     places = cpu_search.largest_places(flat, 9 * k)
     assert places is not None
     assert torch.equal(places, flat.topk(9 * k, sorted=False).indices.sort().values)
@@ -242,6 +244,7 @@ def test_searches_on_the_cpu_leave_equal_values_and_nan_to_torch(d_sae, spoilt):
     torch.testing.assert_close(values, pre.gather(1, latents), rtol=0, atol=0, equal_nan=True)
     same = torch.full((20,), spoilt)
     assert cpu_search.largest_places(same, 8) is None
+    assert str(cpu_search.smallest_of_largest(same, 8)) == str(float(same.topk(8).values.min()))
     assert len(largest_in_order(same, 8)) == 8
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from benchmarks import (
     bench_tables,
+    cohort_steps,
     eval_cost,
     growth,
     peers,
@@ -369,10 +370,11 @@ def test_the_cost_of_evals_is_told_by_first_and_later_runs_and_scores_that_diffe
     assert eval_cost.rows_of({"before": [before], "after": [found([1.0], 0.5)]})[0]["apart"] is None
 
 
-def test_members_stepped_together_learn_what_they_learn_alone():
+@pytest.mark.parametrize("kind", ["topk", "batchtopk"])
+def test_members_stepped_together_learn_what_they_learn_alone(kind):
     x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    together = stacked_steps.Stacked([0, 1, 2], d_in=8, d_sae=24, k=3)
-    alone = [stacked_steps.Stacked([seed], d_in=8, d_sae=24, k=3) for seed in range(3)]
+    together = stacked_steps.Stacked([0, 1, 2], d_in=8, d_sae=24, k=3, kind=kind)
+    alone = [stacked_steps.Stacked([seed], d_in=8, d_sae=24, k=3, kind=kind) for seed in range(3)]
     start = together.W_dec.detach().clone()
     for _ in range(5):
         for stacked in (together, *alone):
@@ -381,6 +383,13 @@ def test_members_stepped_together_learn_what_they_learn_alone():
         torch.testing.assert_close(parameter, torch.cat(parts))
     assert torch.equal(together.fired, torch.cat([one.fired for one in alone])) and together.fired.sum() > 0
     assert (together.W_dec - start).abs().max() > 0.01
+
+
+def test_what_stacking_could_save_counts_members_that_are_alike_alone(monkeypatch):
+    monkeypatch.setattr(cohort_steps, "step_ms", lambda member, *_: 6.0 if "total" in member.label else 2.0)
+    rows = list(cohort_steps.rows_of("small_world", 2.0))
+    assert [row["alike"] for row in rows[:-1]] == [6] * 6 and sum(row["plain"] for row in rows[:-1]) == 3
+    assert rows[-1]["ms"] == 20.0 and rows[-1]["at_most"] == round(20 / (20 - 3 - 3 * cohort_steps.ENCODING), 2)
 
 
 class Answering(small_shapes.Side):

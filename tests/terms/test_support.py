@@ -6,6 +6,7 @@ from benchmarks.toys.penalty_table import hfs
 from tests.coded import sparse, step
 from torch import Tensor
 
+from unbraid.terms.independence import factorised_support
 from unbraid.terms.independence.factorised_support import Support, likely_pairs
 from unbraid.terms.statistics.past_codes import PastCodes
 
@@ -83,3 +84,13 @@ def test_likely_pairs_are_drawn_evenly():
     # The most frequent two also meet themselves: 10 ordered draws, 2 of them for nothing.
     assert (counts / 6000).tolist() == pytest.approx([2 / 10] * 4, abs=0.03)
     assert not len(likely_pairs(known, torch.zeros(4, dtype=torch.bool), 10, 8.0, torch.Generator()))
+
+
+@pytest.mark.parametrize("changed", [{"TABLE": 0}, {"PAIRS": 1}])
+def test_how_partners_and_corners_are_found_changes_nothing(changed, monkeypatch):
+    codes = sparse(300, 12, 0.3)
+    expected = value(codes)
+    assert expected > 0
+    for name, number in changed.items():
+        monkeypatch.setattr(factorised_support, name, number)
+    assert value(codes) == expected
