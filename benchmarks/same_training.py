@@ -110,7 +110,7 @@ def page(rows: Sequence[Row]) -> str:
             {
                 "x": [step for step, _ in row["losses"]], "y": [loss for _, loss in row["losses"]], "mode": "lines",
                 "name": row["way"], "legendgroup": row["way"], "showlegend": row["seed"] == SEEDS[0],
-                "line": {"color": COLOURS[row["way"]], "width": 3 - list(WAYS).index(row["way"])},
+                "line": {"color": COLOURS[row["way"]], "width": max(1, 3 - list(WAYS).index(row["way"]))},
             }
             for row in rows if row["activation"] == activation
         ]  # fmt: skip
