@@ -14,8 +14,9 @@ from typing import Any
 from unbraid import catalog
 from unbraid.cli.arguments import DemoFlags, TrainFlags
 from unbraid.cli.calls import Call
+from unbraid.cli.named_runs import report_unread
 from unbraid.cli.resolve import packages
-from unbraid.cli.score import Scoring, open_runs, report_on, report_unread, say_notes, score_part, write_pages
+from unbraid.cli.score import Scoring, open_runs, report_on, say_notes, score_part, write_pages
 from unbraid.cli.shards import Shard
 from unbraid.cli.study import trained_folders, worst
 from unbraid.cli.tally import Tally

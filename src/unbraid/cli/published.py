@@ -1,15 +1,12 @@
 """The command that compares runs with published SAEs."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from unbraid.cli.arguments import PublishedFlags
 from unbraid.cli.calls import Call
-from unbraid.cli.resolve import run_folders
+from unbraid.cli.named_runs import finished_runs, report_unread
 from unbraid.comparison.wording import number, signed
-from unbraid.runs.failure import failure
-from unbraid.runs.run_folder import finished
 from unbraid.system.each import each
 from unbraid.system.terminal import name as on_one_line
 from unbraid.system.terminal import say
@@ -27,18 +24,10 @@ def run_check_published(call: Call[PublishedFlags]) -> int:
 
     options = call.options
     check_architecture(options.architecture)
-    folders = run_folders(options.runs)
-    done = [folder for folder in folders if finished(folder)]
-    for folder in sorted(set(folders) - set(done)):
-        reason = failure(folder) or "not finished; continue it with --resume"
-        say(f"passed over {on_one_line(folder)}: {reason}", file=sys.stderr)
-    if not done:
-        raise ValueError("none of these runs is finished; train them to the end with --resume")
-    checks, unread = each(done, lambda folder: check_run(folder, options.architecture))
+    checks, unread = each(finished_runs(options.runs), lambda folder: check_run(folder, options.architecture))
     if checks:
         say("\n\n".join("\n".join(lines_of(check)) for check in checks))
-    for one in unread:
-        say(f"error: {on_one_line(one.what)}: {one.reason}", file=sys.stderr)
+    report_unread(unread)
     return 1 if unread else 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from unbraid.cli.arguments import BrowseFlags, EvalFlags, ReportFlags, SaeBench, StudyFlags
 from unbraid.cli.calls import Call
 from unbraid.cli.crews import crew_of
+from unbraid.cli.named_runs import finished_runs, report_unread
 from unbraid.cli.resolve import packages, permissions, run_folders, use_threads
 from unbraid.cli.tally import Tally
 from unbraid.cli.train import evals_named
@@ -18,9 +19,7 @@ from unbraid.cli.workers import Crew, in_background
 from unbraid.evals.shared.evaluation import by_source, evaluate
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.l0_control import shortfall
-from unbraid.runs.failure import failure
 from unbraid.runs.run import Run
-from unbraid.runs.run_folder import finished
 from unbraid.system.each import Failure, attempt, counted, each
 from unbraid.system.sharing import share_to_the_end
 from unbraid.system.terminal import name as on_one_line
@@ -52,13 +51,7 @@ class Scoring:
 def run_eval(call: Call[EvalFlags]) -> int:
     """Score the finished runs among those named; the exit code."""
     options = call.options
-    folders = run_folders(options.runs)
-    done = [path for path in folders if finished(path)]
-    for path in sorted(set(folders) - set(done)):
-        reason = failure(path) or "not finished; continue it with --resume"
-        say(f"passed over {on_one_line(path)}: {reason}", file=sys.stderr)
-    if not done:
-        raise ValueError("none of these runs is finished; train them to the end with --resume")
+    done = finished_runs(options.runs)
     if options.suite == "saebench":
         if options.ray or options.workers > 1:
             raise ValueError("--workers and --ray are of our own evals; leave them out, or run SAEBench by a study")
@@ -82,11 +75,6 @@ def say_notes(runs: Sequence[Run]) -> None:
             say(f"note: {text}", file=sys.stderr)
         if short := attempt(run.path.name, lambda run=run: shortfall(run.facts.provenance)):
             say(f"note: {on_one_line(run.path.name)} {short}", file=sys.stderr)
-
-
-def report_unread(failures: Sequence[Failure]) -> None:
-    for one in failures:
-        say(f"error: {on_one_line(one.what)}: {one.reason}", file=sys.stderr)
 
 
 def summed_up(failed: int, total: int) -> int:
