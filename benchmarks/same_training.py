@@ -89,7 +89,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for activation, score in product(ACTIVATIONS, ("fvu", "mcc")):
         found = {way: [r[score] for r in rows if (r["activation"], r["way"]) == (activation, way)] for way in WAYS}
-        means = [f"{sum(values) / len(values):.4f}" if values else "" for values in found.values()]
+        means = [f"{sum(values) / len(values):.4g}" if values else "" for values in found.values()]
         apart = [
             span([a - b for a, b in zip(found[way], found["dense"], strict=True)]) if found[way] else ""
             for way in others
@@ -99,7 +99,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def span(values: Sequence[float]) -> str:
-    return f"{min(values):.4f} to {max(values):.4f}"
+    return f"{min(values):.4g} to {max(values):.4g}"
 
 
 def page(rows: Sequence[Row]) -> str:

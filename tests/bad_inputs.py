@@ -709,8 +709,8 @@ def checking() -> Iterator[Case]:
     )
     yield Case("check published", "a damaged run", lambda g: of(g.damaged("cfg.json", b"{")), "cfg.json")
     yield Case(
-        "check published", "an architecture that is none", lambda g: of(g.run, "--architecture", "batchtop"),
-        "batchtopk, ",
+        "check published", "an architecture that is none", lambda g: of(g.run, "--architecture", "BatchTop"),
+        "did you mean 'batchtopk'",
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_a_killed_process_ends_torchrun_with_one_sentence_and_all_resume(tmp_pat
     victim.kill()
     said = first.communicate()[0]
     assert first.returncode != 0
-    # torchrun asks the other to stop as it sees that one has ended, now and then before that one sees it.
+    # torchrun asks the other to stop as it sees that one has ended, now and then before that one has said so.
     sentences = ("error: another of the processes that train together has ended", "stopped; continue with --resume")
     assert sum(said.count(sentence) for sentence in sentences) == 1, said
     assert "Interrupted" not in said and "bug in unbraid" not in said

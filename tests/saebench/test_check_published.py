@@ -193,11 +193,11 @@ def test_the_l0_is_saebenchs_then_fidelitys_then_the_requested(make):
 @pytest.mark.parametrize(
     ("site", "width", "said"),
     [({"model_name": "smollm2", "hook_layer": 10, "hook_name": "blocks.10.hook_resid_post"}, 4096,
-      "no published figures on smollm2; there are of: pythia-160m-deduped, gemma-2-2b"),
+      "no published figures on smollm2; there are some of: pythia-160m-deduped, gemma-2-2b"),
      (ON_PYTHIA | {"hook_layer": 3, "hook_name": "blocks.3.hook_resid_post"}, 4096,
-      r"on layer 3 \(resid_post\) of pythia-160m-deduped; there are of: layer 8 \(resid_post\)$"),
+      r"on layer 3 \(resid_post\) of pythia-160m-deduped; there are some of: layer 8 \(resid_post\)$"),
      (ON_PYTHIA | {"hook_name": "blocks.8.hook_mlp_out"}, 4096, r"on layer 8 \(mlp_out\)"),
-     (ON_PYTHIA, 1024, "of 1,024 latents there; there are of: 4,096, 16,384, 65,536"),
+     (ON_PYTHIA, 1024, "of 1,024 latents there; there are some of: 4,096, 16,384, 65,536"),
      (ON_PYTHIA | {"model_name": "/cache/models--EleutherAI--pythia-160m-deduped/snapshots/e9d2"}, 16_384, "^$")],
 )  # fmt: skip
 def test_where_nothing_was_published_it_is_said_what_was(make, site, width, said):
@@ -281,7 +281,8 @@ def test_a_result_that_failed_or_was_damaged_says_why(make):
 
 
 def test_a_score_that_a_result_lacks_is_missing(make):
-    assert "not scored" in row(scored(make(), "saebench_core", l0=76.0), "ce_loss_score").missing
+    missing = row(scored(make(), "saebench_core", l0=76.0), "ce_loss_score").missing
+    assert missing.startswith("its result has no such score: unbraid eval") and "--evals core --force" in missing
 
 
 def test_settings_that_differ_from_the_published_are_named(make):
@@ -302,7 +303,8 @@ def test_training_that_differs_is_named(make):
     provenance = json.loads((folder / "provenance.json").read_text())
     edit_json(folder / "provenance.json", summary=provenance["summary"] | {"standard": False, "geometry": "whitened"})
     found = check_run(forged(folder)).differs
-    assert any("Orthogonality" in text for text in found) and "trained on whitened activations" in found
+    assert "not a standard SAE: its objective has Orthogonality" in found, "AuxK is standard"
+    assert "trained on whitened activations" in found
 
 
 LADDER = [

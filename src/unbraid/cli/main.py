@@ -51,7 +51,8 @@ def found(name: str) -> Command:
         return COMMANDS[name]
     if name.startswith("-"):
         fail(f"unknown arguments {name!r}; {nearest(name, ['--help', '--version'])} See `unbraid --help`")
-    return fail(f"there is no command {name!r}; {nearest(name, COMMANDS)} See `unbraid --help`")
+    own = [command for command in COMMANDS if command.startswith(f"{name} ")]
+    return fail(f"there is no command {name!r}; {nearest(name, own or COMMANDS)} See `unbraid --help`")
 
 
 def run(name: str, command: Command, words: Sequence[str]) -> int:

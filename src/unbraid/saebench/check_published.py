@@ -11,7 +11,8 @@ from typing import Any
 
 from unbraid.comparison.stored_scores import StoredRun, class_name, params_text, read_run, result_of
 from unbraid.config.hints import first_few
-from unbraid.experiment.summary import wanted
+from unbraid.config.serialise import OWN_PACKAGES
+from unbraid.experiment.summary import said_by, wanted
 from unbraid.runs.results import result_path
 from unbraid.saebench.architecture_names import SYNTH, architecture_of, is_full_synth
 from unbraid.saebench.eval_specs import UNSUPPORTED
@@ -109,7 +110,7 @@ def matching(model: str, where: tuple[Any, str], width: int, architecture: str) 
         there = dict.fromkeys(map(named, found))
         found = [one for one in found if is_it(one)]
         if not found:
-            return [], f"no published figures {what}; there are of: {first_few(there, 9)}"
+            return [], f"no published figures {what}; there are some of: {first_few(there, 9)}"
     return found, ""
 
 
@@ -146,26 +147,30 @@ def row_of(run: StoredRun, folder: Path, figures: Figures, architecture: str, l0
     saes, result = figures.saes[architecture], stored_result(run, figures.eval)
     yours = score_in(result, figures.metric, figures.params)
     published = interpolated(saes, l0) if l0 else None
-    known, params = isinstance(result, Mapping), params_text(figures.params)
-    missing = "" if yours is not None else str(result) if result and not known else missing_of(figures.eval, folder)
+    params = params_text(figures.params)
+    asked = (result.get("asked") or {}) if isinstance(result, Mapping) else {}
+    missing = "" if yours is not None else missing_of(figures.eval, folder, result)
     return PublishedRow(
         eval=figures.eval, score=f"{figures.metric}{f' ({params})' if params else ''}", better=figures.better,
         yours=yours, missing=missing, published=published, noise=figures.noise,
         difference=None if yours is None or published is None else yours - published,
         nearest=nearest(saes, l0) if l0 else saes[0],
-        differs=tuple(differences(result.get("asked") or {}, figures.settings)) if isinstance(result, Mapping) else (),
+        differs=tuple(differences(asked, figures.settings)),
         source=f"{figures.source}: {figures.file}",
     )  # fmt: skip
 
 
-def missing_of(name: str, folder: Path) -> str:
-    """The command that makes a result, or why none does."""
+def missing_of(name: str, folder: Path, result: Mapping[str, Any] | str) -> str:
+    """Why a score is missing: what went wrong, or that it was not made, with the command that makes it if one does."""
+    if result and isinstance(result, str):
+        return result
     short = name.removeprefix("saebench_")
     if short in UNSUPPORTED:
         return f"cannot be scored here: {UNSUPPORTED[short]}"
     suite = " --suite saebench" if short != name else ""
     other = " (loss_recovered of fidelity is another measure)" if short == "core" else ""
-    return f"not scored: unbraid eval {folder}{suite} --evals {short}{other}"
+    how = f"unbraid eval {folder}{suite} --evals {short}"
+    return f"its result has no such score: {how} --force{other}" if result else f"not scored: {how}{other}"
 
 
 def differences(requested: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[str]:
@@ -186,9 +191,12 @@ def training_differences(run: StoredRun, figures: Figures, architecture: str) ->
         yield f"trained on {tokens:,} tokens (published: {figures.tokens:,})"
     if about := figures.about.get(architecture):
         yield f"the published {architecture} has {about}"
-    terms = [class_name(term) for term in wanted(run.experiment)]
-    if not run.summary.standard and terms:
-        yield f"not a standard SAE: its objective has {', '.join(terms)}"
+    objective = [run.experiment["objective"]["reconstruction"], *wanted(run.experiment)]
+    others = [class_name(term) for term in objective if not said_by(term, OWN_PACKAGES).get("standard")]
+    if run.control:
+        yield "a control, no SAE to be compared"
+    elif others and not run.summary.standard:
+        yield f"not a standard SAE: its objective has {', '.join(others)}"
     if run.summary.geometry == "whitened":
         yield "trained on whitened activations"
     seed = run.experiment["source"].get("seed")

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from unbraid.config.hints import nearest as nearest_name
 from unbraid.system.files import read_json
 
 FILE = Path(__file__).parent / "published.json"
@@ -65,7 +66,8 @@ def figures_of(stored: Mapping[str, Any]) -> Figures:
 
 
 def interpolated(saes: Sequence[tuple[float, float]], l0: float) -> float | None:
-    """The published figure at an L0, linear in its logarithm; None outside of the published range."""
+    """The published figure at an L0, linear in its logarithm; up to `BEYOND` outside of the published range that of its
+    end, and None farther out."""
     first, last = saes[0], saes[-1]
     if not first[0] * (1 - BEYOND) <= l0 <= last[0] * (1 + BEYOND):
         return None
@@ -84,4 +86,4 @@ def check_architecture(name: str) -> None:
     """Raise ValueError for an architecture of which there are no figures; no name is none."""
     known = sorted({architecture for one in published_figures() for architecture in one.saes})
     if name and name not in known:
-        raise ValueError(f"--architecture {name!r} has no published figures; these have: {', '.join(known)}")
+        raise ValueError(f"--architecture {name!r} has no published figures; {nearest_name(name.lower(), known)}")
