@@ -13,8 +13,10 @@ from torch.distributed import ProcessGroup, ProcessGroupGloo
 
 from tests.kills import begun
 from unbraid.system.group import Group
+from unbraid.system.neighbour import Neighbour
 
 PATIENCE = timedelta(seconds=60)
+NO_LIMIT = timedelta(days=1)
 
 
 def start(work: Callable[[Group], Any], root: Path, size: int = 2) -> list[int]:
@@ -23,18 +25,21 @@ def start(work: Callable[[Group], Any], root: Path, size: int = 2) -> list[int]:
     root.mkdir(parents=True)
 
     def as_rank(rank: int) -> None:
-        torch.save(work(Group(rank, size, channel(root / "store", rank, size))), root / f"{rank}.pt")
+        neighbour = Neighbour(channel(root / "watch", rank, size, NO_LIMIT), rank, size)
+        group = Group(rank, size, channel(root / "store", rank, size), neighbour=neighbour)
+        torch.save(work(group), root / f"{rank}.pt")
+        neighbour.part()
 
     return [begun(lambda rank=rank: as_rank(rank)) for rank in range(size)]
 
 
-def channel(store: Path, rank: int, size: int) -> ProcessGroup:
+def channel(store: Path, rank: int, size: int, patience: timedelta = PATIENCE) -> ProcessGroup:
     """A connection by gloo, which no other group of this process knows of."""
     kind = ProcessGroup.BackendType.GLOO
     file: Any = distributed.FileStore(str(store), size)  # pyright: ignore[reportPrivateImportUsage]
     made: Any = ProcessGroup(file, rank, size)
     made._set_default_backend(kind)
-    made._register_backend(torch.device("cpu"), kind, ProcessGroupGloo(file, rank, size, PATIENCE))
+    made._register_backend(torch.device("cpu"), kind, ProcessGroupGloo(file, rank, size, patience))
     return made
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +31,7 @@ from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Step, Term, TermOutput
 from unbraid.objective.weighted_sum import rows_of
 from unbraid.system.group import ALONE, Group
+from unbraid.system.neighbour import Neighbour
 from unbraid.terms.independence.correlation import Correlation
 from unbraid.training.groups import check_alike, check_data, check_equal, check_group
 from unbraid.training.loop import train
@@ -189,6 +192,45 @@ def test_two_processes_train_what_one_does_and_write_it_once(tmp_path):
 @pytest.mark.slow  # the whole cohort; its quick sibling is the test before
 def test_two_processes_train_a_cohort_of_every_kind_as_one_does(tmp_path):
     assert_two_equal_one(cohort(), tmp_path)
+
+
+class Ended(Neighbour):
+    """A neighbour that has ended."""
+
+    def __init__(self) -> None:
+        self._lost = threading.Event()
+        self._lost.set()
+
+
+def test_one_that_waits_in_vain_sees_that_another_has_ended(tmp_path):
+    """gloo itself waits for ever where a process is killed as a message is on its way to it."""
+    given = tmp_path / "group" / "0.pt"
+
+    def work(group: Group) -> str:
+        if group.leads:
+            return errors(lambda group: group.sum(torch.zeros(1)))(replace(group, neighbour=Ended()))
+        for _ in range(600):  # takes no part, and is still there
+            time.sleep(0.0 if given.exists() else 0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""
+
+    assert ends(start(work, tmp_path / "group")) == [0, -signal.SIGKILL]
+    assert "Lost: another of the processes" in torch.load(given, weights_only=True)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_next_process_is_lost_when_it_is_killed_and_not_when_it_is_done(tmp_path, killed):
+    def work(group: Group) -> bool:
+        assert group.neighbour is not None
+        if group.rank == 1:
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+        group.neighbour.part()
+        return group.neighbour.lost
+
+    assert ends(start(work, tmp_path / "group")) == [0, -signal.SIGKILL if killed else 0]
+    assert torch.load(tmp_path / "group" / "0.pt", weights_only=True) == killed
 
 
 def killed_and_resumed(

@@ -6,8 +6,10 @@
 torchrun says in variables of the environment which of how many processes this is, and where they meet.
 """
 
+import atexit
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +20,7 @@ from torch import distributed
 
 from unbraid.system import notices
 from unbraid.system.group import ALONE, Group, Lost
+from unbraid.system.neighbour import Neighbour
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 """Variable that torchrun sets."""
@@ -28,6 +31,7 @@ TOGETHER = ("train", "sweep")
 PATIENCE = timedelta(hours=2)
 """Time that one waits for another, which may read a text or fit atoms for as long; one that has ended is noticed at
 once."""
+NO_LIMIT = timedelta(days=3650)
 
 
 def processes() -> int:
@@ -55,17 +59,31 @@ def joined(device: str, of: Literal["rows", "latents"] = "rows") -> Iterator[Gro
         torch.cuda.set_device(local_device(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()))
     # What is decided on the host goes by the CPU, so that it does not wait for a GPU.
     distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
-    group = Group(distributed.get_rank(), distributed.get_world_size(), distributed.group.WORLD, of)
+    rank, size = distributed.get_rank(), distributed.get_world_size()
+    watch = distributed.new_group(backend="gloo", timeout=NO_LIMIT)
+    assert isinstance(watch, distributed.ProcessGroup)
+    neighbour = Neighbour(watch, rank, size)
+    group = Group(rank, size, distributed.group.WORLD, of, neighbour)
     if not group.leads:
         notices.log.setLevel(logging.ERROR)
     store = distributed.distributed_c10d._get_default_store()
     try:
         yield group
     except (ValueError, OSError, KeyboardInterrupt) as error:
+        if isinstance(error, Lost):
+            atexit.register(leave, 2)
         if not is_to_say(store, group.rank, error):
             raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
         raise
+    neighbour.part()
     distributed.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """End this process as it is: gloo may still wait in a thread for one that has ended, and Python for gloo."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def local_device(number: int, count: int) -> int:

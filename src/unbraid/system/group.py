@@ -8,12 +8,17 @@ ranks exchange are tensors, and text as tensors: no rank runs what another sends
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup, ReduceOp
 
+from unbraid.system.neighbour import Neighbour
+
+LOOKED = timedelta(seconds=1)
+"""How often one that waits for the others looks whether the next of them is still there."""
 Rows = TypeVar("Rows")
 """Rows with a length, of which slices are as they are: a tensor, a batch."""
 
@@ -36,6 +41,8 @@ class Group:
     """The connection to the others; None in a group of one."""
     of: Literal["rows", "latents"] = "rows"
     """What is shared out."""
+    neighbour: Neighbour | None = None
+    """A watch on the next of the others; without one, a process may wait in vain for one that was killed."""
 
     @property
     def rows(self) -> "Group":
@@ -68,7 +75,7 @@ class Group:
         if self.alone:
             return tensor
         total = tensor.clone(memory_format=torch.contiguous_format)
-        self._wait(lambda to: to.allreduce([total], ReduceOp.SUM))
+        self._wait(lambda to: to.allreduce([total], ReduceOp.SUM), total.device)
         return total
 
     def mean(self, tensor: Tensor) -> Tensor:
@@ -103,7 +110,7 @@ class Group:
         mine = rows.new_zeros(max(1, *counts), *rows.shape[1:])
         mine[: len(rows)] = rows.detach()
         parts = [torch.empty_like(mine) for _ in counts]
-        self._wait(lambda to: to.allgather([parts], [mine]))
+        self._wait(lambda to: to.allgather([parts], [mine]), mine.device)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def texts(self, text: str) -> list[str]:
@@ -123,7 +130,7 @@ class Group:
         for tensor in () if self.alone else tensors:
             shared = tensor.detach().contiguous()
             if shared.numel():
-                self._wait(lambda to, shared=shared: to.broadcast([shared]))
+                self._wait(lambda to, shared=shared: to.broadcast([shared]), shared.device)
                 tensor.detach().copy_(shared)
 
     def named_tensors(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -140,42 +147,51 @@ class Group:
 
     def collected(self, rows: Tensor) -> Tensor | None:
         """Return the rows of all ranks, as many of each, to rank 0, on the CPU; None to the others. They come one
-        rank's after another's, straight to their place."""
+        rank's after another's."""
         own = rows.detach().cpu().contiguous()
         if self.alone:
             return own
-        if not self.leads:
-            self._wait(lambda to: to.send([own], 0, 0))
-            return None
-        whole = own.new_empty(self.size * len(own), *own.shape[1:])
-        parts = whole.chunk(self.size)
-        parts[0].copy_(own)
-        for rank in range(1, self.size):
-            self._wait(lambda to, rank=rank: to.recv([parts[rank]], rank, 0))
+        whole = own.new_empty(self.size * len(own), *own.shape[1:]) if self.leads else None
+        parts = [] if whole is None else [list(whole.chunk(self.size))]
+        self._wait(lambda to: to.gather(parts, [own]), own.device)  # to rank 0, as by default
         return whole
 
     def dealt(self, rows: Tensor | None, own: Tensor) -> Tensor:
         """Return this rank's share of the rows that rank 0 has; the reverse of `collected`. `own`: a tensor of the
         share's shape and kind, which is overwritten."""
-        if self.leads:
-            assert rows is not None, "rank 0 has the rows"
-            first, *others = rows.contiguous().chunk(self.size)
-            for rank, part in enumerate(others, 1):
-                self._wait(lambda to, rank=rank, part=part: to.send([part], rank, 0))
-            return own.copy_(first)
-        self._wait(lambda to: to.recv([own], 0, 0))
+        assert rows is not None or not self.leads, "rank 0 has the rows"
+        if self.alone:
+            return own if rows is None else own.copy_(rows)
+        parts = [list(rows.contiguous().chunk(self.size))] if rows is not None and self.leads else []
+        self._wait(lambda to: to.scatter([own], parts), own.device)  # from rank 0, as by default
         return own
 
-    def _wait(self, work: Callable[[ProcessGroup], Any]) -> None:
-        """Do work with the others. Raises Lost when one of them has ended."""
+    def _wait(self, start: Callable[[ProcessGroup], Any], device: torch.device) -> None:
+        """Start work with the others, and wait until it is done. Raises Lost when one of them has ended."""
         assert self.channel is not None, "a group of more than one has a channel"
         try:
-            work(self.channel).wait()
+            work = start(self.channel)
+            if device.type == "cpu":
+                while not _done(work):
+                    if self.neighbour is not None and self.neighbour.lost:
+                        raise RuntimeError("the next process has ended")
+            else:
+                work.wait()  # NCCL only puts it in the device's queue, and watches the others itself
         except RuntimeError as error:
             raise Lost(
                 "another of the processes that train together has ended or does not answer, so this one ends too; what "
                 "was saved is kept: start all of them again, with --resume"
             ) from error
+
+
+def _done(work: Any) -> bool:
+    """Wait a moment for work by gloo, and return whether it is done. Raises RuntimeError when it has failed."""
+    try:
+        return work.wait(LOOKED)
+    except RuntimeError:
+        if not work.is_completed():
+            return False
+    return work.wait()
 
 
 ALONE = Group()
