@@ -35,6 +35,8 @@ from unbraid.training.learner import Learner
 from unbraid.training.schedule import steps
 
 MEASURED_STEPS = 3
+LONG = 1.0
+"""Seconds of steps that need no repetition: a median of several is for steps of milliseconds."""
 PATIENCE = 60.0
 """Seconds of measuring after which no more kinds of member are measured."""
 FLOAT = 4  # bytes of a float32
@@ -300,12 +302,14 @@ def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> floa
         last = learner.steps - 1
         alone = (i for i in range(last - last % due, -1, -due) if all(i % every for every in others))
         index = next(alone, last - last % due)
-        times = []
+        times: list[float] = []
         for batch in batches:
             extra = ExtraInputs(source, learner.experiment.data_seed, index)
             before = time.monotonic()
             learner.step(batch, index, extra)
             times.append(time.monotonic() - before)
+            if sum(times) > LONG:
+                break
         return sorted(times)[len(times) // 2]
 
     seconds(math.lcm(*cadences))  # warm-up: allocations, calibrations
