@@ -13,10 +13,9 @@ from torch.distributed import ProcessGroup, ProcessGroupGloo
 
 from tests.kills import begun
 from unbraid.system.group import Group
-from unbraid.system.neighbour import Neighbour
+from unbraid.system.neighbour import NO_LIMIT, Neighbour
 
 PATIENCE = timedelta(seconds=60)
-NO_LIMIT = timedelta(days=1)
 
 
 def start(work: Callable[[Group], Any], root: Path, size: int = 2) -> list[int]:

@@ -49,6 +49,15 @@ def test_one_process_says_why_all_end_and_another_only_what_is_its_own():
     assert is_to_say(store, 2, ValueError("no disk"))
 
 
+@pytest.mark.slow  # Python and torch start three times; is_to_say has quick tests
+def test_what_is_refused_ends_all_processes_with_one_sentence(tmp_path):
+    run = torchrun("--training.batch-size", "161", out=tmp_path)
+    said = run.communicate()[0]
+    assert run.returncode != 0
+    assert said.count("error: batches of 161 cannot be shared out equally to 2 processes") == 1
+    assert "terminate called" not in said and "exitcode  : -6" not in said, said
+
+
 def torchrun(*words: str, out: Path) -> "subprocess.Popen[str]":
     command = [
         sys.executable,

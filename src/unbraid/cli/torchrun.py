@@ -20,7 +20,7 @@ from torch import distributed
 
 from unbraid.system import notices
 from unbraid.system.group import ALONE, Group, Lost
-from unbraid.system.neighbour import Neighbour
+from unbraid.system.neighbour import NO_LIMIT, Neighbour
 
 LAUNCHED = "TORCHELASTIC_RUN_ID"
 """Variable that torchrun sets."""
@@ -29,9 +29,8 @@ SAID = "unbraid/said"
 TOGETHER = ("train", "sweep")
 """The commands that several processes can run as one group."""
 PATIENCE = timedelta(hours=2)
-"""Time that one waits for another, which may read a text or fit atoms for as long; one that has ended is noticed at
-once."""
-NO_LIMIT = timedelta(days=3650)
+"""Time that one waits for another, which may read a text or fit atoms for as long; one that has ended is noticed
+within a second or two."""
 
 
 def processes() -> int:
@@ -69,18 +68,21 @@ def joined(device: str, of: Literal["rows", "latents"] = "rows") -> Iterator[Gro
     store = distributed.distributed_c10d._get_default_store()
     try:
         yield group
-    except (ValueError, OSError, KeyboardInterrupt) as error:
-        if isinstance(error, Lost):
-            atexit.register(leave, 2)
-        if not is_to_say(store, group.rank, error):
-            raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2) from None
+    except BaseException as error:
+        expected = isinstance(error, ValueError | OSError | MemoryError | torch.OutOfMemoryError)
+        code = 130 if isinstance(error, KeyboardInterrupt) else 2 if expected else 3  # as of cli.main
+        atexit.register(leave, code)
+        if isinstance(error, ValueError | OSError | KeyboardInterrupt) and not is_to_say(store, group.rank, error):
+            raise SystemExit(code) from None
         raise
     neighbour.part()
     distributed.destroy_process_group()
 
 
 def leave(code: int) -> None:
-    """End this process as it is: gloo may still wait in a thread for one that has ended, and Python for gloo."""
+    """End this process as it is: threads of gloo and of the watch may still wait for others, and Python, which ends
+    modules and threads one by one, would wait for them or abort."""
+    logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -39,6 +39,20 @@ def calibrate_radius(
     """
     from scipy.optimize import brentq  # a quarter of a second to import
 
+    excess, low, high = radius_bracket(contexts, rng=rng, ratio=ratio, bracket=bracket)
+    root = brentq(excess, math.log(low), math.log(high), xtol=1e-6)
+    return math.exp(float(root))  # pyright: ignore[reportArgumentType]
+
+
+@torch.no_grad()
+def radius_bracket(
+    contexts: Contexts, *, rng: torch.Generator, ratio: float = RATIO, bracket: tuple[float, float] = BRACKET
+) -> tuple[Callable[[float], float], float, float]:
+    """Return two radii between which `calibrate_radius` finds its own, after what rises through 0 there, as a function
+    of the logarithm. It runs the model a few times, and so costs a small part of finding the radius.
+
+    Raises ValueError when there is no first-order effect to compare with, or no such radius inside `bracket`.
+    """
     acts = contexts.acts
     exact = torch.promote_types(acts.dtype, torch.float32)
     units = random_units(DIRECTIONS, acts.shape[-1], rng).to(acts.device, exact)
@@ -56,8 +70,7 @@ def calibrate_radius(
             f"{ratio * math.exp(at_low):.2g} at the lower end and {ratio * math.exp(at_high):.2g} at the upper. "
             f"{remedy(at_low)}"
         )
-    root = brentq(excess, math.log(low), math.log(high), xtol=1e-6)
-    return math.exp(float(root))  # pyright: ignore[reportArgumentType]
+    return excess, low, high
 
 
 def start(excess: Callable[[float], float], low: float, rounding: float) -> tuple[float, float]:

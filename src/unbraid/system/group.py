@@ -159,10 +159,12 @@ class Group:
     def dealt(self, rows: Tensor | None, own: Tensor) -> Tensor:
         """Return this rank's share of the rows that rank 0 has; the reverse of `collected`. `own`: a tensor of the
         share's shape and kind, which is overwritten."""
-        assert rows is not None or not self.leads, "rank 0 has the rows"
-        if self.alone:
-            return own if rows is None else own.copy_(rows)
-        parts = [list(rows.contiguous().chunk(self.size))] if rows is not None and self.leads else []
+        parts: list[list[Tensor]] = []
+        if self.leads:
+            assert rows is not None, "rank 0 has the rows"
+            if self.alone:
+                return own.copy_(rows)
+            parts = [list(rows.contiguous().chunk(self.size))]
         self._wait(lambda to: to.scatter([own], parts), own.device)  # from rank 0, as by default
         return own
 

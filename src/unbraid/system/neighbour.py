@@ -1,4 +1,4 @@
-"""A watch on the next process of a group, which notices at once when that process ends.
+"""A watch on the next process of a group, which notices when that process ends.
 
 gloo may wait for ever for a process that was killed while a message was on its way to it (`waitSend`, about one kill in
 a hundred). A receive that was posted long before always fails when the sender ends: this waits for one, which comes
@@ -7,15 +7,18 @@ when the training is over. Each process watches one other, in a ring; when one e
 
 import threading
 from contextlib import suppress
+from datetime import timedelta
 
 import torch
 from torch.distributed import ProcessGroup
 
+NO_LIMIT = timedelta(days=3650)
+"""Time that the connection lets a message take, which comes when the training is over."""
 TAG = 0
 
 
 class Neighbour:
-    """Watches the next process of a group, over a connection that serves nothing else and has no limit of time."""
+    """Watches the next process of a group, over a connection that serves nothing else (and waits `NO_LIMIT`)."""
 
     def __init__(self, channel: ProcessGroup, rank: int, size: int) -> None:
         self._channel, self._before, self._next = channel, (rank - 1) % size, (rank + 1) % size

@@ -10,7 +10,7 @@ from unbraid.config.old_names import upgraded
 from unbraid.config.serialise import to_json
 from unbraid.config.settings import shown
 from unbraid.dictionary.kernels import kernels_named
-from unbraid.effects.radius import calibrate_radius, checked_radius
+from unbraid.effects.radius import checked_radius, radius_bracket
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective.objective import Reads
 from unbraid.objective.step_data import CONTEXTS
@@ -87,7 +87,7 @@ def check_radius(members: Sequence[Experiment]) -> None:
         contexts = members[0].source.contexts(CONTEXTS, split="train", seed=0)  # a cohort has one source
         try:
             if not checked_radius(contexts, radius):
-                calibrate_radius(contexts, rng=seeding.stream(0, "check_radius"))
+                radius_bracket(contexts, rng=seeding.stream(0, "check_radius"))  # that there is one will do
         except ValueError as error:
             verb = "pushes" if len(asking) == 1 else "push"
             raise ValueError(f"{'; '.join(asking)} {verb} activations, but {error}") from error
