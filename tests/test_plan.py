@@ -20,7 +20,7 @@ from unbraid.training.loop import train
 
 @pytest.mark.parametrize("steps", [1000, 391, 41])
 def test_terms_of_different_cadences_are_each_counted_at_their_share(monkeypatch, steps):
-    """A plain step takes a second, a term of cadence n 10 n seconds when it is due: 10 a step."""
+    """A plain step takes a second, a term of cadence n 10 n seconds when it is due: 10 a step; the first, 500 more."""
     cadences, clock, seen = (1, 5, 8, 2), [0.0], []
     base = experiment()
     asked = replace(
@@ -31,13 +31,15 @@ def test_terms_of_different_cadences_are_each_counted_at_their_share(monkeypatch
     learner = Learner(asked, fitting_sample(WORLD, 0))
 
     def step(batch, index, supply):
+        clock[0] += 0.0 if seen else 500.0
         seen.append(index)
         clock[0] += 1.0 + sum(10.0 * every for every in cadences if every > 1 and index % every == 0)
 
     monkeypatch.setattr(learner, "step", step)
     monkeypatch.setattr(plan.time, "monotonic", lambda: clock[0])
     batches = [next(Stream(WORLD, asked.training.batch_size, seed=0))] * 3
-    assert plan.measured(learner, batches, WORLD) == pytest.approx(1 + 3 * 10)
+    assert plan.measured(learner, batches, WORLD) == pytest.approx((1 + 3 * 10, 500))
+    assert len(seen) == 1 + len(cadences), "a step that takes seconds is not made again"
     assert max(seen) < steps
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 import torch
@@ -206,7 +207,8 @@ def estimate(
     before = time.monotonic()
     block = source.block(0, split="train", seed=data_seed)
     assert block is not None, "fitting_sample has read it"
-    harvest = (time.monotonic() - before) / len(block.rows) * tokens
+    # Whole blocks are read, and the first once more, for the rows that members start from.
+    harvest = (time.monotonic() - before) * (math.ceil(tokens / len(block.rows)) + 1)
     stream = Stream(source, training.batch_size, seed=data_seed)
     # The same few for every member: a study has more members than its data has batches.
     batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]
@@ -287,17 +289,19 @@ def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
     if not member.training.tokens:
         return Cost(0.0, fitting, 0)
     learner = Learner(member, sample)
-    seconds = learner.steps * measured(learner, batches, member.source)
+    each, once = measured(learner, batches, member.source)
     kept = sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
-    return Cost(seconds, fitting, kept)
+    return Cost(learner.steps * each + once, fitting, kept)
 
 
-def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> float:
-    """Seconds of a step on raw activations, terms that are due on some steps only included at their true share."""
+def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> tuple[float, float]:
+    """Seconds of a step on raw activations, terms that are due on some steps only included at their true share; and
+    what the first steps took besides, once: calibrations."""
     cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.enabled})
 
-    def seconds(due: int) -> float:
-        """Of the last step, so that every term has started, in which terms of cadence `due` run and others do not."""
+    def seconds(due: int) -> list[float]:
+        """Of the last step, so that every term has started, in which terms of cadence `due` run and others do not, on
+        one batch after another."""
         others = [every for every in cadences if due % every]
         last = learner.steps - 1
         alone = (i for i in range(last - last % due, -1, -due) if all(i % every for every in others))
@@ -308,15 +312,16 @@ def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> floa
             before = time.monotonic()
             learner.step(batch, index, extra)
             times.append(time.monotonic() - before)
-            if sum(times) > LONG:
+            if sum(times) >= LONG:
                 break
-        return sorted(times)[len(times) // 2]
+        return times
 
-    seconds(math.lcm(*cadences))  # warm-up: allocations, calibrations
-    plain = seconds(1)
+    first = seconds(math.lcm(*cadences))
+    plain = median_high(seconds(1))
     added: dict[int, float] = {}
     for every in cadences:
         if every > 1:
             shared = sum(cost for other, cost in added.items() if every % other == 0)
-            added[every] = max(0.0, seconds(every) - plain - shared)
-    return plain + sum(cost / every for every, cost in added.items())
+            added[every] = max(0.0, median_high(seconds(every)) - plain - shared)
+    once = max(0.0, sum(first) - len(first) * (plain + sum(added.values())))
+    return plain + sum(cost / every for every, cost in added.items()), once
