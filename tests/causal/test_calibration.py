@@ -9,7 +9,7 @@ import torch
 from tests.data import data_folder
 
 from unbraid.effects.effect import pooled_effect
-from unbraid.effects.radius import DIRECTIONS, calibrate_radius, first_order, random_units
+from unbraid.effects.radius import DIRECTIONS, PRECISION, calibrate_radius, first_order, radius_of, random_units
 from unbraid.sources.base import Contexts
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.world.world import World
@@ -49,7 +49,7 @@ def quadratic(d_in: int, d_out: int, *, skip: bool):
 def test_the_radius_equals_its_closed_form_on_a_quadratic_slice(ratio: float, skip: bool):
     slice_of, radius = quadratic(8, 8 if skip else 5, skip=skip)
     found = calibrate_radius(around(slice_of), rng=rng(3), ratio=ratio, bracket=(1e-3, 1e4))
-    assert found == pytest.approx(radius(ratio, 3), rel=1e-5)
+    assert found == pytest.approx(radius(ratio, 3), rel=PRECISION)
 
 
 def test_the_radius_scales_with_the_activations():
@@ -97,7 +97,7 @@ def test_a_slice_that_overflows_inside_the_bracket_still_has_a_radius():
     contexts = around(lambda acts: torch.cat([torch.expm1(acts), torch.expm1(-acts)], -1), d_in=1)
     radius = calibrate_radius(contexts, rng=rng(), bracket=(1e-3, 1e4))
     rests = math.expm1(radius) - radius, math.expm1(-radius) + radius
-    assert math.hypot(*rests) / math.hypot(radius, radius) == pytest.approx(0.5, rel=1e-5)
+    assert math.hypot(*rests) / math.hypot(radius, radius) == pytest.approx(0.5, rel=PRECISION)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -128,3 +128,20 @@ def test_fault_28_pushes_that_rounding_swallows_are_not_taken_for_a_nonlinear_sl
 
     radii = [calibrate_radius(of(dtype), rng=rng()) for dtype in (torch.float32, torch.bfloat16)]
     assert radii[1] == pytest.approx(radii[0], rel=0.2)
+
+
+def test_who_asks_for_the_radius_of_the_same_contexts_shares_one_calibration():
+    world = World(factors=32, d_in=16, l0=2.0, roots=4, interactions=2)
+    contexts, passes = world.contexts(4, split="train", seed=0), 0
+
+    def counted(acts: torch.Tensor) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        return world.downstream(acts)
+
+    watched = replace(contexts, downstream=counted)
+    found = radius_of(watched)
+    assert 0 < passes < 20
+    before = passes
+    assert radius_of(watched) == found and passes == before
+    assert radius_of(contexts) == found  # the same directions, whoever asks

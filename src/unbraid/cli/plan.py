@@ -20,6 +20,7 @@ from unbraid.cli.shards import shards
 from unbraid.config.serialise import to_json
 from unbraid.dictionary.initialisation import ProgressCallback, RandomAtoms, no_progress
 from unbraid.dictionary.weights import CHUNK_ENTRIES
+from unbraid.effects.radius import radius_of
 from unbraid.evals.shared.evaluation import Eval
 from unbraid.experiment.experiment import Experiment
 from unbraid.objective import l0_control
@@ -31,7 +32,7 @@ from unbraid.sources.stream import Stream
 from unbraid.steering.base import SliceFit
 from unbraid.system.memory import free_memory
 from unbraid.training.checkpoint import KEPT
-from unbraid.training.checks import check_needs, check_shared
+from unbraid.training.checks import check_needs, check_shared, radii
 from unbraid.training.learner import Learner
 from unbraid.training.schedule import steps
 
@@ -212,20 +213,30 @@ def estimate(
     stream = Stream(source, training.batch_size, seed=data_seed)
     # The same few for every member: a study has more members than its data has batches.
     batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]
+    before = time.monotonic()
+    radius = calibrated(cohort)
+    calibrating = time.monotonic() - before
     groups = kinds(cohort)
     costs: list[Cost] = []
     begun = time.monotonic()
     for members in groups:
         if costs and time.monotonic() - begun > patience:
             break
-        costs.append(cost(members[0], sample, batches).of(len(members)))
+        costs.append(cost(members[0], sample, batches, radius).of(len(members)))
         watch(len(costs), len(groups))
     share = len(cohort) / sum(len(members) for members in groups[: len(costs)])
     total = lambda part: sum(getattr(one, part) for one in costs) * share
     return Estimate(
-        seconds=harvest + total("training") + total("fitting"), kept=round(total("kept")), fitting=total("fitting"),
-        cache=cache_bytes(source, block, tokens), measured=len(costs), kinds=len(groups),
+        seconds=harvest + calibrating + total("training") + total("fitting"), kept=round(total("kept")),
+        fitting=total("fitting"), cache=cache_bytes(source, block, tokens), measured=len(costs), kinds=len(groups),
     )  # fmt: skip
+
+
+def calibrated(cohort: Sequence[Experiment]) -> float:
+    """The radius that all terms to be calibrated share, as one calibration makes it; 0 where there is none."""
+    if all(radius for member in cohort for radius in radii(member).values()):
+        return 0.0
+    return radius_of(ExtraInputs(cohort[0].source, cohort[0].data_seed, 0).contexts())
 
 
 @dataclass(frozen=True)
@@ -280,8 +291,9 @@ def without_sizes(node: Any) -> Any:
     return node != 0 if isinstance(node, float) else node
 
 
-def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
-    """The cost of one member, measured. A fit is stopped after a few steps; random atoms replace what it finds."""
+def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch], radius: float) -> Cost:
+    """The cost of one member, measured. A fit is stopped after a few steps; random atoms replace what it finds.
+    `radius`: `calibrated`."""
     fitting, init = 0.0, member.dictionary.init
     if isinstance(init, SliceFit):
         fitting = fit_seconds(init, member.dictionary.d_sae, member.source)
@@ -289,6 +301,8 @@ def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
     if not member.training.tokens:
         return Cost(0.0, fitting, 0)
     learner = Learner(member, sample)
+    for name in (name for name, given in radii(member).items() if not given):
+        learner.memory[name]["radius"] = torch.tensor(radius, dtype=torch.float64)
     each, once = measured(learner, batches, member.source)
     kept = sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
     return Cost(learner.steps * each + once, fitting, kept)
@@ -296,7 +310,7 @@ def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch]) -> Cost:
 
 def measured(learner: Learner, batches: Sequence[Batch], source: Source) -> tuple[float, float]:
     """Seconds of a step on raw activations, terms that are due on some steps only included at their true share; and
-    what the first steps took besides, once: calibrations."""
+    what the first steps took besides, once."""
     cadences = sorted({term.every for term in learner.experiment.objective.terms().values() if term.enabled})
 
     def seconds(due: int) -> list[float]:

@@ -50,7 +50,7 @@ def random_pushes(
     rng: torch.Generator,
 ) -> Pushed:  # fmt: skip
     """Return both differences of pooled effects for `samples` random signs, at a radius given or calibrated once."""
-    size = remembered_radius(contexts, given=radius, memory=memory, rng=rng)
+    size = remembered_radius(contexts, given=radius, memory=memory)
     found = differences(partial(pooled_effect, contexts), atoms, random_signs(samples, len(atoms), rng), size)
     return Pushed(*found, torch.tensor(size))
 

@@ -8,12 +8,15 @@ which is linear at every radius and would hide how far the rest has left the lin
 
 import math
 from collections.abc import Callable
+from functools import cache
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import jvp
 
+from unbraid import seeding
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.forward_mode import forward_mode
 from unbraid.sources.base import Contexts
@@ -27,6 +30,8 @@ ROUNDINGS = (16, 8, 4, 2)
 of the norm in bfloat16, or less where the slice is far from linear already there."""
 LARGEST = 1e6
 """Returned for a ratio that overflowed."""
+PRECISION = 1e-3
+"""Of a calibrated radius, relative: the ratio that defines it is a convention, and each look runs the model."""
 
 
 @torch.no_grad()
@@ -40,7 +45,7 @@ def calibrate_radius(
     from scipy.optimize import brentq  # a quarter of a second to import
 
     excess, low, high = radius_bracket(contexts, rng=rng, ratio=ratio, bracket=bracket)
-    root = brentq(excess, math.log(low), math.log(high), xtol=1e-6)
+    root = brentq(excess, math.log(low), math.log(high), xtol=PRECISION)
     return math.exp(float(root))  # pyright: ignore[reportArgumentType]
 
 
@@ -59,6 +64,7 @@ def radius_bracket(
     linear = first_order(contexts, units)
     low, high = (end * typical_norm(contexts) for end in bracket)
 
+    @cache
     def excess(log_radius: float) -> float:
         return math.log(nonlinearity(contexts, units, linear, math.exp(log_radius)) / ratio)
 
@@ -135,10 +141,21 @@ def random_units(count: int, d_in: int, rng: torch.Generator) -> Float[Tensor, "
     return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
 
-def remembered_radius(contexts: Contexts, *, given: float, memory: dict[str, Tensor], rng: torch.Generator) -> float:
+def remembered_radius(contexts: Contexts, *, given: float, memory: dict[str, Tensor]) -> float:
     """Return `given` if above 0, else the radius calibrated at the first use and kept in `memory`."""
     if given > 0:
         return given
     if "radius" not in memory:
-        memory["radius"] = torch.tensor(calibrate_radius(contexts, rng=rng), dtype=torch.float64)
+        memory["radius"] = torch.tensor(radius_of(contexts), dtype=torch.float64)
     return float(memory["radius"])
+
+
+def radius_of(contexts: Contexts) -> float:
+    """Return `calibrate_radius` with directions that are always the same, calibrated once for these contexts: all terms
+    of all dictionaries that train on them ask for it, and it takes minutes on a large model."""
+    if contexts not in _CALIBRATED:
+        _CALIBRATED[contexts] = calibrate_radius(contexts, rng=seeding.stream(0, "radius"))
+    return _CALIBRATED[contexts]
+
+
+_CALIBRATED: WeakKeyDictionary[Contexts, float] = WeakKeyDictionary()

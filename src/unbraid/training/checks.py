@@ -74,15 +74,10 @@ def budget_of(part: object) -> float:
 
 def check_radius(members: Sequence[Experiment]) -> None:
     """Raise ValueError for terms whose radius, set or to be calibrated, cannot be: training would find out midway."""
-    pushing = [
-        (f"{member.label}: term {name!r}", term)
-        for member in members
-        for name, term in member.objective.terms().items()
-        if term.enabled and "contexts" in term.reads and hasattr(term, "radius")
-    ]
     by_radius: dict[float, list[str]] = {}
-    for what, term in pushing:
-        by_radius.setdefault(float(getattr(term, "radius")), []).append(what)  # noqa: B009 (not all terms have one)
+    for member in members:
+        for name, radius in radii(member).items():
+            by_radius.setdefault(radius, []).append(f"{member.label}: term {name!r}")
     for radius, asking in by_radius.items():
         contexts = members[0].source.contexts(CONTEXTS, split="train", seed=0)  # a cohort has one source
         try:
@@ -91,6 +86,15 @@ def check_radius(members: Sequence[Experiment]) -> None:
         except ValueError as error:
             verb = "pushes" if len(asking) == 1 else "push"
             raise ValueError(f"{'; '.join(asking)} {verb} activations, but {error}") from error
+
+
+def radii(member: Experiment) -> dict[str, float]:
+    """Return the radius of each term that pushes activations, by its name; 0 where it is to be calibrated."""
+    return {
+        name: float(getattr(term, "radius"))  # noqa: B009 (not all terms have one)
+        for name, term in member.objective.terms().items()
+        if term.enabled and "contexts" in term.reads and hasattr(term, "radius")
+    }
 
 
 def check_source_provides(part: Reads, source: Source) -> None:

@@ -1,4 +1,4 @@
-"""The radius of one training step: given, calibrated once, or taken over from another term of the same step."""
+"""The radius of one training step, given or calibrated once, and pushes of that size."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,14 +9,9 @@ from unbraid.objective.objective import Step
 
 
 def step_radius(step: Step, given: float) -> float:
-    """Return `remembered_radius`, but take over one that another term of this step has calibrated: it is the same
-    slice, and what terms measure at one radius they can share."""
-    if given <= 0 and "radius" not in step.memory and "radius" in step.shared:
-        step.memory["radius"] = step.shared["radius"].clone()  # a checkpoint refuses tensors that share memory
-    radius = remembered_radius(step.contexts(), given=given, memory=step.memory, rng=step.rng)
-    if "radius" in step.memory:
-        step.shared["radius"] = step.memory["radius"]
-    return radius
+    """Return the radius, given or calibrated at the term's first step: on the same contexts it is the same for all
+    terms, so what they measure at it they can share."""
+    return remembered_radius(step.contexts(), given=given, memory=step.memory)
 
 
 def probe_pushes(step: Step, count: int, radius: float, *, first: bool) -> Float[Tensor, "probe d_in"]:
