@@ -48,10 +48,15 @@ class Runs:
         ]
 
 
+def raced(row: Row) -> bool:
+    """True for a step that contenders took in turn: what else is measured has tables of its own (part_tables.py)."""
+    return "cpu_seconds_per_step" in row
+
+
 def cases(rows: Sequence[Row]) -> dict[Place, Runs]:
     """The rows of every case, in order."""
     found: dict[Place, list[Row]] = {}
-    for row in rows:
+    for row in filter(raced, rows):
         place = (row["regime"], row["bench"], row["d_sae"], row["active"], row["batch"])
         found.setdefault(place, []).append(row)
     return {place: Runs(own) for place, own in found.items()}
@@ -140,7 +145,7 @@ def slower(rows: Sequence[Row]) -> list[str]:
 
 def text(rows: Sequence[Row]) -> str:
     """All tables, and where a peer is faster."""
-    regimes = list(dict.fromkeys(row["regime"] for row in rows))
+    regimes = list(dict.fromkeys(row["regime"] for row in rows if raced(row)))
     parts = [f"{regime}\n{times(rows, regime)}" for regime in regimes]
     return "\n\n".join([*parts, memory(rows, "usual"), "A peer is faster in:", *(slower(rows) or ["no case"])])
 

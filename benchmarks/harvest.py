@@ -1,4 +1,4 @@
-"""The speed of reading activations next to the plain forward pass: python -m benchmarks.harvest --text FILE --out FILE
+"""The speed of reading activations next to the plain forward pass: python -m benchmarks.harvest --out FILE
 
 Tokens a core-second (user and system time of one thread) of SmolLM2, or another model, at a third and half of its
 depth, in both precisions. plain: transformers' own forward pass over full windows of the same text, of a model cut off
@@ -11,6 +11,7 @@ Blocks here are small, so passes are of 8 windows: in a block of the usual 65,53
 import argparse
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.system.files import write_json
 
 LAYERS = ("1/3", "1/2")
+PAGES = Path(__file__).parents[1] / "docs"
 DTYPES: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
 Arm = Callable[[int], int]
 """Reads a block of this number, and returns how many tokens it has read."""
@@ -90,6 +92,14 @@ def apart(sources: list[LanguageModel]) -> list[float]:
     return [float((a[k] - b[k]).square().sum() / (a[k] - a[k].mean(0)).square().sum()) for a, b, k in usual]
 
 
+def pages(folder: Path) -> str:
+    """Write this project's pages as a text of one document each, and return its path: long documents, and at hand."""
+    path = folder / "pages.jsonl"
+    texts = [json.dumps({"text": page.read_text()}) for page in sorted(PAGES.glob("*.md"))]
+    path.write_text("\n".join(texts) + "\n")
+    return str(path)
+
+
 def measure(model: str, text: str, rounds: int, block: int) -> dict[str, Any]:
     """Return the rows, and what they were measured on."""
     torch.set_num_threads(1)
@@ -113,12 +123,13 @@ def measure(model: str, text: str, rounds: int, block: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--text", required=True)
+    parser.add_argument("--text", help="a file or a dataset (the pages of docs/)")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--block", type=int, default=4096, help="tokens read by each arm in each round")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    result = measure(given.model, given.text, given.rounds, given.block)
+    with tempfile.TemporaryDirectory() as made:
+        result = measure(given.model, given.text or pages(Path(made)), given.rounds, given.block)
     write_json(given.out, result)
     print(json.dumps(result, indent=1))
 

@@ -44,10 +44,10 @@ class Case:
         return f"{self.regime}: {about}{f', {self.dead:.0%} dead' if self.dead else ''}"
 
 
-def usual(d_sae: int) -> Iterator[Case]:
+def usual(d_sae: int, batch: int = BATCH) -> Iterator[Case]:
     """Every architecture at the sparsity that dictionaries commonly have."""
     for bench in BENCHES:
-        yield Case("usual", bench, d_sae)
+        yield Case("usual", bench, d_sae, batch=batch)
 
 
 def densities() -> Iterator[Case]:
@@ -84,6 +84,7 @@ def growth() -> Iterator[Case]:
 
 REGIMES: dict[str, Callable[[], Iterator[Case]]] = {
     "usual-16k": lambda: usual(16384),
+    "usual-2k-rows": lambda: usual(16384, batch=2048),
     "small": small,
     "dead": dead,
     "density": densities,

@@ -1,5 +1,7 @@
 """Training speed and memory, side by side, in every regime: `make bench`, or python -m benchmarks.run --regimes small.
 
+After the races come the parts of benchmarks/parts.py: terms that look through layers, reading a model, evals.
+
 Contenders run one step each in turn, A B C A B C, one process and one thread a contender, so that all of them see the
 same machine; what is kept is the CPU time of every step. All train on the same batches of a synthetic world, centred
 and scaled. Everything is measured twice, in runs that are apart by all other cases: ratios within a run are compared,
@@ -33,7 +35,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from benchmarks import bench_tables, growth, peers
+from benchmarks import bench_tables, growth, part_tables, parts, peers
 from benchmarks.contender import Setting
 from benchmarks.regimes import BENCHES, REGIMES, Case, quick
 from benchmarks.worker import CONTENDERS
@@ -181,7 +183,7 @@ def row(case: Case, who: str, seconds: Sequence[float], memory: Row) -> Row:
 
 def key(row: Row) -> tuple[Any, ...]:
     """What a row is a measurement of."""
-    return tuple(row[name] for name in ("run", "regime", "bench", "d_sae", "batch", "active", "who"))
+    return tuple(row.get(name) for name in ("run", "regime", "bench", "d_sae", "batch", "active", "who"))
 
 
 def planned(case: Case, run: int, who: str) -> tuple[Any, ...]:
@@ -217,7 +219,8 @@ def bfloat16_products() -> bool:
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--regimes", type=lambda text: names(text, list(REGIMES)), default=list(REGIMES))
+    regimes = [*REGIMES, *parts.PARTS]
+    parser.add_argument("--regimes", type=lambda text: names(text, regimes), default=regimes, help=", ".join(regimes))
     parser.add_argument("--only", type=lambda text: names(text, BENCHES), default=list(BENCHES), help="architectures")
     parser.add_argument("--who", type=lambda text: names(text, list(CONTENDERS)), default=None, help="contenders")
     parser.add_argument("--batch", type=int, help="rows of a batch, where that is not the regime's own")
@@ -238,7 +241,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def plan(chosen: argparse.Namespace) -> list[tuple[int, Case]]:
     """Every case of every run, in order."""
-    cases = [case for name in chosen.regimes for case in (quick(name) if chosen.quick else REGIMES[name]())]
+    races = [name for name in chosen.regimes if name in REGIMES]
+    cases = [case for name in races for case in (quick(name) if chosen.quick else REGIMES[name]())]
     if chosen.batch is not None:
         cases = [replace(case, batch=chosen.batch) for case in cases]
     runs = 1 if chosen.quick else chosen.runs
@@ -257,10 +261,13 @@ def contenders(chosen: argparse.Namespace) -> list[str]:
 
 def bench(chosen: argparse.Namespace) -> tuple[list[Row], list[str]]:
     """All rows, those kept already among them, and what was left out, and why."""
-    who, steps = contenders(chosen), plan(chosen)
+    rows: list[Row] = json.loads(chosen.kept.read_text()) if chosen.kept.is_file() else []
+    steps = plan(chosen)
+    if not steps:
+        return rows, []
+    who = contenders(chosen)
     for peer in filter(None, map(peers.environment, who)):
         peers.python_of(peer)
-    rows: list[Row] = json.loads(chosen.kept.read_text()) if chosen.kept.is_file() else []
     cost = {step: step[1].cost for step in steps}
     total, left_out, measured, began = sum(cost.values()), [], 0.0, time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -286,6 +293,19 @@ def bench(chosen: argparse.Namespace) -> tuple[list[Row], list[str]]:
     return rows, left_out
 
 
+def measure_parts(chosen: argparse.Namespace, rows: list[Row]) -> list[Row]:
+    """The rows with those of the parts that were asked for, each run of which is kept as it comes."""
+    runs = range(1, 2 if chosen.quick else chosen.runs + 1)
+    wanted = [(run, name) for run in runs for name in chosen.regimes if name in parts.PARTS]
+    for run, name in wanted:
+        if not any((row["run"], row["regime"]) == (run, name) for row in rows):
+            print(f"run {run}, {name}", flush=True)
+            found = parts.measure(name, chosen.kept.parent / "bench-runs", quick=chosen.quick)
+            rows = [*rows, *({**row, "run": run} for row in found)]
+            write_rows(chosen.kept, rows)
+    return rows
+
+
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write them, a line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -296,7 +316,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = arguments(argv)
     torch.set_num_threads(1)
     rows, left_out = bench(chosen)
-    print(bench_tables.text(rows))
+    rows = measure_parts(chosen, rows)
+    print(bench_tables.text(rows), part_tables.text(rows), sep="\n\n")
     if left_out:
         raise SystemExit("\n".join(["left out (what is there is kept, ask again to go on):", *left_out]))
     write_rows(chosen.out, rows)

@@ -1,4 +1,4 @@
-"""What the whole MELBO / DCT objective costs through real layers: python -m benchmarks.slice_cost --data ../shared/data
+"""What the whole MELBO / DCT objective costs through real layers: python -m benchmarks.slice_cost (part of make bench)
 
 A step with the reward for effects (kernel DCT), the interaction penalty and the hinge on cosines, all on every eighth
 step, beside the plain step of the same SAE, without and with the passes that harvest its activations; contexts are
@@ -25,6 +25,7 @@ from unbraid.objective.step_data import CONTEXTS, ExtraInputs
 from unbraid.sources.base import Batch
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.language_model.language_model import LanguageModel
+from unbraid.sources.language_model.loading import EMBEDDED, located
 from unbraid.sources.stream import Stream
 from unbraid.system.files import write_json
 from unbraid.terms.causal.effect import Effect
@@ -34,6 +35,7 @@ from unbraid.terms.reconstruction.reconstruction import Reconstruction
 from unbraid.training.learner import Learner
 
 EVERY = 8
+TEXT = "language://4000"
 MODELS = ["embedded", "100m", "100m-bfloat16"]
 TERMS: dict[str, Term] = {
     "effect": Effect(every=EVERY),
@@ -42,12 +44,12 @@ TERMS: dict[str, Term] = {
 }
 
 
-def source(which: str, data: Path, folder: Path) -> LanguageModel:
+def source(which: str, folder: Path) -> LanguageModel:
     if which == "embedded":
-        return LanguageModel(text="language://4000", buffer_tokens=32_768, context=64)
+        return LanguageModel(text=TEXT, buffer_tokens=32_768, context=64)
     from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(data / "models" / "stories260K")
+    tokenizer = AutoTokenizer.from_pretrained(located(EMBEDDED))
     torch.manual_seed(0)
     shape = GPTNeoXConfig(
         vocab_size=len(tokenizer), hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
@@ -55,10 +57,9 @@ def source(which: str, data: Path, folder: Path) -> LanguageModel:
     )  # fmt: skip
     AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    text = str(data / "corpora" / "tinystories_1000.jsonl.xz")
     return LanguageModel(
         model=str(folder),
-        text=text,
+        text=TEXT,
         layer=5,
         downstream_layer=9,
         buffer_tokens=8192,
@@ -112,7 +113,6 @@ def measure(given: LanguageModel, d_sae: int, batch: int, repetitions: int) -> d
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument("--data", type=Path, required=True, help="a folder with models/stories260K and corpora")
     parser.add_argument("--d-sae", type=int, default=16_384)
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--repetitions", type=int, default=3)
@@ -122,9 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for which in options.only:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(
-                source(which, options.data, Path(folder)), options.d_sae, options.batch, options.repetitions
-            )
+            found = measure(source(which, Path(folder)), options.d_sae, options.batch, options.repetitions)
         rows.append({"model": which, "d_sae": options.d_sae, "batch": options.batch, **found})
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in rows[-1].items()})
     if options.out:
