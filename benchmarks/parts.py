@@ -85,7 +85,7 @@ def measure(name: str, folder: Path, *, quick: bool) -> list[Row]:
 
 
 def trained(study: str, folder: Path, *, quick: bool) -> Path:
-    """Train the dictionaries of a study that are to be scored, those that are not there yet, and return their folder."""
+    """Train the dictionaries of a study that are to be scored, but those that are there, and return their folder."""
     out = folder / f"{study}{'-quick' if quick else ''}"
     settings = ["--training.tokens", "20000"] if quick else []
     run_alone(
