@@ -1,8 +1,5 @@
-"""Continuations: what a model expects and writes after some text, pushed at every token a dictionary is trained on.
-
-Several pushes of one text run together. Every step reads the whole text again, so that pushes follow the token policy
-exactly; texts here are short.
-"""
+"""What a model expects and writes after one text, given as its tokens, pushed at every token a dictionary is trained
+on."""
 
 from collections.abc import Sequence
 
@@ -14,6 +11,7 @@ from unbraid.effects.coherence import perplexity
 from unbraid.sources.base import Predictions
 from unbraid.sources.language_model.language_model import LanguageModel
 from unbraid.sources.language_model.predicting import predictions_of
+from unbraid.steering.writing import write
 
 Pushes = Float[Tensor, "k d_in"]
 Words = Sequence[str]
@@ -43,18 +41,12 @@ def expectations(source: LanguageModel, texts: Sequence[Words], pushes: Pushes) 
 def written(source: LanguageModel, words: Words, pushes: Pushes, tokens: int) -> list[list[str]]:
     """Return for each push the tokens of the most probable continuation, up to a special token or the end of the
     context."""
-    tokenizer = source.loaded_tokenizer
-    special = set(tokenizer.all_special_ids)
-    added: list[list[str]] = [[] for _ in pushes]
-    going = list(range(len(pushes)))
-    for step in range(tokens):
-        if not going or len(words) + step + 2 > source.context:
-            break
-        best = expectations(source, [[*words, *added[i]] for i in going], pushes[going]).argmax(1).tolist()
-        for i, token in zip(going, best, strict=True):
-            added[i] += tokenizer.convert_ids_to_tokens([token]) if token not in special else []
-        going = [i for i in going if len(added[i]) == step + 1]
-    return added
+    windows = source.whole([words])
+    prompt = windows.ids[0][windows.attention[0]].tolist()
+    room = source.context - len(words) - 1
+    texts = write(source, [prompt], pushes, min(tokens, room))
+    ids = (text[new].tolist() for text, new in zip(texts.ids[:, 0], texts.written()[:, 0], strict=True))
+    return [source.loaded_tokenizer.convert_ids_to_tokens(one) for one in ids]
 
 
 def as_text(source: LanguageModel, added: Words) -> str:
