@@ -3,8 +3,9 @@
 The import hook of jaxtyping checks each call of each function of the package: half of the time of all tests, nearly all
 of it on types and shapes that were found right before. Here a call is checked when its arguments or its result are of
 types, shapes, number formats or short texts that this function has not had yet, four times at most in one test (the
-numbers of active latents differ at every step). With `--every-call`, as in `make test-all`, all are checked, in a sixth
-more time.
+numbers of active latents differ at every step), and only its first calls in a test are looked at: what a thousand
+elements of a list are costs more to tell than what a test does with them. With `--every-call`, as in `make test-all`,
+all are checked, in a sixth more time.
 """
 
 import functools
@@ -23,6 +24,8 @@ MANY = 8
 
 MOST = 4
 """New combinations that are checked of one function in one test."""
+LOOKS = 64
+"""Calls of one function that are looked at in one test."""
 
 
 class Checks:
@@ -62,31 +65,35 @@ def once_for_each_kind(plain: Callable[..., Any], check: Callable[[Callable[...,
     checked: Callable[..., Any] | None = None
     known: dict[Hashable, set[Hashable]] = {}
     results: list[Any] = []
-    test, left = 0, MOST
+    test, left, looks = 0, MOST, LOOKS
 
     def call_or_result(*args: Any, **kwargs: Any) -> Any:
         return results.pop() if results else plain(*args, **kwargs)
 
-    def due() -> bool:
-        nonlocal test, left
+    def looked_at() -> bool:
+        nonlocal test, left, looks
         if test != Checks.test:
-            test, left = Checks.test, MOST
-        left -= 1
-        return left >= 0 or Checks.every_call
+            test, left, looks = Checks.test, MOST, LOOKS
+        looks -= 1
+        return (looks >= 0 and left > 0) or Checks.every_call
 
     @functools.wraps(plain)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checked
+        nonlocal checked, left
+        if not looked_at():
+            return plain(*args, **kwargs)
         given = each(args), kind(kwargs) if kwargs else None
         right = known.get(given)
-        if (right is None or Checks.every_call) and due():
+        if right is None or Checks.every_call:
+            left -= 1
             if checked is None:
                 checked = check(like(plain, call_or_result))
             out = checked(*args, **kwargs)
             known.setdefault(given, set()).add(kind(out))
             return out
         out = plain(*args, **kwargs)
-        if right is not None and checked is not None and (found := kind(out)) not in right and due():
+        if checked is not None and (found := kind(out)) not in right:
+            left -= 1
             results.append(out)
             checked(*args, **kwargs)
             right.add(found)
