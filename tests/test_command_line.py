@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -211,3 +213,10 @@ def test_fault_26_evals_that_do_not_apply_are_one_line(tmp_path, capsys):
     assert all(name in shown[-1] for name in holes) and f"{len(holes)} evals do not apply" in shown[-1]
     assert main(["eval", str(run), "--verbose"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(results)
+
+
+@pytest.mark.slow
+def test_a_log_holds_no_bars_of_other_libraries():
+    words = ["plan", "language", "--only", "batchtopk-l0_8", "--training.tokens", "2048"]
+    done = subprocess.run([sys.executable, "-m", "unbraid", *words], capture_output=True, text=True, check=True)
+    assert "reading took" in done.stderr + done.stdout and "it/s" not in done.stderr

@@ -59,6 +59,8 @@ def run(name: str, command: Command, words: Sequence[str]) -> int:
     """Read the command's flags, and call its function."""
     from unbraid.cli.calls import read
 
+    if not sys.stderr.isatty():  # a log would have hundreds of lines of it
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     call = read(name, command, words)
     if call is None:
         return 0

@@ -27,6 +27,7 @@ from unbraid.objective import l0_control
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Source
 from unbraid.sources.cache_files import cache_bytes
+from unbraid.sources.first_block import read_and_keep
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream
 from unbraid.steering.base import SliceFit
@@ -204,12 +205,11 @@ def estimate(
     source, training, data_seed = cohort[0].source, cohort[0].training, cohort[0].data_seed
     longest = max(steps(e.training) for e in cohort)
     tokens = longest * training.batch_size
-    sample = fitting_sample(source, data_seed, tokens)
     before = time.monotonic()
-    block = source.block(0, split="train", seed=data_seed)
-    assert block is not None, "fitting_sample has read it"
-    # Whole blocks are read, and the first once more, for the rows that members start from.
-    harvest = (time.monotonic() - before) * (math.ceil(tokens / len(block.rows)) + 1)
+    block = read_and_keep(source, data_seed)
+    harvest = (time.monotonic() - before) * math.ceil(tokens / len(block.rows)) if block else 0.0  # whole blocks
+    sample = fitting_sample(source, data_seed, tokens)
+    assert block is not None, "fitting_sample has refused it"
     stream = Stream(source, training.batch_size, seed=data_seed)
     # The same few for every member: a study has more members than its data has batches.
     batches = [next(stream) for _ in range(min(MEASURED_STEPS, longest))]

@@ -10,6 +10,7 @@ from torch import Tensor
 from unbraid import seeding
 from unbraid.config.settings import PositiveInt, checked
 from unbraid.sources.base import Batch, NoHeldOut, Source, Split
+from unbraid.sources.first_block import taken_over
 
 
 @dataclass
@@ -54,7 +55,10 @@ class Stream(Iterator[Batch]):
 
     def _fill(self, *, count: bool = True) -> Batch:
         index = self.position.block
-        block = self.source.block(index, split=self.split, seed=self.seed)
+        if self.split == "train":
+            block = taken_over(self.source, index, seed=self.seed)
+        else:
+            block = self.source.block(index, split=self.split, seed=self.seed)
         if block is None:
             raise ValueError(
                 f"the {self.split} data ended after {index} blocks ({self.source.available(self.split):,.0f} tokens); "
