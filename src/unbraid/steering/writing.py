@@ -17,6 +17,8 @@ from unbraid.sources.language_model.blocks import vocabulary_of
 from unbraid.sources.language_model.hooks import forward, logits_of
 from unbraid.sources.language_model.language_model import LanguageModel
 
+GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0}
+"""The most probable token at each step, whatever a model's own settings for writing say."""
 TEXTS_AT_ONCE = 32
 """Texts in one pass: their logits are 200 MB where 32 texts of 64 tokens are read with 25,000 words."""
 
@@ -68,9 +70,8 @@ def write(
 
         with model._hook_point.hooked(pushed):
             found = network.generate(
-                ids[which].to(device), attention_mask=there[which].long().to(device), do_sample=False,
-                max_new_tokens=tokens, pad_token_id=ends(model)[0], eos_token_id=ends(model),
-                suppress_tokens=nameless or None,
+                ids[which].to(device), attention_mask=there[which].long().to(device), max_new_tokens=tokens,
+                pad_token_id=ends(model)[0], eos_token_id=ends(model), suppress_tokens=nameless or None, **GREEDY,
             )  # fmt: skip
         parts.append(pad(found, (0, longest + tokens - found.shape[1]), value=ends(model)[0]).cpu())
     texts = torch.cat(parts).view(len(pushes), len(prompts), -1)
