@@ -5,7 +5,7 @@ from typing import NamedTuple
 from unbraid.sources.base import Block, Source
 
 
-class Kept(NamedTuple):
+class ReadAhead(NamedTuple):
     """A block that was read and is still to be streamed."""
 
     source: Source
@@ -13,14 +13,14 @@ class Kept(NamedTuple):
     block: Block
 
 
-_kept: list[Kept] = []
+_kept: list[ReadAhead] = []
 """At most one: a block takes as much memory as the shuffle buffer."""
 
 
 def read_and_keep(source: Source, seed: int) -> Block | None:
     """Return the first block of the train split, and keep it until a stream takes it over."""
     block = kept_block(source, seed) or source.block(0, split="train", seed=seed)
-    _kept[:] = [] if block is None else [Kept(source, seed, block)]
+    _kept[:] = [] if block is None else [ReadAhead(source, seed, block)]
     return block
 
 

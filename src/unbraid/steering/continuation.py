@@ -1,5 +1,5 @@
-"""What a model expects and writes after one text, given as its tokens, pushed at every token a dictionary is trained
-on."""
+"""Continuations of one text, given as its tokens: what a model expects and writes when a push is added to its
+activations."""
 
 from collections.abc import Sequence
 
