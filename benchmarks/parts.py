@@ -20,6 +20,8 @@ Row = dict[str, Any]
 TRAINED = {"demo_world": "batchtopk-l0_5", "demo_language": "batchtopk-l0_8"}
 """Studies, and the member whose dictionaries are scored."""
 SEEDS = ("0", "1", "2")
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
+"""The environment of a process that is to use one thread."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,15 @@ def of_slices(found: Sequence[Mapping[str, Any]]) -> list[Row]:
 def of_evals(found: Mapping[str, Any]) -> list[Row]:
     """Return a row for each eval on the first run of a source, which pays for what all share, and on later ones."""
     return [
-        {"bench": row["source"], "d_sae": row["d_sae"], "who": row["eval"], "place": row["run"], "cpu_seconds": seconds}
+        {
+            "bench": row["source"],
+            "d_sae": row["d_sae"],
+            "who": row["eval"],
+            "place": row["run"],
+            "cpu_seconds": sum(row["after"]) / len(row["after"]),
+        }
         for row in found["rows"]
-        if (seconds := sum(row["after"]) / max(1, len(row["after"])))
+        if row["after"]  # where one dictionary is scored, there is no later one
     ]
 
 
@@ -87,28 +95,14 @@ def measure(name: str, folder: Path, *, quick: bool) -> list[Row]:
 def trained(study: str, folder: Path, *, quick: bool) -> Path:
     """Train the dictionaries of a study that are to be scored, but those that are there, and return their folder."""
     out = folder / f"{study}{'-quick' if quick else ''}"
+    which = [study, "--only", TRAINED[study], "--seeds", *SEEDS]
     settings = ["--training.tokens", "20000"] if quick else []
-    run_alone(
-        [
-            "unbraid",
-            "train",
-            study,
-            "--only",
-            TRAINED[study],
-            "--seeds",
-            *SEEDS,
-            *settings,
-            "--out",
-            str(out),
-            "--resume",
-        ]
-    )
+    run_alone(["unbraid", "train", *which, *settings, "--out", str(out), "--resume"])
     return out
 
 
 def run_alone(command: Sequence[str]) -> None:
     """Run a module with its arguments, on one thread. Raises SystemExit where it fails."""
-    single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
-    done = subprocess.run([sys.executable, "-m", *command], cwd=peers.ROOT, env={**os.environ, **single})
+    done = subprocess.run([sys.executable, "-m", *command], cwd=peers.ROOT, env={**os.environ, **ONE_THREAD})
     if done.returncode:
         raise SystemExit(f"python -m {' '.join(command)} failed (exit {done.returncode}); what it says is above")

@@ -115,7 +115,6 @@ def start(who: str, folder: Path) -> Lane:
     """Start a worker, which then waits for problems."""
     peer = peers.environment(who)
     python = peers.python_of(peer) if peer else Path(sys.executable)
-    single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
     quiet = {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
     log = folder / f"{who}.log"
     process = subprocess.Popen(
@@ -125,7 +124,7 @@ def start(who: str, folder: Path) -> Lane:
         stderr=log.open("w"),
         text=True,
         cwd=peers.ROOT,
-        env={**os.environ, **single, **quiet},
+        env={**os.environ, **parts.ONE_THREAD, **quiet},
     )
     return Lane(who, process, log)
 

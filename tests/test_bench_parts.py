@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from benchmarks import bench_tables, part_tables, parts, run
+from benchmarks import workers as workers_bench
+from benchmarks.peers import ROOT
 
 SLICES = [
     {"model": "100m", "d_sae": 64, "batch": 32, "plain_ms": 400.0, "effect_ms": 800.0, "interaction_ms": 80.0,
@@ -17,6 +19,8 @@ EVALS = {
     "rows": [
         {"eval": "fidelity", "source": "World", "d_sae": 96, "run": "first", "after": [0.5]},
         {"eval": "fidelity", "source": "World", "d_sae": 96, "run": "later", "after": [0.1, 0.3]},
+        {"eval": "recovery", "source": "World", "d_sae": 96, "run": "first", "after": [0.0]},
+        {"eval": "recovery", "source": "World", "d_sae": 96, "run": "later", "after": []},
     ]
 }
 HARVEST = {
@@ -35,7 +39,7 @@ def chosen(folder: Path, **changed: Any) -> argparse.Namespace:
 def test_rows_say_what_scripts_measured():
     by_who = {row["who"]: row["cpu_seconds"] for row in parts.of_slices(SLICES)}
     assert by_who == {"plain": 0.4, "effect": 0.8, "interaction": 0.08, "hinge": 0.04, "all": 1.6, "harvest": 0.6}
-    assert [row["cpu_seconds"] for row in parts.of_evals(EVALS)] == [0.5, 0.2]
+    assert [row["cpu_seconds"] for row in parts.of_evals(EVALS)] == [0.5, 0.2, 0.0]
     assert [row["tokens_per_second"] for row in parts.of_harvest(HARVEST)] == [900.0, 810.0]
 
 
@@ -48,7 +52,7 @@ def test_tables_give_ratios_within_a_run_and_their_range():
         part_tables.slices(rows)
     )
     assert "| float32 | 900 | 810 | 0.90 |" in part_tables.reading(rows)
-    assert "| fidelity | 0.50 | 0.20 |" in part_tables.scoring(rows)
+    assert "| fidelity | 0.50 | 0.20 |\n| recovery | 0.00 |  |" in part_tables.scoring(rows)
     assert bench_tables.cases(rows) == {}, "they are no races"
 
 
@@ -79,3 +83,37 @@ def test_parts_alone_need_no_other_library(tmp_path):
 def test_a_script_that_fails_says_which(tmp_path):
     with pytest.raises(SystemExit, match=r"benchmarks\.harvest --rounds x .*failed"):
         parts.run_alone(["benchmarks.harvest", "--rounds", "x", "--out", str(tmp_path / "rows.json")])
+
+
+def test_two_workers_are_compared_round_by_round_and_what_is_there_is_kept(tmp_path, monkeypatch, capsys):
+    made: list[tuple[int, int]] = []
+
+    def measured(tokens: int, workers: int) -> workers_bench.Row:
+        made.append((tokens, workers))
+        digest = "other" if (tokens, workers) == (400_000, 2) else "same"
+        seconds = tokens / 10_000 / workers + len(made)
+        return {"tokens": tokens, "workers": workers, "seconds": seconds, "load": 0.0, "weights": digest}
+
+    monkeypatch.setattr(workers_bench, "measured", measured)
+    out = tmp_path / "rows.json"
+    workers_bench.main(["--out", str(out)])
+    assert len(made) == len(json.loads(out.read_text())) == 10 and made[:2] == [(100_000, 1), (100_000, 2)]
+    assert "| 100,000 | 11.0 to 13.0 | 7.00 to 9.00 | 1.44 to 1.57 | yes |" in capsys.readouterr().out
+    workers_bench.main(["--out", str(out)])
+    assert len(made) == 10 and "| no |" in capsys.readouterr().out
+
+
+def test_the_page_says_what_two_workers_took():
+    rows = json.loads((ROOT / "docs/results/workers.json").read_text())
+    assert workers_bench.table(rows) in (ROOT / "docs/performance.md").read_text()
+
+
+def test_a_digest_of_weights_differs_where_one_byte_does(tmp_path):
+    with pytest.raises(SystemExit, match="no weights"):
+        workers_bench.weights_of(tmp_path)
+    path = tmp_path / "run" / "sae_weights.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"one")
+    before = workers_bench.weights_of(tmp_path)
+    path.write_bytes(b"two")
+    assert workers_bench.weights_of(tmp_path) != before
