@@ -86,21 +86,25 @@ def test_a_script_that_fails_says_which(tmp_path):
 
 
 def test_two_workers_are_compared_round_by_round_and_what_is_there_is_kept(tmp_path, monkeypatch, capsys):
-    made: list[tuple[int, int]] = []
+    made: list[tuple[int, int, int]] = []
 
-    def measured(tokens: int, workers: int) -> workers_bench.Row:
-        made.append((tokens, workers))
+    def measured(tokens: int, workers: int, sweeps: int) -> workers_bench.Row:
+        made.append((tokens, workers, sweeps))
         digest = "other" if (tokens, workers) == (400_000, 2) else "same"
-        seconds = tokens / 10_000 / workers + len(made)
-        return {"tokens": tokens, "workers": workers, "seconds": seconds, "load": 0.0, "weights": digest}
+        seconds = tokens / 10_000 / workers * (1.25 if sweeps == 2 else 1) + len(made)
+        return {"tokens": tokens, "workers": workers, "sweeps": sweeps, "seconds": seconds, "weights": digest}
 
     monkeypatch.setattr(workers_bench, "measured", measured)
     out = tmp_path / "rows.json"
     workers_bench.main(["--out", str(out)])
-    assert len(made) == len(json.loads(out.read_text())) == 10 and made[:2] == [(100_000, 1), (100_000, 2)]
-    assert "| 100,000 | 11.0 to 13.0 | 7.00 to 9.00 | 1.44 to 1.57 | yes |" in capsys.readouterr().out
+    assert len(made) == len(json.loads(out.read_text())) == 15
+    assert made[:3] == [(100_000, 1, 1), (100_000, 2, 1), (100_000, 1, 2)]
+    first = "| 100,000 | 11.0 to 14.0 | 7.00 to 10.0 | 1.40 to 1.57 | 15.5 to 18.5 | 1.42 to 1.51 | yes |"
+    assert first in capsys.readouterr().out
+    rows = json.loads(out.read_text())
+    out.write_text(json.dumps(rows[:7]))  # stopped in the middle
     workers_bench.main(["--out", str(out)])
-    assert len(made) == 10 and "| no |" in capsys.readouterr().out
+    assert made[15:] == made[7:15] and "| no |" in capsys.readouterr().out
 
 
 def test_the_page_says_what_two_workers_took():
