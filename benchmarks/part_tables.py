@@ -11,10 +11,11 @@ def slices(rows: Sequence[Row]) -> str:
     """What terms add to a step when they are due, in milliseconds; the mean step with all three over a plain one, and
     over one that harvests its rows as well."""
     own = {(row["run"], row["bench"], row["who"]): row for row in rows if row["regime"] == "slice"}
-    runs, models = sorted({key[0] for key in own}), dict.fromkeys(key[1] for key in own)
+    models = dict.fromkeys(key[1] for key in own)
     head = ("", "plain step, ms", "harvest", *TERMS, "of a plain step", "of step and harvest")
     lines = []
     for model in models:
+        runs = sorted({run for run, bench, _ in own if bench == model})
         seconds = lambda who, model=model: [own[run, model, who]["cpu_seconds"] for run in runs]
         added = [one / own[runs[0], model, "all"]["every"] for one in seconds("all")]
         plain, harvest = seconds("plain"), seconds("harvest")

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median_high
 from typing import Any
 
 from benchmarks import peers
@@ -54,7 +55,7 @@ def of_evals(found: Mapping[str, Any]) -> list[Row]:
             "d_sae": row["d_sae"],
             "who": row["eval"],
             "place": row["run"],
-            "cpu_seconds": sum(row["after"]) / len(row["after"]),
+            "cpu_seconds": mean(row["after"]),
         }
         for row in found["rows"]
         if row["after"]  # where one dictionary is scored, there is no later one
@@ -67,7 +68,7 @@ def of_harvest(found: Mapping[str, Any]) -> list[Row]:
         {
             "bench": row["dtype"],
             "who": row["arm"],
-            "tokens_per_second": sorted(row["tokens_a_core_second"])[len(row["tokens_a_core_second"]) // 2],
+            "tokens_per_second": median_high(row["tokens_a_core_second"]),
         }
         for row in found["rows"]
     ]
@@ -94,7 +95,7 @@ def measure(name: str, folder: Path, *, quick: bool) -> list[Row]:
 
 def trained(study: str, folder: Path, *, quick: bool) -> Path:
     """Train the dictionaries of a study that are to be scored, but those that are there, and return their folder."""
-    out = folder / f"{study}{'-quick' if quick else ''}"
+    out = folder / study
     which = [study, "--only", TRAINED[study], "--seeds", *SEEDS]
     settings = ["--training.tokens", "20000"] if quick else []
     run_alone(["unbraid", "train", *which, *settings, "--out", str(out), "--resume"])

@@ -40,7 +40,7 @@ class Case:
         return self.batch * self.d_in * self.d_sae + 2e9  # of a small one, starting it
 
     def __str__(self) -> str:
-        about = f"{self.bench}, {self.d_sae:,} latents, {self.active:g} active of them"
+        about = f"{self.bench}, {self.d_sae:,} latents, {self.active:g} active of them, {self.batch:,} rows"
         return f"{self.regime}: {about}{f', {self.dead:.0%} dead' if self.dead else ''}"
 
 
@@ -97,4 +97,5 @@ REGIMES: dict[str, Callable[[], Iterator[Case]]] = {
 def quick(name: str) -> list[Case]:
     """The first case of a regime, with few rows."""
     first = next(REGIMES[name]())
-    return [Case(first.regime, first.bench, min(first.d_sae, 4096), first.d_in, 128, first.k, first.l0, first.dead)]
+    rows = 128 * first.batch // BATCH  # more where the regime has more
+    return [Case(first.regime, first.bench, min(first.d_sae, 4096), first.d_in, rows, first.k, first.l0, first.dead)]

@@ -1,6 +1,8 @@
 """Training speed and memory, side by side, in every regime: `make bench`, or python -m benchmarks.run --regimes small.
 
-After the races come the parts of benchmarks/parts.py: terms that look through layers, reading a model, evals.
+After the races come the parts of benchmarks/parts.py: terms that look through layers, reading a model, evals; not where
+the races are narrowed by --only, --who or --batch, which say nothing of parts. A selection of regimes is written where
+--out says, so that it does not take the place of the whole.
 
 Contenders run one step each in turn, A B C A B C, one process and one thread a contender, so that all of them see the
 same machine; what is kept is the CPU time of every step. All train on the same batches of a synthetic world, centred
@@ -19,6 +21,7 @@ the file of --out, and the picture of growth is drawn.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -219,8 +222,8 @@ def bfloat16_products() -> bool:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     regimes = [*REGIMES, *parts.PARTS]
-    parser.add_argument("--regimes", type=lambda text: names(text, regimes), default=regimes, help=", ".join(regimes))
-    parser.add_argument("--only", type=lambda text: names(text, BENCHES), default=list(BENCHES), help="architectures")
+    parser.add_argument("--regimes", type=lambda text: names(text, regimes), help=f"of {', '.join(regimes)} (all)")
+    parser.add_argument("--only", type=lambda text: names(text, BENCHES), help="architectures")
     parser.add_argument("--who", type=lambda text: names(text, list(CONTENDERS)), default=None, help="contenders")
     parser.add_argument("--batch", type=int, help="rows of a batch, where that is not the regime's own")
     parser.add_argument("--runs", type=int, default=2, help="separate runs")
@@ -230,7 +233,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="the finished rows (docs/results/bench.json)")
     chosen = parser.parse_args(argv)
     folder = peers.ROOT / "runs"
+    narrowed = any((chosen.only, chosen.who, chosen.batch))
+    if (narrowed or chosen.regimes) and not (chosen.out or chosen.quick):
+        parser.error("a selection would take the place of all rows in docs/results/bench.json; name a file with --out")
+    chosen.regimes = chosen.regimes or (list(REGIMES) if narrowed else regimes)
+    chosen.only = chosen.only or list(BENCHES)
     chosen.kept = chosen.kept or folder / ("bench-quick.json" if chosen.quick else "bench.json")
+    chosen.dictionaries = chosen.kept.with_name(f"{chosen.kept.stem}-dictionaries")
     chosen.png = folder / "growth-quick.png" if chosen.quick else peers.ROOT / "docs/growth.png"
     done = folder / "bench-quick-done.json" if chosen.quick else peers.ROOT / "docs/results/bench.json"
     chosen.out = chosen.out or done
@@ -245,7 +254,8 @@ def plan(chosen: argparse.Namespace) -> list[tuple[int, Case]]:
     if chosen.batch is not None:
         cases = [replace(case, batch=chosen.batch) for case in cases]
     runs = 1 if chosen.quick else chosen.runs
-    return [(run, case) for run in range(1, runs + 1) for case in cases if case.bench in chosen.only]
+    wanted = dict.fromkeys(case for case in cases if case.bench in chosen.only)  # small ones of two regimes may be one
+    return [(run, case) for run in range(1, runs + 1) for case in wanted]
 
 
 def contenders(chosen: argparse.Namespace) -> list[str]:
@@ -299,7 +309,7 @@ def measure_parts(chosen: argparse.Namespace, rows: list[Row]) -> list[Row]:
     for run, name in wanted:
         if not any((row["run"], row["regime"]) == (run, name) for row in rows):
             print(f"run {run}, {name}", flush=True)
-            found = parts.measure(name, chosen.kept.parent / "bench-runs", quick=chosen.quick)
+            found = parts.measure(name, chosen.dictionaries, quick=chosen.quick)
             rows = [*rows, *({**row, "run": run} for row in found)]
             write_rows(chosen.kept, rows)
     return rows
@@ -322,6 +332,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(chosen.out, rows)
     if chosen.kept != chosen.out:
         chosen.kept.unlink()
+    shutil.rmtree(chosen.dictionaries, ignore_errors=True)  # the next bench scores those of its own code
     print(f"{len(rows)} rows: {chosen.out}")
     if any(one["regime"] == "growth" for one in rows):
         growth.draw(rows, peers.ROOT / "runs/growth.html", chosen.png)

@@ -67,6 +67,7 @@ def test_a_part_that_is_kept_is_not_measured_again(tmp_path, monkeypatch):
         return [{"regime": name, "who": "all", "cpu_seconds": 1.0}]
 
     monkeypatch.setattr(parts, "measure", measure)
+    assert run.measure_parts(chosen(tmp_path, regimes=["small"]), []) == []
     with pytest.raises(SystemExit, match="stopped"):
         run.measure_parts(asked, [])
     kept = json.loads(asked.kept.read_text())

@@ -235,7 +235,19 @@ def test_every_case_is_named_once_in_a_run_and_a_quick_run_has_one_a_regime():
     assert len({run.planned(case, number, "unbraid") for number, case in plan}) == len(plan)
     assert {number for number, _ in plan} == {1, 2}
     quick = run.plan(run.arguments(["--quick"]))
-    assert len(quick) == len(regimes.REGIMES) and all(case.batch == 128 for _, case in quick)
+    assert {case for _, case in quick} == {case for name in regimes.REGIMES for case in regimes.quick(name)}
+    assert len(set(quick)) == len(quick) and {case.batch for _, case in quick} == {128, 512}
+    assert len({str(case) for _, case in plan}) == len(plan) / 2, "progress says which case it is"
+
+
+@pytest.mark.parametrize("words", [["--regimes", "slice"], ["--only", "topk"], ["--who", "unbraid"], ["--batch", "64"]])
+def test_a_selection_does_not_take_the_place_of_the_published_rows(words, capsys):
+    with pytest.raises(SystemExit):
+        run.arguments(words)
+    assert "name a file with --out" in capsys.readouterr().err
+    chosen = run.arguments([*words, "--out", "some.json"])
+    assert chosen.regimes == (["slice"] if words[0] == "--regimes" else list(regimes.REGIMES))
+    assert run.arguments([*words, "--quick"]).out.name == "bench-quick-done.json"
 
 
 class Workers:

@@ -1,5 +1,7 @@
 """What a model writes with a push, by its own `generate`: token for token what its logits say, one step at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.tiny_lm import source, write_corpus, write_model
@@ -21,7 +23,9 @@ def ids_of(model) -> list[list[int]]:
     return [model.loaded_tokenizer(prompt).input_ids for prompt in PROMPTS]
 
 
-def test_pushed_continuations_are_those_of_spliced_logits_one_token_at_a_time(model):
+@pytest.mark.parametrize("mask_special", [True, False])
+def test_pushed_continuations_are_those_of_spliced_logits_one_token_at_a_time(model, mask_special):
+    model = replace(model, mask_special=mask_special)  # False: what BOS has is pushed, too
     push = 3.0 * torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
     push[0] = 0
     texts = write(model, ids_of(model), push, 5)

@@ -27,7 +27,7 @@ from unbraid.objective import l0_control
 from unbraid.objective.step_data import ExtraInputs
 from unbraid.sources.base import Batch, Source
 from unbraid.sources.cache_files import cache_bytes
-from unbraid.sources.first_block import read_and_keep
+from unbraid.sources.first_block import first_block, reading_once
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Stream
 from unbraid.steering.base import SliceFit
@@ -196,6 +196,7 @@ def held_out_rows(source: Source) -> float:
         return 0.0
 
 
+@reading_once()
 def estimate(
     cohort: Sequence[Experiment], watch: ProgressCallback = no_progress, *, patience: float = PATIENCE
 ) -> Estimate:
@@ -206,7 +207,7 @@ def estimate(
     longest = max(steps(e.training) for e in cohort)
     tokens = longest * training.batch_size
     before = time.monotonic()
-    block = read_and_keep(source, data_seed)
+    block = first_block(source, data_seed)
     harvest = (time.monotonic() - before) * math.ceil(tokens / len(block.rows)) if block else 0.0  # whole blocks
     sample = fitting_sample(source, data_seed, tokens)
     assert block is not None, "fitting_sample has refused it"
@@ -301,8 +302,9 @@ def cost(member: Experiment, sample: Tensor, batches: Sequence[Batch], radius: f
     if not member.training.tokens:
         return Cost(0.0, fitting, 0)
     learner = Learner(member, sample)
-    for name in (name for name, given in radii(member).items() if not given):
-        learner.memory[name]["radius"] = torch.tensor(radius, dtype=torch.float64)
+    for name, given in radii(member).items():
+        if not given:
+            learner.memory[name]["radius"] = torch.tensor(radius, dtype=torch.float64)
     each, once = measured(learner, batches, member.source)
     kept = sum(tensor.nbytes for memory in learner.memory.values() for tensor in memory.values())
     return Cost(learner.steps * each + once, fitting, kept)

@@ -72,7 +72,7 @@ class Block:
     """Rows dropped for their norm (attention sinks and the like)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contexts:
     """A few whole sequences, for terms that must run the rest of the network.
 

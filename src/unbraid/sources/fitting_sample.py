@@ -5,7 +5,7 @@ from torch import Tensor
 
 from unbraid import seeding
 from unbraid.sources.base import Source
-from unbraid.sources.first_block import read_and_keep
+from unbraid.sources.first_block import first_block
 from unbraid.sources.stream import check_finite
 
 SAMPLE_ROWS = 32_768
@@ -17,7 +17,7 @@ def fitting_sample(source: Source, seed: int, tokens: int = 0) -> Tensor:
 
     Raises ValueError where the norm filter leaves out so much of that block that `tokens` rows will not be reached.
     """
-    block = read_and_keep(source, seed)
+    block = first_block(source, seed)
     if block is None or len(block.rows) < 2:
         raise ValueError("the source has no training data: give it more text")
     left = source.available("train") * len(block.rows) / (len(block.rows) + block.filtered)

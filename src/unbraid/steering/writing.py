@@ -52,7 +52,7 @@ def write(
     longest = max(map(len, prompts))
     ids = torch.stack([pad(torch.tensor(list(prompt)), (longest - len(prompt), 0)) for prompt in prompts])
     there = torch.stack([torch.arange(longest) >= longest - len(prompt) for prompt in prompts])
-    kept = there & ~torch.isin(ids, torch.tensor(model.loaded_tokenizer.all_special_ids))
+    kept = there & model._reader.kept(ids)
     limit = model.max_norm  # needs forward passes of its own, so not inside the hook
     device = next(network.parameters()).device
     # Embeddings are often padded past the tokenizer's last id.
@@ -81,7 +81,7 @@ def write(
 
 def ends(model: LanguageModel) -> list[int]:
     """Return the special tokens, any of which ends a text."""
-    return list(model.loaded_tokenizer.all_special_ids)
+    return model._reader.special
 
 
 @torch.no_grad()

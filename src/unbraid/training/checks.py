@@ -79,9 +79,10 @@ def check_radius(members: Sequence[Experiment]) -> None:
         for name, radius in radii(member).items():
             by_radius.setdefault(radius, []).append(f"{member.label}: term {name!r}")
     for radius, asking in by_radius.items():
-        contexts = members[0].source.contexts(1, split="train", seed=0)  # a cohort has one source
+        # To see that there is one, one text will do: it takes a while. A cohort has one source.
+        contexts = members[0].source.contexts(CONTEXTS if radius else 1, split="train", seed=0)
         try:
-            if not checked_radius(contexts, radius):  # that there is one will do, along one text: it takes a while
+            if not checked_radius(contexts, radius):
                 radius_bracket(contexts, rng=seeding.stream(0, "check_radius"))
         except ValueError as error:
             verb = "pushes" if len(asking) == 1 else "push"

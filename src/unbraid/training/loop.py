@@ -23,6 +23,7 @@ from unbraid.objective.weighted_sum import NotFinite
 from unbraid.runs.failure import failure, mark_failed
 from unbraid.runs.provenance import machine
 from unbraid.sources.base import Batch
+from unbraid.sources.first_block import reading_once
 from unbraid.sources.fitting_sample import fitting_sample
 from unbraid.sources.stream import Position, Stream
 from unbraid.system.group import ALONE, Apart, Group
@@ -124,7 +125,7 @@ def train_folders(
     todo = left_of_group(folders, group, anew=anew)
     if todo:
         check_needs(list(todo.values()))
-        with held(todo if group.leads else ()), stopping() as stop:
+        with held(todo if group.leads else ()), stopping() as stop, reading_once():
             # Asked again: another process may have finished some before it let them go.
             todo = left_of_group(folders, group, anew=anew)
             if group.leads:
