@@ -16,7 +16,7 @@ def slices(rows: Sequence[Row]) -> str:
     lines = []
     for model in models:
         runs = sorted({run for run, bench, _ in own if bench == model})
-        seconds = lambda who, model=model: [own[run, model, who]["cpu_seconds"] for run in runs]
+        seconds = lambda who, model=model, runs=runs: [own[run, model, who]["cpu_seconds"] for run in runs]
         added = [one / own[runs[0], model, "all"]["every"] for one in seconds("all")]
         plain, harvest = seconds("plain"), seconds("harvest")
         of_plain = [1 + more / step for more, step in zip(added, plain, strict=True)]

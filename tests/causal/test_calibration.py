@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.data import data_folder
 
+from unbraid.effects import radius
 from unbraid.effects.effect import pooled_effect
 from unbraid.effects.radius import DIRECTIONS, PRECISION, calibrate_radius, first_order, radius_of, random_units
 from unbraid.sources.base import Contexts
@@ -130,18 +131,17 @@ def test_fault_28_pushes_that_rounding_swallows_are_not_taken_for_a_nonlinear_sl
     assert radii[1] == pytest.approx(radii[0], rel=0.2)
 
 
-def test_who_asks_for_the_radius_of_the_same_contexts_shares_one_calibration():
+def test_who_asks_for_the_radius_of_the_same_contexts_shares_one_calibration(monkeypatch):
     world = World(factors=32, d_in=16, l0=2.0, roots=4, interactions=2)
-    contexts, passes = world.contexts(4, split="train", seed=0), 0
-
-    def counted(acts: torch.Tensor) -> torch.Tensor:
-        nonlocal passes
-        passes += 1
-        return world.downstream(acts)
-
-    watched = replace(contexts, downstream=counted)
-    found = radius_of(watched)
-    assert 0 < passes < 20
-    before = passes
-    assert radius_of(watched) == found and passes == before
-    assert radius_of(contexts) == found  # the same directions, whoever asks
+    contexts, looked = world.contexts(4, split="train", seed=0), []
+    original = radius.nonlinearity
+    monkeypatch.setattr(radius, "nonlinearity", lambda *of: (looked.append(of[-1]), original(*of))[1])
+    found = radius_of(contexts)
+    count = len(looked)
+    assert 3 <= count == len(set(looked)), "no length is looked at twice"
+    assert radius_of(contexts) == found and len(looked) == count
+    again = replace(contexts)
+    assert radius_of(again) == found and len(looked) == 2 * count, "other contexts, the same directions"
+    monkeypatch.setattr(radius, "PRECISION", 1e-9)
+    assert radius_of(replace(contexts)) == pytest.approx(found, rel=1e-3)
+    assert len(looked) > 3 * count, "a finer one takes more looks"
