@@ -53,7 +53,7 @@ def scoring(rows: Sequence[Row]) -> str:
     taken = lambda name, source, place: ranged(
         [own[run, source, name, place]["cpu_seconds"] for run in runs if (run, source, name, place) in own]
     )
-    names = dict.fromkeys(key[2] for key in own)
+    names = sorted(dict.fromkeys(key[2] for key in own), key=lambda name: name == "all")  # the sum last
     lines = [[name, *(taken(name, *column) for column in columns)] for name in names]
     return markdown(["", *(f"{source}, {place}" for source, place in columns)], lines)
 
